@@ -1,0 +1,38 @@
+# What one types every day. `just` alone lists it.
+
+_list:
+    @just --list --unsorted
+
+# install the tools at pinned versions, and switch on the pre-commit hook
+setup:
+    git config core.hooksPath .githooks
+    tests/run.sh --install
+
+# lint everything: on every save
+check:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# run all tests: before a push
+test:
+    cargo nextest run --workspace
+    cargo test --doc --workspace
+
+# look at output that changed on purpose (needs cargo-insta)
+snap:
+    cargo insta review
+
+# run mcp-mux from source, with everything it needs inside
+dev *arguments:
+    cargo run --package mcp-mux -- dev {{ arguments }}
+
+# see two tenants behind one endpoint
+demo:
+    cargo run --example demo
+
+# what continuous integration runs, exactly: before a review
+ci:
+    .ci/run
+
+# format the code
+fmt:
+    cargo fmt --all
