@@ -1,0 +1,39 @@
+//! Table `credential`.
+
+use sea_orm::entity::prelude::*;
+
+use crate::id::{TenantId, UpstreamId};
+use crate::name::SecretName;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "credential")]
+pub(crate) struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub(crate) tenant_id: TenantId,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub(crate) upstream_id: UpstreamId,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub(crate) name: SecretName,
+    pub(crate) version: i64,
+    /// The key it is sealed with, to find out which keys are still needed.
+    pub(crate) key_id: String,
+    pub(crate) sealed: Vec<u8>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub(crate) enum Relation {
+    #[sea_orm(
+        belongs_to = "super::upstream::Entity",
+        from = "(Column::TenantId, Column::UpstreamId)",
+        to = "(super::upstream::Column::TenantId, super::upstream::Column::Id)"
+    )]
+    Upstream,
+}
+
+impl Related<super::upstream::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Upstream.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,154 @@
+//! What can go wrong with the store. Each message says what failed and, where somebody can mend it, how.
+
+use std::path::PathBuf;
+
+use crypto::{KeyId, OpenError, SealError};
+use sea_orm::{DbErr, SqlxError};
+
+use crate::id::UpstreamId;
+use crate::name::{ExposedName, LocalName, SecretName};
+use crate::spec::SpecError;
+use crate::store::row::BoxError;
+
+/// What went wrong. The cause, where there is one, is the `source`.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The URL names a kind of database that is not built in.
+    #[error("the database URL must begin with `sqlite:`, the one kind of database that is built in")]
+    UnknownDatabase,
+    /// The URL has a part that is not understood.
+    #[error("the database URL does not parse: it should look like `sqlite://path/to/file?mode=rwc`")]
+    Url(#[source] SqlxError),
+    /// The database does not open.
+    #[error("cannot open the database {}: does it exist? `?mode=rwc` at the end of the URL creates it", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: SqlxError,
+    },
+    /// A statement that reads failed.
+    #[error("cannot read the table `{table}`")]
+    Read {
+        /// Which table.
+        table: &'static str,
+        /// Why not.
+        source: DbErr,
+    },
+    /// A statement that writes failed.
+    #[error("cannot write the table `{table}`")]
+    Write {
+        /// Which table.
+        table: &'static str,
+        /// Why not.
+        source: DbErr,
+    },
+    /// A transaction did not begin or end.
+    #[error("cannot begin or end a transaction")]
+    Transaction(#[source] DbErr),
+    /// A migration failed; none was applied.
+    #[error("cannot migrate the database; it was left as it was")]
+    Migration(#[source] DbErr),
+    /// Another change was open all the time that this one waited.
+    #[error("another change of the database did not end in time: try again")]
+    Busy,
+    /// A [`Change`](crate::Change) was committed or dropped before.
+    #[error("the change that this was to be a part of is over")]
+    ChangeOver,
+    /// There is no such thing in this tenant; maybe it is another tenant's.
+    #[error("there is no {what} `{name}`")]
+    NotFound {
+        /// What kind of thing.
+        what: &'static str,
+        /// Which.
+        name: String,
+    },
+    /// A row was altered from outside and no longer parses.
+    #[error("the table `{table}` has a row that does not parse ({row}): mend it or delete it")]
+    Corrupt {
+        /// Which table.
+        table: &'static str,
+        /// The row's primary key.
+        row: String,
+        /// Why not.
+        source: BoxError,
+    },
+    /// A specification breaks a rule.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The exposed name belongs to another tool already.
+    #[error("the exposed name `{0}` belongs to another tool of the tenant")]
+    NameTaken(ExposedName),
+    /// A list has a tool twice.
+    #[error("the tool `{0}` is in the list twice")]
+    ToolTwice(LocalName),
+    /// A list is too long.
+    #[error("a list of {count} tools is longer than the {count_max} that an upstream may have")]
+    TooManyTools {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        count_max: usize,
+    },
+    /// A secret is empty or too long.
+    #[error("a secret must be 1 to {bytes_max} bytes long")]
+    SecretLength {
+        /// How long it may be.
+        bytes_max: usize,
+    },
+    /// A secret could not be sealed.
+    #[error("cannot seal the secret `{name}`")]
+    Seal {
+        /// Which secret.
+        name: SecretName,
+        /// Why not.
+        source: SealError,
+    },
+    /// A sealed secret does not open: the row was altered or moved, or its key is missing.
+    #[error("the secret `{name}` of upstream `{upstream}` does not open: set it again")]
+    Unopened {
+        /// Whose.
+        upstream: UpstreamId,
+        /// Which secret.
+        name: SecretName,
+        /// Why not.
+        source: OpenError,
+    },
+    /// The database was sealed with a key that is not configured.
+    #[error(
+        "the database was sealed with {needed}, which is not among the configured keys ({}): add it to them, as primary or as \
+         retired key, or use the database that belongs to them",
+        list(configured)
+    )]
+    KeyMissing {
+        /// The key that is needed.
+        needed: KeyId,
+        /// The keys that are there.
+        configured: Vec<KeyId>,
+    },
+    /// The check value of a key could not be sealed.
+    #[error("cannot seal the check value of the primary key")]
+    KeyCheckSeal(#[source] SealError),
+    /// The check value of a key was altered.
+    #[error("the check value of {key} does not open: the table `key_check` was altered; restore it from a backup")]
+    KeyCheck {
+        /// Which key.
+        key: KeyId,
+        /// Why not.
+        source: OpenError,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn read(table: &'static str) -> impl FnOnce(DbErr) -> Self {
+        move |source| Self::Read { table, source }
+    }
+
+    pub(crate) fn write(table: &'static str) -> impl FnOnce(DbErr) -> Self {
+        move |source| Self::Write { table, source }
+    }
+}
+
+fn list(keys: &[KeyId]) -> String {
+    keys.iter().map(KeyId::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,136 @@
+//! Grants: our rules that certain groups or principals have a level in a tenant, narrowed by tool patterns.
+
+use sea_orm::ActiveValue::Set;
+use sea_orm::{ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QueryOrder as _, Select};
+
+use crate::choice::Level;
+use crate::entity::tenant_grant;
+use crate::error::StoreError;
+use crate::id::{GrantId, TenantId};
+use crate::name::{GrantName, Group, IssuerName, Subject, ToolPattern};
+use crate::scope::TenantStore;
+use crate::store::{Put, row};
+use crate::tenants;
+
+/// A rule that certain groups or principals have a level in a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Which.
+    pub id: GrantId,
+    /// In which tenant.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: GrantName,
+    /// What the operator said.
+    pub spec: GrantSpec,
+}
+
+/// What an operator says in a grant. [`GrantSpec::check`] holds for every one that was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantSpec {
+    /// Whose groups and subjects are meant.
+    pub issuer: IssuerName,
+    /// It covers the members of these groups,
+    pub groups: Vec<Group>,
+    /// and these principals.
+    pub subjects: Vec<Subject>,
+    /// What it allows.
+    pub level: Level,
+    /// The tools that it allows.
+    pub allow: Vec<ToolPattern>,
+    /// The tools that it denies, whatever else allows them.
+    pub deny: Vec<ToolPattern>,
+}
+
+impl TenantStore {
+    /// The grants, ordered by name.
+    pub async fn grants(&self) -> Result<Vec<Grant>, StoreError> {
+        let select = of_tenant(self.id()).order_by_asc(tenant_grant::Column::Name);
+        row::models(&self.reading().await?.executor(), select, parse).await
+    }
+
+    /// Makes or changes a grant.
+    pub async fn put_grant(&self, name: &GrantName, spec: &GrantSpec) -> Result<(Grant, Put), StoreError> {
+        spec.check()?;
+        let writing = self.writing().await?;
+        let db = writing.executor();
+        let outcome = match find(db, self.id(), name).await? {
+            Some(grant) if grant.spec == *spec => (grant, Put::Unchanged),
+            Some(grant) => (update(db, Grant { spec: spec.clone(), ..grant }).await?, Put::Changed),
+            None => {
+                let id = GrantId::new(self.store().now());
+                let grant = Grant { id, tenant: self.id(), name: name.clone(), spec: spec.clone() };
+                (insert(db, grant).await?, Put::Created)
+            }
+        };
+        writing.finish(outcome.1 != Put::Unchanged).await?;
+        Ok(outcome)
+    }
+
+    /// Deletes a grant; `false` if there is none.
+    pub async fn remove_grant(&self, id: GrantId) -> Result<bool, StoreError> {
+        let writing = self.writing().await?;
+        let delete = tenant_grant::Entity::delete_many()
+            .filter(tenant_grant::Column::TenantId.eq(self.id()))
+            .filter(tenant_grant::Column::Id.eq(id));
+        let deleted = delete.exec(writing.executor()).await.map_err(StoreError::write("tenant_grant"))?;
+        writing.finish(deleted.rows_affected > 0).await?;
+        Ok(deleted.rows_affected > 0)
+    }
+}
+
+fn of_tenant(tenant: TenantId) -> Select<tenant_grant::Entity> {
+    tenant_grant::Entity::find().filter(tenant_grant::Column::TenantId.eq(tenant))
+}
+
+async fn find<C: ConnectionTrait>(db: &C, tenant: TenantId, name: &GrantName) -> Result<Option<Grant>, StoreError> {
+    Ok(row::models(db, of_tenant(tenant).filter(tenant_grant::Column::Name.eq(name.clone())), parse).await?.pop())
+}
+
+async fn insert<C: ConnectionTrait>(db: &C, grant: Grant) -> Result<Grant, StoreError> {
+    tenants::require(db, grant.tenant).await?;
+    let model = tenant_grant::ActiveModel {
+        tenant_id: Set(grant.tenant),
+        id: Set(grant.id),
+        name: Set(grant.name.clone()),
+        ..columns(&grant.spec)?
+    };
+    tenant_grant::Entity::insert(model).exec_without_returning(db).await.map_err(StoreError::write("tenant_grant"))?;
+    Ok(grant)
+}
+
+async fn update<C: ConnectionTrait>(db: &C, grant: Grant) -> Result<Grant, StoreError> {
+    let update = tenant_grant::Entity::update_many()
+        .set(columns(&grant.spec)?)
+        .filter(tenant_grant::Column::TenantId.eq(grant.tenant))
+        .filter(tenant_grant::Column::Id.eq(grant.id));
+    update.exec(db).await.map_err(StoreError::write("tenant_grant"))?;
+    Ok(grant)
+}
+
+/// The columns that hold a specification.
+fn columns(spec: &GrantSpec) -> Result<tenant_grant::ActiveModel, StoreError> {
+    let table = "tenant_grant";
+    Ok(tenant_grant::ActiveModel {
+        issuer: Set(spec.issuer.clone()),
+        groups: Set(row::json(table, &spec.groups)?),
+        subjects: Set(row::json(table, &spec.subjects)?),
+        level: Set(spec.level),
+        allow: Set(row::json(table, &spec.allow)?),
+        deny: Set(row::json(table, &spec.deny)?),
+        ..Default::default()
+    })
+}
+
+fn parse(model: tenant_grant::Model) -> Result<Grant, row::BoxError> {
+    let spec = GrantSpec {
+        issuer: model.issuer,
+        groups: serde_json::from_str(&model.groups)?,
+        subjects: serde_json::from_str(&model.subjects)?,
+        level: model.level,
+        allow: serde_json::from_str(&model.allow)?,
+        deny: serde_json::from_str(&model.deny)?,
+    };
+    spec.check()?;
+    Ok(Grant { id: model.id, tenant: model.tenant_id, name: model.name, spec })
+}

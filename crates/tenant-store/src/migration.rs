@@ -1,0 +1,57 @@
+//! The migrations: forward only, each in a file of its own, each able to run while the previous release still serves.
+
+#![expect(elided_lifetimes_in_paths, reason = "the trait's own methods leave the lifetime of `SchemaManager` out")]
+
+mod m20261124_000001_tenant;
+mod m20261124_000002_upstream;
+mod m20261124_000003_credential;
+mod m20261124_000004_tenant_grant;
+mod m20261124_000005_tool;
+mod m20261124_000006_revision;
+mod m20261124_000007_key_check;
+
+use std::collections::HashSet;
+
+use sea_orm::{DatabaseConnection, DatabaseTransaction, EntityTrait as _};
+use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager, seaql_migrations};
+
+use crate::error::StoreError;
+
+/// Where the names of the applied migrations are kept.
+const TABLE: &str = "seaql_migrations";
+
+struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m20261124_000001_tenant::Migration),
+            Box::new(m20261124_000002_upstream::Migration),
+            Box::new(m20261124_000003_credential::Migration),
+            Box::new(m20261124_000004_tenant_grant::Migration),
+            Box::new(m20261124_000005_tool::Migration),
+            Box::new(m20261124_000006_revision::Migration),
+            Box::new(m20261124_000007_key_check::Migration),
+        ]
+    }
+}
+
+/// Applies what is missing, and says how many those were. The transaction makes it all or nothing, and keeps others out.
+pub(crate) async fn apply(transaction: &DatabaseTransaction) -> Result<u32, StoreError> {
+    let pending = Migrator::get_pending_migrations(transaction).await.map_err(StoreError::Migration)?;
+    Migrator::up(transaction, None).await.map_err(StoreError::Migration)?;
+    Ok(u32::try_from(pending.len()).unwrap_or(u32::MAX))
+}
+
+/// What is missing, oldest first. Writes nothing, and does not mind migrations of a newer release.
+pub(crate) async fn pending(database: &DatabaseConnection) -> Result<Vec<String>, StoreError> {
+    let is_new = !SchemaManager::new(database).has_table(TABLE).await.map_err(StoreError::read(TABLE))?;
+    let applied: HashSet<String> = if is_new {
+        HashSet::new()
+    } else {
+        let rows = seaql_migrations::Entity::find().all(database).await.map_err(StoreError::read(TABLE))?;
+        rows.into_iter().map(|row| row.version).collect()
+    };
+    let names = Migrator::migrations().into_iter().map(|migration| migration.name().to_owned());
+    Ok(names.filter(|name| !applied.contains(name)).collect())
+}

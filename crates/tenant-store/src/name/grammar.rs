@@ -1,0 +1,92 @@
+//! The grammars of names.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Headers that frame the message, are hop by hop, or that we write ourselves.
+const RESERVED_HEADERS: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+/// Families of headers of the same kinds, and those that tell an upstream who is calling.
+const RESERVED_HEADER_FAMILIES: &[&str] = &["mcp-", "proxy-", "x-forwarded-"];
+
+/// What breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Problem {
+    Empty,
+    TooLong { bytes: usize, bytes_max: usize },
+    Character { character: char, position: usize },
+    Reserved,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("this is empty"),
+            Self::TooLong { bytes, bytes_max } => write!(f, "this has {bytes} bytes, and {bytes_max} is the most"),
+            Self::Character { character, position } => {
+                write!(f, "this has `{}` as character {position}", character.escape_debug())
+            }
+            Self::Reserved => f.write_str("this is such a name"),
+        }
+    }
+}
+
+pub(super) fn check_length(text: &str, bytes_max: usize) -> Result<(), Problem> {
+    match text.len() {
+        0 => Err(Problem::Empty),
+        bytes if bytes > bytes_max => Err(Problem::TooLong { bytes, bytes_max }),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the text if `is_allowed` takes each character.
+fn each(text: &str, is_allowed: impl Fn(char) -> bool) -> Result<Arc<str>, Problem> {
+    match (1..).zip(text.chars()).find(|(_, character)| !is_allowed(*character)) {
+        Some((position, character)) => Err(Problem::Character { character, position }),
+        None => Ok(text.into()),
+    }
+}
+
+/// `^[a-z0-9](-?[a-z0-9])*$`
+pub(super) fn slug(text: &str) -> Result<Arc<str>, Problem> {
+    let text = each(text, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')?;
+    let mut position = 0;
+    for part in text.split('-') {
+        position += part.len() + 1;
+        if part.is_empty() {
+            return Err(Problem::Character { character: '-', position: position.min(text.len()) });
+        }
+    }
+    Ok(text)
+}
+
+pub(super) fn printable(text: &str) -> Result<Arc<str>, Problem> {
+    each(text, |c| !c.is_control())
+}
+
+pub(super) fn word(text: &str) -> Result<Arc<str>, Problem> {
+    each(text, |c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+/// The `token` of RFC 9110 §5.6.2, in lower case.
+pub(super) fn secret_header(text: &str) -> Result<Arc<str>, Problem> {
+    let text = each(text, |c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))?.to_ascii_lowercase();
+    let reserved = RESERVED_HEADERS.contains(&text.as_str())
+        || RESERVED_HEADER_FAMILIES.iter().any(|family| text.starts_with(family));
+    if reserved { Err(Problem::Reserved) } else { Ok(text.into()) }
+}

@@ -1,0 +1,138 @@
+//! What the parts of a specification must obey together, beyond what the type of each part says.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::grants::GrantSpec;
+use crate::upstreams::{UpstreamAuth, UpstreamSpec};
+
+/// How long a call to an upstream may take.
+const CALL_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(5);
+/// How many calls to an upstream may run at once.
+const CONCURRENCY: RangeInclusive<u32> = 1..=1024;
+/// How many headers may carry secrets to an upstream.
+const HEADERS: RangeInclusive<usize> = 1..=8;
+/// How many tools of an upstream may have a class set by the operator.
+const CLASSES_MAX: usize = 1000;
+/// How many groups, and how many subjects, a grant may name.
+const COVERED_MAX: usize = 1000;
+/// How many allow patterns, and how many deny patterns, a grant may have.
+const PATTERNS_MAX: usize = 1000;
+/// Length of the longest display name, in characters.
+const DISPLAY_NAME_CHARS_MAX: usize = 100;
+/// Length of the longest upstream URL, in bytes.
+const URL_BYTES_MAX: usize = 2048;
+
+/// A part of a specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecField {
+    /// What people call a tenant.
+    DisplayName,
+    /// An upstream's address.
+    Url,
+    /// The headers that carry an upstream's secrets.
+    Headers,
+    /// How long a call may take.
+    CallTimeout,
+    /// How many calls may run at once.
+    Concurrency,
+    /// The classes that the operator set.
+    Classes,
+    /// Whom a grant covers by group.
+    Groups,
+    /// Whom a grant covers by name.
+    Subjects,
+    /// What a grant allows.
+    Allow,
+    /// What a grant denies.
+    Deny,
+}
+
+/// A specification that breaks a rule. The message names the part and the rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {rule}")]
+pub struct SpecError {
+    field: SpecField,
+    rule: &'static str,
+}
+
+impl SpecError {
+    /// The part at fault.
+    pub fn field(self) -> SpecField {
+        self.field
+    }
+
+    /// The rule it breaks, as the end of a sentence that begins with the part.
+    pub fn rule(self) -> &'static str {
+        self.rule
+    }
+}
+
+impl fmt::Display for SpecField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DisplayName => "the display name",
+            Self::Url => "the upstream's URL",
+            Self::Headers => "the list of headers",
+            Self::CallTimeout => "the call timeout",
+            Self::Concurrency => "the concurrency",
+            Self::Classes => "the list of tool classes",
+            Self::Groups => "the list of groups",
+            Self::Subjects => "the list of subjects",
+            Self::Allow => "the list of allow patterns",
+            Self::Deny => "the list of deny patterns",
+        })
+    }
+}
+
+impl UpstreamSpec {
+    /// Checks what the types of the parts cannot say.
+    pub fn check(&self) -> Result<(), SpecError> {
+        check_url(&self.url)?;
+        if let UpstreamAuth::Headers { headers } = &self.auth {
+            rule(HEADERS.contains(&headers.len()), SpecField::Headers, "must have 1 to 8 headers")?;
+        }
+        rule(CALL_TIMEOUT.contains(&self.call_timeout), SpecField::CallTimeout, "must be 1 to 300 seconds")?;
+        rule(CONCURRENCY.contains(&self.concurrency), SpecField::Concurrency, "must be 1 to 1024")?;
+        rule(self.classes.len() <= CLASSES_MAX, SpecField::Classes, "must have at most 1000 tools")
+    }
+}
+
+impl GrantSpec {
+    /// Checks what the types of the parts cannot say. An empty list never means everybody or everything.
+    pub fn check(&self) -> Result<(), SpecError> {
+        let covers = !self.groups.is_empty() || !self.subjects.is_empty();
+        rule(covers, SpecField::Groups, "must not be empty unless subjects are named: a grant must cover somebody")?;
+        rule(self.groups.len() <= COVERED_MAX, SpecField::Groups, "must have at most 1000 groups")?;
+        rule(self.subjects.len() <= COVERED_MAX, SpecField::Subjects, "must have at most 1000 subjects")?;
+        rule(!self.allow.is_empty(), SpecField::Allow, "must not be empty: \"*\" allows every tool of the tenant")?;
+        rule(self.allow.len() <= PATTERNS_MAX, SpecField::Allow, "must have at most 1000 patterns")?;
+        rule(self.deny.len() <= PATTERNS_MAX, SpecField::Deny, "must have at most 1000 patterns")
+    }
+}
+
+/// Checks what people call a tenant.
+pub(crate) fn check_display_name(text: &str) -> Result<(), SpecError> {
+    let sized = (1..=DISPLAY_NAME_CHARS_MAX).contains(&text.chars().count());
+    let printable = !text.chars().any(char::is_control) && text.trim() == text;
+    let wanted = "must be 1 to 100 characters, without control characters and without white space around it";
+    rule(sized && printable, SpecField::DisplayName, wanted)
+}
+
+/// Checks the form of an upstream's address. Which addresses may be called is decided where they are called.
+fn check_url(url: &Url) -> Result<(), SpecError> {
+    let field = SpecField::Url;
+    rule(matches!(url.scheme(), "http" | "https"), field, "must begin with `https://` or `http://`")?;
+    rule(url.host_str().is_some_and(|host| !host.is_empty()), field, "must name a host")?;
+    let anonymous = url.username().is_empty() && url.password().is_none();
+    rule(anonymous, field, "must not hold a user name or a password: secrets are stored apart and named under `auth`")?;
+    rule(url.fragment().is_none(), field, "must not have a fragment (`#…`)")?;
+    rule(url.as_str().len() <= URL_BYTES_MAX, field, "must be at most 2048 bytes long")
+}
+
+fn rule(holds: bool, field: SpecField, rule: &'static str) -> Result<(), SpecError> {
+    if holds { Ok(()) } else { Err(SpecError { field, rule }) }
+}

@@ -1,0 +1,100 @@
+//! The platform's view: the database as a whole, its migrations, its revision, and the doors to the tenants.
+
+mod change;
+pub(crate) mod connection;
+pub(crate) mod row;
+pub(crate) mod transaction;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crypto::KeyRing;
+use sea_orm::DatabaseConnection;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Mutex;
+
+use crate::clock::{Clock, Timestamp};
+use crate::error::StoreError;
+use crate::migration;
+use crate::revision::{self, Revision};
+use crate::scope::{TenantScope, TenantStore};
+use transaction::Writing;
+
+pub use change::{Change, Put};
+
+/// The platform: everything above tenants. Clones share one pool of connections.
+#[derive(Clone)]
+pub struct Store(Arc<Parts>);
+
+struct Parts {
+    database: DatabaseConnection,
+    /// Who holds this may write. Writers of this process wait here in the order in which they came, instead of asking SQLite
+    /// again and again until its time-out.
+    writer: Arc<Mutex<()>>,
+    keys: KeyRing,
+    clock: Arc<dyn Clock>,
+}
+
+impl Store {
+    /// Opens the database at `url`: `sqlite://path`, `sqlite://path?mode=rwc` to create it, or `sqlite::memory:`. Neither
+    /// migrates it nor checks the keys.
+    ///
+    /// A database in memory has a single connection, so everything else waits while a [`Change`] of it is open.
+    pub async fn open(url: &SecretString, keys: KeyRing, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let database = connection::open(url.expose_secret()).await?;
+        Ok(Self(Arc::new(Parts { database, writer: Arc::default(), keys, clock })))
+    }
+
+    /// Applies the migrations that are missing, all or none, and says how many those were.
+    pub async fn migrate(&self) -> Result<u32, StoreError> {
+        let writing = Writing::of_its_own(self).await?;
+        let applied = migration::apply(writing.executor()).await?;
+        writing.finish(false).await?;
+        Ok(applied)
+    }
+
+    /// The migrations that are missing, oldest first. Those that a newer release has applied are no concern of this one.
+    pub async fn pending_migrations(&self) -> Result<Vec<String>, StoreError> {
+        migration::pending(self.database()).await
+    }
+
+    /// Finds out whether the configured keys are those of this database, before a secret is needed. The first call on a new
+    /// database writes the check values.
+    pub async fn check_keys(&self) -> Result<(), StoreError> {
+        let writing = Writing::of_its_own(self).await?;
+        crate::keys::check(writing.executor(), self.keys()).await?;
+        writing.finish(false).await
+    }
+
+    /// The state of the configuration. It is another one after every change, and the same as long as nothing changed.
+    pub async fn revision(&self) -> Result<Revision, StoreError> {
+        revision::current(self.database()).await
+    }
+
+    /// One tenant's rows. Each writing method is a transaction of its own.
+    pub fn tenant(&self, scope: TenantScope) -> TenantStore {
+        TenantStore::new(self.clone(), scope, None)
+    }
+
+    pub(crate) fn database(&self) -> &DatabaseConnection {
+        &self.0.database
+    }
+
+    pub(crate) fn keys(&self) -> &KeyRing {
+        &self.0.keys
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    fn writer(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.0.writer)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("clock", &self.0.clock).finish_non_exhaustive()
+    }
+}

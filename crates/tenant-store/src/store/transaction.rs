@@ -1,0 +1,133 @@
+//! Transactions: who may write, and what a method reads or writes through.
+//!
+//! There is one writer at a time. Writers of this process take turns at a lock that is fair; a writer in another process is
+//! waited for by SQLite. A transaction asks for the right to write when it begins, so it never has to give up in the middle
+//! because somebody else wrote first. Dropping any of these types undoes what was not finished.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use sea_orm::{
+    DatabaseConnection, DatabaseExecutor, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait as _,
+};
+use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard};
+use tokio::time::timeout;
+
+use super::Store;
+use crate::error::StoreError;
+use crate::revision::{self, Revision};
+
+/// How long a change waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A transaction that several methods share; empty once it is over.
+pub(crate) type SharedTransaction = Mutex<Option<OpenTransaction>>;
+
+type Shared = OwnedMappedMutexGuard<Option<OpenTransaction>, OpenTransaction>;
+
+/// A transaction that holds the writer's turn. The turn is declared last, so that it is passed on last.
+#[derive(Debug)]
+pub(crate) struct OpenTransaction {
+    transaction: DatabaseTransaction,
+    changed: bool,
+    turn: OwnedMutexGuard<()>,
+}
+
+/// What a method that only reads works on.
+#[derive(Debug)]
+pub(crate) enum Reading {
+    Pool(DatabaseConnection),
+    Change(Shared),
+}
+
+/// What a method that writes works on: a transaction of its own, or a part of a shared one that can be undone alone. Nothing
+/// of it remains unless it is finished.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    transaction: DatabaseTransaction,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Own { turn: OwnedMutexGuard<()> },
+    Change(Shared),
+}
+
+impl OpenTransaction {
+    pub(super) async fn begin(store: &Store) -> Result<Self, StoreError> {
+        let turn = timeout(TURN_TIMEOUT, store.writer().lock_owned()).await.map_err(|_| StoreError::Busy)?;
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let transaction = store.database().begin_with_options(options).await.map_err(StoreError::Transaction)?;
+        Ok(Self { transaction, changed: false, turn })
+    }
+
+    /// Makes it last, and raises the revision if anything changed.
+    pub(super) async fn commit(self) -> Result<Revision, StoreError> {
+        if self.changed {
+            revision::raise(&self.transaction).await?;
+        }
+        let revision = revision::current(&self.transaction).await?;
+        self.transaction.commit().await.map_err(StoreError::Transaction)?;
+        drop(self.turn);
+        Ok(revision)
+    }
+}
+
+impl Reading {
+    pub(crate) fn of_pool(store: &Store) -> Self {
+        Self::Pool(store.database().clone())
+    }
+
+    pub(crate) async fn of_change(change: &Weak<SharedTransaction>) -> Result<Self, StoreError> {
+        Ok(Self::Change(lock(change).await?))
+    }
+
+    pub(crate) fn executor(&self) -> DatabaseExecutor<'_> {
+        match self {
+            Self::Pool(database) => DatabaseExecutor::Connection(database),
+            Self::Change(shared) => DatabaseExecutor::Transaction(&shared.transaction),
+        }
+    }
+}
+
+impl Writing {
+    pub(crate) async fn of_its_own(store: &Store) -> Result<Self, StoreError> {
+        let OpenTransaction { transaction, turn, .. } = OpenTransaction::begin(store).await?;
+        Ok(Self { transaction, place: Place::Own { turn } })
+    }
+
+    pub(crate) async fn of_change(change: &Weak<SharedTransaction>) -> Result<Self, StoreError> {
+        let shared = lock(change).await?;
+        let transaction = shared.transaction.begin().await.map_err(StoreError::Transaction)?;
+        Ok(Self { transaction, place: Place::Change(shared) })
+    }
+
+    pub(crate) fn executor(&self) -> &DatabaseTransaction {
+        &self.transaction
+    }
+
+    /// Makes it last. If anything `changed`, the revision is raised: now, or with the change that this is a part of.
+    pub(crate) async fn finish(self, changed: bool) -> Result<(), StoreError> {
+        // Locals are dropped last to first: should the revision not rise, the transaction ends before the turn is passed on.
+        let Self { place, transaction } = self;
+        if changed && matches!(place, Place::Own { .. }) {
+            revision::raise(&transaction).await?;
+        }
+        transaction.commit().await.map_err(StoreError::Transaction)?;
+        match place {
+            Place::Own { turn } => drop(turn),
+            Place::Change(mut shared) => drop(shared),
+        }
+        Ok(())
+    }
+}
+
+async fn lock(change: &Weak<SharedTransaction>) -> Result<Shared, StoreError> {
+    let shared = change.upgrade().ok_or(StoreError::ChangeOver)?;
+    OwnedMutexGuard::try_map(shared.lock_owned().await, Option::as_mut).map_err(|_| StoreError::ChangeOver)
+}

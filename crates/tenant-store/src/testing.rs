@@ -1,0 +1,52 @@
+//! A throw-away database for tests: the real store in a file of its own, with a key of its own and a clock that stands still.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crypto::{Key, KeyRing};
+use secrecy::SecretString;
+use tempfile::TempDir;
+
+use crate::clock::{ManualClock, Timestamp};
+use crate::store::Store;
+
+/// A store that is deleted when it is dropped.
+#[derive(Debug)]
+pub struct ThrowAway {
+    /// The store, migrated.
+    pub store: Store,
+    /// Its clock, which shows some moment in 2026.
+    pub clock: Arc<ManualClock>,
+    /// Its keys.
+    pub keys: KeyRing,
+    directory: TempDir,
+}
+
+impl ThrowAway {
+    /// A new and empty one. Panics where there is no room for it.
+    pub async fn new() -> Self {
+        let key = Key::generate().expect("tests run where there is randomness");
+        let keys = KeyRing::new(key, Vec::new());
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_780_000_000_000)));
+        let directory = TempDir::new().expect("tests run where there is a temporary directory");
+        let url = url_of(&directory);
+        let store = Store::open(&url, keys.clone(), Arc::clone(&clock) as _).await.expect("a new file opens");
+        store.migrate().await.expect("an empty database is migrated");
+        Self { store, clock, keys, directory }
+    }
+
+    /// The URL, for a second look at the same database.
+    pub fn url(&self) -> SecretString {
+        url_of(&self.directory)
+    }
+
+    /// The directory with the database and the files beside it.
+    pub fn directory(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+}
+
+fn url_of(directory: &TempDir) -> SecretString {
+    let path = directory.path().join("store.db");
+    SecretString::from(format!("sqlite://{}?mode=rwc", path.display()))
+}

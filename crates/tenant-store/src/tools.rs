@@ -1,0 +1,160 @@
+//! Tools, as their upstreams last listed them: what a restart knows without asking anybody.
+
+mod replace;
+
+use std::fmt;
+use std::str::FromStr;
+
+use sea_orm::{ColumnTrait as _, DeriveValueType, EntityTrait as _, QueryFilter as _, QueryOrder as _};
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use crate::choice::OnToolChange;
+use crate::entity::{tool, upstream};
+use crate::error::StoreError;
+use crate::id::{TenantId, UpstreamId};
+use crate::name::{ExposedName, LocalName};
+use crate::scope::TenantStore;
+use crate::store::row;
+use crate::upstreams;
+
+/// A tool, as its upstream last listed it.
+#[derive(Debug, Clone)]
+pub struct Tool {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which upstream offers it.
+    pub upstream: UpstreamId,
+    /// Its name there.
+    pub local: LocalName,
+    /// Its name for clients.
+    pub exposed: ExposedName,
+    /// What the upstream says about it, byte for byte.
+    pub definition: Box<RawValue>,
+    /// The digest of the definition.
+    pub digest: Digest,
+    /// The digest of the definition that was approved.
+    pub approved: Option<Digest>,
+    /// Its place in the upstream's list.
+    pub position: u32,
+    /// Whether it is used.
+    pub enabled: bool,
+}
+
+/// A tool in the list of its upstream.
+#[derive(Debug, Clone)]
+pub struct NewTool {
+    /// Its name there.
+    pub local: LocalName,
+    /// The name that clients see, unless an earlier listing gave it one.
+    pub exposed: ExposedName,
+    /// What the upstream says about it.
+    pub definition: Box<RawValue>,
+}
+
+/// The SHA-256 of a definition's bytes, printed in hexadecimal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, DeriveValueType)]
+#[sea_orm(value_type = "String")]
+pub struct Digest([u8; 32]);
+
+/// A text that is not a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a digest is 64 lower-case hexadecimal digits")]
+pub struct DigestError;
+
+impl Digest {
+    /// The digest of a definition.
+    pub fn of(definition: &RawValue) -> Self {
+        Self(Sha256::digest(definition.get()).into())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let mut bytes = [0; 32];
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        if pairs.len() != bytes.len() || !rest.is_empty() {
+            return Err(DigestError);
+        }
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = hex_value(*high)? << 4 | hex_value(*low)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl TenantStore {
+    /// The tools, ordered by the slug of their upstream, then as the upstream lists them.
+    pub async fn tools(&self) -> Result<Vec<Tool>, StoreError> {
+        let select = tool::Entity::find()
+            .filter(tool::Column::TenantId.eq(self.id()))
+            .filter(tool::Column::VanishedMs.is_null())
+            .inner_join(upstream::Entity)
+            .order_by_asc(upstream::Column::Slug)
+            .order_by_asc(tool::Column::Position)
+            .order_by_asc(tool::Column::Local);
+        row::models(&self.reading().await?.executor(), select, parse).await
+    }
+
+    /// Replaces an upstream's tools by what it lists now, in its order; `true` if anything changed.
+    ///
+    /// A tool keeps the exposed name that it first got for as long as it is listed. What is seen for the first time is
+    /// approved; a changed definition is approved again only under [`OnToolChange::Accept`]. Of a tool that is gone it is
+    /// remembered what was approved and whether it was switched off: going and coming back is no way around either.
+    pub async fn replace_tools(
+        &self,
+        upstream: UpstreamId,
+        tools: &[NewTool],
+        on_change: OnToolChange,
+    ) -> Result<bool, StoreError> {
+        replace::check_list(tools)?;
+        let writing = self.writing().await?;
+        let db = writing.executor();
+        let upstream = upstreams::require(db, self.id(), upstream).await?;
+        let known = replace::known(db, &upstream).await?;
+        let plan = replace::Plan::new(known, tools, on_change, self.store().now());
+        let changed = plan.apply(db, &upstream).await?;
+        writing.finish(changed).await?;
+        Ok(changed)
+    }
+}
+
+fn hex_value(digit: u8) -> Result<u8, DigestError> {
+    match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'a'..=b'f' => Ok(digit - b'a' + 10),
+        _ => Err(DigestError),
+    }
+}
+
+fn parse(model: tool::Model) -> Result<Tool, row::BoxError> {
+    let definition = RawValue::from_string(model.definition)?;
+    if Digest::of(&definition) != model.digest {
+        return Err("the definition was altered: it does not have the digest that is noted beside it".into());
+    }
+    Ok(Tool {
+        tenant: model.tenant_id,
+        upstream: model.upstream_id,
+        local: model.local,
+        exposed: model.exposed.ok_or("a listed tool has no exposed name")?,
+        definition,
+        digest: model.digest,
+        approved: model.approved,
+        position: model.position.try_into()?,
+        enabled: model.enabled,
+    })
+}

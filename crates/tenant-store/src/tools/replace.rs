@@ -1,0 +1,197 @@
+//! From an upstream's old tools to its new ones: first a plan, which is pure, then the statements.
+
+use std::collections::{BTreeMap, HashSet};
+use std::slice;
+
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::{
+    ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, FromQueryResult, QueryFilter as _,
+    QuerySelect as _,
+};
+
+use super::{Digest, NewTool};
+use crate::choice::OnToolChange;
+use crate::clock::Timestamp;
+use crate::entity::tool;
+use crate::error::StoreError;
+use crate::name::{ExposedName, LocalName};
+use crate::store::row;
+use crate::upstreams::Upstream;
+
+/// How many tools an upstream may have, and how many of those that it no longer lists are remembered.
+const TOOLS_MAX: usize = 10_000;
+/// How many rows or names go into one statement, because databases bound the number of its values.
+const STATEMENT_ROWS_MAX: usize = 500;
+
+/// What is known of a tool, listed or vanished, before the new list comes. Its definition is known by the digest.
+#[derive(Debug, Clone, FromQueryResult)]
+pub(super) struct Known {
+    local: LocalName,
+    digest: Digest,
+    approved: Option<Digest>,
+    position: i64,
+    vanished_ms: Option<i64>,
+}
+
+/// What has to be done.
+#[derive(Debug)]
+pub(super) struct Plan<'t> {
+    now: Timestamp,
+    insert: Vec<Listed<'t>>,
+    update: Vec<Listed<'t>>,
+    vanish: Vec<LocalName>,
+    forget: Vec<LocalName>,
+}
+
+/// A tool as it will stand in the table.
+#[derive(Debug)]
+struct Listed<'t> {
+    tool: &'t NewTool,
+    /// Whether it takes the exposed name that the list proposes, because it has none.
+    is_named: bool,
+    position: i64,
+    digest: Digest,
+    approved: Option<Digest>,
+}
+
+/// Refuses a list that is too long or names a tool twice.
+pub(super) fn check_list(tools: &[NewTool]) -> Result<(), StoreError> {
+    if tools.len() > TOOLS_MAX {
+        return Err(StoreError::TooManyTools { count: tools.len(), count_max: TOOLS_MAX });
+    }
+    let mut seen = HashSet::new();
+    match tools.iter().find(|tool| !seen.insert(&tool.local)) {
+        Some(twice) => Err(StoreError::ToolTwice(twice.local.clone())),
+        None => Ok(()),
+    }
+}
+
+/// What is known of an upstream's tools.
+pub(super) async fn known(db: &DatabaseTransaction, upstream: &Upstream) -> Result<Vec<Known>, StoreError> {
+    let select = tool::Entity::find()
+        .filter(tool::Column::TenantId.eq(upstream.tenant))
+        .filter(tool::Column::UpstreamId.eq(upstream.id));
+    row::rows(db, select, |row| Ok(Known::from_query_result(row, "")?)).await
+}
+
+impl<'t> Plan<'t> {
+    pub(super) fn new(known: Vec<Known>, tools: &'t [NewTool], on_change: OnToolChange, now: Timestamp) -> Self {
+        let mut known: BTreeMap<_, _> = known.into_iter().map(|known| (known.local.clone(), known)).collect();
+        let mut plan = Self { now, insert: Vec::new(), update: Vec::new(), vanish: Vec::new(), forget: Vec::new() };
+        for (position, tool) in (0..).zip(tools) {
+            let digest = Digest::of(&tool.definition);
+            let listed = Listed { tool, is_named: true, position, digest, approved: Some(digest) };
+            match known.remove(&tool.local) {
+                None => plan.insert.push(listed),
+                Some(known) => plan.update.extend(listed.after(&known, on_change)),
+            }
+        }
+        plan.vanish(known.into_values().collect());
+        plan
+    }
+
+    /// What is left is not listed now. The longest gone are forgotten when there are too many.
+    fn vanish(&mut self, mut gone: Vec<Known>) {
+        gone.sort_by_key(|known| known.vanished_ms.unwrap_or(i64::MAX));
+        let excess = gone.len().saturating_sub(TOOLS_MAX);
+        self.forget = gone.drain(..excess).map(|known| known.local).collect();
+        self.vanish = gone.into_iter().filter(|known| known.vanished_ms.is_none()).map(|known| known.local).collect();
+    }
+
+    /// Does it; `true` if there was anything to do.
+    pub(super) async fn apply(self, db: &DatabaseTransaction, upstream: &Upstream) -> Result<bool, StoreError> {
+        let changes = [self.insert.len(), self.update.len(), self.vanish.len(), self.forget.len()];
+
+        for locals in self.vanish.chunks(STATEMENT_ROWS_MAX) {
+            let vanished = tool::ActiveModel {
+                exposed: Set(None),
+                definition: Set(String::new()),
+                vanished_ms: Set(Some(self.now.as_millis())),
+                ..Default::default()
+            };
+            let update = tool::Entity::update_many().set(vanished).filter(among(upstream, locals));
+            update.exec(db).await.map_err(StoreError::write("tool"))?;
+        }
+        for locals in self.forget.chunks(STATEMENT_ROWS_MAX) {
+            let delete = tool::Entity::delete_many().filter(among(upstream, locals));
+            delete.exec(db).await.map_err(StoreError::write("tool"))?;
+        }
+        self.check_names(db, upstream).await?;
+        for listed in &self.update {
+            let this = among(upstream, slice::from_ref(&listed.tool.local));
+            let update = tool::Entity::update_many().set(listed.columns()).filter(this);
+            update.exec(db).await.map_err(StoreError::write("tool"))?;
+        }
+        for listed in self.insert.chunks(STATEMENT_ROWS_MAX) {
+            let rows = listed.iter().map(|listed| listed.row(upstream));
+            let insert = tool::Entity::insert_many(rows).exec_without_returning(db);
+            insert.await.map_err(StoreError::write("tool"))?;
+        }
+        Ok(changes.iter().any(|count| *count > 0))
+    }
+
+    /// Refuses names that another tool of the tenant has, or that the list gives twice.
+    async fn check_names(&self, db: &DatabaseTransaction, upstream: &Upstream) -> Result<(), StoreError> {
+        let named = self.insert.iter().chain(&self.update).filter(|listed| listed.is_named);
+        let named: Vec<&ExposedName> = named.map(|listed| &listed.tool.exposed).collect();
+        let mut seen = HashSet::new();
+        if let Some(twice) = named.iter().find(|name| !seen.insert(**name)) {
+            return Err(StoreError::NameTaken((*twice).clone()));
+        }
+        for names in named.chunks(STATEMENT_ROWS_MAX) {
+            let select = tool::Entity::find()
+                .filter(tool::Column::TenantId.eq(upstream.tenant))
+                .filter(tool::Column::Exposed.is_in(names.iter().copied().cloned()))
+                .limit(1);
+            let taken = row::models(db, select, |model| Ok(model.exposed)).await?;
+            if let Some(taken) = taken.into_iter().flatten().next() {
+                return Err(StoreError::NameTaken(taken));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Listed<'_> {
+    /// What becomes of a known tool; nothing if it stays as it is.
+    fn after(self, known: &Known, on_change: OnToolChange) -> Option<Self> {
+        let is_back = known.vanished_ms.is_some();
+        let approved = match on_change {
+            OnToolChange::Accept => Some(self.digest),
+            OnToolChange::Quarantine => known.approved,
+        };
+        let stays = (known.digest, known.approved, known.position) == (self.digest, approved, self.position);
+        (is_back || !stays).then_some(Self { is_named: is_back, approved, ..self })
+    }
+
+    /// The columns that a listing may change: not the name of a listed tool, nor what an operator switched off.
+    fn columns(&self) -> tool::ActiveModel {
+        tool::ActiveModel {
+            exposed: if self.is_named { Set(Some(self.tool.exposed.clone())) } else { NotSet },
+            definition: Set(self.tool.definition.get().to_owned()),
+            digest: Set(self.digest),
+            approved: Set(self.approved),
+            position: Set(self.position),
+            vanished_ms: Set(None),
+            ..Default::default()
+        }
+    }
+
+    fn row(&self, upstream: &Upstream) -> tool::ActiveModel {
+        tool::ActiveModel {
+            tenant_id: Set(upstream.tenant),
+            upstream_id: Set(upstream.id),
+            local: Set(self.tool.local.clone()),
+            enabled: Set(true),
+            ..self.columns()
+        }
+    }
+}
+
+/// The rows of an upstream's tools with these names.
+fn among(upstream: &Upstream, locals: &[LocalName]) -> Condition {
+    Condition::all()
+        .add(tool::Column::TenantId.eq(upstream.tenant))
+        .add(tool::Column::UpstreamId.eq(upstream.id))
+        .add(tool::Column::Local.is_in(locals.iter().cloned()))
+}

@@ -1,0 +1,171 @@
+//! Changes: one transaction, one revision, all or nothing; and writers that meet.
+
+use tenant_store::{OnToolChange, Revision, UpstreamSpec};
+use tokio::task::JoinSet;
+
+use crate::support::{Bed, grant_spec, put_upstream, scope, tool, upstream_spec};
+
+#[tokio::test]
+async fn a_change_raises_the_revision_once() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let Revision(before) = bed.revision().await?;
+    let change = bed.begin().await?;
+    let (initech, _) = change.put_tenant(&"initech".parse()?, "Initech").await?;
+    let initech = change.tenant(scope(&initech));
+    put_upstream(&initech, "jira").await?;
+    initech.put_grant(&"analysts".parse()?, &grant_spec()?).await?;
+    assert_eq!(change.commit().await?, Revision(before + 1));
+    assert_eq!(bed.revision().await?, Revision(before + 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_change_that_changes_nothing_leaves_the_revision() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let before = bed.revision().await?;
+    let change = bed.begin().await?;
+    change.put_tenant(&"acme".parse()?, "Acme Corp").await?;
+    assert_eq!(change.commit().await?, before);
+    assert_eq!(bed.revision().await?, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dropped_change_leaves_nothing() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let before = bed.revision().await?;
+    let change = bed.begin().await?;
+    change.put_tenant(&"initech".parse()?, "Initech").await?;
+    let acme = change.tenant(scope(&bed.acme));
+    let upstream = put_upstream(&acme, "jira").await?;
+    acme.put_credential(upstream.id, &"token".parse()?, &"CANARY-dropped".into()).await?;
+    acme.replace_tools(upstream.id, &[tool("a", "acme__a", "{}")?], OnToolChange::Accept).await?;
+    drop(change);
+
+    assert_eq!(bed.find_tenant(&"initech".parse()?).await?, None);
+    assert!(bed.acme().upstreams().await?.is_empty());
+    assert!(bed.acme().tools().await?.is_empty());
+    assert_eq!(bed.revision().await?, before);
+    // The next writer has its turn at once.
+    put_upstream(&bed.acme(), "wiki").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_else_sees_a_change_before_it_is_committed() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let change = bed.begin().await?;
+    let inside = change.tenant(scope(&bed.acme));
+    put_upstream(&inside, "jira").await?;
+    assert_eq!(inside.upstreams().await?.len(), 1);
+    assert!(bed.acme().upstreams().await?.is_empty());
+    change.commit().await?;
+    assert_eq!(bed.acme().upstreams().await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_part_that_fails_is_undone_alone() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let change = bed.begin().await?;
+    let acme = change.tenant(scope(&bed.acme));
+    let upstream = put_upstream(&acme, "jira").await?;
+    acme.replace_tools(upstream.id, &[tool("a", "acme__a", "{}")?], OnToolChange::Accept).await?;
+    // `a` is gone from this list, which is written before it is found that the two names are the same.
+    let twice = [tool("b", "acme__b", "{}")?, tool("c", "acme__b", "{}")?];
+    let error = acme.replace_tools(upstream.id, &twice, OnToolChange::Accept).await.unwrap_err();
+    assert_eq!(error.to_string(), "the exposed name `acme__b` belongs to another tool of the tenant");
+    change.commit().await?;
+
+    let tools = bed.acme().tools().await?;
+    assert_eq!(tools.iter().map(|tool| tool.local.as_str()).collect::<Vec<_>>(), ["a"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_a_part_of_a_change_ends_with_it() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let change = bed.begin().await?;
+    let committed = change.tenant(scope(&bed.acme));
+    change.commit().await?;
+    let change = bed.begin().await?;
+    let dropped = change.tenant(scope(&bed.acme));
+    drop(change);
+    for over in [committed, dropped] {
+        let wanted = "the change that this was to be a part of is over";
+        assert_eq!(over.upstreams().await.unwrap_err().to_string(), wanted);
+        assert_eq!(put_upstream(&over, "jira").await.unwrap_err().to_string(), wanted);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_that_meet_all_succeed() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    // A second store stands for another process: it shares nothing but the file.
+    let keys = bed.away.keys.clone();
+    let other = tenant_store::Store::open(&bed.away.url(), keys, bed.away.clock.clone()).await?;
+    let Revision(before) = bed.revision().await?;
+
+    let mut writers = JoinSet::new();
+    for number in 0..40 {
+        let store = if number % 2 == 0 { bed.away.store.clone() } else { other.clone() };
+        let scope = scope(if number % 3 == 0 { &bed.acme } else { &bed.globex });
+        let slug = format!("u{number}").parse()?;
+        let spec = upstream_spec()?;
+        writers.spawn(async move {
+            if number % 4 == 0 {
+                let change = store.begin().await?;
+                change.tenant(scope).put_upstream(&slug, &spec).await?;
+                change.commit().await?;
+            } else {
+                store.tenant(scope).put_upstream(&slug, &spec).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(outcome) = writers.join_next().await {
+        outcome??;
+    }
+    assert_eq!(bed.revision().await?, Revision(before + 40));
+    assert_eq!(bed.acme().upstreams().await?.len() + bed.globex().upstreams().await?.len(), 40);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_do_not_wait_for_a_writer() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let change = bed.begin().await?;
+    put_upstream(&change.tenant(scope(&bed.acme)), "jira").await?;
+    let mut readers = JoinSet::new();
+    for _ in 0..30 {
+        let acme = bed.acme();
+        readers.spawn(async move { acme.upstreams().await });
+    }
+    while let Some(outcome) = readers.join_next().await {
+        assert!(outcome??.is_empty());
+    }
+    change.commit().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_one_change_may_run_at_the_same_time() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let change = bed.begin().await?;
+    let mut parts = JoinSet::new();
+    for number in 0..20 {
+        let acme = change.tenant(scope(&bed.acme));
+        let (slug, spec) = (format!("u{number}").parse()?, upstream_spec()?);
+        parts.spawn(async move {
+            acme.put_upstream(&slug, &spec).await?;
+            acme.put_upstream(&slug, &UpstreamSpec { concurrency: 2, ..spec }).await
+        });
+    }
+    while let Some(outcome) = parts.join_next().await {
+        outcome??;
+    }
+    change.commit().await?;
+    assert_eq!(bed.acme().upstreams().await?.len(), 20);
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! Credentials: sealed, bound to their place, and never in the clear in any file.
+
+use std::fs;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use tenant_store::{SealedCredential, TenantStore, UpstreamAuth, UpstreamSpec};
+
+use crate::support::{Bed, put_upstream};
+
+async fn opened(tenant: &TenantStore) -> anyhow::Result<Vec<String>> {
+    let sealed = tenant.sealed_credentials().await?;
+    sealed.iter().map(|sealed| Ok(tenant.open_credential(sealed)?.expose_secret().to_owned())).collect()
+}
+
+#[tokio::test]
+async fn a_secret_opens_as_what_was_stored() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    let upstream = put_upstream(&acme, "jira").await?;
+    let version = acme.put_credential(upstream.id, &"token".parse()?, &"CANARY-ü\n".into()).await?;
+
+    let sealed = acme.sealed_credentials().await?.remove(0);
+    assert_eq!((sealed.tenant(), sealed.upstream(), sealed.version()), (bed.acme.id, upstream.id, version));
+    assert_eq!((sealed.name().as_str(), sealed.origin()), ("token", "https://mcp.acme.example"));
+    assert!(sealed.is_for(&upstream));
+    assert_eq!(opened(&acme).await?, ["CANARY-ü\n"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_secret_replaces_the_old_and_no_version_comes_twice() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    let upstream = put_upstream(&acme, "jira").await?;
+    let name = "token".parse()?;
+    let before = bed.revision().await?;
+    assert_eq!(acme.put_credential(upstream.id, &name, &"CANARY-one".into()).await?, 1);
+    assert_eq!(acme.put_credential(upstream.id, &name, &"CANARY-two".into()).await?, 2);
+    assert!(bed.revision().await? > before);
+    assert_eq!(opened(&acme).await?, ["CANARY-two"]);
+
+    assert!(acme.remove_credential(upstream.id, &name).await?);
+    assert!(!acme.remove_credential(upstream.id, &name).await?);
+    assert_eq!(acme.put_credential(upstream.id, &name, &"CANARY-three".into()).await?, 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_has_a_length() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let upstream = put_upstream(&bed.acme(), "jira").await?;
+    for value in [String::new(), "x".repeat(16 * 1024 + 1)] {
+        let error = bed.acme().put_credential(upstream.id, &"token".parse()?, &value.into()).await.unwrap_err();
+        assert_eq!(error.to_string(), "a secret must be 1 to 16384 bytes long");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_changed_origin_drops_the_credentials() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    for (number, url) in
+        ["http://mcp.acme.example/mcp", "https://mcp.acme.example:8443/mcp", "https://evil.example/mcp"]
+            .into_iter()
+            .enumerate()
+    {
+        let upstream = put_upstream(&acme, &format!("u{number}")).await?;
+        acme.put_credential(upstream.id, &"token".parse()?, &"CANARY-moved".into()).await?;
+        acme.put_upstream(&upstream.slug, &UpstreamSpec { url: url.parse()?, ..upstream.spec }).await?;
+        assert!(acme.sealed_credentials().await?.is_empty(), "{url}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_same_origin_keeps_the_credentials() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    let upstream = put_upstream(&acme, "jira").await?;
+    acme.put_credential(upstream.id, &"token".parse()?, &"CANARY-kept".into()).await?;
+    let url = "https://MCP.acme.example:443/other?x=1".parse()?;
+    acme.put_upstream(&upstream.slug, &UpstreamSpec { url, auth: UpstreamAuth::None, ..upstream.spec }).await?;
+    assert_eq!(opened(&acme).await?, ["CANARY-kept"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_is_not_for_an_address_that_its_upstream_had_before() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    let before = put_upstream(&acme, "jira").await?;
+    let url = "https://new.example/mcp".parse()?;
+    let (after, _) = acme.put_upstream(&before.slug, &UpstreamSpec { url, ..before.spec.clone() }).await?;
+    acme.put_credential(after.id, &"token".parse()?, &"CANARY-new".into()).await?;
+    let sealed = acme.sealed_credentials().await?.remove(0);
+    assert!(sealed.is_for(&after) && !sealed.is_for(&before));
+    assert!(!sealed.is_for(&put_upstream(&bed.globex(), "jira").await?));
+    Ok(())
+}
+
+/// Alters the one credential of `acme` in a new store with `sql` and `values`, which are made from the ids of the two
+/// tenants' upstreams, and answers why what is found then does not open.
+async fn after(sql: &str, values: impl Fn(&Bed, [String; 2]) -> Vec<sea_orm::Value>) -> anyhow::Result<String> {
+    let bed = Bed::new().await?;
+    let upstreams = [put_upstream(&bed.acme(), "jira").await?, put_upstream(&bed.globex(), "jira").await?];
+    bed.acme().put_credential(upstreams[0].id, &"token".parse()?, &"CANARY-moved".into()).await?;
+    let altered = bed.sql(sql, values(&bed, upstreams.map(|upstream| upstream.id.to_string()))).await?;
+    anyhow::ensure!(altered == 1, "{altered} rows were altered");
+
+    for tenant in [bed.acme(), bed.globex()] {
+        if let Some(sealed) = tenant.sealed_credentials().await?.pop() {
+            return Ok(match tenant.open_credential(&sealed) {
+                Ok(_) => "it opened".to_owned(),
+                Err(error) => error.to_string().replace(&sealed.upstream().to_string(), "UPSTREAM"),
+            });
+        }
+    }
+    Ok("it is gone".to_owned())
+}
+
+#[tokio::test]
+async fn a_secret_that_was_moved_does_not_open() -> anyhow::Result<()> {
+    let refused = "the secret `token` of upstream `UPSTREAM` does not open: set it again";
+    let move_tenant = "UPDATE credential SET tenant_id = ?, upstream_id = ?";
+    let moved = after(move_tenant, |bed, [_, theirs]| vec![bed.globex.id.to_string().into(), theirs.into()]).await?;
+    assert_eq!(moved, refused);
+
+    let moved = after("UPDATE credential SET version = version + 1", |_, _| vec![]).await?;
+    assert_eq!(moved, refused);
+
+    let moved = after("UPDATE credential SET name = ?", |_, _| vec!["other".into()]).await?;
+    assert_eq!(moved, refused.replace("token", "other"));
+
+    let moved = after("UPDATE upstream SET url = ? WHERE id = ?", |_, [ours, _]| {
+        vec!["https://evil.example/mcp".into(), ours.into()]
+    });
+    assert_eq!(moved.await?, refused);
+
+    let moved = after("UPDATE credential SET sealed = ?", |_, _| vec![vec![1_u8; 64].into()]).await?;
+    assert_eq!(moved, refused);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_that_was_moved_to_a_sibling_does_not_open() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    let (jira, wiki) = (put_upstream(&acme, "jira").await?, put_upstream(&acme, "wiki").await?);
+    acme.put_credential(jira.id, &"token".parse()?, &"CANARY-moved".into()).await?;
+    let values = vec![wiki.id.to_string().into()];
+    assert_eq!(bed.sql("UPDATE credential SET upstream_id = ?", values).await?, 1);
+    let sealed = acme.sealed_credentials().await?.remove(0);
+    assert_eq!(sealed.upstream(), wiki.id);
+    assert!(acme.open_credential(&sealed).is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_is_never_printed() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let upstream = put_upstream(&bed.acme(), "jira").await?;
+    bed.acme().put_credential(upstream.id, &"token".parse()?, &"CANARY-printed".into()).await?;
+    let sealed: SealedCredential = bed.acme().sealed_credentials().await?.remove(0);
+    let shown = format!("{sealed:?} {:?} {:?} {:?}", bed.away, bed.acme(), bed.begin().await?);
+    assert!(shown.contains("/token@https://mcp.acme.example"), "{shown}");
+    assert!(!shown.contains("CANARY-printed") && !shown.contains("sealed: "), "{shown}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_file_of_the_database_holds_a_secret_in_the_clear() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    let upstream = put_upstream(&acme, "jira").await?;
+    for round in 0..3 {
+        let secret = SecretString::from(format!("CANARY-in-the-file-{round}"));
+        acme.put_credential(upstream.id, &"token".parse()?, &secret).await?;
+    }
+    let mut names = Vec::new();
+    for file in fs::read_dir(bed.away.directory())? {
+        let path = file?.path();
+        let bytes = fs::read(&path)?;
+        assert!(!bytes.windows(7).any(|window| window == b"CANARY-"), "{}", path.display());
+        names.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    }
+    names.sort();
+    assert_eq!(names, ["store.db", "store.db-shm", "store.db-wal"]);
+    Ok(())
+}

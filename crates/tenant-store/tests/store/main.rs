@@ -1,0 +1,13 @@
+//! The store seen from outside, against a real database file.
+
+mod changes;
+mod credentials;
+mod damage;
+mod grants;
+mod isolation;
+mod keys;
+mod opening;
+mod support;
+mod tenants;
+mod tools;
+mod upstreams;

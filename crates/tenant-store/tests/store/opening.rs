@@ -1,0 +1,119 @@
+//! Opening and migrating a database.
+
+use std::sync::Arc;
+
+use sea_orm::{ConnectionTrait as _, Database};
+use secrecy::{ExposeSecret as _, SecretString};
+use tempfile::TempDir;
+use tenant_store::testing::ThrowAway;
+use tenant_store::{Revision, Store, SystemClock};
+use tokio::task::JoinSet;
+
+use crate::support::Bed;
+
+async fn open(url: &str) -> anyhow::Result<Store> {
+    let keys = crypto::KeyRing::new(crypto::Key::generate()?, Vec::new());
+    Ok(Store::open(&SecretString::from(url), keys, Arc::new(SystemClock)).await?)
+}
+
+#[tokio::test]
+async fn an_empty_file_is_migrated_once() -> anyhow::Result<()> {
+    let directory = TempDir::new()?;
+    let store = open(&format!("sqlite://{}?mode=rwc", directory.path().join("new.db").display())).await?;
+    let pending = store.pending_migrations().await?;
+    assert_eq!(pending.first().map(String::as_str), Some("m20261124_000001_tenant"));
+    assert_eq!(usize::try_from(store.migrate().await?)?, pending.len());
+    assert_eq!(store.pending_migrations().await?, Vec::<String>::new());
+    assert_eq!(store.migrate().await?, 0);
+    assert_eq!(store.revision().await?, Revision(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn looking_for_migrations_writes_nothing() -> anyhow::Result<()> {
+    let store = open("sqlite::memory:").await?;
+    let pending = store.pending_migrations().await?;
+    assert_eq!(store.pending_migrations().await?, pending);
+    assert!(store.revision().await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_migration_of_a_newer_release_does_not_stop_this_one_but_is_not_built_upon() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    bed.sql("INSERT INTO seaql_migrations VALUES ('m29991231_000001_future', 0)", vec![]).await?;
+    assert_eq!(bed.pending_migrations().await?, Vec::<String>::new());
+    assert_eq!(bed.migrate().await.unwrap_err().to_string(), "cannot migrate the database; it was left as it was");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_start_together_migrate_once() -> anyhow::Result<()> {
+    let directory = TempDir::new()?;
+    for round in 0..5 {
+        let url = format!("sqlite://{}?mode=rwc", directory.path().join(format!("{round}.db")).display());
+        let mut replicas = JoinSet::new();
+        for _ in 0..8 {
+            let url = url.clone();
+            replicas.spawn(async move { anyhow::Ok(open(&url).await?.migrate().await?) });
+        }
+        let mut applied = Vec::new();
+        while let Some(outcome) = replicas.join_next().await {
+            applied.push(outcome??);
+        }
+        assert_eq!(applied.iter().filter(|count| **count > 0).count(), 1, "{applied:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_database_in_memory_keeps_what_it_has() -> anyhow::Result<()> {
+    let (store, other) = (open("sqlite::memory:").await?, open("sqlite::memory:").await?);
+    store.migrate().await?;
+    other.migrate().await?;
+    let change = store.begin().await?;
+    change.put_tenant(&"acme".parse()?, "Acme").await?;
+    change.commit().await?;
+    drop(store.begin().await?);
+    assert_eq!(store.tenants().await?.len(), 1);
+    assert!(other.tenants().await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_outlives_the_store_that_wrote_it() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let again = Store::open(&bed.away.url(), bed.away.keys.clone(), bed.away.clock.clone()).await?;
+    assert_eq!(again.tenants().await?, [bed.acme.clone(), bed.globex.clone()]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_file_is_set_up_for_readers_beside_a_writer() -> anyhow::Result<()> {
+    let away = ThrowAway::new().await;
+    let other = Database::connect(away.url().expose_secret()).await?;
+    let mode =
+        other.query_one_raw(sea_orm::Statement::from_string(other.get_database_backend(), "PRAGMA journal_mode"));
+    assert_eq!(mode.await?.map(|row| row.try_get_by_index::<String>(0)).transpose()?.as_deref(), Some("wal"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_open_says_how_to_mend_it_and_never_the_url() -> anyhow::Result<()> {
+    let directory = TempDir::new()?;
+    let path = directory.path().join("missing.db");
+    let error = open(&format!("sqlite://{}", path.display())).await.unwrap_err().to_string();
+    let wanted = "does it exist? `?mode=rwc` at the end of the URL creates it";
+    assert_eq!(error, format!("cannot open the database {}: {wanted}", path.display()));
+
+    let error = open("postgres://mux:CANARY-pw@localhost/mux").await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the database URL must begin with `sqlite:`, the one kind of database that is built in"
+    );
+    assert!(!format!("{error:?}").contains("CANARY-pw"));
+
+    let error = open("sqlite://x.db?mode=CANARY").await.unwrap_err().to_string();
+    assert_eq!(error, "the database URL does not parse: it should look like `sqlite://path/to/file?mode=rwc`");
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! Tenants.
+
+use tenant_store::{Put, Revision, TenantState};
+
+use crate::support::Bed;
+
+#[tokio::test]
+async fn a_tenant_is_made_renamed_and_left_alone() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let slug = "initech".parse()?;
+
+    let change = bed.begin().await?;
+    let (made, put) = change.put_tenant(&slug, "Initech").await?;
+    assert_eq!((put, made.state), (Put::Created, TenantState::Active));
+    assert_eq!(change.put_tenant(&slug, "Initech").await?, (made.clone(), Put::Unchanged));
+    let (renamed, put) = change.put_tenant(&slug, "Initech & Sons").await?;
+    assert_eq!((put, renamed.id, renamed.display_name.as_str()), (Put::Changed, made.id, "Initech & Sons"));
+    assert_eq!(change.find_tenant(&slug).await?, Some(renamed.clone()));
+    change.commit().await?;
+
+    assert_eq!(bed.find_tenant(&slug).await?, Some(renamed));
+    Ok(())
+}
+
+#[tokio::test]
+async fn tenants_are_listed_by_slug() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let change = bed.begin().await?;
+    change.put_tenant(&"beta".parse()?, "Zeta").await?;
+    change.commit().await?;
+    let slugs: Vec<_> = bed.tenants().await?.into_iter().map(|tenant| tenant.slug.to_string()).collect();
+    assert_eq!(slugs, ["acme", "beta", "globex"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unknown_tenant_is_not_found() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    assert_eq!(bed.find_tenant(&"initech".parse()?).await?, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_display_name_is_one_short_line() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let change = bed.begin().await?;
+    for name in ["", " Acme", "Acme\nCorp", &"x".repeat(101)] {
+        let error = change.put_tenant(&"acme".parse()?, name).await.unwrap_err();
+        assert!(error.to_string().starts_with("the display name must be 1 to 100 characters"), "{error}");
+    }
+    change.put_tenant(&"acme".parse()?, &"ü".repeat(100)).await?;
+    assert_eq!(change.commit().await?, Revision(2));
+    Ok(())
+}
