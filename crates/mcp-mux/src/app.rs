@@ -1,0 +1,134 @@
+//! The composition root: the only place where long-lived parts are built and joined.
+
+use std::future::IntoFuture as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tenant_store::{Clock, Store, StoreError, SystemClock};
+use tokio::net::TcpListener;
+
+use crate::auth::Authenticator;
+use crate::catalog::{Catalog, Refresher};
+use crate::config::{Config, ConfigError, PublicUrl};
+use crate::gateway::Gateway;
+use crate::http::{ProtectedResources, Server, router};
+use crate::lifecycle::Tasks;
+use crate::mux::Mux;
+use crate::policy::Administration;
+use crate::upstream::{EgressError, Pool, egress_client};
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting cannot work.
+    #[error("the configuration cannot be used")]
+    Config(#[from] ConfigError),
+    /// The database cannot be used.
+    #[error("the database cannot be used")]
+    Store(#[from] StoreError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: set `http.listen` to a free address")]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The HTTP stack could not be set up.
+    #[error("cannot open connections")]
+    Egress(#[from] EgressError),
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct App {
+    address: SocketAddr,
+    public_url: PublicUrl,
+    store: Store,
+    refresher: Arc<Refresher>,
+    tasks: Tasks,
+}
+
+/// Opens the database that the configuration names, brings it up to date and proves the keys.
+pub async fn open_store(config: &Config) -> Result<Store, StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = Store::open(&config.database.resolve()?, config.keys.resolve()?, clock).await?;
+    store.migrate().await?;
+    store.check_keys().await?;
+    Ok(store)
+}
+
+impl App {
+    /// Starts a server on its own listener.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        config.check()?;
+        let store = open_store(config).await?;
+        let address = config.http.listen;
+        let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        Self::start_with(config, store, listener, config.public_url.clone()).await
+    }
+
+    /// Starts a server on `listener`, known to clients as `public_url`.
+    pub async fn start_with(
+        config: &Config,
+        store: Store,
+        listener: TcpListener,
+        public_url: PublicUrl,
+    ) -> Result<Self, StartError> {
+        let address = config.http.listen;
+        let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
+        let tasks = Tasks::default();
+        let catalog = Arc::new(Catalog::open(store.clone(), Administration::for_the_platform()).await?);
+        let pool = Pool::new(tasks.clone());
+        let every = config.catalog.refresh_every();
+        let refresher =
+            Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let authenticator = Authenticator::new(&config.issuers, &egress_client()?, clock, &tasks);
+        let gateway = Gateway::new(Mux::new(catalog, pool, store.clone()));
+        let server = Server::new(authenticator, gateway, ProtectedResources::new(config, &public_url));
+        let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
+
+        tasks.spawn(Arc::clone(&refresher).run());
+        let shutdown = tasks.shutdown();
+        tasks.spawn_draining(async move {
+            let served = axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned());
+            if let Err(error) = served.into_future().await {
+                tracing::error!(error = &error as &dyn std::error::Error, "the listener ended");
+            }
+        });
+        tracing::info!(%address, public_url = %public_url, "mcp-mux serves");
+        Ok(Self { address, public_url, store, refresher, tasks })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of the aggregate endpoint.
+    pub fn endpoint(&self) -> String {
+        self.public_url.join("/mcp")
+    }
+
+    /// The store, for whoever started the server.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The refresher of the catalog, for whoever started the server.
+    pub fn refresher(&self) -> &Refresher {
+        &self.refresher
+    }
+
+    /// The tasks of the server.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Stops: nothing new is accepted, what runs is finished. `false` if something had to be left behind.
+    pub async fn stop(self) -> bool {
+        self.tasks.stop().await
+    }
+}

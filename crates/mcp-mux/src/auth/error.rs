@@ -1,0 +1,109 @@
+//! Why nobody was let in. What the client reads depends on the kind alone; the reason behind a refusal is for the log.
+
+use http::StatusCode;
+
+/// A request whose caller could not be verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// It carries no bearer token.
+    #[error("the request carries no bearer token")]
+    Missing,
+    /// It carries several, or something that is no token.
+    #[error("the request's authorization cannot be read")]
+    Malformed,
+    /// It carries a token that is not good here.
+    #[error("the token was refused")]
+    Invalid(#[from] Refusal),
+    /// The issuer left the groups out of the token because they are too many.
+    #[error("the issuer left the groups out of the token because they are too many")]
+    GroupsOverage,
+    /// The issuer's keys could not be fetched.
+    #[error("the issuer's keys could not be fetched")]
+    KeysUnavailable,
+}
+
+/// Why a token is not good. For the log only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Longer than any token should be.
+    #[error("it is too long")]
+    TooLong,
+    /// Not three base64url parts of JSON.
+    #[error("it is not a JWT")]
+    NotJwt,
+    /// Its header names an algorithm that is not accepted, or none.
+    #[error("its algorithm is not accepted")]
+    Algorithm,
+    /// Its header asks for extensions (`crit`).
+    #[error("its header has critical extensions")]
+    Critical,
+    /// Its header's type is not that of an access token.
+    #[error("its type is not that of an access token")]
+    Type,
+    /// Its issuer is not configured.
+    #[error("its issuer is not configured")]
+    UnknownIssuer,
+    /// No key of its issuer has its key id.
+    #[error("its key is not one of the issuer's")]
+    UnknownKey,
+    /// Its signature is wrong.
+    #[error("its signature is wrong")]
+    Signature,
+    /// A claim that is required is missing or has another shape.
+    #[error("a required claim is missing or malformed")]
+    ClaimShape,
+    /// It was issued for something else.
+    #[error("it was issued for another audience")]
+    Audience,
+    /// It has expired.
+    #[error("it has expired")]
+    Expired,
+    /// It is not valid yet, or claims to come from the future.
+    #[error("it is not valid yet")]
+    NotYet,
+    /// It lives longer than access tokens may.
+    #[error("it lives too long")]
+    Lifetime,
+    /// It is an ID token.
+    #[error("it is an ID token")]
+    IdToken,
+    /// It is bound to a key that the request does not prove (`cnf`).
+    #[error("it is bound to a key that was not proven")]
+    Confirmation,
+    /// Its groups are not a list of names, or too many.
+    #[error("its groups are malformed")]
+    Groups,
+}
+
+impl AuthError {
+    /// The status of the answer.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Missing | Self::Invalid(_) | Self::GroupsOverage => StatusCode::UNAUTHORIZED,
+        }
+    }
+
+    /// The `error` of the challenge (RFC 6750 §3.1): none when no credential was sent.
+    pub fn challenge_error(self) -> Option<&'static str> {
+        match self {
+            Self::Missing | Self::KeysUnavailable => None,
+            Self::Malformed => Some("invalid_request"),
+            Self::Invalid(_) | Self::GroupsOverage => Some("invalid_token"),
+        }
+    }
+
+    /// What the client reads.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Missing => "sign in: the header WWW-Authenticate says where",
+            Self::Malformed => "send exactly one header `Authorization: Bearer <token>`",
+            Self::Invalid(_) => "this token is not good here: sign in again",
+            Self::GroupsOverage => {
+                "you are in too many groups for your token to list them: ask your administrator to send application roles or only assigned groups"
+            }
+            Self::KeysUnavailable => "the identity provider cannot be reached: try again in a moment",
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The catalog: all entries of all tenants, as last listed by their upstreams, and what a caller sees of it.
+//!
+//! Requests read one immutable [`Snapshot`]; they never wait for an upstream, a database or each other. Upstreams are listed
+//! in the background, and what they said is stored, so that a restart knows every tool without asking anybody.
+
+mod definition;
+mod name;
+mod refresh;
+mod snapshot;
+mod view;
+
+pub use definition::{Definition, DefinitionError};
+pub use name::{Origin, expose};
+pub use refresh::Refresher;
+pub use snapshot::{Catalog, Entry, Shelf, Snapshot};
+pub use view::{Face, View};

@@ -1,0 +1,225 @@
+//! A tool's definition as its upstream wrote it, and the same text under another name.
+//!
+//! Nothing is decoded and encoded again: a new name is spliced into the upstream's own bytes, so that unknown fields, the
+//! order of keys, numbers of any size and even white space arrive unchanged.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tenant_store::{LocalName, ToolClass};
+
+use crate::json::{self, Members};
+
+/// Largest definition, in bytes; schemas of real tools stay far below.
+pub(super) const DEFINITION_BYTES_MAX: usize = 256 * 1024;
+
+/// The key under `_meta` that holds the name at the upstream.
+pub(super) const META_LOCAL_NAME: &str = "mcp-mux/localName";
+/// The key under `_meta` that holds the tenant's slug.
+pub(super) const META_TENANT: &str = "mcp-mux/tenant";
+
+/// One tool's definition, taken apart as far as needed.
+#[derive(Debug, Clone)]
+pub struct Definition {
+    /// The name at the upstream.
+    pub local: LocalName,
+    /// The class that the annotations claim: `read` if `readOnlyHint` is `true`, else `write`.
+    pub class: ToolClass,
+    raw: Box<RawValue>,
+    param_headers: Vec<ParamHeader>,
+    name: Range<usize>,
+    meta: Option<Range<usize>>,
+}
+
+/// Why a definition costs its tool the place in the list.
+#[derive(Debug, thiserror::Error)]
+pub enum DefinitionError {
+    /// It is longer than [`DEFINITION_BYTES_MAX`] or deeper than [`json::DEPTH_MAX`].
+    #[error("is too large or nested too deeply")]
+    TooLarge,
+    /// It is not an object, or has a key twice.
+    #[error("is not a JSON object with unique keys")]
+    NotAnObject,
+    /// It has no usable `name`.
+    #[error("has no usable name")]
+    Name,
+    /// Its `inputSchema` is missing or not an object, which clients refuse.
+    #[error("has no inputSchema object")]
+    InputSchema,
+    /// Its `_meta` is not an object, or claims a key that is ours.
+    #[error("has a `_meta` that is not an object or holds a key of ours")]
+    Meta,
+}
+
+#[derive(Deserialize)]
+struct Annotations {
+    #[serde(rename = "readOnlyHint", default)]
+    read_only_hint: Option<bool>,
+}
+
+impl Definition {
+    /// Takes one element of an upstream's `tools`.
+    pub fn parse(raw: &RawValue) -> Result<Self, DefinitionError> {
+        let text = raw.get();
+        if text.len() > DEFINITION_BYTES_MAX || json::is_too_deep(text.as_bytes()) {
+            return Err(DefinitionError::TooLarge);
+        }
+        let members = Members::parse(text).map_err(|_| DefinitionError::NotAnObject)?;
+        let name = members.get("name").ok_or(DefinitionError::Name)?;
+        let local = serde_json::from_str::<String>(name.get()).ok().and_then(|name| name.parse().ok());
+        let schema = members.get("inputSchema").ok_or(DefinitionError::InputSchema)?;
+        if !json::is_object(schema) {
+            return Err(DefinitionError::InputSchema);
+        }
+        let meta = members.get("_meta");
+        if meta.is_some_and(|meta| !is_plain_meta(meta)) {
+            return Err(DefinitionError::Meta);
+        }
+        let annotations =
+            members.get("annotations").and_then(|raw| serde_json::from_str::<Annotations>(raw.get()).ok());
+        let read_only = annotations.and_then(|annotations| annotations.read_only_hint).unwrap_or(false);
+        Ok(Self {
+            local: local.ok_or(DefinitionError::Name)?,
+            class: if read_only { ToolClass::Read } else { ToolClass::Write },
+            name: json::span_in(text, name.get()).ok_or(DefinitionError::Name)?,
+            meta: meta.and_then(|meta| json::span_in(text, meta.get())),
+            param_headers: param_headers(schema),
+            raw: raw.to_owned(),
+        })
+    }
+
+    /// The upstream's own text.
+    pub fn raw(&self) -> &RawValue {
+        &self.raw
+    }
+
+    /// The parameters that the protocol repeats as `Mcp-Param-…` headers (SEP-2243), with their values in `arguments`.
+    pub fn param_headers(&self, arguments: Option<&RawValue>) -> Vec<(String, String)> {
+        let Some(arguments) = arguments.filter(|_| !self.param_headers.is_empty()) else { return Vec::new() };
+        let Ok(arguments) = serde_json::from_str::<Value>(arguments.get()) else { return Vec::new() };
+        let values = self.param_headers.iter().filter_map(|param| {
+            let value = param.path.iter().try_fold(&arguments, |value, key| value.get(key))?;
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Bool(_) | Value::Number(_) => value.to_string(),
+                _ => return None,
+            };
+            Some((param.header.clone(), text))
+        });
+        values.collect()
+    }
+
+    /// The text with `exposed` as its name, and with tenant and local name noted under `_meta`.
+    pub fn renamed(&self, exposed: &str, tenant: &str) -> String {
+        let text = self.raw.get();
+        let notes = format!(
+            "{}:{},{}:{}",
+            json::quote(META_TENANT),
+            json::quote(tenant),
+            json::quote(META_LOCAL_NAME),
+            json::quote(self.local.as_str())
+        );
+        let mut edits = vec![(self.name.clone(), json::quote(exposed))];
+        edits.push(match &self.meta {
+            Some(meta) => json::insertion_into_object(text, meta.clone(), &notes),
+            None => json::insertion_into_object(text, 0..text.len(), &format!("\"_meta\":{{{notes}}}")),
+        });
+        json::splice(text, edits)
+    }
+}
+
+/// A parameter that the protocol repeats as a header.
+#[derive(Debug, Clone)]
+struct ParamHeader {
+    path: Vec<String>,
+    header: String,
+}
+
+/// The `x-mcp-header` annotations of a schema, found along `properties` only.
+fn param_headers(schema: &RawValue) -> Vec<ParamHeader> {
+    let mut found = Vec::new();
+    if schema.get().contains("x-mcp-header")
+        && let Ok(schema) = serde_json::from_str::<Value>(schema.get())
+    {
+        collect_param_headers(&schema, &mut Vec::new(), &mut found);
+    }
+    found
+}
+
+fn collect_param_headers(schema: &Value, path: &mut Vec<String>, found: &mut Vec<ParamHeader>) {
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
+    for (name, property) in properties {
+        path.push(name.clone());
+        if let Some(header) = property.get("x-mcp-header").and_then(Value::as_str) {
+            found.push(ParamHeader { path: path.clone(), header: header.to_ascii_lowercase() });
+        }
+        collect_param_headers(property, path, found);
+        path.pop();
+    }
+}
+
+fn is_plain_meta(meta: &RawValue) -> bool {
+    Members::parse(meta.get())
+        .is_ok_and(|members| members.get(META_TENANT).is_none() && members.get(META_LOCAL_NAME).is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Definition, DefinitionError> {
+        Definition::parse(serde_json::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn renaming_changes_the_name_and_the_notes_and_not_a_byte_more() {
+        let text = r#"{ "z":1, "name" : "se\u0061rch","inputSchema":{"type":"object"},  "big":123456789012345678901234567890 ,"a":[1.50]}"#;
+        let renamed = parse(text).unwrap().renamed("acme__search", "acme");
+        assert_eq!(
+            renamed,
+            r#"{"_meta":{"mcp-mux/tenant":"acme","mcp-mux/localName":"search"}, "z":1, "name" : "acme__search","inputSchema":{"type":"object"},  "big":123456789012345678901234567890 ,"a":[1.50]}"#
+        );
+    }
+
+    #[test]
+    fn notes_join_a_meta_that_is_there() {
+        let text = r#"{"name":"a","inputSchema":{},"_meta":{"ui":{"x":1}}}"#;
+        assert_eq!(
+            parse(text).unwrap().renamed("t__a", "t"),
+            r#"{"name":"t__a","inputSchema":{},"_meta":{"mcp-mux/tenant":"t","mcp-mux/localName":"a","ui":{"x":1}}}"#
+        );
+    }
+
+    #[test]
+    fn only_a_true_read_only_hint_makes_a_tool_readable() {
+        let with = |annotations: &str| {
+            parse(&format!(r#"{{"name":"a","inputSchema":{{}},"annotations":{annotations}}}"#)).unwrap().class
+        };
+        assert_eq!(with(r#"{"readOnlyHint":true}"#), ToolClass::Read);
+        assert_eq!(with(r#"{"readOnlyHint":false}"#), ToolClass::Write);
+        assert_eq!(with(r#"{"readOnlyHint":"true"}"#), ToolClass::Write);
+        assert_eq!(with(r#"{"readOnlyHint":true,"readOnlyHint":false}"#), ToolClass::Write);
+        assert_eq!(with("null"), ToolClass::Write);
+    }
+
+    #[test]
+    fn a_malformed_definition_is_refused() {
+        for text in [
+            "[]",
+            r#"{"inputSchema":{}}"#,
+            r#"{"name":1,"inputSchema":{}}"#,
+            r#"{"name":"","inputSchema":{}}"#,
+            r#"{"name":"a"}"#,
+            r#"{"name":"a","inputSchema":true}"#,
+            r#"{"name":"a","name":"b","inputSchema":{}}"#,
+            r#"{"name":"a","inputSchema":{},"_meta":[]}"#,
+            r#"{"name":"a","inputSchema":{},"_meta":{"mcp-mux/tenant":"globex"}}"#,
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        let deep = format!(r#"{{"name":"a","inputSchema":{{"x":{}{}}}}}"#, "[".repeat(200), "]".repeat(200));
+        assert!(parse(&deep).is_err());
+    }
+}

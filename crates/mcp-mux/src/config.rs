@@ -1,0 +1,430 @@
+//! Process configuration: `mcp-mux.toml`, then `MCP_MUX__SECTION__KEY` from the environment, which wins.
+//!
+//! The only module that reads the environment. What it returns is checked: an unknown key, a missing key or a value that
+//! cannot work is an error that names the setting, and nothing has a default that would open a door.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Environment, File, FileFormat};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use tenant_store::IssuerName;
+use url::{Host, Url};
+
+/// Largest request body, in bytes. A body over this is answered with 413 and never buffered whole.
+pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Everything a process is told at its start.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The address that clients type, without the path: metadata and audiences are built from it, never from a request.
+    pub public_url: PublicUrl,
+    /// The listener.
+    #[serde(default)]
+    pub http: HttpConfig,
+    /// Where everything is remembered.
+    pub database: DatabaseConfig,
+    /// The keys that seal credentials.
+    pub keys: KeysConfig,
+    /// The identity providers whose tokens are accepted; at least one.
+    pub issuers: Vec<IssuerConfig>,
+    /// How tool lists are kept fresh.
+    #[serde(default)]
+    pub catalog: CatalogConfig,
+    /// Logs.
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
+}
+
+/// The listener and what it lets in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// The address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Hosts accepted besides that of `public_url`, as `host` or `host:port`.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of browser pages that may call, as `https://webui.example.com`; none by default.
+    pub allowed_origins: Vec<String>,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+        }
+    }
+}
+
+/// The database.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// `sqlite://path/to/file.db?mode=rwc`.
+    pub url: Option<SecretString>,
+    /// A file that holds the URL, for container secrets.
+    pub url_file: Option<PathBuf>,
+}
+
+/// The key-encryption keys: base64 of 32 random bytes each.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysConfig {
+    /// The key that seals, for processes that get it through the environment.
+    pub primary: Option<SecretString>,
+    /// A file that holds it; preferred, because an environment leaks more easily.
+    pub primary_file: Option<PathBuf>,
+    /// Files of earlier keys, which still open what they sealed.
+    #[serde(default)]
+    pub retired_files: Vec<PathBuf>,
+}
+
+/// One identity provider.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerConfig {
+    /// The name by which grants refer to it.
+    pub name: IssuerName,
+    /// Its issuer identifier, compared with `iss` character by character (RFC 8414 §2).
+    pub url: String,
+    /// Where its keys are; found by discovery when absent.
+    pub jwks_url: Option<Url>,
+    /// Values of `aud` accepted on every route, besides the URL of the route that is called; some providers put a client
+    /// id there.
+    #[serde(default)]
+    pub audiences: Vec<String>,
+    /// The claim that lists the groups; a dotted path reaches into objects.
+    #[serde(default = "default_groups_claim")]
+    pub groups_claim: String,
+    /// Refuse tokens whose header does not say `at+jwt` (RFC 9068 §4).
+    #[serde(default)]
+    pub require_at_jwt: bool,
+    /// OAuth scopes that clients are told to ask for.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+
+fn default_groups_claim() -> String {
+    "groups".to_owned()
+}
+
+/// How tool lists are kept fresh.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CatalogConfig {
+    /// Seconds between two looks at an upstream's tools.
+    pub refresh_seconds: u64,
+    /// Longest exposed name, in characters: 64 is what model interfaces take, less a client's own prefix.
+    pub name_chars_max: usize,
+}
+
+impl CatalogConfig {
+    /// The time between two looks at an upstream's tools.
+    pub fn refresh_every(&self) -> Duration {
+        Duration::from_secs(self.refresh_seconds)
+    }
+}
+
+impl Default for CatalogConfig {
+    fn default() -> Self {
+        Self { refresh_seconds: 300, name_chars_max: 48 }
+    }
+}
+
+/// Logs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetryConfig {
+    /// `text` for people, `json` for machines.
+    pub log_format: LogFormat,
+    /// What is logged, in the syntax of `RUST_LOG`.
+    pub log: String,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self { log_format: LogFormat::Text, log: "info".to_owned() }
+    }
+}
+
+/// The shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One readable line.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The address that clients type: `http` or `https`, a host, perhaps a port, and nothing behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Url")]
+pub struct PublicUrl(Url);
+
+impl PublicUrl {
+    /// The absolute URL of `path`, which begins with a slash. Canonical as RFC 8707 §2 wants it: no trailing slash, no
+    /// query, no fragment.
+    pub fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.0.as_str().trim_end_matches('/'))
+    }
+
+    /// The host and, if it is not the scheme's own, the port.
+    pub fn authority(&self) -> String {
+        let host = self.0.host_str().unwrap_or_default();
+        match self.0.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        }
+    }
+
+    /// The origin that a page served from this address would send.
+    pub fn origin(&self) -> String {
+        self.0.origin().ascii_serialization()
+    }
+}
+
+impl TryFrom<Url> for PublicUrl {
+    type Error = String;
+
+    fn try_from(url: Url) -> Result<Self, String> {
+        let bare = url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.path() == "/";
+        let loopback = match url.host() {
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        };
+        if !bare || url.host().is_none() {
+            Err(format!("`{url}` must be scheme, host and port only, such as https://mcp.example.com"))
+        } else if url.scheme() == "https" || (url.scheme() == "http" && loopback) {
+            Ok(Self(url))
+        } else {
+            Err(format!("`{url}` must be https; plain http is for loopback addresses only"))
+        }
+    }
+}
+
+impl fmt::Display for PublicUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str().trim_end_matches('/'))
+    }
+}
+
+/// Why a process cannot start with what it was told. Nothing of a value is repeated that could be a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file or the environment could not be read into a [`Config`].
+    #[error("the configuration cannot be used")]
+    Unreadable(#[source] Box<config::ConfigError>),
+    /// A setting is missing or cannot work.
+    #[error("`{setting}` {problem}")]
+    Setting {
+        /// The setting, as it is written in the file.
+        setting: String,
+        /// What is wrong and how to mend it.
+        problem: String,
+    },
+    /// A file that a setting names could not be read.
+    #[error("`{setting}` names {}, which cannot be read", path.display())]
+    File {
+        /// The setting, as it is written in the file.
+        setting: &'static str,
+        /// The file it names.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A key file holds something else than a key.
+    #[error(
+        "`{setting}` does not hold a key: it must be base64 of 32 random bytes, as `openssl rand -base64 32` prints"
+    )]
+    Key {
+        /// The setting, as it is written in the file.
+        setting: &'static str,
+        /// Why not.
+        #[source]
+        source: crypto::KeyError,
+    },
+}
+
+impl Config {
+    /// Reads `file`, then the environment, and checks the whole.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|source| ConfigError::File {
+            setting: "--config",
+            path: file.to_owned(),
+            source,
+        })?;
+        let environment = Environment::with_prefix("MCP_MUX").prefix_separator("__").separator("__");
+        Self::parse(&text, environment)
+    }
+
+    fn parse(text: &str, environment: Environment) -> Result<Self, ConfigError> {
+        let config: Self = config::Config::builder()
+            .add_source(File::from_str(text, FileFormat::Toml))
+            .add_source(environment)
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|error| ConfigError::Unreadable(Box::new(error)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what types cannot say.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.issuers.is_empty() {
+            return Err(setting("issuers", "is empty: name at least one identity provider, or nobody could call"));
+        }
+        let mut seen = HashSet::new();
+        for (index, issuer) in self.issuers.iter().enumerate() {
+            if !seen.insert(issuer.name.as_str()) || !seen.insert(issuer.url.as_str()) {
+                return Err(setting(format!("issuers[{index}]"), "repeats the name or the url of an earlier issuer"));
+            }
+        }
+        if !(16..=64).contains(&self.catalog.name_chars_max) {
+            return Err(setting("catalog.name_chars_max", "must be from 16 to 64"));
+        }
+        if self.catalog.refresh_seconds == 0 {
+            return Err(setting("catalog.refresh_seconds", "must be at least 1"));
+        }
+        Ok(())
+    }
+}
+
+impl DatabaseConfig {
+    /// The URL, from wherever it is kept.
+    pub fn resolve(&self) -> Result<SecretString, ConfigError> {
+        match (&self.url, &self.url_file) {
+            (Some(url), None) => Ok(url.clone()),
+            (None, Some(file)) => read_secret("database.url_file", file),
+            (Some(_), Some(_)) => Err(setting("database", "has both `url` and `url_file`: keep one")),
+            (None, None) => Err(setting("database", "has neither `url` nor `url_file`: say where the data is kept")),
+        }
+    }
+}
+
+impl KeysConfig {
+    /// The key ring, from wherever its keys are kept. There is no default key.
+    pub fn resolve(&self) -> Result<crypto::KeyRing, ConfigError> {
+        let primary = match (&self.primary, &self.primary_file) {
+            (Some(key), None) => parse_key("keys.primary", key)?,
+            (None, Some(file)) => parse_key("keys.primary_file", &read_secret("keys.primary_file", file)?)?,
+            (Some(_), Some(_)) => return Err(setting("keys", "has both `primary` and `primary_file`: keep one")),
+            (None, None) => {
+                return Err(setting(
+                    "keys",
+                    "has neither `primary` nor `primary_file`: credentials could not be sealed",
+                ));
+            }
+        };
+        let retired = self
+            .retired_files
+            .iter()
+            .map(|file| parse_key("keys.retired_files", &read_secret("keys.retired_files", file)?));
+        Ok(crypto::KeyRing::new(primary, retired.collect::<Result<_, _>>()?))
+    }
+}
+
+fn parse_key(setting: &'static str, text: &SecretString) -> Result<crypto::Key, ConfigError> {
+    crypto::Key::parse(text).map_err(|source| ConfigError::Key { setting, source })
+}
+
+fn read_secret(setting: &'static str, path: &Path) -> Result<SecretString, ConfigError> {
+    let failed = |source| ConfigError::File { setting, path: path.to_owned(), source };
+    let length = std::fs::metadata(path).map_err(failed)?.len();
+    if length > SECRET_FILE_BYTES_MAX {
+        let problem = format!("names {}, which is too long to hold a secret", path.display());
+        return Err(self::setting(setting, problem));
+    }
+    let text = SecretString::from(std::fs::read_to_string(path).map_err(failed)?);
+    Ok(SecretString::from(text.expose_secret().trim()))
+}
+
+fn setting(setting: impl Into<String>, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Setting { setting: setting.into(), problem: problem.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = r#"
+        public_url = "https://mcp.example.com"
+        [database]
+        url = "sqlite::memory:"
+        [keys]
+        primary_file = "/run/secrets/key"
+        [[issuers]]
+        name = "corp"
+        url = "https://idp.example.com"
+    "#;
+
+    fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let variables = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let source = Environment::with_prefix("MCP_MUX").prefix_separator("__").separator("__").source(Some(variables));
+        Config::parse(text, source)
+    }
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let config = parse(SMALLEST, &[]).unwrap();
+        assert_eq!(config.public_url.join("/mcp"), "https://mcp.example.com/mcp");
+        assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let config = parse(SMALLEST, &[("MCP_MUX__HTTP__LISTEN", "0.0.0.0:9000")]).unwrap();
+        assert_eq!(config.http.listen.to_string(), "0.0.0.0:9000");
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let error = parse(&format!("colour = 1\n{SMALLEST}"), &[]).unwrap_err();
+        let ConfigError::Unreadable(source) = error else { panic!("{error}") };
+        assert!(source.to_string().contains("colour"), "{source}");
+    }
+
+    #[test]
+    fn no_issuer_is_an_error() {
+        let text = SMALLEST.replace("[[issuers]]", "[catalog]\nrefresh_seconds = 5\n[[nobody]]");
+        assert!(parse(&text, &[]).is_err());
+    }
+
+    #[test]
+    fn a_public_url_is_https_unless_it_is_loopback() {
+        for (url, accepted) in [
+            ("https://mcp.example.com", true),
+            ("http://127.0.0.1:8080", true),
+            ("http://localhost", true),
+            ("http://mcp.example.com", false),
+            ("https://mcp.example.com/mcp", false),
+            ("https://me@mcp.example.com", false),
+            ("ftp://mcp.example.com", false),
+        ] {
+            let parsed = PublicUrl::try_from(Url::parse(url).unwrap());
+            assert_eq!(parsed.is_ok(), accepted, "{url}");
+        }
+    }
+
+    #[test]
+    fn there_is_no_default_key() {
+        let keys = KeysConfig { primary: None, primary_file: None, retired_files: Vec::new() };
+        assert!(keys.resolve().is_err());
+    }
+}

@@ -1,0 +1,201 @@
+//! Our MCP server face: Streamable HTTP in both eras on one endpoint.
+//!
+//! `tools/list` and `tools/call` take the raw path. rmcp serves what is protocol machinery: `initialize`, `server/discover`,
+//! `ping`, and the answers to `GET` and `DELETE`. What a caller may see is decided behind this module, in the mux.
+
+mod answer;
+mod envelope;
+mod era;
+mod lifecycle;
+mod problem;
+
+pub use problem::Problem;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use self::envelope::{Message, Rpc};
+use self::era::Era;
+use self::lifecycle::Lifecycle;
+use crate::caller::Caller;
+use crate::config::BODY_BYTES_MAX;
+use crate::json::{self, Members};
+use crate::mux::{CallError, Endpoint, Mux, ToolCall};
+use crate::upstream::Trace;
+
+/// Every MCP request method that is answered, and by whom. A method that is not in this list is unknown to everybody.
+pub const METHODS: [(&str, Served); 5] = [
+    ("initialize", Served::ByLifecycle),
+    ("server/discover", Served::ByLifecycle),
+    ("ping", Served::ByLifecycle),
+    ("tools/list", Served::Raw(RawMethod::ListTools)),
+    ("tools/call", Served::Raw(RawMethod::CallTool)),
+];
+
+/// Who answers a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// rmcp: it says the same to every caller and touches no tenant.
+    ByLifecycle,
+    /// Ourselves, on the raw path, through policy.
+    Raw(RawMethod),
+}
+
+/// The methods of the raw path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawMethod {
+    /// `tools/list`
+    ListTools,
+    /// `tools/call`
+    CallTool,
+}
+
+/// Our MCP server face. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    mux: Mux,
+    lifecycle: Lifecycle,
+}
+
+impl Gateway {
+    /// A face for `mux`.
+    pub fn new(mux: Mux) -> Self {
+        Self { mux, lifecycle: Lifecycle::new() }
+    }
+
+    /// Answers one HTTP request of a caller whose identity was verified. The request carries no credential any more.
+    pub async fn handle(&self, caller: &Caller, endpoint: &Endpoint, request: Request<Body>) -> Response<Body> {
+        if request.method() != Method::POST {
+            return self.lifecycle.handle(request.map(|_| Bytes::new())).await;
+        }
+        match self.post(caller, endpoint, request).await {
+            Ok(response) => response,
+            Err(problem) => {
+                problem.log(caller);
+                problem.into_response()
+            }
+        }
+    }
+
+    async fn post(
+        &self,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Problem> {
+        let accepts = Accepts::of(request.headers())?;
+        require_json(request.headers())?;
+        let (parts, body) = request.into_parts();
+        let body = read(body).await?;
+        let rpc = match envelope::parse(&body)? {
+            Message::Request(rpc) => rpc,
+            // Without a session there is nothing that a notification or a response could change.
+            Message::Notification | Message::Response => return Ok(answer::accepted()),
+        };
+        let era = era::check(&parts.headers, &rpc).map_err(|problem| problem.answering(rpc.id))?;
+        let served = METHODS.iter().find(|(method, _)| *method == rpc.method).map(|(_, served)| *served);
+        tracing::debug!(request.id = %caller.request_id, mcp.method = %rpc.method, mcp.era = era.as_str(), "request");
+        let answered = match served {
+            None => Err(Problem::method_not_found(era)),
+            Some(Served::ByLifecycle) => Ok(self.lifecycle.handle(Request::from_parts(parts, body.clone())).await),
+            Some(Served::Raw(RawMethod::ListTools)) => self.list_tools(caller, endpoint, era, &rpc),
+            Some(Served::Raw(RawMethod::CallTool)) => self.call_tool(caller, endpoint, (era, accepts), &rpc).await,
+        };
+        answered.map_err(|problem| problem.answering(rpc.id))
+    }
+
+    fn list_tools(
+        &self,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        era: Era,
+        rpc: &Rpc<'_>,
+    ) -> Result<Response<Body>, Problem> {
+        // A list is one page, so that no cursor was ever given out.
+        if rpc.params.get("cursor").is_some_and(|cursor| cursor.get() != "null") {
+            return Err(Problem::invalid_params("unknown cursor: lists have one page"));
+        }
+        Ok(answer::tools(rpc.id, era, self.mux.tools(caller, endpoint)))
+    }
+
+    async fn call_tool(
+        &self,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        (era, accepts): (Era, Accepts),
+        rpc: &Rpc<'_>,
+    ) -> Result<Response<Body>, Problem> {
+        let name = rpc.params.get_str("name").ok_or(Problem::invalid_params("`params.name` must be a string"))?;
+        let arguments = rpc.params.get("arguments").filter(|raw| raw.get() != "null");
+        if arguments.is_some_and(|raw| !json::is_object(raw)) {
+            return Err(Problem::invalid_params("`params.arguments` must be an object"));
+        }
+        let progress_token =
+            rpc.meta.as_ref().and_then(|meta| meta.get("progressToken")).filter(|raw| is_token(raw.get()));
+        let trace = Trace::from_meta(rpc.meta.as_ref());
+        let call = ToolCall { name: &name, arguments, trace, progress_token };
+        let outcome = self.mux.call(caller, endpoint, &call).await;
+        if let Err(error @ CallError::Upstream { error: cause, .. }) = &outcome {
+            tracing::warn!(
+                request.id = %caller.request_id, mcp.tool = %name, fault = cause.fault().as_str(),
+                error = error as &dyn std::error::Error, "a tool call has no answer"
+            );
+        }
+        answer::call(rpc.id, era, accepts == Accepts::Events, outcome).await
+    }
+}
+
+/// What kind of answer a client takes. JSON it takes always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepts {
+    Json,
+    Events,
+}
+
+impl Accepts {
+    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let types: Vec<&str> = values
+            .flat_map(|value| value.split(','))
+            .filter_map(|entry| entry.split(';').next())
+            .map(str::trim)
+            .collect();
+        let takes =
+            |wanted: &[&str]| types.iter().any(|kind| wanted.iter().any(|wanted| kind.eq_ignore_ascii_case(wanted)));
+        let any = types.is_empty() || takes(&["*/*"]);
+        if any || takes(&["text/event-stream", "text/*"]) {
+            Ok(Self::Events)
+        } else if takes(&["application/json", "application/*"]) {
+            Ok(Self::Json)
+        } else {
+            Err(Problem::not_acceptable())
+        }
+    }
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") { Ok(()) } else { Err(Problem::unsupported_media_type()) }
+}
+
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large()),
+        Err(_) => Err(Problem::broken_body()),
+    }
+}
+
+/// A progress token is a string or a number.
+fn is_token(raw: &str) -> bool {
+    raw.len() <= envelope::ID_BYTES_MAX && raw.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit())
+}
+
+/// `params` or `_meta`: an object, or nothing.
+fn members<'t>(raw: Option<&'t serde_json::value::RawValue>, problem: &'static str) -> Result<Members<'t>, Problem> {
+    Members::parse(raw.map_or("{}", |raw| raw.get())).map_err(|_| Problem::invalid_params(problem))
+}

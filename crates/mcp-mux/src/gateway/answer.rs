@@ -1,0 +1,125 @@
+//! Answers of the raw path: the upstream's bytes in our envelope.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::stream;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use serde_json::value::RawValue;
+
+use super::era::Era;
+use super::problem::Problem;
+use crate::json::{self, Members};
+use crate::mux::{CallError, Outcome, Relay, Step};
+use crate::upstream::Answer;
+
+/// For how long a client may keep a list, in milliseconds.
+const LIST_TTL_MS: u32 = 30_000;
+/// How often a quiet stream says that it is alive; clients give up on a silent connection after minutes.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// The answer to a notification.
+pub(super) fn accepted() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response
+}
+
+/// The answer to `tools/list`. The array is shared, never copied.
+pub(super) fn tools(id: &RawValue, era: Era, tools: Bytes) -> Response<Body> {
+    let (before, after) = match era {
+        Era::Modern => (
+            "{\"resultType\":\"complete\",\"tools\":",
+            format!(",\"ttlMs\":{LIST_TTL_MS},\"cacheScope\":\"private\"}}}}"),
+        ),
+        Era::Legacy => ("{\"tools\":", "}}".to_owned()),
+    };
+    let head = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{before}", id.get());
+    let length = head.len() + tools.len() + after.len();
+    let frames = [Bytes::from(head), tools, Bytes::from(after)].map(Ok::<_, std::convert::Infallible>);
+    let mut response = json_response(Body::from_stream(stream::iter(frames)));
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+/// The answer to `tools/call`. An upstream's JSON stays JSON, and its stream a stream if the client takes one.
+pub(super) async fn call(
+    id: &RawValue,
+    era: Era,
+    takes_events: bool,
+    outcome: Result<Outcome, CallError>,
+) -> Result<Response<Body>, Problem> {
+    let answer = match outcome {
+        Ok(Outcome::Whole(answer)) => Ok(answer),
+        Ok(Outcome::Stream(relay)) if takes_events => return Ok(event_stream(id.to_owned(), era, *relay)),
+        Ok(Outcome::Stream(relay)) => relay.answer().await,
+        Err(CallError::UnknownTool) => return Err(Problem::unknown_tool()),
+        Err(error) => Err(error),
+    };
+    Ok(json_response(Body::from(message(id, era, answer))))
+}
+
+/// The response message. A failure of the upstream is a tool error, so that a model reads it and other tools go on.
+fn message(id: &RawValue, era: Era, answer: Result<Answer, CallError>) -> String {
+    let (member, value) = match answer {
+        Ok(Answer::Result(result)) => ("result", with_result_type(&result, era)),
+        Ok(Answer::Error(error)) => ("error", error.get().to_owned()),
+        Err(error) => {
+            let text = json::quote(&error.to_string());
+            let failed = format!("{{\"content\":[{{\"type\":\"text\",\"text\":{text}}}],\"isError\":true}}");
+            ("result", if era == Era::Modern { add_result_type(&failed) } else { failed })
+        }
+    };
+    format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"{member}\":{value}}}", id.get())
+}
+
+/// Modern clients demand a `resultType`, which legacy upstreams do not send.
+fn with_result_type(result: &RawValue, era: Era) -> String {
+    let lacks_it = || Members::parse(result.get()).is_ok_and(|members| members.get("resultType").is_none());
+    if era == Era::Modern && lacks_it() { add_result_type(result.get()) } else { result.get().to_owned() }
+}
+
+fn add_result_type(object: &str) -> String {
+    json::splice(object, vec![json::insertion_into_object(object, 0..object.len(), "\"resultType\":\"complete\"")])
+}
+
+fn event_stream(id: Box<RawValue>, era: Era, relay: Relay) -> Response<Body> {
+    let events = stream::unfold((relay, id, era), |(mut relay, id, era)| async move {
+        let text = match tokio::time::timeout(KEEP_ALIVE, relay.next()).await {
+            Err(_) => ": keep-alive\n\n".to_owned(),
+            Ok(Some(Step::Notification(text))) => event(&text),
+            Ok(Some(Step::Answer(answer))) => {
+                if let Err(error) = &answer {
+                    tracing::warn!(error = error as &dyn std::error::Error, "a streamed tool call has no answer");
+                }
+                event(&message(&id, era, answer))
+            }
+            Ok(None) => return None,
+        };
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), (relay, id, era)))
+    });
+    let mut response = Response::new(Body::from_stream(events));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}
+
+/// One server-sent event; a message that spans lines needs one `data` field for each.
+fn event(message: &str) -> String {
+    let data = message.replace('\r', "").replace('\n', "\ndata: ");
+    format!("event: message\ndata: {data}\n\n")
+}
+
+fn json_response(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

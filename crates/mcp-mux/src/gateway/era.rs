@@ -1,0 +1,123 @@
+//! Which era's rules a request follows, and whether its headers agree with its body.
+//!
+//! A request that names a protocol version in `_meta` is modern (2026-07-28, `basic/versioning`); `initialize` and requests
+//! without are legacy. Headers only repeat the body: what is authorised and executed is the body, and a header that says
+//! something else is refused, because something between us and the client may have believed it.
+
+use std::borrow::Cow;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use http::header::HeaderMap;
+use serde_json::json;
+
+use super::envelope::Rpc;
+use super::problem::Problem;
+
+/// The versions we speak, newest first.
+pub(super) const VERSIONS: [&str; 4] = ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"];
+const MODERN_VERSION: &str = "2026-07-28";
+
+const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+
+/// The family of protocol versions that a request follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Era {
+    /// Up to 2025-11-25.
+    Legacy,
+    /// From 2026-07-28 on: no sessions, each request says everything.
+    Modern,
+}
+
+impl Era {
+    /// The word in the log field `mcp.era`.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Modern => "modern",
+        }
+    }
+}
+
+/// Finds the era of a request and checks its rules.
+pub(super) fn check(headers: &HeaderMap, rpc: &Rpc<'_>) -> Result<Era, Problem> {
+    let header_version = single(headers, "mcp-protocol-version")?;
+    let body_version = rpc.meta.as_ref().and_then(|meta| meta.get_str(META_VERSION));
+    agrees(headers, "mcp-method", &rpc.method)?;
+    if let Some(name) = rpc.params.get_str("name").filter(|_| rpc.method == "tools/call") {
+        agrees(headers, "mcp-name", &name)?;
+    }
+    if rpc.method == "initialize" {
+        return Ok(Era::Legacy);
+    }
+    let claims_modern = header_version.as_deref().is_some_and(|version| version >= MODERN_VERSION);
+    let Some(body_version) = body_version else {
+        if claims_modern || rpc.method == "server/discover" {
+            return Err(Problem::missing_meta(META_VERSION));
+        }
+        return match header_version {
+            Some(version) if !VERSIONS.contains(&version.as_ref()) => Err(unsupported(&version)),
+            _ => Ok(Era::Legacy),
+        };
+    };
+    match header_version {
+        None => return Err(Problem::header_mismatch("the header MCP-Protocol-Version is missing")),
+        Some(version) if version != body_version => {
+            return Err(Problem::header_mismatch("the header MCP-Protocol-Version differs from the body"));
+        }
+        Some(_) => {}
+    }
+    if body_version != MODERN_VERSION {
+        return Err(unsupported(&body_version));
+    }
+    if rpc.meta.as_ref().and_then(|meta| meta.get(META_CAPABILITIES)).is_none() {
+        return Err(Problem::missing_meta(META_CAPABILITIES));
+    }
+    required(headers, "mcp-method")?;
+    if rpc.method == "tools/call" {
+        required(headers, "mcp-name")?;
+    }
+    Ok(Era::Modern)
+}
+
+fn unsupported(requested: &str) -> Problem {
+    let requested: String = requested.chars().take(32).collect();
+    Problem::unsupported_version(json!({ "supported": VERSIONS, "requested": requested }))
+}
+
+/// The only value of a header. Two values, even equal ones, could be read in two ways.
+fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<Cow<'h, str>>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::header_mismatch(format!("the header {name} occurs twice")));
+    }
+    let text = value.to_str().map_err(|_| Problem::header_mismatch(format!("the header {name} is not plain text")))?;
+    Ok(Some(Cow::Borrowed(text)))
+}
+
+fn agrees(headers: &HeaderMap, name: &str, expected: &str) -> Result<(), Problem> {
+    let Some(value) = single(headers, name)? else { return Ok(()) };
+    let decoded = decode(&value).ok_or(Problem::header_mismatch(format!("the header {name} is not valid Base64")))?;
+    if decoded == expected {
+        Ok(())
+    } else {
+        Err(Problem::header_mismatch(format!("the header {name} differs from the body")))
+    }
+}
+
+fn required(headers: &HeaderMap, name: &str) -> Result<(), Problem> {
+    if headers.contains_key(name) {
+        Ok(())
+    } else {
+        Err(Problem::header_mismatch(format!("the header {name} is missing")))
+    }
+}
+
+/// A header value as it was before it was wrapped as `=?base64?…?=`.
+fn decode(value: &str) -> Option<Cow<'_, str>> {
+    match value.strip_prefix("=?base64?").and_then(|inner| inner.strip_suffix("?=")) {
+        Some(inner) => String::from_utf8(BASE64_STANDARD.decode(inner).ok()?).ok().map(Cow::Owned),
+        None => Some(Cow::Borrowed(value)),
+    }
+}

@@ -1,0 +1,67 @@
+//! The protocol machinery that rmcp serves: `initialize`, `server/discover`, `ping`. It says the same to every caller and knows
+//! no tenant, and no request reaches it with a credential.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{ACCEPT, HeaderValue};
+use http::{Request, Response};
+use http_body_util::Full;
+use rmcp::ServerHandler;
+use rmcp::model::{Implementation, ProtocolVersion, ServerCapabilities, ServerConfig};
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+
+/// rmcp's service around [`Face`].
+#[derive(Clone)]
+pub(super) struct Lifecycle(StreamableHttpService<Face, NeverSessionManager>);
+
+impl std::fmt::Debug for Lifecycle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lifecycle").finish_non_exhaustive()
+    }
+}
+
+/// Who we say we are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Face;
+
+impl ServerHandler for Face {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(Implementation::new("mcp-mux", env!("CARGO_PKG_VERSION")))
+    }
+
+    fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
+        Cow::Borrowed(&[
+            ProtocolVersion::V_2025_03_26,
+            ProtocolVersion::V_2025_06_18,
+            ProtocolVersion::V_2025_11_25,
+            ProtocolVersion::V_2026_07_28,
+        ])
+    }
+}
+
+impl Lifecycle {
+    pub(super) fn new() -> Self {
+        // Host and Origin were judged by the layer in front, by the configured names.
+        let config = StreamableHttpServerConfig::default()
+            .with_legacy_session_mode(false)
+            .with_json_response(true)
+            .disable_allowed_hosts()
+            .disable_allowed_origins();
+        Self(StreamableHttpService::new(|| Ok(Face), Arc::new(NeverSessionManager::default()), config))
+    }
+
+    /// Passes a request on. What the client accepts was judged already, more leniently than rmcp would.
+    pub(super) async fn handle(&self, request: Request<Bytes>) -> Response<Body> {
+        let mut request = request.map(Full::new);
+        if request.method() == http::Method::POST {
+            let both = HeaderValue::from_static("application/json, text/event-stream");
+            request.headers_mut().insert(ACCEPT, both);
+        }
+        self.0.handle(request).await.map(Body::new)
+    }
+}

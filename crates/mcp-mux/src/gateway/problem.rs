@@ -1,0 +1,122 @@
+//! Requests that cannot be answered as asked: a JSON-RPC error, its HTTP status, and the one log line.
+
+use axum::body::Body;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::era::Era;
+use crate::caller::Caller;
+use crate::error::Fault;
+use crate::json;
+
+/// A refusal, as the client reads it.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    pub(super) code: i64,
+    message: String,
+    data: Option<Value>,
+    id: Option<Box<RawValue>>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: i64, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), data: None, id: None }
+    }
+
+    /// Bytes that are no JSON, or JSON beyond our limits (JSON-RPC 2.0 §5.1).
+    pub(super) fn parse_error(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, -32700, message)
+    }
+
+    /// JSON that is no message.
+    pub(super) fn invalid_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, -32600, message)
+    }
+
+    /// A method that nobody here knows. The modern era answers it with 404.
+    pub(super) fn method_not_found(era: Era) -> Self {
+        let status = if era == Era::Modern { StatusCode::NOT_FOUND } else { StatusCode::OK };
+        Self::new(status, -32601, "unknown method")
+    }
+
+    /// A message that cannot be acted on. In band: the HTTP exchange itself went well.
+    pub(super) fn invalid_params(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::OK, -32602, message)
+    }
+
+    /// The same answer for a tool that does not exist and for one that this caller may not know of.
+    pub(super) fn unknown_tool() -> Self {
+        Self::invalid_params("unknown tool")
+    }
+
+    /// A modern request without what every modern request must carry.
+    pub(super) fn missing_meta(key: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, -32602, format!("`_meta` lacks `{key}`"))
+    }
+
+    /// Headers and body say different things (SEP-2243).
+    pub(super) fn header_mismatch(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, -32020, message)
+    }
+
+    /// A protocol version that we do not speak; `data` says which we do.
+    pub(super) fn unsupported_version(data: Value) -> Self {
+        Self { data: Some(data), ..Self::new(StatusCode::BAD_REQUEST, -32022, "unsupported protocol version") }
+    }
+
+    /// The client takes nothing that we could send.
+    pub(super) fn not_acceptable() -> Self {
+        let message = "the header Accept must allow application/json or text/event-stream";
+        Self::new(StatusCode::NOT_ACCEPTABLE, -32600, message)
+    }
+
+    /// The body claims to be something else than JSON.
+    pub(super) fn unsupported_media_type() -> Self {
+        let message = "the header Content-Type must be application/json";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, -32600, message)
+    }
+
+    /// The body is over the limit.
+    pub(super) fn too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, -32600, "the body is larger than 4 MiB")
+    }
+
+    /// The body ended early.
+    pub(super) fn broken_body() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, -32700, "the body broke off")
+    }
+
+    /// The request that this answers. Without it, the id is null.
+    pub(super) fn answering(mut self, id: &RawValue) -> Self {
+        self.id = Some(id.to_owned());
+        self
+    }
+
+    /// The one log line.
+    pub(super) fn log(&self, caller: &Caller) {
+        tracing::info!(
+            request.id = %caller.request_id,
+            status = self.status.as_u16(),
+            fault = Fault::Downstream.as_str(),
+            error = %self.message,
+            "a request was refused"
+        );
+    }
+
+    pub(super) fn into_response(self) -> Response<Body> {
+        let id = self.id.as_ref().map_or("null", |id| id.get());
+        let data = self.data.map(|data| format!(",\"data\":{data}")).unwrap_or_default();
+        let text = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":{},\"message\":{}{data}}}}}",
+            self.code,
+            json::quote(&self.message)
+        );
+        let mut response = Response::new(Body::from(text));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}

@@ -1,0 +1,153 @@
+//! HTTP: every route on one page, every layer on one page. What enters here leaves as a verified caller and a request without
+//! any credential, or does not get further.
+
+mod origin;
+mod problem;
+mod well_known;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{MethodRouter, any, get};
+use tokio::time::Instant;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use uuid::Uuid;
+
+use self::origin::OriginGuard;
+pub use self::well_known::ProtectedResources;
+use crate::auth::Authenticator;
+use crate::caller::{Caller, RequestId};
+use crate::config::PublicUrl;
+use crate::gateway::Gateway;
+use crate::mux::Endpoint;
+
+/// After this long the answer to any request is of no use; upstreams have shorter deadlines of their own.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What must never travel beyond this module. Identity headers of other products are in the list because nothing here reads
+/// them, and nothing behind us should come to.
+const CREDENTIAL_HEADERS: [HeaderName; 4] =
+    [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, HeaderName::from_static("dpop")];
+
+/// One route: its path, the methods that mean something on it, and who answers.
+#[derive(Debug)]
+pub struct Route {
+    /// The path, with axum's `{parameters}`.
+    pub path: &'static str,
+    /// The methods that mean something.
+    pub methods: &'static [&'static str],
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Aggregate,
+    Tenant,
+    AggregateMetadata,
+    TenantMetadata,
+}
+
+/// Every route there is. The router is built from this list, and a test compares it with the isolation table.
+pub const ROUTES: [Route; 5] = [
+    Route { path: "/mcp", methods: &["POST", "GET", "DELETE"], kind: Kind::Aggregate },
+    Route { path: "/t/{tenant}/mcp", methods: &["POST", "GET", "DELETE"], kind: Kind::Tenant },
+    Route { path: "/.well-known/oauth-protected-resource", methods: &["GET"], kind: Kind::AggregateMetadata },
+    Route { path: "/.well-known/oauth-protected-resource/mcp", methods: &["GET"], kind: Kind::AggregateMetadata },
+    Route {
+        path: "/.well-known/oauth-protected-resource/t/{tenant}/mcp",
+        methods: &["GET"],
+        kind: Kind::TenantMetadata,
+    },
+];
+
+/// What the routes share.
+#[derive(Debug)]
+pub struct Server {
+    /// Verifies callers.
+    pub authenticator: Authenticator,
+    /// Answers MCP.
+    pub gateway: Gateway,
+    /// The protected-resource metadata.
+    pub resources: ProtectedResources,
+}
+
+impl Server {
+    /// Puts the parts together.
+    pub fn new(authenticator: Authenticator, gateway: Gateway, resources: ProtectedResources) -> Self {
+        Self { authenticator, gateway, resources }
+    }
+}
+
+/// The whole surface.
+pub fn router(server: Server, public_url: &PublicUrl, hosts: &[String], origins: &[String]) -> Router {
+    let guard = Arc::new(OriginGuard::new(public_url, hosts, origins));
+    let layers = ServiceBuilder::new() // A request passes these lines top to bottom.
+        .layer(middleware::from_fn(identify)) // First, so that everything below can name the request.
+        .layer(CatchPanicLayer::custom(problem::panicked)) // A mistake of ours costs one answer, not the connection.
+        .layer(middleware::from_fn_with_state(guard, origin::check)); // Before auth: a page of another site learns nothing.
+    let routes = ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, handler(route.kind)));
+    routes.fallback(problem::not_found).layer(layers).with_state(Arc::new(server))
+}
+
+fn handler(kind: Kind) -> MethodRouter<Arc<Server>> {
+    match kind {
+        Kind::Aggregate => any(aggregate),
+        Kind::Tenant => any(tenant),
+        Kind::AggregateMetadata => get(well_known::aggregate),
+        Kind::TenantMetadata => get(well_known::tenant),
+    }
+}
+
+async fn aggregate(State(server): State<Arc<Server>>, request: Request) -> Response {
+    mcp(&server, Endpoint::Aggregate, request).await
+}
+
+async fn tenant(State(server): State<Arc<Server>>, Path(tenant): Path<String>, request: Request) -> Response {
+    mcp(&server, Endpoint::Tenant(tenant), request).await
+}
+
+/// Identity first: nothing else about a request is judged, and its body is not read, before it is known who asks.
+async fn mcp(server: &Server, endpoint: Endpoint, mut request: Request) -> Response {
+    let resource = server.resources.of(&endpoint);
+    let identity = match server.authenticator.authenticate(request.headers(), &resource.audiences).await {
+        Ok(identity) => identity,
+        Err(error) => return problem::unauthorized(&error, &resource),
+    };
+    for header in &CREDENTIAL_HEADERS {
+        request.headers_mut().remove(header);
+    }
+    let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| RequestId::new("-"));
+    let caller = Caller {
+        principal: identity.principal,
+        groups: identity.groups,
+        deadline: Instant::now() + REQUEST_TIMEOUT,
+        request_id,
+    };
+    server.gateway.handle(&caller, &endpoint, request).await
+}
+
+/// Gives the request an id of ours, whatever id it came with, and writes the one line about it.
+async fn identify(mut request: Request<Body>, next: Next) -> Response {
+    let started = Instant::now();
+    let id = Uuid::now_v7().simple().to_string();
+    request.extensions_mut().insert(RequestId::new(&id));
+    let method = request.method().clone();
+    let mut response = next.run(request).await;
+    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(
+        request.id = %id, http.method = %method, status = response.status().as_u16(), duration_ms, "answered"
+    );
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}

@@ -1,0 +1,94 @@
+//! Protected-resource metadata (RFC 9728): tells clients which authorization servers we trust.
+//!
+//! Built from the configured public URL, never from a request's Host. A tenant's document is the same whether or not the tenant
+//! exists: it tells nobody who our customers are.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde_json::{Value, json};
+use tenant_store::TenantSlug;
+
+use super::{Server, problem};
+use crate::config::{Config, PublicUrl};
+use crate::mux::Endpoint;
+
+/// The parts of the documents that all endpoints share.
+#[derive(Debug)]
+pub struct ProtectedResources {
+    public_url: PublicUrl,
+    authorization_servers: Vec<String>,
+    scopes: Vec<String>,
+}
+
+/// One endpoint as OAuth sees it.
+#[derive(Debug)]
+pub(super) struct ProtectedResource {
+    /// Its identifier (RFC 8707).
+    pub(super) url: String,
+    /// What tokens may name as their audience: the endpoint itself, or the whole that it is a part of.
+    pub(super) audiences: [String; 2],
+    /// Where its document is.
+    pub(super) metadata_url: String,
+    /// The OAuth scopes to ask for, separated by spaces.
+    pub(super) scope: String,
+}
+
+impl ProtectedResources {
+    /// From the configuration; `public_url` may differ from the configured one where a free port was taken.
+    pub fn new(config: &Config, public_url: &PublicUrl) -> Self {
+        let mut scopes: Vec<String> = config.issuers.iter().flat_map(|issuer| issuer.scopes.iter().cloned()).collect();
+        scopes.sort();
+        scopes.dedup();
+        Self {
+            public_url: public_url.clone(),
+            authorization_servers: config.issuers.iter().map(|issuer| issuer.url.clone()).collect(),
+            scopes,
+        }
+    }
+
+    pub(super) fn of(&self, endpoint: &Endpoint) -> ProtectedResource {
+        let path = match endpoint {
+            Endpoint::Aggregate => "/mcp".to_owned(),
+            // Whatever else a path may hold, what we print of it is a slug.
+            Endpoint::Tenant(slug) => match slug.parse::<TenantSlug>() {
+                Ok(slug) => format!("/t/{slug}/mcp"),
+                Err(_) => "/mcp".to_owned(),
+            },
+        };
+        let url = self.public_url.join(&path);
+        ProtectedResource {
+            audiences: [url.clone(), self.public_url.join("/mcp")],
+            url,
+            metadata_url: self.public_url.join(&format!("/.well-known/oauth-protected-resource{path}")),
+            scope: self.scopes.join(" "),
+        }
+    }
+
+    fn document(&self, endpoint: &Endpoint) -> Value {
+        let mut document = json!({
+            "resource": self.of(endpoint).url,
+            "authorization_servers": self.authorization_servers,
+            "bearer_methods_supported": ["header"],
+            "resource_name": "mcp-mux",
+        });
+        if !self.scopes.is_empty() {
+            document["scopes_supported"] = json!(self.scopes);
+        }
+        document
+    }
+}
+
+pub(super) async fn aggregate(State(server): State<Arc<Server>>) -> Json<Value> {
+    Json(server.resources.document(&Endpoint::Aggregate))
+}
+
+pub(super) async fn tenant(State(server): State<Arc<Server>>, Path(tenant): Path<String>) -> Response {
+    if tenant.parse::<TenantSlug>().is_err() {
+        return problem::plain(StatusCode::NOT_FOUND, "this is not the short name of a tenant");
+    }
+    Json(server.resources.document(&Endpoint::Tenant(tenant))).into_response()
+}

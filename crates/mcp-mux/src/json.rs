@@ -1,0 +1,178 @@
+//! Raw JSON: looking into a text without decoding it, and changing a few bytes of it without touching the rest.
+//!
+//! What passes through the mux is never parsed into types and printed again. These functions find the few spans that must be
+//! known, check the limits that a parser would, and splice.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Deepest nesting of arrays and objects that is let through. `serde_json` itself stops at this depth, but only where it
+/// decodes; raw values it would pass over at any depth.
+pub(crate) const DEPTH_MAX: usize = 128;
+
+/// Most members of an object that is looked into.
+pub(crate) const MEMBERS_MAX: usize = 256;
+
+/// The members of one JSON object in their order, each value still raw. A key that occurs twice makes the object unreadable:
+/// two readers could take it for two different messages.
+#[derive(Debug)]
+pub struct Members<'t>(Vec<(Cow<'t, str>, &'t RawValue)>);
+
+impl<'t> Members<'t> {
+    /// Reads an object.
+    pub fn parse(text: &'t str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// Reads an object from bytes that should be UTF-8.
+    pub fn parse_slice(bytes: &'t [u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&'t RawValue> {
+        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
+    }
+
+    /// The string that `key` holds, if it holds one.
+    pub fn get_str(&self, key: &str) -> Option<Cow<'t, str>> {
+        self.get(key).and_then(as_str)
+    }
+
+    /// Every member, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'t RawValue)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), *value))
+    }
+
+    /// A key that equals one of `known` but for upper and lower case.
+    pub fn misspelt(&self, known: &[&str]) -> Option<&str> {
+        let mut names = self.0.iter().map(|(name, _)| name.as_ref());
+        names.find(|name| known.iter().any(|known| name != known && name.eq_ignore_ascii_case(known)))
+    }
+}
+
+impl<'de: 't, 't> Deserialize<'de> for Members<'t> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
+        while let Some(BorrowedKey(key)) = map.next_key()? {
+            if members.iter().any(|(known, _)| *known == key) {
+                return Err(serde::de::Error::custom("a key occurs twice"));
+            }
+            if members.len() == MEMBERS_MAX {
+                return Err(serde::de::Error::custom("an object has too many members"));
+            }
+            members.push((key, map.next_value()?));
+        }
+        Ok(Members(members))
+    }
+}
+
+/// A key borrowed from the text where it holds no escapes. (`Cow` itself would always allocate.)
+struct BorrowedKey<'t>(Cow<'t, str>);
+
+impl<'de: 't, 't> Deserialize<'de> for BorrowedKey<'t> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl<'de> Visitor<'de> for KeyVisitor {
+            type Value = BorrowedKey<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(BorrowedKey(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(BorrowedKey(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}
+
+/// The string that a raw value is, if it is one.
+pub(crate) fn as_str(raw: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<BorrowedKey<'_>>(raw.get()).ok().map(|BorrowedKey(text)| text)
+}
+
+/// Whether a raw value is an object.
+pub(crate) fn is_object(raw: &RawValue) -> bool {
+    raw.get().starts_with('{')
+}
+
+/// Whether arrays and objects are nested deeper than [`DEPTH_MAX`]. Counts brackets outside strings; says nothing about
+/// whether the text is JSON.
+pub(crate) fn is_too_deep(text: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'{' | b'[') => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return true;
+                }
+            }
+            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// A JSON string literal.
+pub(crate) fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Where `part`, a slice of `text`, lies in it; `None` if it is not a slice of it.
+pub(crate) fn span_in(text: &str, part: &str) -> Option<Range<usize>> {
+    let start = (part.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    let span = start..start.checked_add(part.len())?;
+    (text.get(span.clone())? == part).then_some(span)
+}
+
+/// The edit that puts `members` (`"key":value,…`) at the front of the object that `object` spans.
+pub(crate) fn insertion_into_object(text: &str, object: Range<usize>, members: &str) -> (Range<usize>, String) {
+    let at = object.start + 1;
+    let rest = text.get(at..object.end).unwrap_or_default();
+    let comma = if rest.trim_start().starts_with('}') { "" } else { "," };
+    (at..at, format!("{members}{comma}"))
+}
+
+/// `text` with each span replaced. The spans do not overlap and lie within the text.
+pub(crate) fn splice(text: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
+    edits.sort_by_key(|(span, _)| span.start);
+    let grown: usize = edits.iter().map(|(_, new)| new.len()).sum();
+    let mut out = String::with_capacity(text.len() + grown);
+    let mut from = 0;
+    for (span, new) in edits {
+        out.push_str(text.get(from..span.start).unwrap_or_default());
+        out.push_str(&new);
+        from = span.end;
+    }
+    out.push_str(text.get(from..).unwrap_or_default());
+    out
+}

@@ -1,0 +1,23 @@
+//! mcp-mux: one MCP server in front of the MCP servers of many tenants.
+//!
+//! A request passes the modules in this order: `http` → `auth` → `gateway` → `policy` → `catalog` → `mux` → `upstream`. Nothing
+//! skips a line and nothing calls upwards; see `docs/architecture.md`.
+
+pub mod app;
+pub mod config;
+pub mod lifecycle;
+pub mod telemetry;
+
+pub mod caller;
+pub mod error;
+mod json;
+
+mod auth;
+pub mod catalog;
+pub mod gateway;
+pub mod http;
+pub mod mux;
+pub mod policy;
+mod upstream;
+
+pub use app::{App, StartError, open_store};

@@ -1,0 +1,107 @@
+//! One tool call: the name is looked up among those the caller has, and the tenant's own upstream is asked with the tenant's
+//! own credential.
+
+use serde_json::value::RawValue;
+use tenant_store::{TenantSlug, UpstreamSlug};
+use tokio::time::Instant;
+
+use super::relay::Relay;
+use super::{Endpoint, Mux};
+use crate::caller::Caller;
+use crate::catalog::Entry;
+use crate::json::Members;
+use crate::policy::{Action, decide};
+use crate::upstream::{Answer, Reply, Rpc, Trace, UpstreamError};
+
+/// A call as it came from the client.
+#[derive(Debug)]
+pub struct ToolCall<'r> {
+    /// The name under which the client knows the tool.
+    pub name: &'r str,
+    /// The arguments, passed on byte for byte.
+    pub arguments: Option<&'r RawValue>,
+    /// The trace of the request.
+    pub trace: Trace,
+    /// The client's progress token, raw, if it wants progress.
+    pub progress_token: Option<&'r RawValue>,
+}
+
+/// How a call went.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The upstream answered at once.
+    Whole(Answer),
+    /// The upstream streams.
+    Stream(Box<Relay>),
+}
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The caller has no such tool: it does not exist, or not for this caller. Nobody can tell which.
+    #[error("unknown tool")]
+    UnknownTool,
+    /// The upstream failed. The sentence names tenant and upstream and nothing else about them.
+    #[error("upstream `{upstream}` of tenant `{tenant}` {error}")]
+    Upstream {
+        /// The tenant's short name, which the caller knows from the tool's name.
+        tenant: TenantSlug,
+        /// The upstream's short name.
+        upstream: UpstreamSlug,
+        /// What happened.
+        error: UpstreamError,
+    },
+}
+
+impl Mux {
+    /// Calls a tool for `caller`.
+    pub async fn call(&self, caller: &Caller, endpoint: &Endpoint, call: &ToolCall<'_>) -> Result<Outcome, CallError> {
+        let sight = self.sight(caller, endpoint);
+        let entry = sight.view.entry(call.name).ok_or(CallError::UnknownTool)?;
+        // The view was made by the same decision. Deciding again, for this very action, keeps a mistake in building or
+        // caching views from ever becoming a call.
+        if !decide(&sight.reach, Action::Call, &entry.facts()).is_allowed() {
+            return Err(CallError::UnknownTool);
+        }
+        let access = sight.reach.access(entry.tenant).ok_or(CallError::UnknownTool)?;
+        let shelf = sight.snapshot.shelf(access).ok_or(CallError::UnknownTool)?;
+
+        let upstream = &entry.upstream;
+        let stored = shelf.credentials(upstream.id);
+        let deadline = caller.deadline.min(Instant::now() + upstream.spec.call_timeout);
+        let param_headers = entry.definition.param_headers(call.arguments);
+        let rpc = Rpc {
+            trace: call.trace.clone(),
+            progress: call.progress_token.is_some(),
+            param_headers,
+            ..Rpc::tool_call(entry.local().as_str(), call.arguments)
+        };
+        let reply = async {
+            let link = self.pool.link(access.scope(), upstream, stored.clone())?;
+            link.ask(&self.store.tenant(access.scope()), stored.clone(), &rpc, deadline).await
+        };
+        match reply.await {
+            Ok(Reply::Whole(answer)) => accept(answer).map(Outcome::Whole).map_err(|error| failed(entry, error)),
+            Ok(Reply::Stream { id, events, running }) => {
+                let token = call.progress_token.map(ToOwned::to_owned);
+                Ok(Outcome::Stream(Box::new(Relay::new(entry, id, events, running, token, deadline))))
+            }
+            Err(error) => Err(failed(entry, error)),
+        }
+    }
+}
+
+pub(super) fn failed(entry: &Entry, error: UpstreamError) -> CallError {
+    CallError::Upstream { tenant: entry.tenant_slug.clone(), upstream: entry.upstream.slug.clone(), error }
+}
+
+/// An answer that can be passed on. A request for input cannot: the state in it must be bound to the caller first.
+pub(super) fn accept(answer: Answer) -> Result<Answer, UpstreamError> {
+    if let Answer::Result(result) = &answer {
+        let members = Members::parse(result.get()).map_err(|_| UpstreamError::NotMcp)?;
+        if members.get_str("resultType").is_some_and(|kind| kind == "input_required") {
+            return Err(UpstreamError::WantsInput);
+        }
+    }
+    Ok(answer)
+}

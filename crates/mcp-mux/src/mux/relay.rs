@@ -1,0 +1,127 @@
+//! Carrying a stream of one call from the upstream hop to the downstream hop.
+//!
+//! The answer passes with only its id changed, and progress with only its token changed. Everything else that an upstream puts
+//! into such a stream is dropped: a log message or a request in it cannot be told to be this caller's.
+
+use serde_json::value::RawValue;
+use tenant_store::{TenantSlug, UpstreamSlug};
+use tokio::time::{Instant, timeout_at};
+
+use super::call::{CallError, accept};
+use crate::catalog::Entry;
+use crate::json::{self, Members};
+use crate::upstream::{Answer, Event, EventStream, Running, UpstreamError, parse_answer};
+
+/// The stream of one call.
+#[derive(Debug)]
+pub struct Relay {
+    tenant: TenantSlug,
+    upstream: UpstreamSlug,
+    id: u64,
+    events: EventStream,
+    running: Running,
+    progress_token: Option<Box<RawValue>>,
+    deadline: Instant,
+    ended: bool,
+}
+
+/// What comes next in a relayed stream.
+#[derive(Debug)]
+pub enum Step {
+    /// A notification for the client, as a whole JSON-RPC message.
+    Notification(String),
+    /// The end of the call.
+    Answer(Result<Answer, CallError>),
+}
+
+impl Relay {
+    pub(super) fn new(
+        entry: &Entry,
+        id: u64,
+        events: EventStream,
+        running: Running,
+        progress_token: Option<Box<RawValue>>,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            tenant: entry.tenant_slug.clone(),
+            upstream: entry.upstream.slug.clone(),
+            id,
+            events,
+            running,
+            progress_token,
+            deadline,
+            ended: false,
+        }
+    }
+
+    /// The next step; `None` after the answer.
+    pub async fn next(&mut self) -> Option<Step> {
+        while !self.ended {
+            let step = match timeout_at(self.deadline, self.events.next()).await {
+                Err(_) => Some(self.fail(UpstreamError::TimedOut)),
+                Ok(None) => Some(self.fail(UpstreamError::BrokeOff)),
+                Ok(Some(Err(error))) => Some(self.fail(error)),
+                Ok(Some(Ok(event))) => self.pass(&event),
+            };
+            if step.is_some() {
+                return step;
+            }
+        }
+        None
+    }
+
+    /// Reads on to the answer, for a client that takes no stream.
+    pub async fn answer(mut self) -> Result<Answer, CallError> {
+        loop {
+            match self.next().await {
+                Some(Step::Answer(answer)) => return answer,
+                Some(Step::Notification(_)) => {}
+                None => unreachable!("a relay ends with an answer, and this one has not ended"),
+            }
+        }
+    }
+
+    fn pass(&mut self, event: &Event) -> Option<Step> {
+        if event.0.trim().is_empty() {
+            return None;
+        }
+        if json::is_too_deep(event.0.as_bytes()) {
+            return Some(self.fail(UpstreamError::NotMcp));
+        }
+        let Ok(message) = Members::parse(&event.0) else { return Some(self.fail(UpstreamError::NotMcp)) };
+        if message.get("method").is_none() {
+            return Some(match parse_answer(event.0.as_bytes(), self.id).and_then(accept) {
+                Ok(answer) => {
+                    self.ended = true;
+                    self.running.finish();
+                    Step::Answer(Ok(answer))
+                }
+                Err(error) => self.fail(error),
+            });
+        }
+        let is_progress = message.get_str("method").is_some_and(|method| method == "notifications/progress");
+        if is_progress { self.progress(&event.0).map(Step::Notification) } else { None }
+    }
+
+    /// A progress notification under the client's own token, if it is about this call and the client wants it.
+    fn progress(&self, text: &str) -> Option<String> {
+        let ours = self.progress_token.as_ref()?;
+        let params = Members::parse(text).ok()?.get("params")?;
+        let token = Members::parse(params.get()).ok()?.get("progressToken")?;
+        if token.get() != self.id.to_string() {
+            return None;
+        }
+        let span = json::span_in(text, token.get())?;
+        Some(json::splice(text, vec![(span, ours.get().to_owned())]))
+    }
+
+    fn fail(&mut self, error: UpstreamError) -> Step {
+        self.ended = true;
+        if !matches!(error, UpstreamError::TimedOut | UpstreamError::TooLarge) {
+            self.running.finish();
+        }
+        let (tenant, upstream) = (self.tenant.clone(), self.upstream.clone());
+        Step::Answer(Err(CallError::Upstream { tenant, upstream, error }))
+    }
+}

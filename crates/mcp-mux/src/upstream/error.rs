@@ -1,0 +1,72 @@
+//! What can go wrong on the upstream hop. The sentences are ours and are shown to callers: they hold no address, no secret and
+//! no library's words. Details are logged where the failure happens, and the log is the only place for them.
+
+use tenant_store::SecretName;
+
+use crate::error::Fault;
+
+/// A failed exchange with an upstream. Completes the sentence "upstream `x` of tenant `y` …".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection, or it broke.
+    #[error("cannot be reached")]
+    Unreachable,
+    /// The deadline passed.
+    #[error("did not answer in time")]
+    TimedOut,
+    /// As many calls run as the operator allows.
+    #[error("is busy: too many calls run at once; try again")]
+    Busy,
+    /// A secret that its configuration names was never stored, or was dropped because the address changed.
+    #[error("has no stored secret `{0}`: an operator must set it")]
+    CredentialMissing(SecretName),
+    /// A stored secret does not open, or cannot be written as a header.
+    #[error("has a stored secret `{0}` that cannot be used: an operator must set it again")]
+    CredentialUnusable(SecretName),
+    /// It answered 401 or 403.
+    #[error("refused its stored credential: an operator must look at it")]
+    CredentialRefused,
+    /// It answered another status that is no success.
+    #[error("answered with HTTP status {0}")]
+    Status(u16),
+    /// It answered something that is not MCP.
+    #[error("answered something that is not MCP")]
+    NotMcp,
+    /// Its answer is longer than we take.
+    #[error("gave an answer that is too large")]
+    TooLarge,
+    /// Its stream ended before the answer came.
+    #[error("broke off before it answered")]
+    BrokeOff,
+    /// It speaks no protocol version that we speak.
+    #[error("speaks no protocol version that mcp-mux speaks")]
+    NoCommonVersion,
+    /// It asked the caller for input, which is not relayed.
+    #[error("asked for input from the user, which mcp-mux does not relay yet")]
+    WantsInput,
+    /// The client for it could not be built.
+    #[error("cannot be called: mcp-mux could not set up a connection")]
+    Setup,
+    /// It no longer knows our session; the caller of the link starts a new one.
+    #[error("forgot its session")]
+    SessionGone,
+    /// It no longer speaks the version that was agreed on.
+    #[error("changed its protocol version")]
+    VersionChanged,
+}
+
+impl UpstreamError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Setup | Self::CredentialMissing(_) | Self::CredentialUnusable(_) => Fault::Ours,
+            _ => Fault::Upstream,
+        }
+    }
+}
+
+impl From<reqwest::Error> for UpstreamError {
+    fn from(error: reqwest::Error) -> Self {
+        if error.is_timeout() { Self::TimedOut } else { Self::Unreachable }
+    }
+}

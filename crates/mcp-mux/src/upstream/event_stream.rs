@@ -1,0 +1,186 @@
+//! Server-sent events (WHATWG HTML §9.2), read as far as MCP uses them, with a limit on each event and on the whole stream.
+
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt as _};
+
+use super::error::UpstreamError;
+
+/// Largest single event, in bytes.
+pub(super) const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most bytes of one stream.
+pub(super) const STREAM_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The data of one event; the lines of its `data` fields, joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event(pub String);
+
+/// Events of one response body.
+pub struct EventStream {
+    body: BoxStream<'static, Result<Bytes, UpstreamError>>,
+    line: Vec<u8>,
+    data: Option<Vec<u8>>,
+    chunk: Bytes,
+    after_carriage_return: bool,
+    read_bytes: usize,
+}
+
+impl std::fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventStream").field("read_bytes", &self.read_bytes).finish_non_exhaustive()
+    }
+}
+
+impl EventStream {
+    /// Reads events from `body`.
+    pub fn new(body: BoxStream<'static, Result<Bytes, UpstreamError>>) -> Self {
+        Self { body, line: Vec::new(), data: None, chunk: Bytes::new(), after_carriage_return: false, read_bytes: 0 }
+    }
+
+    /// The next event; `None` at the end of the stream. An event that the end cuts short is dropped, as the standard says.
+    pub async fn next(&mut self) -> Option<Result<Event, UpstreamError>> {
+        loop {
+            match self.take_event() {
+                Ok(Some(event)) => return Some(Ok(event)),
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
+            }
+            match self.body.next().await? {
+                Ok(chunk) => {
+                    self.read_bytes = self.read_bytes.saturating_add(chunk.len());
+                    if self.read_bytes > STREAM_BYTES_MAX {
+                        return Some(Err(UpstreamError::TooLarge));
+                    }
+                    self.chunk = chunk;
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// Consumes the current chunk up to the end of an event.
+    fn take_event(&mut self) -> Result<Option<Event>, UpstreamError> {
+        while !self.chunk.is_empty() {
+            if std::mem::take(&mut self.after_carriage_return) && self.chunk.first() == Some(&b'\n') {
+                self.chunk = self.chunk.slice(1..);
+                continue;
+            }
+            let Some(end) = self.chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
+                self.append_to_line(self.chunk.clone())?;
+                self.chunk = Bytes::new();
+                return Ok(None);
+            };
+            self.after_carriage_return = self.chunk.get(end) == Some(&b'\r');
+            self.append_to_line(self.chunk.slice(..end))?;
+            self.chunk = self.chunk.slice(end + 1..);
+            if let Some(event) = self.end_line()? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    fn append_to_line(&mut self, part: Bytes) -> Result<(), UpstreamError> {
+        let held = self.line.len() + self.data.as_ref().map_or(0, Vec::len);
+        if held + part.len() > EVENT_BYTES_MAX {
+            return Err(UpstreamError::TooLarge);
+        }
+        self.line.extend_from_slice(&part);
+        Ok(())
+    }
+
+    fn end_line(&mut self) -> Result<Option<Event>, UpstreamError> {
+        if self.line.is_empty() {
+            let Some(data) = self.data.take() else { return Ok(None) };
+            return String::from_utf8(data).map(|text| Some(Event(text))).map_err(|_| UpstreamError::NotMcp);
+        }
+        if let Some(value) = self.line.strip_prefix(b"data:") {
+            let value = value.strip_prefix(b" ").unwrap_or(value);
+            match &mut self.data {
+                Some(data) => {
+                    data.push(b'\n');
+                    data.extend_from_slice(value);
+                }
+                None => self.data = Some(value.to_vec()),
+            }
+        }
+        self.line.clear();
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt as _, stream};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(chunks: Vec<Vec<u8>>) -> Vec<Result<Event, UpstreamError>> {
+        let chunks: Vec<_> = chunks.into_iter().map(|chunk| Ok(Bytes::from(chunk))).collect();
+        let mut events = EventStream::new(stream::iter(chunks).boxed());
+        let all = async {
+            let mut out = Vec::new();
+            while let Some(event) = events.next().await {
+                let failed = event.is_err();
+                out.push(event);
+                if failed {
+                    break;
+                }
+            }
+            out
+        };
+        all.now_or_never().unwrap()
+    }
+
+    fn texts(input: &str) -> Vec<String> {
+        read(vec![input.as_bytes().to_vec()]).into_iter().map(|event| event.unwrap().0).collect()
+    }
+
+    #[test]
+    fn events_are_read_whatever_ends_their_lines() {
+        assert_eq!(texts("event: message\ndata: {\"a\":1}\n\ndata: 2\n\n"), ["{\"a\":1}", "2"]);
+        assert_eq!(texts("data:1\r\n\r\ndata:2\r\r"), ["1", "2"]);
+    }
+
+    #[test]
+    fn comments_ids_and_events_without_data_are_passed_over() {
+        assert_eq!(texts(": ping\n\nid: 7\nretry: 3000\n\ndata: x\nid: 8\n\n"), ["x"]);
+    }
+
+    #[test]
+    fn data_of_several_lines_is_joined() {
+        assert_eq!(texts("data: {\ndata:  \"a\": 1\ndata: }\n\n"), ["{\n \"a\": 1\n}"]);
+    }
+
+    #[test]
+    fn an_event_that_the_end_cuts_short_is_dropped() {
+        assert!(texts("data: half\n").is_empty());
+    }
+
+    #[test]
+    fn an_event_without_end_is_refused() {
+        let chunk = vec![b'x'; 1024 * 1024];
+        let mut chunks = vec![b"data: ".to_vec()];
+        chunks.extend(std::iter::repeat_n(chunk, 17));
+        assert_eq!(read(chunks).pop(), Some(Err(UpstreamError::TooLarge)));
+    }
+
+    proptest! {
+        #[test]
+        fn where_a_stream_is_cut_into_chunks_does_not_matter(
+            input in "(data: ?[a-z]{0,5}|:[a-z]{0,3}|id: 1|\n|\r|\r\n){0,20}",
+            cuts in prop::collection::vec(1_usize..5, 0..60),
+        ) {
+            let whole = read(vec![input.clone().into_bytes()]);
+            let mut rest = input.as_bytes();
+            let mut chunks = Vec::new();
+            for cut in cuts {
+                let (head, tail) = rest.split_at(cut.min(rest.len()));
+                chunks.push(head.to_vec());
+                rest = tail;
+            }
+            chunks.push(rest.to_vec());
+            prop_assert_eq!(whole, read(chunks));
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! One upstream as we hold on to it: its connections, the version agreed on, and how many calls may run at once.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use http::StatusCode;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde_json::value::RawValue;
+use tenant_store::{SealedCredential, TenantStore, Upstream};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::error::UpstreamError;
+use super::event_stream::EventStream;
+use super::negotiate::{Agreement, Failure};
+use super::request::Rpc;
+use super::{credential, egress, negotiate};
+use crate::json::{self, Members};
+use crate::lifecycle::Tasks;
+
+/// Largest answer that is not streamed, in bytes.
+pub(super) const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long a call waits for a place among those that run.
+pub(super) const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
+
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+const CODE_UNSUPPORTED_VERSION: i64 = -32022;
+
+/// How an upstream answered a request: JSON-RPC's `result` or `error`, as raw as it came.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// The `result` member.
+    Result(Box<RawValue>),
+    /// The `error` member.
+    Error(Box<RawValue>),
+}
+
+/// An answer, or the stream in which it will come.
+#[derive(Debug)]
+pub enum Reply {
+    /// The upstream answered at once.
+    Whole(Answer),
+    /// The upstream streams; the answer is the event whose id is [`Reply::Stream::id`].
+    Stream {
+        /// Our request id, which is also the progress token.
+        id: u64,
+        /// What comes.
+        events: EventStream,
+        /// Holds the place of the call and cancels it upstream when dropped before its end.
+        running: Running,
+    },
+}
+
+/// A call that runs upstream. Dropping it tells a legacy upstream that nobody waits any more; a modern one learns it from the
+/// closed connection.
+pub struct Running {
+    cancel: Option<Cancel>,
+    _place: Place,
+}
+
+/// A call's place among those that may run at once; free again when the last holder is gone.
+type Place = Arc<OwnedSemaphorePermit>;
+
+struct Cancel {
+    link: Arc<Link>,
+    agreement: Arc<Agreement>,
+    credential: HeaderMap,
+    id: u64,
+}
+
+impl Running {
+    /// The answer has come; there is nothing left to cancel.
+    pub fn finish(&mut self) {
+        self.cancel = None;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(cancel) = self.cancel.take() else { return };
+        if cancel.agreement.is_modern() {
+            return;
+        }
+        let tasks = cancel.link.tasks.clone();
+        tasks.spawn_draining(async move { cancel.send().await });
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").finish_non_exhaustive()
+    }
+}
+
+impl Cancel {
+    async fn send(self) {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{},"reason":"the client went away"}}}}"#,
+            self.id
+        );
+        let headers = self.agreement.headers(&Rpc::new("notifications/cancelled"));
+        let sent = self.link.post(&self.credential, headers, body, Instant::now() + CANCEL_TIMEOUT).await;
+        tracing::debug!(upstream.id = %self.link.upstream.id, delivered = sent.is_ok(), "cancelled a call upstream");
+    }
+}
+
+/// One upstream as we hold on to it. Everything that differs between two tenants lies in here and is shared with no other
+/// link: the connections, the session of a legacy upstream, the places for calls.
+pub struct Link {
+    upstream: Arc<Upstream>,
+    /// Versions of the credentials that the link was made with: a new secret gets a new link, and so a new session.
+    credential_versions: Vec<u32>,
+    http: reqwest::Client,
+    tasks: Tasks,
+    places: Arc<Semaphore>,
+    next_id: AtomicU64,
+    pub(super) agreed: ArcSwapOption<Agreement>,
+    pub(super) negotiation: Mutex<Option<Failure>>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("upstream", &self.upstream.id).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    pub(super) fn new(upstream: Arc<Upstream>, versions: Vec<u32>, tasks: Tasks) -> Result<Self, UpstreamError> {
+        Ok(Self {
+            http: egress::client().map_err(|_| UpstreamError::Setup)?,
+            tasks,
+            places: Arc::new(Semaphore::new(upstream.spec.concurrency as usize)),
+            upstream,
+            credential_versions: versions,
+            next_id: AtomicU64::new(1),
+            agreed: ArcSwapOption::empty(),
+            negotiation: Mutex::new(None),
+        })
+    }
+
+    /// Whether the link still fits what is configured.
+    pub(super) fn fits(&self, upstream: &Upstream, versions: &[u32]) -> bool {
+        *self.upstream == *upstream && self.credential_versions == versions
+    }
+
+    /// The upstream.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// Asks `rpc` and waits at most until `deadline`. A session that the upstream has forgotten is started anew and the
+    /// request repeated once; the upstream's 404 says that it was not executed.
+    pub async fn ask<'c>(
+        self: &Arc<Self>,
+        rows: &TenantStore,
+        stored: impl Iterator<Item = &'c SealedCredential> + Clone,
+        rpc: &Rpc<'_>,
+        deadline: Instant,
+    ) -> Result<Reply, UpstreamError> {
+        let wait = timeout(PLACE_TIMEOUT, Arc::clone(&self.places).acquire_owned());
+        let place = Arc::new(wait.await.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)?);
+        let credential = credential::headers(rows, &self.upstream, stored)?;
+        let agreement = negotiate::agreement(self, &credential, deadline).await?;
+        match self.exchange(&credential, &agreement, rpc, deadline, &place).await {
+            Err(UpstreamError::SessionGone | UpstreamError::VersionChanged) => {
+                self.forget(&agreement);
+                let agreement = negotiate::agreement(self, &credential, deadline).await?;
+                self.exchange(&credential, &agreement, rpc, deadline, &place).await
+            }
+            reply => reply,
+        }
+    }
+
+    fn forget(&self, agreement: &Arc<Agreement>) {
+        let current = self.agreed.load_full();
+        if current.is_some_and(|current| Arc::ptr_eq(&current, agreement)) {
+            self.agreed.store(None);
+        }
+    }
+
+    /// One request and its reply.
+    async fn exchange(
+        self: &Arc<Self>,
+        credential: &HeaderMap,
+        agreement: &Arc<Agreement>,
+        rpc: &Rpc<'_>,
+        deadline: Instant,
+        place: &Place,
+    ) -> Result<Reply, UpstreamError> {
+        let id = self.next_id();
+        let cancel =
+            Cancel { link: Arc::clone(self), agreement: Arc::clone(agreement), credential: credential.clone(), id };
+        let mut running = Running { cancel: Some(cancel), _place: Arc::clone(place) };
+        let read = async {
+            let body = rpc.body(id, agreement.is_modern());
+            let response = self.post(credential, agreement.headers(rpc), body, deadline).await?;
+            self.read(response, id, agreement, deadline).await
+        };
+        let read = read.await;
+        if !matches!(read, Ok(Read::Events(_)) | Err(UpstreamError::TimedOut)) {
+            running.finish();
+        }
+        match read? {
+            Read::Answer(answer) => Ok(Reply::Whole(answer)),
+            Read::Events(events) => Ok(Reply::Stream { id, events, running }),
+        }
+    }
+
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Posts a message. Nothing of a downstream request is in reach here.
+    pub(super) async fn post(
+        &self,
+        credential: &HeaderMap,
+        headers: HeaderMap,
+        body: String,
+        deadline: Instant,
+    ) -> Result<reqwest::Response, UpstreamError> {
+        let request = self
+            .http
+            .post(self.upstream.spec.url.clone())
+            .header(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .headers(headers)
+            .headers(credential.clone())
+            .body(body);
+        timeout_at(deadline, request.send()).await.map_err(|_| UpstreamError::TimedOut)?.map_err(|error| {
+            let error = error.without_url();
+            tracing::debug!(upstream.id = %self.upstream.id, error = &error as &dyn std::error::Error, "no response");
+            UpstreamError::from(error)
+        })
+    }
+
+    async fn read(
+        &self,
+        response: reqwest::Response,
+        id: u64,
+        agreement: &Agreement,
+        deadline: Instant,
+    ) -> Result<Read, UpstreamError> {
+        let status = response.status();
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(UpstreamError::CredentialRefused);
+        }
+        if status == StatusCode::NOT_FOUND && agreement.has_session() {
+            return Err(UpstreamError::SessionGone);
+        }
+        if is_events(&response) && status.is_success() {
+            return Ok(Read::Events(events(response)));
+        }
+        if !has_media_type(&response, "application/json") {
+            return Err(if status.is_success() {
+                UpstreamError::NotMcp
+            } else {
+                UpstreamError::Status(status.as_u16())
+            });
+        }
+        let answer = parse_answer(&whole(response, deadline).await?, id)?;
+        match &answer {
+            Answer::Error(error) if error_code(error) == Some(CODE_UNSUPPORTED_VERSION) => {
+                Err(UpstreamError::VersionChanged)
+            }
+            _ => Ok(Read::Answer(answer)),
+        }
+    }
+}
+
+enum Read {
+    Answer(Answer),
+    Events(EventStream),
+}
+
+/// Whether the upstream answers with a stream of events.
+pub(super) fn is_events(response: &reqwest::Response) -> bool {
+    has_media_type(response, "text/event-stream")
+}
+
+fn has_media_type(response: &reqwest::Response, wanted: &str) -> bool {
+    let value = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(wanted))
+}
+
+pub(super) fn events(response: reqwest::Response) -> EventStream {
+    EventStream::new(response.bytes_stream().map(|chunk| chunk.map_err(|_| UpstreamError::BrokeOff)).boxed())
+}
+
+/// The body, if it is not too large and comes in time.
+pub(super) async fn whole(response: reqwest::Response, deadline: Instant) -> Result<Bytes, UpstreamError> {
+    if response.content_length().is_some_and(|length| length > ANSWER_BYTES_MAX as u64) {
+        return Err(UpstreamError::TooLarge);
+    }
+    let mut chunks = response.bytes_stream();
+    let mut body = BytesMut::new();
+    while let Some(chunk) = timeout_at(deadline, chunks.next()).await.map_err(|_| UpstreamError::TimedOut)? {
+        let chunk = chunk.map_err(|_| UpstreamError::BrokeOff)?;
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(UpstreamError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+/// Reads a response message and checks that it answers request `id`. An error may come without an id, when the upstream
+/// could not read that far.
+pub(crate) fn parse_answer(body: &[u8], id: u64) -> Result<Answer, UpstreamError> {
+    if json::is_too_deep(body) {
+        return Err(UpstreamError::NotMcp);
+    }
+    let message = Members::parse_slice(body).map_err(|_| UpstreamError::NotMcp)?;
+    let answers_us = message.get("id").is_some_and(|raw| raw.get() == id.to_string());
+    match (message.get("result"), message.get("error")) {
+        (Some(result), None) if answers_us && json::is_object(result) => Ok(Answer::Result(result.to_owned())),
+        (None, Some(error)) if json::is_object(error) => Ok(Answer::Error(error.to_owned())),
+        _ => Err(UpstreamError::NotMcp),
+    }
+}
+
+/// The `code` of a JSON-RPC error object.
+pub(super) fn error_code(error: &RawValue) -> Option<i64> {
+    let members = Members::parse(error.get()).ok()?;
+    serde_json::from_str(members.get("code")?.get()).ok()
+}

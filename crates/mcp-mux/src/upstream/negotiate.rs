@@ -1,0 +1,176 @@
+//! Agreeing on a protocol version with an upstream: the modern era first, then the legacy handshake.
+//!
+//! A modern upstream answers `server/discover`. Anything else than an answer that lists the modern version means *legacy*:
+//! an error, a 404, or an answer that lists only versions with a handshake. What was agreed on is kept with the link; a session
+//! or version that the upstream gives up is negotiated anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderValue};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::error::UpstreamError;
+use super::event_stream::EventStream;
+use super::link::{Answer, Link, events, is_events, parse_answer, whole};
+use super::request::{LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSION, PROTOCOL_VERSION, Rpc, SESSION_ID, client_info};
+use crate::json::{self, Members};
+
+/// How long a silent upstream is given to answer `server/discover` before the handshake is tried.
+const DISCOVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For how long a failure answers those who waited behind it, so that a dead upstream is not asked once per waiter.
+const FAILURE_LIFE: Duration = Duration::from_secs(1);
+/// Longest session id that is taken.
+const SESSION_ID_BYTES_MAX: usize = 4 * 1024;
+
+/// What was agreed on with an upstream.
+#[derive(Debug)]
+pub(super) enum Agreement {
+    /// No state: each request stands alone.
+    Modern,
+    /// A handshake was done, and perhaps a session begun.
+    Legacy { version: &'static str, session: Option<HeaderValue> },
+}
+
+/// A negotiation that failed a moment ago.
+#[derive(Debug)]
+pub(super) struct Failure {
+    at: Instant,
+    error: UpstreamError,
+}
+
+impl Agreement {
+    pub(super) fn is_modern(&self) -> bool {
+        matches!(self, Self::Modern)
+    }
+
+    pub(super) fn has_session(&self) -> bool {
+        matches!(self, Self::Legacy { session: Some(_), .. })
+    }
+
+    /// The protocol's headers for `rpc`.
+    pub(super) fn headers(&self, rpc: &Rpc<'_>) -> HeaderMap {
+        match self {
+            Self::Modern => rpc.modern_headers(),
+            Self::Legacy { version, session } => {
+                let mut headers = HeaderMap::new();
+                headers.insert(PROTOCOL_VERSION, HeaderValue::from_static(version));
+                if let Some(session) = session {
+                    headers.insert(SESSION_ID, session.clone());
+                }
+                headers
+            }
+        }
+    }
+}
+
+/// The agreement with the link's upstream: the one that stands, or a new one. However many wait, one negotiates.
+pub(super) async fn agreement(
+    link: &Link,
+    credential: &HeaderMap,
+    deadline: Instant,
+) -> Result<Arc<Agreement>, UpstreamError> {
+    if let Some(agreement) = link.agreed.load_full() {
+        return Ok(agreement);
+    }
+    let mut failure = link.negotiation.lock().await;
+    if let Some(agreement) = link.agreed.load_full() {
+        return Ok(agreement);
+    }
+    if let Some(failure) = failure.as_ref().filter(|failure| failure.at.elapsed() < FAILURE_LIFE) {
+        return Err(failure.error.clone());
+    }
+    match negotiate(link, credential, deadline).await {
+        Ok(agreement) => {
+            tracing::info!(upstream.id = %link.upstream().id, ?agreement, "agreed on a protocol version");
+            let agreement = Arc::new(agreement);
+            link.agreed.store(Some(Arc::clone(&agreement)));
+            *failure = None;
+            Ok(agreement)
+        }
+        Err(error) => {
+            *failure = Some(Failure { at: Instant::now(), error: error.clone() });
+            Err(error)
+        }
+    }
+}
+
+async fn negotiate(link: &Link, credential: &HeaderMap, deadline: Instant) -> Result<Agreement, UpstreamError> {
+    let discover_deadline = deadline.min(Instant::now() + DISCOVER_TIMEOUT);
+    match discover(link, credential, discover_deadline).await {
+        Ok(true) => Ok(Agreement::Modern),
+        // Refusal and silence of the network will not change by asking in another way.
+        Err(error @ (UpstreamError::Unreachable | UpstreamError::CredentialRefused)) => Err(error),
+        Ok(false) | Err(_) => handshake(link, credential, deadline.min(Instant::now() + HANDSHAKE_TIMEOUT)).await,
+    }
+}
+
+/// Whether the upstream lists the modern version.
+async fn discover(link: &Link, credential: &HeaderMap, deadline: Instant) -> Result<bool, UpstreamError> {
+    let rpc = Rpc::new("server/discover");
+    let id = link.next_id();
+    let response = link.post(credential, rpc.modern_headers(), rpc.body(id, true), deadline).await?;
+    let Answer::Result(result) = answer(response, id, deadline).await? else { return Ok(false) };
+    Ok(supported_versions(&result).iter().any(|version| version == MODERN_VERSION))
+}
+
+fn supported_versions(result: &RawValue) -> Vec<String> {
+    let members = Members::parse(result.get()).ok();
+    let versions = members.and_then(|members| members.get("supportedVersions"));
+    versions.and_then(|versions| serde_json::from_str(versions.get()).ok()).unwrap_or_default()
+}
+
+/// `initialize` and `notifications/initialized`. No capability is declared: a session that is shared by several callers must
+/// not be able to ask one of them for something.
+async fn handshake(link: &Link, credential: &HeaderMap, deadline: Instant) -> Result<Agreement, UpstreamError> {
+    let params = format!(
+        "\"protocolVersion\":{},\"capabilities\":{{}},\"clientInfo\":{}",
+        json::quote(LEGACY_VERSION),
+        client_info()
+    );
+    let rpc = Rpc { params, ..Rpc::new("initialize") };
+    let id = link.next_id();
+    let response = link.post(credential, HeaderMap::new(), rpc.body(id, false), deadline).await?;
+    let session = response.headers().get(SESSION_ID).filter(|id| id.len() <= SESSION_ID_BYTES_MAX).cloned();
+    let Answer::Result(result) = answer(response, id, deadline).await? else {
+        return Err(UpstreamError::NoCommonVersion);
+    };
+    let members = Members::parse(result.get()).map_err(|_| UpstreamError::NotMcp)?;
+    let chosen = members.get_str("protocolVersion").ok_or(UpstreamError::NotMcp)?;
+    let version = LEGACY_VERSIONS.iter().find(|version| **version == chosen).ok_or(UpstreamError::NoCommonVersion)?;
+
+    let agreement = Agreement::Legacy { version, session };
+    let notification = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned();
+    let headers = agreement.headers(&Rpc::new("notifications/initialized"));
+    let accepted = link.post(credential, headers, notification, deadline).await?;
+    if accepted.status().is_success() { Ok(agreement) } else { Err(UpstreamError::Status(accepted.status().as_u16())) }
+}
+
+/// The answer to request `id`, whether it comes as JSON or as the last event of a stream.
+async fn answer(response: reqwest::Response, id: u64, deadline: Instant) -> Result<Answer, UpstreamError> {
+    let status = response.status();
+    if matches!(status.as_u16(), 401 | 403) {
+        return Err(UpstreamError::CredentialRefused);
+    }
+    if is_events(&response) && status.is_success() {
+        return answer_in(events(response), id, deadline).await;
+    }
+    let body = whole(response, deadline).await?;
+    parse_answer(&body, id)
+        .map_err(|error| if status.is_success() { error } else { UpstreamError::Status(status.as_u16()) })
+}
+
+/// Reads `events` up to the answer to request `id`; everything before it is passed over.
+pub(super) async fn answer_in(mut events: EventStream, id: u64, deadline: Instant) -> Result<Answer, UpstreamError> {
+    loop {
+        let next = tokio::time::timeout_at(deadline, events.next()).await.map_err(|_| UpstreamError::TimedOut)?;
+        let event = next.ok_or(UpstreamError::BrokeOff)??;
+        let is_message = Members::parse(&event.0).is_ok_and(|message| message.get("method").is_some());
+        if !is_message && !event.0.is_empty() {
+            return parse_answer(event.0.as_bytes(), id);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! A request to an upstream: its JSON text and the headers that repeat parts of it, by the rules of each era.
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::value::RawValue;
+
+use crate::json;
+
+/// The newest protocol version, and the first of the modern era.
+pub(super) const MODERN_VERSION: &str = "2026-07-28";
+/// The newest version of the legacy era.
+pub(super) const LEGACY_VERSION: &str = "2025-11-25";
+/// Every version of the legacy era that an upstream may choose.
+pub(super) const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+
+pub(super) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub(super) const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+pub(super) const NAME: HeaderName = HeaderName::from_static("mcp-name");
+pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// Keys of `_meta` that carry a trace across hops (W3C Trace Context, SEP-414); nothing else of a caller's `_meta` travels on.
+const TRACE_KEYS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
+const TRACE_VALUE_BYTES_MAX: usize = 8 * 1024;
+
+/// Trace context as it came, ready to be put into an upstream's `_meta`.
+#[derive(Debug, Clone, Default)]
+pub struct Trace(String);
+
+impl Trace {
+    /// Picks the trace keys out of a caller's `_meta`.
+    pub fn from_meta(meta: Option<&json::Members<'_>>) -> Self {
+        let mut members = String::new();
+        for key in TRACE_KEYS {
+            let value = meta.and_then(|meta| meta.get(key));
+            if let Some(value) =
+                value.filter(|raw| raw.get().starts_with('"') && raw.get().len() <= TRACE_VALUE_BYTES_MAX)
+            {
+                members.push_str(&format!(",{}:{}", json::quote(key), value.get()));
+            }
+        }
+        Self(members)
+    }
+}
+
+/// What is asked of an upstream.
+#[derive(Debug)]
+pub struct Rpc<'r> {
+    /// The JSON-RPC method.
+    pub method: &'r str,
+    /// The name that `Mcp-Name` repeats, for methods that have one.
+    pub name: Option<&'r str>,
+    /// `"key":value,…`: the members of `params` besides `_meta`.
+    pub params: String,
+    /// The trace that this is a part of.
+    pub trace: Trace,
+    /// Ask for progress notifications; they carry our own request id as their token.
+    pub progress: bool,
+    /// The called tool's parameters that the protocol repeats as headers, with their values.
+    pub param_headers: Vec<(String, String)>,
+}
+
+impl<'r> Rpc<'r> {
+    /// A request without parameters.
+    pub fn new(method: &'r str) -> Self {
+        Self {
+            method,
+            name: None,
+            params: String::new(),
+            trace: Trace::default(),
+            progress: false,
+            param_headers: Vec::new(),
+        }
+    }
+
+    /// Adds `arguments` of a tool call, byte for byte.
+    pub fn tool_call(name: &'r str, arguments: Option<&RawValue>) -> Self {
+        let mut params = format!("\"name\":{}", json::quote(name));
+        if let Some(arguments) = arguments {
+            params.push_str(",\"arguments\":");
+            params.push_str(arguments.get());
+        }
+        Self { name: Some(name), params, ..Self::new("tools/call") }
+    }
+
+    /// The message under request id `id`, with the `_meta` that the modern era demands and the legacy era ignores.
+    pub(super) fn body(&self, id: u64, modern: bool) -> String {
+        let mut meta = String::new();
+        if modern {
+            meta.push_str(
+                ",\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"io.modelcontextprotocol/clientInfo\":",
+            );
+            meta.push_str(&client_info());
+            meta.push_str(",\"io.modelcontextprotocol/clientCapabilities\":{}");
+        }
+        meta.push_str(&self.trace.0);
+        if self.progress {
+            meta.push_str(&format!(",\"progressToken\":{id}"));
+        }
+        let meta = meta.strip_prefix(',').map(|meta| format!("\"_meta\":{{{meta}}}")).unwrap_or_default();
+        let comma = if meta.is_empty() || self.params.is_empty() { "" } else { "," };
+        format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":{},\"params\":{{{}{comma}{meta}}}}}",
+            json::quote(self.method),
+            self.params
+        )
+    }
+
+    /// The headers of the modern era (SEP-2243).
+    pub(super) fn modern_headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(PROTOCOL_VERSION, HeaderValue::from_static(MODERN_VERSION));
+        insert(&mut headers, METHOD, self.method);
+        if let Some(name) = self.name {
+            insert(&mut headers, NAME, name);
+        }
+        for (header, value) in &self.param_headers {
+            if let Ok(header) = HeaderName::from_bytes(format!("mcp-param-{header}").as_bytes()) {
+                insert(&mut headers, header, value);
+            }
+        }
+        headers
+    }
+}
+
+/// What we say about ourselves.
+pub(super) fn client_info() -> String {
+    format!("{{\"name\":\"mcp-mux\",\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION"))
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(&header_text(value)) {
+        headers.insert(name, value);
+    }
+}
+
+/// The header form of a value: as it is where that is safe, else wrapped as `=?base64?…?=`.
+fn header_text(value: &str) -> String {
+    let plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        && value.trim() == value
+        && !(value.starts_with("=?base64?") && value.ends_with("?="));
+    if plain { value.to_owned() } else { format!("=?base64?{}?=", BASE64_STANDARD.encode(value)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_travel_byte_for_byte() {
+        let arguments: &RawValue =
+            serde_json::from_str(r#"{ "b" : 1.50, "a":123456789012345678901234567890 }"#).unwrap();
+        let body = Rpc::tool_call("find \"x\"", Some(arguments)).body(7, false);
+        assert_eq!(
+            body,
+            r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"find \"x\"","arguments":{ "b" : 1.50, "a":123456789012345678901234567890 }}}"#
+        );
+    }
+
+    #[test]
+    fn only_trace_keys_of_a_callers_meta_travel_on() {
+        let text = r#"{"traceparent":"00-a","secret":"s","progressToken":"mine","io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}}"#;
+        let meta = json::Members::parse(text).unwrap();
+        let rpc = Rpc { trace: Trace::from_meta(Some(&meta)), progress: true, ..Rpc::new("tools/call") };
+        let body: serde_json::Value = serde_json::from_str(&rpc.body(9, true)).unwrap();
+        assert_eq!(
+            body["params"]["_meta"],
+            serde_json::json!({
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientInfo": {"name": "mcp-mux", "version": env!("CARGO_PKG_VERSION")},
+                "io.modelcontextprotocol/clientCapabilities": {},
+                "traceparent": "00-a",
+                "progressToken": 9,
+            })
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_no_header_is_wrapped() {
+        for (name, header) in [("search", "search"), ("grüße", "=?base64?Z3LDvMOfZQ==?="), (" x", "=?base64?IHg=?=")]
+        {
+            assert_eq!(header_text(name), header);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The isolation table: each route and each MCP method, with what tenant B's caller gets when it asks for tenant A's thing.
+//! The table compares itself with the routes and methods that exist, so that a new one without a row fails here.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use tenant_store::Level;
+
+use crate::support::canary;
+use crate::support::client::Http;
+use crate::support::server::{Setup, TestServer};
+use crate::support::upstreams::RealUpstream;
+
+/// What bob, who serves globex only, does to reach acme's things.
+enum Attempt {
+    /// Any method on the route without a token: 401 with a challenge.
+    NeedsToken,
+    /// A public document, which is the same for a tenant that exists and for one that does not.
+    SameForAnyTenant,
+}
+
+const ROUTES: [(&str, &str, Attempt); 9] = [
+    ("POST", "/mcp", Attempt::NeedsToken),
+    ("GET", "/mcp", Attempt::NeedsToken),
+    ("DELETE", "/mcp", Attempt::NeedsToken),
+    ("POST", "/t/{tenant}/mcp", Attempt::NeedsToken),
+    ("GET", "/t/{tenant}/mcp", Attempt::NeedsToken),
+    ("DELETE", "/t/{tenant}/mcp", Attempt::NeedsToken),
+    ("GET", "/.well-known/oauth-protected-resource", Attempt::SameForAnyTenant),
+    ("GET", "/.well-known/oauth-protected-resource/mcp", Attempt::SameForAnyTenant),
+    ("GET", "/.well-known/oauth-protected-resource/t/{tenant}/mcp", Attempt::SameForAnyTenant),
+];
+
+/// Each MCP method with the parameters of an attempt on acme's things, and on things that nobody has.
+fn methods() -> Vec<(&'static str, Value, Value)> {
+    vec![
+        ("initialize", initialize(), initialize()),
+        ("server/discover", json!({}), json!({})),
+        ("ping", json!({}), json!({})),
+        ("tools/list", json!({}), json!({})),
+        ("tools/call", json!({"name": "acme__whoami"}), json!({"name": "nobody__whoami"})),
+    ]
+}
+
+fn initialize() -> Value {
+    json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}})
+}
+
+async fn two_tenants(name: &str) -> Result<TestServer> {
+    let (acme_key, globex_key) = (canary("acme-key"), canary("globex-key"));
+    let (acme, _) = RealUpstream::named("acme").serve(&acme_key, false).await?;
+    let (globex, _) = RealUpstream::named("globex").serve(&globex_key, false).await?;
+    let level = Level::Write;
+    TestServer::start(
+        name,
+        &[
+            Setup { tenant: "acme", upstream: "desk", url: &acme, key: Some(&acme_key), level },
+            Setup { tenant: "globex", upstream: "desk", url: &globex, key: Some(&globex_key), level },
+        ],
+    )
+    .await
+}
+
+#[test]
+fn every_route_and_method_has_its_row() {
+    let rows: BTreeSet<(String, String)> =
+        ROUTES.iter().map(|(method, path, _)| ((*path).to_owned(), (*method).to_owned())).collect();
+    let registered: BTreeSet<(String, String)> = mcp_mux::http::ROUTES
+        .iter()
+        .flat_map(|route| route.methods.iter().map(|method| (route.path.to_owned(), (*method).to_owned())))
+        .collect();
+    assert_eq!(registered, rows, "each route has its row in the isolation table");
+
+    let rows: BTreeSet<&str> = methods().into_iter().map(|(method, ..)| method).collect();
+    let served: BTreeSet<&str> = mcp_mux::gateway::METHODS.iter().map(|(method, _)| *method).collect();
+    assert_eq!(served, rows, "each MCP method has its row in the isolation table");
+}
+
+#[tokio::test]
+async fn no_route_answers_a_stranger() -> Result<()> {
+    let server = two_tenants("no_route_answers").await?;
+    for (method, path, attempt) in &ROUTES {
+        let ask = async |tenant: &str| {
+            let path = path.replace("{tenant}", tenant);
+            let answer = Http::new(&server.url(&path), None)?.request(method.parse()?).await?;
+            Ok::<_, anyhow::Error>((answer.status, answer.text.replace(tenant, "T"), answer.headers))
+        };
+        let (status, text, headers) = ask("acme").await?;
+        let (nobody_status, nobody_text, _) = ask("nobody").await?;
+        assert_eq!((status, &text), (nobody_status, &nobody_text), "{method} {path}");
+        match attempt {
+            Attempt::NeedsToken => {
+                assert_eq!(status, 401, "{method} {path}");
+                assert!(headers.contains_key("www-authenticate"), "{method} {path}");
+            }
+            Attempt::SameForAnyTenant => assert_eq!(status, 200, "{method} {path}"),
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn forbidden_and_unknown_are_the_same_answer_to_the_byte() -> Result<()> {
+    let server = two_tenants("forbidden_and_unknown").await?;
+    for path in ["/mcp", "/t/acme/mcp", "/t/nobody/mcp"] {
+        let bob = server.client_at(path, "bob", &["globex"])?;
+        for (method, forbidden, unknown) in methods() {
+            let (theirs, nobodys) =
+                (bob.modern(method, forbidden.clone()).await?, bob.modern(method, unknown.clone()).await?);
+            assert_eq!((theirs.status, &theirs.text), (nobodys.status, &nobodys.text), "{path} {method}");
+            assert!(!theirs.text.contains("acme"), "{path} {method}: {}", theirs.text);
+            let (theirs, nobodys) = (bob.legacy(method, &forbidden).await?, bob.legacy(method, &unknown).await?);
+            assert_eq!((theirs.status, &theirs.text), (nobodys.status, &nobodys.text), "{path} {method}");
+            assert!(!theirs.text.contains("acme"), "{path} {method}: {}", theirs.text);
+        }
+    }
+    let call = server.client("bob", &["globex"])?.call("acme__whoami", json!({})).await?;
+    assert_eq!(call["error"], json!({"code": -32602, "message": "unknown tool"}));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tenants_endpoint_looks_the_same_to_outsiders_whether_it_exists_or_not() -> Result<()> {
+    let server = two_tenants("looks_the_same").await?;
+    for method in ["tools/list", "tools/call"] {
+        let params = json!({"name": "whoami"});
+        let theirs = server.client_at("/t/acme/mcp", "bob", &["globex"])?.modern(method, params.clone()).await?;
+        let nobodys = server.client_at("/t/nobody/mcp", "bob", &["globex"])?.modern(method, params).await?;
+        assert_eq!((theirs.status, theirs.text), (nobodys.status, nobodys.text), "{method}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_tenants_that_use_the_same_names_never_meet() -> Result<()> {
+    let server = two_tenants("same_names").await?;
+    let alice = server.client("alice", &["acme"])?;
+    let bob = server.client("bob", &["globex"])?;
+    for _ in 0..20 {
+        let (theirs, ours) = tokio::join!(alice.call("acme__whoami", json!({})), bob.call("globex__whoami", json!({})));
+        assert_eq!(theirs?["result"]["content"][0]["text"], "whoami at acme with {}");
+        assert_eq!(ours?["result"]["content"][0]["text"], "whoami at globex with {}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_group_of_another_issuer_opens_nothing() -> Result<()> {
+    let server = two_tenants("another_issuer").await?;
+    let other = crate::support::identity::Idp::start().await?;
+    let claims = other.claims("alice", &["acme"], &server.app.endpoint())?;
+    let mallory = Http::new(&server.url("/mcp"), Some(&other.sign(&claims)?))?;
+    assert_eq!(mallory.modern("tools/list", json!({})).await?.status, 401);
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! One bad upstream hurts only its own tools.
+
+use anyhow::Result;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tenant_store::Level;
+
+use crate::support::canary;
+use crate::support::server::{Setup, TestServer};
+use crate::support::upstreams::{ByteUpstream, RealUpstream, Say};
+
+const TOOLS: &str = r#"[{"name":"go","inputSchema":{}}]"#;
+
+/// What a caller reads when acme's upstream says `say`, while globex's is healthy.
+async fn answer_to(name: &str, say: Say) -> Result<(Value, TestServer)> {
+    let (bad, _) = ByteUpstream::with_tools(TOOLS).on("tools/call", say).serve().await?;
+    let key = canary("key");
+    let (good, _) = RealUpstream::named("globex").serve(&key, false).await?;
+    let level = Level::Write;
+    let server = TestServer::start(
+        name,
+        &[
+            Setup { tenant: "acme", upstream: "desk", url: &bad, key: None, level },
+            Setup { tenant: "globex", upstream: "desk", url: &good, key: Some(&key), level },
+        ],
+    )
+    .await?;
+    let carol = server.client("carol", &["acme", "globex"])?;
+    let (bad, good) = tokio::join!(carol.call("acme__go", json!({})), carol.call("globex__whoami", json!({})));
+    assert_eq!(good?["result"]["content"][0]["text"], "whoami at globex with {}");
+    Ok((bad?, server))
+}
+
+fn sentence(answer: &Value) -> String {
+    assert_eq!(answer["result"]["isError"], true, "{answer}");
+    answer["result"]["content"][0]["text"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_web_page_is_not_an_answer() -> Result<()> {
+    let page = Say::Http(200, "text/html", Bytes::from_static(b"<html>secret page</html>"));
+    let (answer, _server) = answer_to("web_page", page).await?;
+    assert_eq!(sentence(&answer), "upstream `desk` of tenant `acme` answered something that is not MCP");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_error_page_is_named_by_its_status_only() -> Result<()> {
+    let page = Say::Http(502, "text/html", Bytes::from_static(b"<html>http://10.0.0.1/internal</html>"));
+    let (answer, _server) = answer_to("error_page", page).await?;
+    assert_eq!(sentence(&answer), "upstream `desk` of tenant `acme` answered with HTTP status 502");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_of_a_hundred_megabytes_is_cut_off() -> Result<()> {
+    let large = Say::Http(200, "application/json", Bytes::from(vec![b' '; 100 * 1024 * 1024]));
+    let (answer, _server) = answer_to("hundred_megabytes", large).await?;
+    assert_eq!(sentence(&answer), "upstream `desk` of tenant `acme` gave an answer that is too large");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_cut_off() -> Result<()> {
+    let (answer, _server) = answer_to("without_end", Say::Endless).await?;
+    assert_eq!(sentence(&answer), "upstream `desk` of tenant `acme` gave an answer that is too large");
+    Ok(())
+}
+
+#[tokio::test]
+async fn silence_ends_at_the_deadline() -> Result<()> {
+    let (answer, _server) = answer_to("silence", Say::Silence).await?;
+    assert_eq!(sentence(&answer), "upstream `desk` of tenant `acme` did not answer in time");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_is_answered() -> Result<()> {
+    let (answer, _server) = answer_to("breaks_off", Say::Http(200, "text/event-stream", Bytes::new())).await?;
+    // The answer itself is the last event of our own stream.
+    assert_eq!(sentence(&answer), "upstream `desk` of tenant `acme` broke off before it answered");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_to_another_request_is_not_taken() -> Result<()> {
+    let other = Bytes::from_static(br#"{"jsonrpc":"2.0","id":424242,"result":{"content":[]}}"#);
+    let (answer, _server) = answer_to("another_request", Say::Http(200, "application/json", other)).await?;
+    assert_eq!(sentence(&answer), "upstream `desk` of tenant `acme` answered something that is not MCP");
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_malformed_tool_costs_only_itself() -> Result<()> {
+    let tools = r#"[{"name":"first","inputSchema":{}},{"name":7},{"inputSchema":{}},"x",{"name":"first","inputSchema":{}},{"name":"last","inputSchema":{}}]"#;
+    let (url, _) = ByteUpstream::with_tools(tools).serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let server = TestServer::start("malformed_tool", &[setup]).await?;
+    assert_eq!(server.client("alice", &["acme"])?.tools().await?, ["acme__first", "acme__last"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cursor_that_does_not_advance_ends_the_list() -> Result<()> {
+    let page = format!(r#"{{"resultType":"complete","tools":{TOOLS},"nextCursor":"again"}}"#);
+    let (url, _) = ByteUpstream::with_tools(TOOLS).on("tools/list", Say::Result(page)).serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let server = TestServer::start("cursor", &[setup]).await?;
+    assert_eq!(server.client("alice", &["acme"])?.tools().await?, ["acme__go"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_restart_with_all_upstreams_down_lists_everything_and_says_what_is_wrong() -> Result<()> {
+    let key = canary("key");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let (healthy, _) = RealUpstream::named("acme").serve(&key, false).await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &healthy, key: Some(&key), level: Level::Write };
+    let server = TestServer::start("restart", &[setup]).await?;
+    let before = server.client("alice", &["acme"])?.tools().await?;
+    assert_eq!(before.len(), 3);
+
+    // The address changes to one where nobody answers: to the gateway the upstream is down.
+    drop(listener);
+    let rows = server.rows("acme").await?;
+    let upstream = rows.find_upstream(&"desk".parse()?).await?.expect("it was installed");
+    let mut spec = upstream.spec;
+    spec.url.set_port(Some(address.port())).expect("an http URL has a port");
+    rows.put_upstream(&"desk".parse()?, &spec).await?;
+    rows.put_credential(upstream.id, &"key".parse()?, &secrecy::SecretString::from(key)).await?;
+
+    let server = server.restart().await?;
+    let alice = server.client("alice", &["acme"])?;
+    assert_eq!(alice.tools().await?, before);
+    let answer = alice.call("acme__whoami", json!({})).await?;
+    assert_eq!(sentence(&answer), "upstream `desk` of tenant `acme` cannot be reached");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_changed_address_gets_no_credential_of_the_old_one() -> Result<()> {
+    let key = canary("key");
+    let (old, _) = RealUpstream::named("acme").serve(&key, false).await?;
+    let (thief, seen) = ByteUpstream::with_tools(TOOLS).on("tools/call", Say::Result("{}".to_owned())).serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &old, key: Some(&key), level: Level::Write };
+    let server = TestServer::start("changed_address", &[setup]).await?;
+    let rows = server.rows("acme").await?;
+    let mut spec = rows.find_upstream(&"desk".parse()?).await?.expect("it was installed").spec;
+    spec.url = thief.parse()?;
+    rows.put_upstream(&"desk".parse()?, &spec).await?;
+    server.app.refresher().refresh_all().await;
+
+    let answer = server.client("alice", &["acme"])?.call("acme__whoami", json!({})).await?;
+    assert_eq!(
+        sentence(&answer),
+        "upstream `desk` of tenant `acme` has no stored secret `key`: an operator must set it"
+    );
+    assert!(!seen.text().contains("CANARY"));
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! Bad input and the rules of both eras: each gets a clear answer.
+
+use anyhow::Result;
+use serde_json::json;
+use tenant_store::Level;
+
+use crate::support::client::Http;
+use crate::support::server::{Setup, TestServer};
+use crate::support::upstreams::ByteUpstream;
+
+async fn server(name: &str) -> Result<(TestServer, Http)> {
+    let (url, _) = ByteUpstream::with_tools(r#"[{"name":"go","inputSchema":{}}]"#).serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let server = TestServer::start(name, &[setup]).await?;
+    let alice = server.client("alice", &["acme"])?;
+    Ok((server, alice))
+}
+
+#[tokio::test]
+async fn both_eras_are_spoken_on_one_endpoint() -> Result<()> {
+    let (_server, alice) = server("both_eras").await?;
+    let discover = alice.modern("server/discover", json!({})).await?.json()?;
+    let versions = discover["result"]["supportedVersions"].as_array().cloned().unwrap_or_default();
+    assert!(versions.contains(&json!("2026-07-28")), "{discover}");
+    for version in ["2025-03-26", "2025-06-18", "2025-11-25"] {
+        let params =
+            json!({"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+        let initialize = alice.legacy("initialize", &params).await?.json()?;
+        assert_eq!(initialize["result"]["protocolVersion"], version, "{initialize}");
+    }
+    let notification = json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string();
+    assert_eq!(alice.post(notification).await?.status, 202);
+    assert_eq!(alice.legacy("ping", &json!({})).await?.json()?["result"], json!({}));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_modern_list_is_private_to_its_caller() -> Result<()> {
+    let (_server, alice) = server("private_list").await?;
+    let list = alice.modern("tools/list", json!({})).await?.json()?;
+    assert_eq!(list["result"]["cacheScope"], "private");
+    assert_eq!(list["result"]["resultType"], "complete");
+    assert!(list["result"]["ttlMs"].is_u64());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_answered_with_the_reason() -> Result<()> {
+    let (_server, alice) = server("no_message").await?;
+    let deep = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"a":{}{}}}}}"#,
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    for (body, code) in [
+        ("{", -32700),
+        ("", -32700),
+        (deep.as_str(), -32700),
+        (r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, -32600),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ping","Method":"tools/list"}"#, -32600),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/list"}"#, -32600),
+    ] {
+        let answer = alice.post(body.to_owned()).await?;
+        let start: String = body.chars().take(40).collect();
+        assert_eq!((answer.status, answer.code()?), (400, Some(code)), "{start}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused() -> Result<()> {
+    let (_server, alice) = server("body_limit").await?;
+    assert_eq!(alice.post(vec![b' '; 5 * 1024 * 1024]).await?.status, 413);
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_content_type_is_refused() -> Result<()> {
+    let (_server, alice) = server("content_type").await?;
+    let alice = alice.with("content-type", "text/plain")?;
+    assert_eq!(alice.legacy("ping", &json!({})).await?.status, 415);
+    Ok(())
+}
+
+#[tokio::test]
+async fn headers_must_agree_with_the_body() -> Result<()> {
+    let (_server, alice) = server("headers_agree").await?;
+    let modern = |name: &str| {
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "_meta": {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }}})
+        .to_string()
+    };
+    let alice = alice.with("mcp-protocol-version", "2026-07-28")?.with("mcp-method", "tools/call")?;
+    let answer = alice.post(modern("acme__go")).await?;
+    assert_eq!((answer.status, answer.code()?), (400, Some(-32020)), "the name header is missing");
+    let alice = alice.with("mcp-name", "acme__harmless")?;
+    let answer = alice.post(modern("acme__go")).await?;
+    assert_eq!((answer.status, answer.code()?), (400, Some(-32020)), "the name differs");
+    let alice = alice.with("mcp-name", "acme__go")?.with("mcp-method", "tools/list")?;
+    let answer = alice.post(modern("acme__go")).await?;
+    assert_eq!((answer.status, answer.code()?), (400, Some(-32020)), "the method differs");
+    let alice = alice.with("mcp-method", "tools/call")?.with("mcp-protocol-version", "2025-11-25")?;
+    let answer = alice.post(modern("acme__go")).await?;
+    assert_eq!((answer.status, answer.code()?), (400, Some(-32020)), "the version differs");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unknown_version_is_answered_with_those_that_are_known() -> Result<()> {
+    let (_server, alice) = server("unknown_version").await?;
+    let alice = alice.with("mcp-protocol-version", "1999-01-01")?;
+    let answer = alice.legacy("tools/list", &json!({})).await?;
+    assert_eq!((answer.status, answer.code()?), (400, Some(-32022)));
+    assert!(answer.json()?["error"]["data"]["supported"].is_array());
+    let alice = alice.with("mcp-protocol-version", "2030-01-01")?.with("mcp-method", "tools/list")?;
+    let params = json!({"_meta": {
+        "io.modelcontextprotocol/protocolVersion": "2030-01-01", "io.modelcontextprotocol/clientCapabilities": {},
+    }});
+    let answer = alice.legacy("tools/list", &params).await?;
+    assert_eq!((answer.status, answer.code()?), (400, Some(-32022)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn other_hosts_and_origins_are_refused() -> Result<()> {
+    let (server, _) = server("hosts_and_origins").await?;
+    let ping = json!({});
+    let evil = server.client("alice", &["acme"])?.with("host", "evil.example.com")?;
+    assert_eq!(evil.legacy("ping", &ping).await?.status, 403);
+    for origin in ["https://evil.example.com", "null"] {
+        let evil = server.client("alice", &["acme"])?.with("origin", origin)?;
+        assert_eq!(evil.legacy("ping", &ping).await?.status, 403);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_method_that_nobody_serves_is_unknown() -> Result<()> {
+    let (_server, alice) = server("unknown_method").await?;
+    for method in ["resources/list", "tools/List", "tasks/get", "admin/delete"] {
+        let answer = alice.legacy(method, &json!({})).await?;
+        assert_eq!((answer.status, answer.code()?), (200, Some(-32601)), "{method}");
+        let answer = alice.modern(method, json!({})).await?;
+        assert_eq!((answer.status, answer.code()?), (404, Some(-32601)), "{method}");
+    }
+    Ok(())
+}

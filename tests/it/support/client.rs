@@ -1,0 +1,107 @@
+//! A client that sends exactly what a test says, for what well-behaved clients never send.
+
+use anyhow::{Context as _, Result};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+
+/// An HTTP client of one endpoint.
+pub(crate) struct Http {
+    client: reqwest::Client,
+    url: String,
+    headers: HeaderMap,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub text: String,
+}
+
+impl Answer {
+    /// The message: the body, or the data of the last event if the answer was streamed.
+    pub(crate) fn json(&self) -> Result<Value> {
+        let last = self.text.lines().rev().find_map(|line| line.strip_prefix("data: "));
+        serde_json::from_str(last.unwrap_or(&self.text)).with_context(|| format!("not JSON: {} {}", self.status, self.text))
+    }
+
+    /// The code of the JSON-RPC error.
+    pub(crate) fn code(&self) -> Result<Option<i64>> {
+        Ok(self.json()?["error"]["code"].as_i64())
+    }
+}
+
+impl Http {
+    /// A client that shows `token`, if any.
+    #[expect(clippy::disallowed_methods, reason = "a test's client is not bound by our egress rules")]
+    pub(crate) fn new(url: &str, token: Option<&str>) -> Result<Self> {
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+        let mut headers = HeaderMap::new();
+        headers.insert("accept", HeaderValue::from_static("application/json, text/event-stream"));
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        if let Some(token) = token {
+            headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {token}"))?);
+        }
+        Ok(Self { client: reqwest::Client::builder().no_proxy().build()?, url: url.to_owned(), headers })
+    }
+
+    /// The same with one header more, or another value for one.
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Result<Self> {
+        self.headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value)?);
+        Ok(self)
+    }
+
+    /// Posts a body as it is.
+    pub(crate) async fn post(&self, body: impl Into<reqwest::Body>) -> Result<Answer> {
+        self.send(self.client.post(&self.url).body(body)).await
+    }
+
+    /// Sends another method without a body.
+    pub(crate) async fn request(&self, method: reqwest::Method) -> Result<Answer> {
+        self.send(self.client.request(method, &self.url)).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer> {
+        let response = request.headers(self.headers.clone()).send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Answer { status, headers, text: response.text().await? })
+    }
+
+    /// A legacy request.
+    pub(crate) async fn legacy(&self, method: &str, params: &Value) -> Result<Answer> {
+        self.post(json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()).await
+    }
+
+    /// A modern request with everything that it must carry.
+    pub(crate) async fn modern(&self, method: &str, mut params: Value) -> Result<Answer> {
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        });
+        let name = params["name"].as_str().map(ToOwned::to_owned);
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+        let mut request = self.client.post(&self.url).body(body);
+        request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
+        if let Some(name) = name {
+            request = request.header("mcp-name", name);
+        }
+        self.send(request).await
+    }
+
+    /// The names of all tools that are listed.
+    pub(crate) async fn tools(&self) -> Result<Vec<String>> {
+        let list = self.modern("tools/list", json!({})).await?.json()?;
+        let tools = list["result"]["tools"].as_array().with_context(|| format!("no list: {list}"))?;
+        Ok(tools.iter().filter_map(|tool| tool["name"].as_str().map(ToOwned::to_owned)).collect())
+    }
+
+    /// Calls a tool in the modern era.
+    pub(crate) async fn call(&self, name: &str, arguments: Value) -> Result<Value> {
+        self.modern("tools/call", json!({"name": name, "arguments": arguments})).await?.json()
+    }
+}

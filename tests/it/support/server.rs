@@ -1,0 +1,221 @@
+//! The whole server, on a free port, with a database of its own and its log in a file.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use mcp_mux::config::{
+    CatalogConfig, Config, DatabaseConfig, HttpConfig, IssuerConfig, KeysConfig, LogFormat, PublicUrl, TelemetryConfig,
+};
+use mcp_mux::{App, open_store};
+use secrecy::{ExposeSecret as _, SecretString};
+use tenant_store::{GrantSpec, Level, OnToolChange, Store, TenantScope, TenantStore, UpstreamAuth, UpstreamSpec};
+use tokio::net::TcpListener;
+use url::Url;
+
+use super::client::Http;
+use super::identity::Idp;
+
+/// Serves `routes` for as long as the test runs.
+#[expect(clippy::disallowed_methods, reason = "a test's own servers end with its process")]
+pub(crate) fn serve(listener: TcpListener, routes: Router) {
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+}
+
+/// A server under test.
+pub(crate) struct TestServer {
+    /// The server.
+    pub app: App,
+    /// Who signs tokens.
+    pub idp: Idp,
+    /// What it was started with.
+    pub config: Config,
+    /// Its database file.
+    pub database: PathBuf,
+    /// Its log.
+    pub log: PathBuf,
+}
+
+/// One upstream of one tenant, and what its tenant's team may do.
+pub(crate) struct Setup<'s> {
+    /// The tenant's slug; members of the group of the same name have the level in it.
+    pub tenant: &'s str,
+    /// The upstream's slug.
+    pub upstream: &'s str,
+    /// Its address.
+    pub url: &'s str,
+    /// Its bearer key, if it wants one.
+    pub key: Option<&'s str>,
+    /// The group's level.
+    pub level: Level,
+}
+
+impl TestServer {
+    /// Starts a server named like its test, with `setups`, and lists every upstream once.
+    pub(crate) async fn start(name: &str, setups: &[Setup<'_>]) -> Result<Self> {
+        let idp = Idp::start().await?;
+        let (database, log) = output_files(name)?;
+        let config = config(&idp, &database)?;
+        start_log(&log)?;
+        let store = open_store(&config).await?;
+        for setup in setups {
+            install(&store, setup).await?;
+        }
+        let app = launch(&config, store).await?;
+        app.refresher().refresh_all().await;
+        Ok(Self { app, idp, config, database, log })
+    }
+
+    /// Stops the server and starts another one on the same database, without waiting for any upstream.
+    pub(crate) async fn restart(self) -> Result<Self> {
+        let Self { app, idp, config, database, log } = self;
+        drop(app.tasks().stop_on_drop());
+        let store = open_store(&config).await?;
+        let app = launch(&config, store).await?;
+        Ok(Self { app, idp, config, database, log })
+    }
+
+    /// A client of the aggregate endpoint with a good token for `subject`.
+    pub(crate) fn client(&self, subject: &str, groups: &[&str]) -> Result<Http> {
+        self.client_at("/mcp", subject, groups)
+    }
+
+    /// A client of any endpoint.
+    pub(crate) fn client_at(&self, path: &str, subject: &str, groups: &[&str]) -> Result<Http> {
+        let token = self.token(subject, groups)?;
+        Http::new(&self.url(path), Some(&token))
+    }
+
+    /// A good token.
+    pub(crate) fn token(&self, subject: &str, groups: &[&str]) -> Result<String> {
+        self.idp.sign(&self.idp.claims(subject, groups, &self.app.endpoint())?)
+    }
+
+    /// The URL of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.app.address())
+    }
+
+    /// A tenant's rows, as an operator would reach them.
+    pub(crate) async fn rows(&self, tenant: &str) -> Result<TenantStore> {
+        rows(self.app.store(), tenant).await
+    }
+
+    /// What was logged so far.
+    pub(crate) fn logged(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
+    }
+}
+
+async fn launch(config: &Config, store: Store) -> Result<App> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let public_url = PublicUrl::try_from(Url::parse(&format!("http://{}", listener.local_addr()?))?);
+    let public_url = public_url.map_err(anyhow::Error::msg)?;
+    Ok(App::start_with(config, store, listener, public_url).await?)
+}
+
+fn config(idp: &Idp, database: &Path) -> Result<Config> {
+    let key = crypto::Key::generate()?;
+    Ok(Config {
+        public_url: PublicUrl::try_from(Url::parse("http://127.0.0.1")?).map_err(anyhow::Error::msg)?,
+        http: HttpConfig::default(),
+        database: DatabaseConfig {
+            url: Some(SecretString::from(format!("sqlite://{}?mode=rwc", database.display()))),
+            url_file: None,
+        },
+        keys: KeysConfig {
+            primary: Some(SecretString::from(key.encode().expose_secret())),
+            primary_file: None,
+            retired_files: Vec::new(),
+        },
+        issuers: vec![IssuerConfig {
+            name: "corp".parse()?,
+            url: idp.url.clone(),
+            jwks_url: None,
+            audiences: Vec::new(),
+            groups_claim: "groups".to_owned(),
+            require_at_jwt: false,
+            scopes: vec!["mcp:use".to_owned()],
+        }],
+        catalog: CatalogConfig::default(),
+        telemetry: TelemetryConfig { log_format: LogFormat::Text, log: "trace".to_owned() },
+    })
+}
+
+/// Adds a tenant, its upstream and its team's grant.
+pub(crate) async fn install(store: &Store, setup: &Setup<'_>) -> Result<()> {
+    let change = store.begin().await?;
+    let (tenant, _) = change.put_tenant(&setup.tenant.parse()?, setup.tenant).await?;
+    let rows = change.tenant(scope(tenant.id));
+    let auth = match setup.key {
+        Some(_) => UpstreamAuth::Bearer { secret: "key".parse()? },
+        None => UpstreamAuth::None,
+    };
+    let spec = UpstreamSpec {
+        url: Url::parse(setup.url)?,
+        prefix: None,
+        auth,
+        call_timeout: std::time::Duration::from_secs(3),
+        concurrency: 8,
+        on_tool_change: OnToolChange::Accept,
+        classes: std::collections::BTreeMap::new(),
+        enabled: true,
+    };
+    let (upstream, _) = rows.put_upstream(&setup.upstream.parse()?, &spec).await?;
+    if let Some(key) = setup.key {
+        rows.put_credential(upstream.id, &"key".parse()?, &SecretString::from(key)).await?;
+    }
+    let grant = GrantSpec {
+        issuer: "corp".parse()?,
+        groups: vec![setup.tenant.parse()?],
+        subjects: Vec::new(),
+        level: setup.level,
+        allow: vec!["*".parse()?],
+        deny: Vec::new(),
+    };
+    rows.put_grant(&"team".parse()?, &grant).await?;
+    change.commit().await?;
+    Ok(())
+}
+
+async fn rows(store: &Store, tenant: &str) -> Result<TenantStore> {
+    let tenant = store.find_tenant(&tenant.parse()?).await?.context("the tenant exists")?;
+    Ok(store.tenant(scope(tenant.id)))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test prepares the database as an operator would")]
+fn scope(tenant: tenant_store::TenantId) -> TenantScope {
+    TenantScope::of(tenant)
+}
+
+/// Files that the scan for leaked secrets reads after the test run.
+fn output_files(name: &str) -> Result<(PathBuf, PathBuf)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-output");
+    fs::create_dir_all(&folder)?;
+    let stem = format!("{name}-{}", uuid::Uuid::new_v4().simple());
+    Ok((folder.join(format!("{stem}.db")), folder.join(format!("{stem}.log"))))
+}
+
+/// Logs everything that a server can be told to log.
+fn start_log(path: &Path) -> Result<()> {
+    let file = Arc::new(Mutex::new(File::create(path)?));
+    let settings = TelemetryConfig { log_format: LogFormat::Text, log: "trace".to_owned() };
+    let writer = move || LogFile(Arc::clone(&file));
+    // A second server in the same test writes to the first one's file.
+    drop(mcp_mux::telemetry::init_with_writer(&settings, writer));
+    Ok(())
+}
+
+struct LogFile(Arc<Mutex<File>>);
+
+impl std::io::Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().map_err(|_| std::io::Error::other("a writer panicked"))?.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! Upstreams: a real rmcp server that notes what reached it, and one that says whatever bytes a test wants.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ListToolsResult, PaginatedRequestParams,
+    ProtocolVersion, ServerCapabilities, ServerConfig, Tool,
+};
+use rmcp::service::RequestContext;
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+/// What reached an upstream.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen(Arc<Mutex<Vec<String>>>);
+
+impl Seen {
+    fn note(&self, headers: &HeaderMap, body: &[u8]) {
+        let line = format!("{headers:?}\n{}", String::from_utf8_lossy(body));
+        self.0.lock().unwrap().push(line);
+    }
+
+    /// Everything so far: headers and bodies as text.
+    pub(crate) fn text(&self) -> String {
+        self.0.lock().unwrap().join("\n")
+    }
+}
+
+/// A real MCP server with the tools `whoami` (reads), `change` (writes) and `wait` (answers when it is cancelled).
+#[derive(Debug, Clone)]
+pub(crate) struct RealUpstream {
+    name: String,
+    versions: Vec<ProtocolVersion>,
+    /// A call of `wait` has arrived.
+    pub waiting: Arc<Notify>,
+    /// A call of `wait` was cancelled.
+    pub cancelled: Arc<Notify>,
+}
+
+impl RealUpstream {
+    /// One that calls itself `name` and speaks all versions.
+    pub(crate) fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            versions: ProtocolVersion::KNOWN_VERSIONS.to_vec(),
+            waiting: Arc::default(),
+            cancelled: Arc::default(),
+        }
+    }
+
+    /// The same, but only of the legacy era.
+    pub(crate) fn legacy(mut self) -> Self {
+        self.versions.retain(|version| version.as_str() < "2026-07-28");
+        self
+    }
+
+    /// Serves it on a free port to whoever shows `Authorization: Bearer key`.
+    pub(crate) async fn serve(self, key: &str, sessions: bool) -> Result<(String, Seen)> {
+        let config = StreamableHttpServerConfig::default().with_legacy_session_mode(sessions).with_json_response(true);
+        let service =
+            StreamableHttpService::new(move || Ok(self.clone()), Arc::new(LocalSessionManager::default()), config);
+        let seen = Seen::default();
+        let guard = (format!("Bearer {key}"), seen.clone());
+        let routes = Router::new()
+            .route_service("/mcp", service)
+            .layer(axum::middleware::from_fn_with_state(guard, require_key));
+        Ok((start(routes).await?, seen))
+    }
+}
+
+async fn require_key(
+    State((expected, seen)): State<(String, Seen)>,
+    request: Request,
+    next: axum::middleware::Next,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    seen.note(&parts.headers, &body);
+    let authorized = parts.headers.get("authorization").is_some_and(|value| value.as_bytes() == expected.as_bytes());
+    if authorized {
+        next.run(Request::from_parts(parts, Body::from(body))).await
+    } else {
+        StatusCode::UNAUTHORIZED.into_response()
+    }
+}
+
+impl ServerHandler for RealUpstream {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+
+    fn supported_protocol_versions(&self) -> std::borrow::Cow<'static, [ProtocolVersion]> {
+        self.versions.clone().into()
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let schema = || Arc::new(json!({"type": "object"}).as_object().cloned().unwrap_or_default());
+        let tool = |name: &'static str, reads: bool| {
+            let annotations = rmcp::model::ToolAnnotations::new().read_only(reads);
+            Tool::new(name, format!("{name} of {}", self.name), schema()).with_annotations(annotations)
+        };
+        Ok(ListToolsResult::with_all_items(vec![tool("whoami", true), tool("change", false), tool("wait", true)]))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        if request.name == "wait" {
+            self.waiting.notify_one();
+            context.ct.cancelled().await;
+            self.cancelled.notify_one();
+        }
+        let _parts = context.extensions.get::<Parts>();
+        let text = format!("{} at {} with {}", request.name, self.name, json!(request.arguments));
+        Ok(CallToolResponse::Complete(CallToolResult::success(vec![ContentBlock::text(text)])))
+    }
+}
+
+/// What an upstream of bytes answers to one JSON-RPC method.
+#[derive(Clone)]
+pub(crate) enum Say {
+    /// A result, as raw JSON, under the request's own id.
+    Result(String),
+    /// A whole HTTP response: status, content type, body.
+    Http(u16, &'static str, Bytes),
+    /// Events; `{id}` in them becomes the request's id.
+    Events(Vec<String>),
+    /// Bytes without end.
+    Endless,
+    /// Nothing, ever.
+    Silence,
+}
+
+/// An upstream that says whatever bytes a test wants, by JSON-RPC method.
+#[derive(Clone, Default)]
+pub(crate) struct ByteUpstream(HashMap<String, Say>);
+
+impl ByteUpstream {
+    /// A modern upstream with these tools, as a raw JSON array.
+    pub(crate) fn with_tools(tools: &str) -> Self {
+        let discover = json!({
+            "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}},
+            "serverInfo": {"name": "bytes", "version": "1"}, "ttlMs": 0, "cacheScope": "private",
+        });
+        Self::default()
+            .on("server/discover", Say::Result(discover.to_string()))
+            .on("tools/list", Say::Result(format!("{{\"resultType\":\"complete\",\"tools\":{tools}}}")))
+    }
+
+    /// Says `say` to `method`.
+    pub(crate) fn on(mut self, method: &str, say: Say) -> Self {
+        self.0.insert(method.to_owned(), say);
+        self
+    }
+
+    /// Serves it on a free port.
+    pub(crate) async fn serve(self) -> Result<(String, Seen)> {
+        let seen = Seen::default();
+        let routes = Router::new().route("/mcp", post(answer)).with_state((self, seen.clone()));
+        Ok((start(routes).await?, seen))
+    }
+}
+
+async fn answer(State((upstream, seen)): State<(ByteUpstream, Seen)>, headers: HeaderMap, body: Bytes) -> Response {
+    seen.note(&headers, &body);
+    let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let id = message["id"].to_string();
+    let method = message["method"].as_str().unwrap_or_default();
+    let json = [("content-type", "application/json")];
+    match upstream.0.get(method).cloned() {
+        None => {
+            (json, format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"no"}}}}"#)).into_response()
+        }
+        Some(Say::Result(result)) => {
+            (json, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)).into_response()
+        }
+        Some(Say::Http(status, kind, body)) => {
+            (StatusCode::from_u16(status).unwrap_or_default(), [("content-type", kind)], body).into_response()
+        }
+        Some(Say::Events(events)) => {
+            let text: String = events.iter().map(|event| format!("data: {}\n\n", event.replace("{id}", &id))).collect();
+            ([("content-type", "text/event-stream")], text).into_response()
+        }
+        Some(Say::Endless) => {
+            let chunk = Ok::<_, std::convert::Infallible>(Bytes::from(vec![b' '; 64 * 1024]));
+            (json, Body::from_stream(futures::stream::repeat_with(move || chunk.clone()))).into_response()
+        }
+        Some(Say::Silence) => std::future::pending().await,
+    }
+}
+
+async fn start(routes: Router) -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/mcp", listener.local_addr()?);
+    super::server::serve(listener, routes);
+    Ok(url)
+}
