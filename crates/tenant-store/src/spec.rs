@@ -136,3 +136,110 @@ fn check_url(url: &Url) -> Result<(), SpecError> {
 fn rule(holds: bool, field: SpecField, rule: &'static str) -> Result<(), SpecError> {
     if holds { Ok(()) } else { Err(SpecError { field, rule }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::choice::{Level, OnToolChange, ToolClass};
+
+    fn upstream(url: &str) -> UpstreamSpec {
+        UpstreamSpec {
+            url: url.parse().unwrap(),
+            prefix: None,
+            auth: UpstreamAuth::None,
+            call_timeout: Duration::from_mins(1),
+            concurrency: 64,
+            on_tool_change: OnToolChange::Accept,
+            classes: BTreeMap::new(),
+            enabled: true,
+        }
+    }
+
+    fn grant() -> GrantSpec {
+        GrantSpec {
+            issuer: "corp".parse().unwrap(),
+            groups: vec!["analysts".parse().unwrap()],
+            subjects: Vec::new(),
+            level: Level::Read,
+            allow: vec!["*".parse().unwrap()],
+            deny: Vec::new(),
+        }
+    }
+
+    fn field(result: Result<(), SpecError>) -> Option<SpecField> {
+        result.err().map(SpecError::field)
+    }
+
+    #[test]
+    fn an_upstreams_url_is_a_plain_web_address() {
+        for url in ["https://acme.example", "http://127.0.0.1:8080/mcp?x=1", "https://[::1]/"] {
+            assert_eq!(upstream(url).check(), Ok(()), "{url}");
+        }
+        for url in [
+            "ftp://acme.example/",
+            "file:///etc/passwd",
+            "data:text/plain,x",
+            "unix:/run/mcp.sock",
+            "https://anna@acme.example/",
+            "https://:CANARY-pw@acme.example/",
+            "https://acme.example/#part",
+            &format!("https://acme.example/{}", "x".repeat(2048)),
+        ] {
+            assert_eq!(field(upstream(url).check()), Some(SpecField::Url), "{url}");
+        }
+    }
+
+    #[test]
+    fn times_and_numbers_have_bounds() {
+        for (seconds, fits) in [(0.999, false), (1.0, true), (300.0, true), (300.001, false)] {
+            let call_timeout = Duration::from_secs_f64(seconds);
+            let spec = UpstreamSpec { call_timeout, ..upstream("https://acme.example") };
+            assert_eq!(field(spec.check()), (!fits).then_some(SpecField::CallTimeout), "{seconds}");
+        }
+        for (concurrency, fits) in [(0, false), (1, true), (1024, true), (1025, false)] {
+            let spec = UpstreamSpec { concurrency, ..upstream("https://acme.example") };
+            assert_eq!(field(spec.check()), (!fits).then_some(SpecField::Concurrency), "{concurrency}");
+        }
+    }
+
+    #[test]
+    fn lists_have_bounds() {
+        for (count, fits) in [(0, false), (1, true), (8, true), (9, false)] {
+            let headers = (0..count).map(|n| (format!("x-{n}").parse().unwrap(), "key".parse().unwrap())).collect();
+            let spec = UpstreamSpec { auth: UpstreamAuth::Headers { headers }, ..upstream("https://acme.example") };
+            assert_eq!(field(spec.check()), (!fits).then_some(SpecField::Headers), "{count}");
+        }
+        for (count, fits) in [(1000, true), (1001, false)] {
+            let classes = (0..count).map(|n| (format!("t{n}").parse().unwrap(), ToolClass::Read)).collect();
+            let spec = UpstreamSpec { classes, ..upstream("https://acme.example") };
+            assert_eq!(field(spec.check()), (!fits).then_some(SpecField::Classes), "{count}");
+
+            let patterns = vec!["*".parse().unwrap(); count];
+            let many = |field| (!fits).then_some(field);
+            let spec = GrantSpec { groups: vec!["g".parse().unwrap(); count], ..grant() };
+            assert_eq!(field(spec.check()), many(SpecField::Groups), "{count}");
+            let spec = GrantSpec { subjects: vec!["s".parse().unwrap(); count], ..grant() };
+            assert_eq!(field(spec.check()), many(SpecField::Subjects), "{count}");
+            assert_eq!(
+                field(GrantSpec { allow: patterns.clone(), ..grant() }.check()),
+                many(SpecField::Allow),
+                "{count}"
+            );
+            assert_eq!(field(GrantSpec { deny: patterns, ..grant() }.check()), many(SpecField::Deny), "{count}");
+        }
+    }
+
+    #[test]
+    fn a_grant_covers_somebody_and_allows_something() {
+        let by_subject = GrantSpec { groups: Vec::new(), subjects: vec!["s".parse().unwrap()], ..grant() };
+        assert_eq!(by_subject.check(), Ok(()));
+        assert_eq!(field(GrantSpec { groups: Vec::new(), ..grant() }.check()), Some(SpecField::Groups));
+        let error = GrantSpec { allow: Vec::new(), ..grant() }.check().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the list of allow patterns must not be empty: \"*\" allows every tool of the tenant"
+        );
+    }
+}

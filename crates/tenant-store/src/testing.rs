@@ -40,13 +40,16 @@ impl ThrowAway {
         url_of(&self.directory)
     }
 
-    /// The directory with the database and the files beside it.
-    pub fn directory(&self) -> PathBuf {
-        self.directory.path().to_owned()
+    /// The file; those with its latest changes lie beside it.
+    pub fn path(&self) -> PathBuf {
+        path_in(&self.directory)
     }
 }
 
+fn path_in(directory: &TempDir) -> PathBuf {
+    directory.path().join("store.db")
+}
+
 fn url_of(directory: &TempDir) -> SecretString {
-    let path = directory.path().join("store.db");
-    SecretString::from(format!("sqlite://{}?mode=rwc", path.display()))
+    SecretString::from(format!("sqlite://{}?mode=rwc", path_in(directory).display()))
 }

@@ -26,7 +26,8 @@ impl Answer {
     /// The message: the body, or the data of the last event if the answer was streamed.
     pub(crate) fn json(&self) -> Result<Value> {
         let last = self.text.lines().rev().find_map(|line| line.strip_prefix("data: "));
-        serde_json::from_str(last.unwrap_or(&self.text)).with_context(|| format!("not JSON: {} {}", self.status, self.text))
+        serde_json::from_str(last.unwrap_or(&self.text))
+            .with_context(|| format!("not JSON: {} {}", self.status, self.text))
     }
 
     /// The code of the JSON-RPC error.

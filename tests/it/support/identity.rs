@@ -1,7 +1,5 @@
 //! An identity provider: real keys, real signatures, discovery and a key set over HTTP.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::Result;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -10,6 +8,7 @@ use axum::{Json, Router};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
+use tenant_store::{Clock as _, SystemClock};
 use tokio::net::TcpListener;
 
 /// An issuer that runs.
@@ -42,11 +41,11 @@ impl Idp {
     }
 
     /// The claims of a good token for `subject`, issued for `audience`.
-    pub(crate) fn claims(&self, subject: &str, groups: &[&str], audience: &str) -> Result<Value> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        Ok(json!({
+    pub(crate) fn claims(&self, subject: &str, groups: &[&str], audience: &str) -> Value {
+        let now = SystemClock.now().as_millis() / 1000;
+        json!({
             "iss": self.url, "sub": subject, "aud": audience, "exp": now + 300, "iat": now, "groups": groups,
-        }))
+        })
     }
 
     /// Signs whatever claims with the issuer's own key.
@@ -63,7 +62,7 @@ impl Idp {
     }
 
     /// Signs with a key that the issuer does not have.
-    pub(crate) fn sign_with_foreign_key(&self, claims: &Value) -> Result<String> {
+    pub(crate) fn sign_with_foreign_key(claims: &Value) -> Result<String> {
         let header = Header { kid: Some("k1".to_owned()), ..Header::new(Algorithm::ES256) };
         Ok(jsonwebtoken::encode(&header, claims, &new_key()?.0)?)
     }

@@ -30,12 +30,12 @@ pub(crate) struct Seen(Arc<Mutex<Vec<String>>>);
 impl Seen {
     fn note(&self, headers: &HeaderMap, body: &[u8]) {
         let line = format!("{headers:?}\n{}", String::from_utf8_lossy(body));
-        self.0.lock().unwrap().push(line);
+        self.0.lock().expect("no test panics while it notes").push(line);
     }
 
     /// Everything so far: headers and bodies as text.
     pub(crate) fn text(&self) -> String {
-        self.0.lock().unwrap().join("\n")
+        self.0.lock().expect("no test panics while it notes").join("\n")
     }
 }
 
@@ -197,7 +197,8 @@ async fn answer(State((upstream, seen)): State<(ByteUpstream, Seen)>, headers: H
             (StatusCode::from_u16(status).unwrap_or_default(), [("content-type", kind)], body).into_response()
         }
         Some(Say::Events(events)) => {
-            let text: String = events.iter().map(|event| format!("data: {}\n\n", event.replace("{id}", &id))).collect();
+            let events: Vec<String> = events.iter().map(|event| event.replace("{id}", &id)).collect();
+            let text = format!("data: {}\n\n", events.join("\n\ndata: "));
             ([("content-type", "text/event-stream")], text).into_response()
         }
         Some(Say::Endless) => {

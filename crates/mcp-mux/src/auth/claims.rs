@@ -16,7 +16,7 @@ use crate::config::IssuerConfig;
 /// Clocks may differ by this much.
 const LEEWAY: Duration = Duration::from_secs(30);
 /// Longest life of an access token; Entra ID's live up to 90 minutes, some providers' a day.
-const LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const LIFETIME_MAX: Duration = Duration::from_hours(24);
 /// Most groups of a principal.
 const GROUPS_MAX: usize = 2_000;
 

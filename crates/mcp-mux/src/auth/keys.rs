@@ -4,7 +4,7 @@
 //! Readers look at an immutable set; a slow identity provider delays only tokens whose key is not known yet. While it is down,
 //! known keys stay good for a day.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ use super::error::{AuthError, Refusal};
 use crate::config::IssuerConfig;
 
 /// How often the keys are fetched when nothing asks for them.
-const REFRESH_EVERY: Duration = Duration::from_secs(10 * 60);
+const REFRESH_EVERY: Duration = Duration::from_mins(10);
 /// How soon a fetch that failed is tried again in the background.
 const RETRY_EVERY: Duration = Duration::from_secs(15);
 /// The time between two fetches that unknown key ids may cause.
 const GATE: Duration = Duration::from_secs(30);
 /// For how long keys are good after the last successful fetch.
-const STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const STALE_MAX: Duration = Duration::from_hours(24);
 /// Most keys of one set.
 const KEYS_MAX: usize = 64;
 /// Shortest RSA modulus that is accepted, in characters of base64url: 2,048 bits.
@@ -153,11 +153,11 @@ fn verifying_keys(set: &JwkSet) -> Result<Vec<VerifyingKey>, FetchError> {
     if set.keys.len() > KEYS_MAX {
         return Err(FetchError::TooLarge);
     }
-    let mut seen = HashMap::new();
+    let mut seen = HashSet::new();
     let mut keys = Vec::new();
     for jwk in set.keys.iter().filter(|jwk| is_for_signatures(jwk)) {
         let id = jwk.common.key_id.clone();
-        if id.is_some() && seen.insert(id.clone(), ()).is_some() {
+        if id.is_some() && !seen.insert(id.clone()) {
             return Err(FetchError::NotUnderstood);
         }
         let Ok(key) = DecodingKey::from_jwk(jwk) else { continue };

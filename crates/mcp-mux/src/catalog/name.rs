@@ -9,6 +9,9 @@ use tenant_store::{ExposedName, LocalName, TenantSlug, ToolPrefix, UpstreamSlug}
 /// Hex digits of the hash that tells cut or colliding names apart.
 const HASH_DIGITS: usize = 6;
 
+/// The names that are given already.
+pub(super) type Taken = HashSet<ExposedName>;
+
 /// Where a name comes from.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin<'o> {
@@ -23,12 +26,7 @@ pub struct Origin<'o> {
 /// The exposed name of `local`: `slug + "__" + [prefix + "_"] + local`, where each character outside `[A-Za-z0-9_-]` becomes
 /// `_`. If it is longer than `chars_max` or already `taken`, it is cut and gets `_` and six hex digits of the SHA-256 of
 /// upstream and local name; should even that be taken, more digits.
-pub fn expose(
-    origin: Origin<'_>,
-    local: &LocalName,
-    taken: &HashSet<ExposedName>,
-    chars_max: usize,
-) -> Option<ExposedName> {
+pub fn expose(origin: Origin<'_>, local: &LocalName, taken: &Taken, chars_max: usize) -> Option<ExposedName> {
     let prefix = origin.prefix.map(|prefix| format!("{prefix}_")).unwrap_or_default();
     let sanitised: String = local.as_str().chars().map(|c| if is_allowed(c) { c } else { '_' }).collect();
     let plain = format!("{}__{prefix}{sanitised}", origin.tenant);
@@ -59,7 +57,7 @@ fn free(name: &str, taken: &HashSet<ExposedName>) -> Option<ExposedName> {
 fn hash_hex(upstream: &UpstreamSlug, local: &LocalName) -> String {
     let digest =
         Sha256::new().chain_update(upstream.as_str()).chain_update([0]).chain_update(local.as_str()).finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]

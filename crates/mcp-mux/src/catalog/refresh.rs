@@ -98,7 +98,8 @@ impl Refresher {
         for (tenant, shelf) in snapshot.shelves() {
             for upstream in shelf.upstreams().filter(|upstream| upstream.spec.enabled) {
                 let key = (tenant, upstream.id);
-                let versions: Vec<u32> = shelf.credentials(upstream.id).map(SealedCredential::version).collect();
+                let versions: Vec<u32> =
+                    shelf.credentials(upstream.id).into_iter().map(SealedCredential::version).collect();
                 known.insert(key);
                 let fresh = Schedule { upstream: Arc::clone(upstream), versions, due: now, retry: RETRY_FIRST };
                 let schedule = schedules.entry(key).or_insert_with(|| fresh.clone());
@@ -148,10 +149,9 @@ impl Refresher {
         let rows = self.catalog.store().tenant(scope);
         let shelves = snapshot.shelves().filter(|(tenant, _)| *tenant == upstream.tenant);
         let stored: Vec<&SealedCredential> = shelves.flat_map(|(_, shelf)| shelf.credentials(upstream.id)).collect();
-        let stored = || stored.iter().copied();
 
-        let link = self.pool.link(scope, upstream, stored()).map_err(RefreshError::Upstream)?;
-        let listed = list_tools(&link, &rows, stored()).await.map_err(RefreshError::Upstream)?;
+        let link = self.pool.link(scope, upstream, &stored).map_err(RefreshError::Upstream)?;
+        let listed = list_tools(&link, &rows, &stored).await.map_err(RefreshError::Upstream)?;
         if listed.truncated {
             tracing::warn!(upstream.id = %upstream.id, "the upstream lists more tools than are taken; the rest is left out");
         }

@@ -108,8 +108,8 @@ impl Shelf {
     }
 
     /// The sealed credentials that were stored for one upstream.
-    pub fn credentials(&self, upstream: UpstreamId) -> impl Iterator<Item = &SealedCredential> + Clone {
-        self.credentials.iter().filter(move |credential| credential.upstream() == upstream)
+    pub fn credentials(&self, upstream: UpstreamId) -> Vec<&SealedCredential> {
+        self.credentials.iter().filter(|credential| credential.upstream() == upstream).collect()
     }
 }
 

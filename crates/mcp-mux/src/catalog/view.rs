@@ -29,7 +29,7 @@ impl View {
     pub(super) fn build(snapshot: &Snapshot, face: Face, reach: &Reach) -> Self {
         let shelves = reach.accesses().iter().filter_map(|access| snapshot.shelf(access));
         let allowed = |entry: &&Arc<Entry>| decide(reach, Action::List, &entry.facts()).is_allowed();
-        let entries: Vec<&Arc<Entry>> = shelves.flat_map(|shelf| shelf.entries()).filter(allowed).collect();
+        let entries: Vec<&Arc<Entry>> = shelves.flat_map(super::snapshot::Shelf::entries).filter(allowed).collect();
         let own_names = match face {
             Face::Aggregate => HashSet::new(),
             Face::Tenant => names_without_collision(&entries),

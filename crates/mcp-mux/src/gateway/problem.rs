@@ -17,7 +17,7 @@ pub struct Problem {
     status: StatusCode,
     pub(super) code: i64,
     message: String,
-    data: Option<Value>,
+    data: Option<Box<Value>>,
     id: Option<Box<RawValue>>,
 }
 
@@ -64,7 +64,10 @@ impl Problem {
 
     /// A protocol version that we do not speak; `data` says which we do.
     pub(super) fn unsupported_version(data: Value) -> Self {
-        Self { data: Some(data), ..Self::new(StatusCode::BAD_REQUEST, -32022, "unsupported protocol version") }
+        Self {
+            data: Some(Box::new(data)),
+            ..Self::new(StatusCode::BAD_REQUEST, -32022, "unsupported protocol version")
+        }
     }
 
     /// The client takes nothing that we could send.

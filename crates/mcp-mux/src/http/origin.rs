@@ -34,7 +34,7 @@ impl OriginGuard {
     fn allows_host(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         let named = match only(headers, &HOST) {
             Ok(Some(host)) => Some(host),
-            Ok(None) => uri.authority().map(|authority| authority.as_str()),
+            Ok(None) => uri.authority().map(http::uri::Authority::as_str),
             Err(()) => None,
         };
         named.is_some_and(|host| self.hosts.contains(&host.to_ascii_lowercase()))

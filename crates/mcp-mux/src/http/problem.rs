@@ -11,15 +11,11 @@ use crate::auth::AuthError;
 use crate::error::Fault;
 
 /// 401 (RFC 6750 §3, RFC 9728 §5.1): tells a client where to learn how to sign in, and nothing about why a token was refused.
-pub(super) fn unauthorized(error: &AuthError, resource: &ProtectedResource) -> Response<Body> {
-    tracing::info!(fault = Fault::Downstream.as_str(), error = error as &dyn std::error::Error, "nobody was let in");
-    let mut challenge = format!("Bearer resource_metadata=\"{}\"", resource.metadata_url);
-    if !resource.scope.is_empty() {
-        challenge.push_str(&format!(", scope=\"{}\"", resource.scope));
-    }
-    if let Some(code) = error.challenge_error() {
-        challenge.push_str(&format!(", error=\"{code}\""));
-    }
+pub(super) fn unauthorized(error: AuthError, resource: &ProtectedResource) -> Response<Body> {
+    tracing::info!(fault = Fault::Downstream.as_str(), error = &error as &dyn std::error::Error, "nobody was let in");
+    let scope = if resource.scope.is_empty() { String::new() } else { format!(", scope=\"{}\"", resource.scope) };
+    let code = error.challenge_error().map(|code| format!(", error=\"{code}\"")).unwrap_or_default();
+    let challenge = format!("Bearer resource_metadata=\"{}\"{scope}{code}", resource.metadata_url);
     let mut response = plain(error.status(), error.advice());
     if let Ok(challenge) = HeaderValue::from_str(&challenge) {
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);

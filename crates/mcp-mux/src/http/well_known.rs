@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tenant_store::TenantSlug;
 
 use super::{Server, problem};
@@ -69,16 +69,16 @@ impl ProtectedResources {
     }
 
     fn document(&self, endpoint: &Endpoint) -> Value {
-        let mut document = json!({
-            "resource": self.of(endpoint).url,
-            "authorization_servers": self.authorization_servers,
-            "bearer_methods_supported": ["header"],
-            "resource_name": "mcp-mux",
-        });
+        let mut document = Map::from_iter([
+            ("resource".to_owned(), json!(self.of(endpoint).url)),
+            ("authorization_servers".to_owned(), json!(self.authorization_servers)),
+            ("bearer_methods_supported".to_owned(), json!(["header"])),
+            ("resource_name".to_owned(), json!("mcp-mux")),
+        ]);
         if !self.scopes.is_empty() {
-            document["scopes_supported"] = json!(self.scopes);
+            document.insert("scopes_supported".to_owned(), json!(self.scopes));
         }
-        document
+        Value::Object(document)
     }
 }
 

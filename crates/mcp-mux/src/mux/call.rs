@@ -77,14 +77,14 @@ impl Mux {
             ..Rpc::tool_call(entry.local().as_str(), call.arguments)
         };
         let reply = async {
-            let link = self.pool.link(access.scope(), upstream, stored.clone())?;
-            link.ask(&self.store.tenant(access.scope()), stored.clone(), &rpc, deadline).await
+            let link = self.pool.link(access.scope(), upstream, &stored)?;
+            link.ask(&self.store.tenant(access.scope()), &stored, &rpc, deadline).await
         };
         match reply.await {
             Ok(Reply::Whole(answer)) => accept(answer).map(Outcome::Whole).map_err(|error| failed(entry, error)),
-            Ok(Reply::Stream { id, events, running }) => {
+            Ok(Reply::Stream(streaming)) => {
                 let token = call.progress_token.map(ToOwned::to_owned);
-                Ok(Outcome::Stream(Box::new(Relay::new(entry, id, events, running, token, deadline))))
+                Ok(Outcome::Stream(Box::new(Relay::new(entry, *streaming, token, deadline))))
             }
             Err(error) => Err(failed(entry, error)),
         }

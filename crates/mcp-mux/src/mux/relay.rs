@@ -10,16 +10,14 @@ use tokio::time::{Instant, timeout_at};
 use super::call::{CallError, accept};
 use crate::catalog::Entry;
 use crate::json::{self, Members};
-use crate::upstream::{Answer, Event, EventStream, Running, UpstreamError, parse_answer};
+use crate::upstream::{Answer, Event, Streaming, UpstreamError, parse_answer};
 
 /// The stream of one call.
 #[derive(Debug)]
 pub struct Relay {
     tenant: TenantSlug,
     upstream: UpstreamSlug,
-    id: u64,
-    events: EventStream,
-    running: Running,
+    streaming: Streaming,
     progress_token: Option<Box<RawValue>>,
     deadline: Instant,
     ended: bool,
@@ -37,18 +35,14 @@ pub enum Step {
 impl Relay {
     pub(super) fn new(
         entry: &Entry,
-        id: u64,
-        events: EventStream,
-        running: Running,
+        streaming: Streaming,
         progress_token: Option<Box<RawValue>>,
         deadline: Instant,
     ) -> Self {
         Self {
             tenant: entry.tenant_slug.clone(),
             upstream: entry.upstream.slug.clone(),
-            id,
-            events,
-            running,
+            streaming,
             progress_token,
             deadline,
             ended: false,
@@ -58,7 +52,7 @@ impl Relay {
     /// The next step; `None` after the answer.
     pub async fn next(&mut self) -> Option<Step> {
         while !self.ended {
-            let step = match timeout_at(self.deadline, self.events.next()).await {
+            let step = match timeout_at(self.deadline, self.streaming.events.next()).await {
                 Err(_) => Some(self.fail(UpstreamError::TimedOut)),
                 Ok(None) => Some(self.fail(UpstreamError::BrokeOff)),
                 Ok(Some(Err(error))) => Some(self.fail(error)),
@@ -91,10 +85,10 @@ impl Relay {
         }
         let Ok(message) = Members::parse(&event.0) else { return Some(self.fail(UpstreamError::NotMcp)) };
         if message.get("method").is_none() {
-            return Some(match parse_answer(event.0.as_bytes(), self.id).and_then(accept) {
+            return Some(match parse_answer(event.0.as_bytes(), self.streaming.id).and_then(accept) {
                 Ok(answer) => {
                     self.ended = true;
-                    self.running.finish();
+                    self.streaming.running.finish();
                     Step::Answer(Ok(answer))
                 }
                 Err(error) => self.fail(error),
@@ -109,7 +103,7 @@ impl Relay {
         let ours = self.progress_token.as_ref()?;
         let params = Members::parse(text).ok()?.get("params")?;
         let token = Members::parse(params.get()).ok()?.get("progressToken")?;
-        if token.get() != self.id.to_string() {
+        if token.get() != self.streaming.id.to_string() {
             return None;
         }
         let span = json::span_in(text, token.get())?;
@@ -119,7 +113,7 @@ impl Relay {
     fn fail(&mut self, error: UpstreamError) -> Step {
         self.ended = true;
         if !matches!(error, UpstreamError::TimedOut | UpstreamError::TooLarge) {
-            self.running.finish();
+            self.streaming.running.finish();
         }
         let (tenant, upstream) = (self.tenant.clone(), self.upstream.clone());
         Step::Answer(Err(CallError::Upstream { tenant, upstream, error }))

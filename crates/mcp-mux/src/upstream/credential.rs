@@ -9,13 +9,13 @@ use super::error::UpstreamError;
 
 /// The headers that prove us to `upstream`: none if it wants none. A secret that is missing is an error; nothing stands in for
 /// it.
-pub(super) fn headers<'c>(
+pub(super) fn headers(
     rows: &TenantStore,
     upstream: &Upstream,
-    stored: impl Iterator<Item = &'c SealedCredential> + Clone,
+    stored: &[&SealedCredential],
 ) -> Result<HeaderMap, UpstreamError> {
     let open = |name: &SecretName| {
-        let mut matching = stored.clone().filter(|sealed| sealed.is_for(upstream) && sealed.name() == name);
+        let mut matching = stored.iter().filter(|sealed| sealed.is_for(upstream) && sealed.name() == name);
         let sealed = matching.next().ok_or_else(|| UpstreamError::CredentialMissing(name.clone()))?;
         rows.open_credential(sealed).map_err(|error| {
             tracing::error!(

@@ -65,12 +65,12 @@ impl EventStream {
                 continue;
             }
             let Some(end) = self.chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
-                self.append_to_line(self.chunk.clone())?;
+                self.append_to_line(&self.chunk.clone())?;
                 self.chunk = Bytes::new();
                 return Ok(None);
             };
             self.after_carriage_return = self.chunk.get(end) == Some(&b'\r');
-            self.append_to_line(self.chunk.slice(..end))?;
+            self.append_to_line(&self.chunk.slice(..end))?;
             self.chunk = self.chunk.slice(end + 1..);
             if let Some(event) = self.end_line()? {
                 return Ok(Some(event));
@@ -79,12 +79,12 @@ impl EventStream {
         Ok(None)
     }
 
-    fn append_to_line(&mut self, part: Bytes) -> Result<(), UpstreamError> {
+    fn append_to_line(&mut self, part: &Bytes) -> Result<(), UpstreamError> {
         let held = self.line.len() + self.data.as_ref().map_or(0, Vec::len);
         if held + part.len() > EVENT_BYTES_MAX {
             return Err(UpstreamError::TooLarge);
         }
-        self.line.extend_from_slice(&part);
+        self.line.extend_from_slice(part);
         Ok(())
     }
 

@@ -45,15 +45,27 @@ pub enum Answer {
 pub enum Reply {
     /// The upstream answered at once.
     Whole(Answer),
-    /// The upstream streams; the answer is the event whose id is [`Reply::Stream::id`].
-    Stream {
-        /// Our request id, which is also the progress token.
-        id: u64,
-        /// What comes.
-        events: EventStream,
-        /// Holds the place of the call and cancels it upstream when dropped before its end.
-        running: Running,
-    },
+    /// The upstream streams.
+    Stream(Box<Streaming>),
+}
+
+/// A stream that will hold the answer.
+#[derive(Debug)]
+pub struct Streaming {
+    /// Our request id, which is also the progress token. The answer is the event with this id.
+    pub id: u64,
+    /// What comes.
+    pub events: EventStream,
+    /// Holds the place of the call and cancels it upstream when dropped before its end.
+    pub running: Running,
+}
+
+/// One request, as it is asked once or, after a session was lost, twice.
+struct Attempt<'a> {
+    rpc: &'a Rpc<'a>,
+    credential: HeaderMap,
+    deadline: Instant,
+    place: Place,
 }
 
 /// A call that runs upstream. Dropping it tells a legacy upstream that nobody waits any more; a modern one learns it from the
@@ -155,22 +167,23 @@ impl Link {
 
     /// Asks `rpc` and waits at most until `deadline`. A session that the upstream has forgotten is started anew and the
     /// request repeated once; the upstream's 404 says that it was not executed.
-    pub async fn ask<'c>(
+    pub async fn ask(
         self: &Arc<Self>,
         rows: &TenantStore,
-        stored: impl Iterator<Item = &'c SealedCredential> + Clone,
+        stored: &[&SealedCredential],
         rpc: &Rpc<'_>,
         deadline: Instant,
     ) -> Result<Reply, UpstreamError> {
         let wait = timeout(PLACE_TIMEOUT, Arc::clone(&self.places).acquire_owned());
         let place = Arc::new(wait.await.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)?);
         let credential = credential::headers(rows, &self.upstream, stored)?;
-        let agreement = negotiate::agreement(self, &credential, deadline).await?;
-        match self.exchange(&credential, &agreement, rpc, deadline, &place).await {
+        let attempt = Attempt { rpc, credential, deadline, place };
+        let agreement = negotiate::agreement(self, &attempt.credential, deadline).await?;
+        match self.exchange(&attempt, &agreement).await {
             Err(UpstreamError::SessionGone | UpstreamError::VersionChanged) => {
                 self.forget(&agreement);
-                let agreement = negotiate::agreement(self, &credential, deadline).await?;
-                self.exchange(&credential, &agreement, rpc, deadline, &place).await
+                let agreement = negotiate::agreement(self, &attempt.credential, deadline).await?;
+                self.exchange(&attempt, &agreement).await
             }
             reply => reply,
         }
@@ -186,20 +199,18 @@ impl Link {
     /// One request and its reply.
     async fn exchange(
         self: &Arc<Self>,
-        credential: &HeaderMap,
+        attempt: &Attempt<'_>,
         agreement: &Arc<Agreement>,
-        rpc: &Rpc<'_>,
-        deadline: Instant,
-        place: &Place,
     ) -> Result<Reply, UpstreamError> {
+        let Attempt { rpc, credential, deadline, place } = attempt;
         let id = self.next_id();
         let cancel =
             Cancel { link: Arc::clone(self), agreement: Arc::clone(agreement), credential: credential.clone(), id };
         let mut running = Running { cancel: Some(cancel), _place: Arc::clone(place) };
         let read = async {
             let body = rpc.body(id, agreement.is_modern());
-            let response = self.post(credential, agreement.headers(rpc), body, deadline).await?;
-            self.read(response, id, agreement, deadline).await
+            let response = self.post(credential, agreement.headers(rpc), body, *deadline).await?;
+            self.read(response, id, agreement, *deadline).await
         };
         let read = read.await;
         if !matches!(read, Ok(Read::Events(_)) | Err(UpstreamError::TimedOut)) {
@@ -207,7 +218,7 @@ impl Link {
         }
         match read? {
             Read::Answer(answer) => Ok(Reply::Whole(answer)),
-            Read::Events(events) => Ok(Reply::Stream { id, events, running }),
+            Read::Events(events) => Ok(Reply::Stream(Box::new(Streaming { id, events, running }))),
         }
     }
 

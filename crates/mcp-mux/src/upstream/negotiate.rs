@@ -156,7 +156,7 @@ async fn answer(response: reqwest::Response, id: u64, deadline: Instant) -> Resu
         return Err(UpstreamError::CredentialRefused);
     }
     if is_events(&response) && status.is_success() {
-        return answer_in(events(response), id, deadline).await;
+        return answer_in(&mut events(response), id, deadline).await;
     }
     let body = whole(response, deadline).await?;
     parse_answer(&body, id)
@@ -164,7 +164,7 @@ async fn answer(response: reqwest::Response, id: u64, deadline: Instant) -> Resu
 }
 
 /// Reads `events` up to the answer to request `id`; everything before it is passed over.
-pub(super) async fn answer_in(mut events: EventStream, id: u64, deadline: Instant) -> Result<Answer, UpstreamError> {
+pub(super) async fn answer_in(events: &mut EventStream, id: u64, deadline: Instant) -> Result<Answer, UpstreamError> {
     loop {
         let next = tokio::time::timeout_at(deadline, events.next()).await.map_err(|_| UpstreamError::TimedOut)?;
         let event = next.ok_or(UpstreamError::BrokeOff)??;

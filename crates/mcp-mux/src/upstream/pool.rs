@@ -27,14 +27,14 @@ impl Pool {
 
     /// The link to `upstream`, which must belong to the tenant of `scope`. One that no longer fits what is configured is
     /// replaced, together with its connections and session.
-    pub fn link<'c>(
+    pub fn link(
         &self,
         scope: TenantScope,
         upstream: &Arc<Upstream>,
-        stored: impl Iterator<Item = &'c SealedCredential>,
+        stored: &[&SealedCredential],
     ) -> Result<Arc<Link>, UpstreamError> {
         assert_eq!(scope.tenant(), upstream.tenant, "an upstream is linked within its own tenant only");
-        let versions: Vec<u32> = stored.map(SealedCredential::version).collect();
+        let versions: Vec<u32> = stored.iter().map(|sealed| sealed.version()).collect();
         let key = (upstream.tenant, upstream.id);
         if let Some(link) = self.links.get(&key).filter(|link| link.fits(upstream, &versions)) {
             return Ok(link);

@@ -35,7 +35,7 @@ impl Trace {
             if let Some(value) =
                 value.filter(|raw| raw.get().starts_with('"') && raw.get().len() <= TRACE_VALUE_BYTES_MAX)
             {
-                members.push_str(&format!(",{}:{}", json::quote(key), value.get()));
+                members = members + "," + &json::quote(key) + ":" + value.get();
             }
         }
         Self(members)
@@ -94,7 +94,7 @@ impl<'r> Rpc<'r> {
         }
         meta.push_str(&self.trace.0);
         if self.progress {
-            meta.push_str(&format!(",\"progressToken\":{id}"));
+            meta = meta + ",\"progressToken\":" + &id.to_string();
         }
         let meta = meta.strip_prefix(',').map(|meta| format!("\"_meta\":{{{meta}}}")).unwrap_or_default();
         let comma = if meta.is_empty() || self.params.is_empty() { "" } else { "," };

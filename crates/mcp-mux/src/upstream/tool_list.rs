@@ -20,7 +20,7 @@ pub(super) const PAGES_MAX: usize = 100;
 /// Most tools of one upstream; those beyond are left out, and the log says so.
 pub(super) const TOOLS_MAX: usize = 2_000;
 /// How long the whole walk may take.
-pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const LIST_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What an upstream listed.
 #[derive(Debug, Default)]
@@ -32,10 +32,10 @@ pub(crate) struct ListedTools {
 }
 
 /// Lists the tools of the link's upstream.
-pub(crate) async fn list_tools<'c>(
+pub(crate) async fn list_tools(
     link: &Arc<Link>,
     rows: &TenantStore,
-    stored: impl Iterator<Item = &'c SealedCredential> + Clone,
+    stored: &[&SealedCredential],
 ) -> Result<ListedTools, UpstreamError> {
     let deadline = Instant::now() + LIST_TIMEOUT;
     let mut listed = ListedTools::default();
@@ -44,11 +44,11 @@ pub(crate) async fn list_tools<'c>(
     for _ in 0..PAGES_MAX {
         let params = cursor.as_ref().map(|cursor| format!("\"cursor\":{}", cursor.get())).unwrap_or_default();
         let rpc = Rpc { params, ..Rpc::new("tools/list") };
-        let answer = match link.ask(rows, stored.clone(), &rpc, deadline).await? {
+        let answer = match link.ask(rows, stored, &rpc, deadline).await? {
             Reply::Whole(answer) => answer,
-            Reply::Stream { id, events, mut running } => {
-                let answer = answer_in(events, id, deadline).await?;
-                running.finish();
+            Reply::Stream(mut streaming) => {
+                let answer = answer_in(&mut streaming.events, streaming.id, deadline).await?;
+                streaming.running.finish();
                 answer
             }
         };

@@ -121,7 +121,7 @@ impl Writing {
         transaction.commit().await.map_err(StoreError::Transaction)?;
         match place {
             Place::Own { turn } => drop(turn),
-            Place::Change(mut shared) => drop(shared),
+            Place::Change(mut shared) => shared.changed |= changed,
         }
         Ok(())
     }

@@ -99,6 +99,17 @@ async fn what_was_a_part_of_a_change_ends_with_it() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_writer_does_not_wait_for_ever() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let endless = bed.begin().await?;
+    tokio::time::pause();
+    let error = put_upstream(&bed.acme(), "jira").await.unwrap_err().to_string();
+    assert_eq!(error, "another change of the database did not end in time: try again");
+    drop(endless);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_that_meet_all_succeed() -> anyhow::Result<()> {
     let bed = Bed::new().await?;

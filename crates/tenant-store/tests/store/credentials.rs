@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
-use tenant_store::{SealedCredential, TenantStore, UpstreamAuth, UpstreamSpec};
+use tenant_store::{SealedCredential, StoreError, TenantStore, UpstreamAuth, UpstreamSpec};
 
 use crate::support::{Bed, put_upstream};
 
@@ -143,6 +144,20 @@ async fn a_secret_that_was_moved_does_not_open() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_secret_does_not_open_for_another_tenant_though_its_upstream_was_moved_with_it() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let upstream = put_upstream(&bed.acme(), "jira").await?;
+    bed.acme().put_credential(upstream.id, &"token".parse()?, &"CANARY-moved".into()).await?;
+    for sql in ["UPDATE upstream SET tenant_id = ?", "UPDATE credential SET tenant_id = ?"] {
+        assert_eq!(bed.sql(sql, vec![bed.globex.id.to_string().into()]).await?, 1);
+    }
+    let sealed = bed.globex().sealed_credentials().await?.remove(0);
+    assert_eq!((sealed.tenant(), sealed.upstream()), (bed.globex.id, upstream.id));
+    assert!(matches!(bed.globex().open_credential(&sealed), Err(StoreError::Unopened { .. })));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_secret_that_was_moved_to_a_sibling_does_not_open() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
     let acme = bed.acme();
@@ -152,7 +167,7 @@ async fn a_secret_that_was_moved_to_a_sibling_does_not_open() -> anyhow::Result<
     assert_eq!(bed.sql("UPDATE credential SET upstream_id = ?", values).await?, 1);
     let sealed = acme.sealed_credentials().await?.remove(0);
     assert_eq!(sealed.upstream(), wiki.id);
-    assert!(acme.open_credential(&sealed).is_err());
+    assert!(matches!(acme.open_credential(&sealed), Err(StoreError::Unopened { .. })));
     Ok(())
 }
 
@@ -178,7 +193,7 @@ async fn no_file_of_the_database_holds_a_secret_in_the_clear() -> anyhow::Result
         acme.put_credential(upstream.id, &"token".parse()?, &secret).await?;
     }
     let mut names = Vec::new();
-    for file in fs::read_dir(bed.away.directory())? {
+    for file in fs::read_dir(bed.away.path().parent().context("a file lies in a directory")?)? {
         let path = file?.path();
         let bytes = fs::read(&path)?;
         assert!(!bytes.windows(7).any(|window| window == b"CANARY-"), "{}", path.display());

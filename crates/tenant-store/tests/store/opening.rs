@@ -1,15 +1,21 @@
 //! Opening and migrating a database.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sea_orm::{ConnectionTrait as _, Database};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tempfile::TempDir;
 use tenant_store::testing::ThrowAway;
 use tenant_store::{Revision, Store, SystemClock};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use crate::support::Bed;
+use crate::support::{Bed, other};
+
+/// Whatever does not wait is done by then.
+const LONG_ENOUGH: Duration = Duration::from_millis(200);
 
 async fn open(url: &str) -> anyhow::Result<Store> {
     let keys = crypto::KeyRing::new(crypto::Key::generate()?, Vec::new());
@@ -81,6 +87,32 @@ async fn a_database_in_memory_keeps_what_it_has() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn readers_of_a_database_in_memory_wait_for_the_writer() -> anyhow::Result<()> {
+    let store = open("sqlite::memory:").await?;
+    store.migrate().await?;
+    let change = store.begin().await?;
+    change.put_tenant(&"acme".parse()?, "Acme").await?;
+    let mut reading = pin!(store.tenants());
+    assert!(timeout(LONG_ENOUGH, &mut reading).await.is_err(), "it read what is not committed, or failed");
+    change.commit().await?;
+    assert_eq!(reading.await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_file_that_somebody_else_has_open_is_waited_for() -> anyhow::Result<()> {
+    let directory = TempDir::new()?;
+    let url = format!("sqlite://{}?mode=rwc", directory.path().join("new.db").display());
+    let other = Database::connect(&url).await?;
+    other.execute_unprepared("CREATE TABLE other (id INTEGER); BEGIN; SELECT * FROM other").await?;
+    let mut opening = pin!(open(&url));
+    assert!(timeout(LONG_ENOUGH, &mut opening).await.is_err(), "it did not wait");
+    other.execute_unprepared("COMMIT").await?;
+    opening.await?.migrate().await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_file_outlives_the_store_that_wrote_it() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
     let again = Store::open(&bed.away.url(), bed.away.keys.clone(), bed.away.clock.clone()).await?;
@@ -91,7 +123,7 @@ async fn a_file_outlives_the_store_that_wrote_it() -> anyhow::Result<()> {
 #[tokio::test]
 async fn the_file_is_set_up_for_readers_beside_a_writer() -> anyhow::Result<()> {
     let away = ThrowAway::new().await;
-    let other = Database::connect(away.url().expose_secret()).await?;
+    let other = other(&away).await?;
     let mode =
         other.query_one_raw(sea_orm::Statement::from_string(other.get_database_backend(), "PRAGMA journal_mode"));
     assert_eq!(mode.await?.map(|row| row.try_get_by_index::<String>(0)).transpose()?.as_deref(), Some("wal"));

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait as _, Database, Statement, Value};
-use secrecy::ExposeSecret as _;
+use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, Statement, Value};
 use serde_json::value::RawValue;
 use tenant_store::testing::ThrowAway;
 use tenant_store::{
@@ -48,13 +47,18 @@ impl Bed {
 
     /// Alters rows as somebody with a database tool would; answers how many.
     pub(crate) async fn sql(&self, sql: &str, values: Vec<Value>) -> anyhow::Result<u64> {
-        let other = Database::connect(self.away.url().expose_secret()).await?;
+        let other = other(&self.away).await?;
         other.execute_unprepared("PRAGMA foreign_keys = OFF").await?;
         let statement = Statement::from_sql_and_values(other.get_database_backend(), sql, values);
         let altered = other.execute_raw(statement).await?.rows_affected();
         other.close().await?;
         Ok(altered)
     }
+}
+
+/// A connection of somebody else's to the same file.
+pub(crate) async fn other(away: &ThrowAway) -> anyhow::Result<DatabaseConnection> {
+    Ok(Database::connect(format!("sqlite://{}", away.path().display())).await?)
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests open every door")]

@@ -1,1 +1,2 @@
 //! skeleton
+fn main() {}

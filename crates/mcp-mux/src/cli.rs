@@ -1,0 +1,82 @@
+//! The command line. People read stderr, programs read stdout; nothing prompts, and every error says what, where and how to
+//! mend it.
+
+mod migrate;
+mod secret;
+mod serve;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::telemetry;
+
+/// One MCP server in front of the MCP servers of many tenants.
+#[derive(Debug, Parser)]
+#[command(name = "mcp-mux", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves MCP to clients, as the configuration says
+    ///
+    /// Brings the database up to date, proves that the keys fit it, and listens until it is told to stop with Ctrl-C or
+    /// SIGTERM. Running calls are finished first; a second signal ends at once.
+    Serve(Settings),
+    /// Brings the database up to date
+    Migrate(migrate::Migrate),
+    /// Stores and removes the secrets that upstreams are called with
+    ///
+    /// A secret goes in and never comes out: it is sealed for one tenant, one upstream and the address which that has now. When
+    /// the address changes, the secret is dropped and must be set again.
+    Secret(secret::Secret),
+}
+
+/// Where the process configuration is.
+#[derive(Debug, Clone, Args)]
+struct Settings {
+    /// The configuration file; `MCP_MUX__SECTION__KEY` in the environment wins over it
+    #[arg(short, long, value_name = "FILE", default_value = "mcp-mux.toml", env = "MCP_MUX_CONFIG", global = true)]
+    config: PathBuf,
+}
+
+impl Settings {
+    fn load(&self) -> Result<Config> {
+        Config::load(&self.config).with_context(|| format!("reading {}", self.config.display()))
+    }
+}
+
+impl Cli {
+    /// Runs the command.
+    pub async fn run(self) -> Result<()> {
+        match self.command {
+            Command::Serve(settings) => serve::run(&settings).await,
+            Command::Migrate(migrate) => migrate.run().await,
+            Command::Secret(secret) => secret.run().await,
+        }
+    }
+}
+
+/// Prints an error with its causes, for people.
+#[expect(clippy::print_stderr, reason = "this is where the command line speaks to people")]
+pub fn report(error: &anyhow::Error) {
+    eprintln!("mcp-mux: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because {cause}");
+    }
+}
+
+/// Says something to the person at the terminal.
+#[expect(clippy::print_stderr, reason = "this is where the command line speaks to people")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+fn start_log(config: &Config) -> Result<()> {
+    telemetry::init(&config.telemetry).context("starting the log")
+}

@@ -1,0 +1,109 @@
+//! `mcp-mux secret`: what upstreams are called with. Write-only.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::str::FromStr;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use secrecy::{ExposeSecret as _, SecretString};
+use tenant_store::{SecretName, TenantSlug, TenantStore, UpstreamId, UpstreamSlug};
+
+use super::{Settings, say};
+use crate::app::open_store;
+use crate::policy::Administration;
+
+/// Longest secret that is read, in bytes.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+#[derive(Debug, Args)]
+pub(super) struct Secret {
+    #[command(subcommand)]
+    action: Action,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Stores a secret, which is read from stdin: `mcp-mux secret set acme/jira/token < token.txt`
+    Set {
+        /// TENANT/UPSTREAM/NAME, where NAME is the one in the upstream's `auth`
+        place: SecretPlace,
+    },
+    /// Removes a secret
+    Rm {
+        /// TENANT/UPSTREAM/NAME
+        place: SecretPlace,
+    },
+}
+
+/// Where a secret belongs.
+#[derive(Debug, Clone)]
+struct SecretPlace {
+    tenant: TenantSlug,
+    upstream: UpstreamSlug,
+    name: SecretName,
+}
+
+impl FromStr for SecretPlace {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut parts = text.split('/');
+        let (Some(tenant), Some(upstream), Some(name), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            bail!("write it as TENANT/UPSTREAM/NAME, such as acme/jira/token");
+        };
+        Ok(Self { tenant: tenant.parse()?, upstream: upstream.parse()?, name: name.parse()? })
+    }
+}
+
+impl Secret {
+    pub(super) async fn run(&self) -> Result<()> {
+        let store = open_store(&self.settings.load()?).await?;
+        let (Action::Set { place } | Action::Rm { place }) = &self.action;
+        let SecretPlace { tenant, upstream, name } = place;
+        let found = store.find_tenant(tenant).await?;
+        let found = found.with_context(|| format!("there is no tenant `{tenant}`: apply its manifest first"))?;
+        let rows = store.tenant(Administration::for_the_platform().scope(found.id));
+        let found = rows.find_upstream(upstream).await?;
+        let found = found.with_context(|| format!("tenant `{tenant}` has no upstream `{upstream}`: apply it first"))?;
+        match &self.action {
+            Action::Set { .. } => set(&rows, found.id, name).await,
+            Action::Rm { .. } => remove(&rows, found.id, name).await,
+        }
+    }
+}
+
+async fn set(rows: &TenantStore, upstream: UpstreamId, name: &SecretName) -> Result<()> {
+    let value = read_secret()?;
+    let version = rows.put_credential(upstream, name, &value).await?;
+    say(&format!("secret `{name}` is stored, version {version}"));
+    Ok(())
+}
+
+async fn remove(rows: &TenantStore, upstream: UpstreamId, name: &SecretName) -> Result<()> {
+    if !rows.remove_credential(upstream, name).await? {
+        bail!("there is no secret `{name}` to remove");
+    }
+    say(&format!("secret `{name}` is removed"));
+    Ok(())
+}
+
+/// From stdin only: arguments are seen by everybody who lists processes. One line end after the secret is not a part of it.
+fn read_secret() -> Result<SecretString> {
+    let mut stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        bail!("the secret is read from stdin: `mcp-mux secret set … < file`");
+    }
+    let mut text = String::new();
+    stdin.by_ref().take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).context("reading the secret from stdin")?;
+    let text = SecretString::from(text);
+    let value = text.expose_secret();
+    let value = value.strip_suffix('\n').unwrap_or(value);
+    let value = value.strip_suffix('\r').unwrap_or(value);
+    if value.is_empty() || value.len() as u64 > SECRET_BYTES_MAX {
+        bail!("a secret has from 1 to {SECRET_BYTES_MAX} bytes");
+    }
+    Ok(SecretString::from(value))
+}
