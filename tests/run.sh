@@ -135,8 +135,11 @@ install() {
     node_tool
     once "$TOOLS/npm" "$DCLINT_VERSION" npm_tool "$TOOLS/npm" "dclint@$DCLINT_VERSION"
     local requirements=tests/clients/python/requirements.txt folder
-    once target/venv "$(cat "$requirements")" python_packages "$PWD/target/venv" --requirement "$requirements"
+    if [[ -e $requirements ]]; then
+        once target/venv "$(cat "$requirements")" python_packages "$PWD/target/venv" --requirement "$requirements"
+    fi
     for folder in tests/clients/typescript tests/idp; do
+        if [[ ! -e $folder/package-lock.json ]]; then continue; fi
         once "$folder/node_modules" "$(sha256sum "$folder/package-lock.json")" npm_packages "$folder"
     done
 }

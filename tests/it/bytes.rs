@@ -7,7 +7,7 @@ use tenant_store::Level;
 use crate::support::server::{Setup, TestServer};
 use crate::support::upstreams::{ByteUpstream, Say};
 
-const RESULT: &str = r#"{ "z":1, "content":[{"type":"video","uri":"v://1","futureField":{"b":1,"a":[ ]}},{"type":"text","text":"caf\u00e9"}],"structuredContent":{"big":123456789012345678901234567890,"small":1.50e+3},"resultType":"complete","_meta":{"y":null,"x":1}}"#;
+const RESULT: &str = r#"{ "z":1, "content":[{"type":"video","uri":"v://1","futureField":{"b":1,"a":[ ]}},{"type":"text","text":"\u00fc"}],"structuredContent":{"big":123456789012345678901234567890,"small":1.50e+3},"resultType":"complete","_meta":{"y":null,"x":1}}"#;
 
 const TOOL: &str = r#"{"zeta":1,"name":"go","inputSchema":{"type":"object","required":["b","a"],"properties":{"b":{"type":"number","maximum":123456789012345678901234567890},"a":{"x-future":[1.0]}}},"execution":{"taskSupport":"optional"},"annotations":{"futureHint":true}}"#;
 

@@ -6,6 +6,8 @@
 pub mod app;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "dev")]
+pub mod dev;
 pub mod lifecycle;
 pub mod telemetry;
 

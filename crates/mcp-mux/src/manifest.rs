@@ -1,0 +1,51 @@
+//! Manifests: the desired state as YAML documents, read into typed objects and applied in one transaction.
+//!
+//! Whatever is wrong is found before anything is written, and is shown with file, line, column and field. A manifest names
+//! secrets and never holds them.
+
+mod apply;
+mod document;
+mod error;
+mod field;
+mod yaml;
+
+use std::sync::Arc;
+
+pub use apply::{Applied, ApplyError, Report, apply};
+pub use document::{Document, Kind, Object};
+pub use error::ManifestError;
+
+/// Size of the largest manifest, in bytes.
+pub const MANIFEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A file of documents, read and checked.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    source: Arc<error::Source>,
+    documents: Vec<Document>,
+}
+
+impl Manifest {
+    /// The name under which errors speak of it: usually the path of the file.
+    pub fn source_name(&self) -> &str {
+        self.source.name()
+    }
+
+    /// The documents, in their order.
+    pub fn documents(&self) -> &[Document] {
+        &self.documents
+    }
+}
+
+/// Reads `text`. Errors call it `source_name`.
+pub fn parse(source_name: &str, text: &str) -> Result<Manifest, ManifestError> {
+    let source = error::Source::new(source_name, text);
+    let documents = yaml::parse(text).and_then(|nodes| document::read_all(&nodes));
+    match documents {
+        Ok(documents) => Ok(Manifest { source, documents }),
+        Err(problem) => Err(ManifestError::new(&source, problem)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
