@@ -4,11 +4,12 @@ use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tenant_store::{Clock, Store, StoreError, SystemClock};
+use tenant_store::{Clock, Group, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
 
 use crate::auth::Authenticator;
-use crate::catalog::{Catalog, Refresher};
+use crate::caller::{Caller, Principal, RequestId};
+use crate::catalog::{Catalog, Face, Refresher};
 use crate::config::{Config, ConfigError, PublicUrl};
 use crate::gateway::Gateway;
 use crate::http::{ProtectedResources, Server, router};
@@ -46,8 +47,18 @@ pub struct App {
     address: SocketAddr,
     public_url: PublicUrl,
     store: Store,
+    catalog: Arc<Catalog>,
     refresher: Arc<Refresher>,
     tasks: Tasks,
+}
+
+/// What somebody sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The slugs of the tenants in reach.
+    pub tenants: Vec<String>,
+    /// The exposed names, as listed.
+    pub tools: Vec<String>,
 }
 
 /// Opens the database that the configuration names, brings it up to date and proves the keys.
@@ -86,7 +97,7 @@ impl App {
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let authenticator = Authenticator::new(&config.issuers, &egress_client()?, clock, &tasks);
-        let gateway = Gateway::new(Mux::new(catalog, pool, store.clone()));
+        let gateway = Gateway::new(Mux::new(Arc::clone(&catalog), pool, store.clone()));
         let server = Server::new(authenticator, gateway, ProtectedResources::new(config, &public_url));
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
@@ -99,7 +110,7 @@ impl App {
             }
         });
         tracing::info!(%address, public_url = %public_url, "mcp-mux serves");
-        Ok(Self { address, public_url, store, refresher, tasks })
+        Ok(Self { address, public_url, store, catalog, refresher, tasks })
     }
 
     /// Where it listens.
@@ -115,6 +126,21 @@ impl App {
     /// The store, for whoever started the server.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// What a caller with this identity would see on the aggregate endpoint.
+    pub fn seen_by(&self, principal: &Principal, groups: Arc<[Group]>) -> Seen {
+        let caller = Caller {
+            principal: principal.clone(),
+            groups,
+            deadline: tokio::time::Instant::now(),
+            request_id: RequestId::new("-"),
+        };
+        let snapshot = self.catalog.snapshot();
+        let reach = snapshot.grants().reach(&caller);
+        let tenants = reach.accesses().iter().map(|access| access.tenant_slug().to_string()).collect();
+        let tools = snapshot.view(Face::Aggregate, &reach).names().map(ToOwned::to_owned).collect();
+        Seen { tenants, tools }
     }
 
     /// The refresher of the catalog, for whoever started the server.

@@ -1,6 +1,8 @@
 //! The command line. People read stderr, programs read stdout; nothing prompts, and every error says what, where and how to
 //! mend it.
 
+#[cfg(feature = "dev")]
+mod dev;
 mod migrate;
 mod secret;
 mod serve;
@@ -23,6 +25,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs everything on this machine, to see it work: tenants, people, upstreams, a sign-in
+    #[cfg(feature = "dev")]
+    Dev(dev::Dev),
     /// Serves MCP to clients, as the configuration says
     ///
     /// Brings the database up to date, proves that the keys fit it, and listens until it is told to stop with Ctrl-C or
@@ -55,6 +60,8 @@ impl Cli {
     /// Runs the command.
     pub async fn run(self) -> Result<()> {
         match self.command {
+            #[cfg(feature = "dev")]
+            Command::Dev(dev) => dev.run().await,
             Command::Serve(settings) => serve::run(&settings).await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Secret(secret) => secret.run().await,

@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::{
-    Change, Clock, GrantSpec, Level, OnToolChange, Store, SystemClock, TenantSlug, UpstreamAuth, UpstreamSpec,
+    Change, Clock, GrantSpec, Group, Level, OnToolChange, Store, SystemClock, TenantSlug, UpstreamAuth, UpstreamSpec,
 };
 use tokio::net::TcpListener;
 use url::Url;
@@ -27,7 +27,8 @@ use uuid::Uuid;
 
 use self::authorization_server::AuthorizationServer;
 use self::upstreams::{DemoUpstream, SECRET_NAME, UPSTREAMS};
-use crate::app::{App, open_store};
+use crate::app::{App, Seen, open_store};
+use crate::caller::Principal;
 use crate::config::{
     CatalogConfig, Config, DatabaseConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl, TelemetryConfig,
 };
@@ -108,6 +109,13 @@ impl Dev {
     /// A ready-made token for `person`.
     pub fn token_for(&self, person: &Person) -> Result<SecretString> {
         Ok(self.authorization_server.token_for(person, TOKEN_LIFETIME)?)
+    }
+
+    /// What `person` sees.
+    pub fn seen_by(&self, person: &Person) -> Result<Seen> {
+        let principal = Principal { issuer: "dev".parse()?, subject: person.name.parse()? };
+        let groups: Result<Arc<[Group]>, _> = person.groups.iter().map(|group| group.parse()).collect();
+        Ok(self.app.seen_by(&principal, groups?))
     }
 
     /// Stops everything: the server first, so that running calls still find their upstreams.

@@ -36,7 +36,7 @@ pub use name::{
 };
 pub use revision::Revision;
 pub use scope::{TenantScope, TenantStore};
-pub use spec::{SpecError, SpecField};
+pub use spec::{SpecError, SpecField, check_display_name};
 pub use store::{Change, Put, Store};
 pub use tenants::Tenant;
 pub use tools::{Digest, NewTool, Tool};

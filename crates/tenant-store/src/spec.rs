@@ -115,7 +115,7 @@ impl GrantSpec {
 }
 
 /// Checks what people call a tenant.
-pub(crate) fn check_display_name(text: &str) -> Result<(), SpecError> {
+pub fn check_display_name(text: &str) -> Result<(), SpecError> {
     let sized = (1..=DISPLAY_NAME_CHARS_MAX).contains(&text.chars().count());
     let printable = !text.chars().any(char::is_control) && text.trim() == text;
     let wanted = "must be 1 to 100 characters, without control characters and without white space around it";

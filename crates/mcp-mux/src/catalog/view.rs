@@ -21,6 +21,7 @@ pub enum Face {
 #[derive(Debug)]
 pub struct View {
     names: HashMap<Box<str>, Arc<Entry>>,
+    order: Vec<Box<str>>,
     tools: Bytes,
 }
 
@@ -36,6 +37,7 @@ impl View {
         };
 
         let mut names = HashMap::with_capacity(entries.len());
+        let mut order = Vec::with_capacity(entries.len());
         let mut tools = String::from("[");
         for entry in entries {
             let (name, text) = if own_names.contains(entry.local().as_str()) {
@@ -44,13 +46,14 @@ impl View {
                 (entry.exposed.as_str(), entry.renamed())
             };
             names.insert(name.into(), Arc::clone(entry));
+            order.push(name.into());
             if tools.len() > 1 {
                 tools.push(',');
             }
             tools.push_str(text);
         }
         tools.push(']');
-        Self { names, tools: tools.into() }
+        Self { names, order, tools: tools.into() }
     }
 
     /// The entry that this view calls `name`. A name that belongs to somebody else and a name that belongs to nobody are the
@@ -62,6 +65,11 @@ impl View {
     /// The definitions as one JSON array.
     pub fn tools(&self) -> Bytes {
         self.tools.clone()
+    }
+
+    /// The names, in the order of the list.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.order.iter().map(AsRef::as_ref)
     }
 
     /// How many entries there are.
