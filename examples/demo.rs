@@ -17,8 +17,10 @@ use serde_json::{Map, Value, json};
 
 type Client = RunningService<RoleClient, ()>;
 
-/// What each person should see, and a call that should work for those who see anything.
-const EXPECTED: [(&str, &[&str], Option<(&str, &str)>); 4] = [
+/// What one person should see: the name, the tenants, and a tool with an id that should work for those who see anything.
+type Expected = (&'static str, &'static [&'static str], Option<(&'static str, &'static str)>);
+
+const EXPECTED: [Expected; 4] = [
     ("alice", &["acme", "shared"], Some(("acme__get_ticket", "ACME-1"))),
     ("bob", &["globex", "shared"], Some(("globex__get_order", "GLX-100"))),
     ("carol", &["acme", "globex", "shared"], Some(("globex__get_order", "GLX-101"))),
@@ -68,12 +70,7 @@ async fn connect(dev: &Dev, person: &Person, lifecycle: ClientLifecycleMode) -> 
 }
 
 /// Lists and calls as one person, and compares with what is expected.
-async fn visit(
-    client: &Client,
-    person: &Person,
-    era: &str,
-    (name, tenants, works): (&str, &[&str], Option<(&str, &str)>),
-) -> Result<[String; 5]> {
+async fn visit(client: &Client, person: &Person, era: &str, (name, tenants, works): Expected) -> Result<[String; 5]> {
     ensure!(person.name == name, "the people and what is expected of them are out of step");
     let tools = client.list_all_tools().await?;
     let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_ref()).collect();

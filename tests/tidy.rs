@@ -35,7 +35,10 @@ const OWNED_WORDS: &[(&str, &[&str])] = &[
     ),
     ("std::env", &["crates/mcp-mux/src/config", "tests"]),
     // The two doors to a tenant's rows. Nothing that serves a request may stand in the second.
-    ("TenantScope::of", &["crates/mcp-mux/src/policy", "crates/tenant-store", "tests"]),
+    (
+        "TenantScope::of",
+        &["crates/mcp-mux/src/policy", "crates/mcp-mux/src/manifest/tests", "crates/tenant-store", "tests"],
+    ),
     (
         "Administration::for_the_platform",
         &["crates/mcp-mux/src/app", "crates/mcp-mux/src/cli", "crates/mcp-mux/src/dev", "tests"],

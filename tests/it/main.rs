@@ -6,6 +6,7 @@ mod support;
 
 mod bytes;
 mod call;
+mod clients;
 mod isolation;
 mod outage;
 mod protocol;

@@ -1,6 +1,7 @@
 //! The command line. People read stderr, programs read stdout; nothing prompts, and every error says what, where and how to
 //! mend it.
 
+mod apply;
 #[cfg(feature = "dev")]
 mod dev;
 mod migrate;
@@ -33,6 +34,10 @@ enum Command {
     /// Brings the database up to date, proves that the keys fit it, and listens until it is told to stop with Ctrl-C or
     /// SIGTERM. Running calls are finished first; a second signal ends at once.
     Serve(Settings),
+    /// Makes the database hold what manifests say, in one transaction
+    ///
+    /// What they do not name stays as it is. When anything is wrong, the error names file, line and field, and nothing is applied.
+    Apply(apply::Apply),
     /// Brings the database up to date
     Migrate(migrate::Migrate),
     /// Stores and removes the secrets that upstreams are called with
@@ -63,6 +68,7 @@ impl Cli {
             #[cfg(feature = "dev")]
             Command::Dev(dev) => dev.run().await,
             Command::Serve(settings) => serve::run(&settings).await,
+            Command::Apply(apply) => apply.run().await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Secret(secret) => secret.run().await,
         }

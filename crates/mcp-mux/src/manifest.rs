@@ -39,7 +39,7 @@ impl Manifest {
 
 /// Reads `text`. Errors call it `source_name`.
 pub fn parse(source_name: &str, text: &str) -> Result<Manifest, ManifestError> {
-    let source = error::Source::new(source_name, text);
+    let source = Arc::new(error::Source::new(source_name, text.to_owned()));
     let documents = yaml::parse(text).and_then(|nodes| document::read_all(&nodes));
     match documents {
         Ok(documents) => Ok(Manifest { source, documents }),

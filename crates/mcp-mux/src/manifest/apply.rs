@@ -1,0 +1,161 @@
+//! From documents to rows: one transaction and one revision, or nothing at all.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use tenant_store::{Change, Put, Revision, Store, StoreError, TenantId, TenantScope, TenantSlug, TenantStore};
+
+use super::Manifest;
+use super::document::{Document, Kind, Object};
+use super::error::{ManifestError, Source};
+
+/// What applying did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What became of each object, in the order in which they were applied.
+    pub applied: Vec<Applied>,
+    /// The state of the configuration since then.
+    pub revision: Revision,
+}
+
+/// What became of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name, with that of its tenant in front.
+    pub name: String,
+    /// What became of it.
+    pub put: Put,
+}
+
+/// Why nothing was applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The documents do not fit together, or not to the database.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The database did not take an object.
+    #[error("{kind} `{name}` cannot be stored; nothing was applied")]
+    Object {
+        /// Its kind.
+        kind: Kind,
+        /// Its name, with that of its tenant in front.
+        name: String,
+        /// Why not.
+        source: StoreError,
+    },
+    /// The database failed.
+    #[error("the database failed; nothing was applied")]
+    Store(#[from] StoreError),
+}
+
+/// A document and the file it is from.
+#[derive(Debug, Clone, Copy)]
+struct Entry<'m> {
+    file: &'m Arc<Source>,
+    document: &'m Document,
+}
+
+/// An open change, and the tenants that documents named so far.
+struct Applying<S> {
+    change: Change,
+    tenants: HashMap<TenantSlug, TenantId>,
+    scope: S,
+}
+
+/// Makes the database hold what the manifests say; what they do not name stays as it is. Tenants come first, then upstreams,
+/// then grants, wherever they stand.
+pub async fn apply(
+    store: &Store,
+    manifests: &[Manifest],
+    scope: impl Fn(TenantId) -> TenantScope,
+) -> Result<Report, ApplyError> {
+    let entries = in_order(manifests)?;
+    let mut applying = Applying { change: store.begin().await?, tenants: HashMap::new(), scope };
+    let mut applied = Vec::new();
+    for entry in entries {
+        let object = entry.document.object();
+        applied.push(Applied { kind: object.kind(), name: object.name(), put: applying.put(entry).await? });
+    }
+    let revision = applying.change.commit().await?;
+    Ok(Report { applied, revision })
+}
+
+/// All documents in the order of their kinds, each object once.
+fn in_order(manifests: &[Manifest]) -> Result<Vec<Entry<'_>>, ManifestError> {
+    let mut entries = Vec::new();
+    let mut seen = HashMap::new();
+    for manifest in manifests {
+        for document in &manifest.documents {
+            let object = document.object();
+            if let Some(first) = seen.insert((object.kind(), object.name()), (manifest, document)) {
+                let place = first.1.name_at.in_file(&first.0.source);
+                let message = format!("this {} is defined at {place} already", object.kind());
+                return Err(ManifestError::new(&manifest.source, document.name_at.problem("metadata.name", message)));
+            }
+            entries.push(Entry { file: &manifest.source, document });
+        }
+    }
+    entries.sort_by_key(|entry| entry.document.object().kind());
+    Ok(entries)
+}
+
+impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
+    async fn put(&mut self, entry: Entry<'_>) -> Result<Put, ApplyError> {
+        let object = entry.document.object();
+        let put = match object {
+            Object::Tenant { slug, display_name } => {
+                self.change.put_tenant(slug, display_name).await.map(|(tenant, put)| {
+                    self.tenants.insert(slug.clone(), tenant.id);
+                    put
+                })
+            }
+            Object::Upstream { slug, spec, .. } => {
+                self.rows(entry).await?.put_upstream(slug, spec).await.map(|(_, put)| put)
+            }
+            Object::Grant { name, spec, .. } => self.rows(entry).await?.put_grant(name, spec).await.map(|(_, put)| put),
+        };
+        put.map_err(|source| ApplyError::Object { kind: object.kind(), name: object.name(), source })
+    }
+
+    /// The rows of a document's tenant, which is in the database or in an earlier document.
+    async fn rows(&mut self, entry: Entry<'_>) -> Result<TenantStore, ApplyError> {
+        let slug = entry.document.object().tenant();
+        let tenant = if let Some(tenant) = self.tenants.get(slug) {
+            *tenant
+        } else {
+            let found = self.change.find_tenant(slug).await?;
+            let tenant = found.ok_or_else(|| unknown_tenant(entry, slug))?.id;
+            self.tenants.insert(slug.clone(), tenant);
+            tenant
+        };
+        Ok(self.change.tenant((self.scope)(tenant)))
+    }
+}
+
+fn unknown_tenant(entry: Entry<'_>, slug: &TenantSlug) -> ManifestError {
+    let message =
+        format!("there is no tenant `{slug}`, neither here nor in the database: add a document of kind `Tenant`");
+    ManifestError::new(entry.file, entry.document.tenant_at.problem("metadata.tenant", message))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Applied { kind, name, put } in &self.applied {
+            writeln!(f, "{:9}  {kind:8}  {name}", word(*put))?;
+        }
+        let count = |wanted| self.applied.iter().filter(|applied| applied.put == wanted).count();
+        let (created, changed, unchanged) = (count(Put::Created), count(Put::Changed), count(Put::Unchanged));
+        write!(f, "{created} created, {changed} changed, {unchanged} unchanged; revision {}", self.revision)
+    }
+}
+
+fn word(put: Put) -> &'static str {
+    match put {
+        Put::Created => "created",
+        Put::Changed => "changed",
+        Put::Unchanged => "unchanged",
+    }
+}

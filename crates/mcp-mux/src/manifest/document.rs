@@ -1,0 +1,289 @@
+//! The documents that a manifest may have, from fields to types.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use tenant_store::{
+    GrantName, GrantSpec, HeaderText, LocalName, OnToolChange, SecretName, SpecError, SpecField, TenantSlug, ToolClass,
+    UpstreamAuth, UpstreamSlug, UpstreamSpec, check_display_name,
+};
+use url::Url;
+
+use super::error::{Place, Problem};
+use super::field::{Field, Fields, suggestion};
+use super::yaml::Node;
+
+/// The one version of the format there is.
+const API_VERSION: &str = "mcp-mux/v1";
+/// The kinds of documents that are read.
+const KINDS: [&str; 3] = ["Tenant", "Upstream", "Grant"];
+/// The kind of a document of a later version.
+const ACCESS_TEST: &str = "AccessTest";
+const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_mins(1);
+const CONCURRENCY_DEFAULT: u32 = 64;
+
+/// One document: an object as it should be.
+#[derive(Debug, Clone)]
+pub struct Document {
+    object: Object,
+    /// Where its tenant is named.
+    pub(super) tenant_at: Place,
+    /// Where it is named.
+    pub(super) name_at: Place,
+}
+
+/// An object as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    /// A tenant.
+    Tenant {
+        /// Its short name.
+        slug: TenantSlug,
+        /// What people call it.
+        display_name: String,
+    },
+    /// An upstream.
+    Upstream {
+        /// Whose.
+        tenant: TenantSlug,
+        /// Its short name.
+        slug: UpstreamSlug,
+        /// What it should be.
+        spec: UpstreamSpec,
+    },
+    /// A grant.
+    Grant {
+        /// In which tenant.
+        tenant: TenantSlug,
+        /// Its name.
+        name: GrantName,
+        /// What it should be.
+        spec: GrantSpec,
+    },
+}
+
+/// The kinds of objects, in the order in which they are applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A tenant.
+    Tenant,
+    /// An upstream, which needs its tenant.
+    Upstream,
+    /// A grant, which needs its tenant.
+    Grant,
+}
+
+impl Document {
+    /// The object.
+    pub fn object(&self) -> &Object {
+        &self.object
+    }
+}
+
+impl Object {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Tenant { .. } => Kind::Tenant,
+            Self::Upstream { .. } => Kind::Upstream,
+            Self::Grant { .. } => Kind::Grant,
+        }
+    }
+
+    /// The tenant that it is, or belongs to.
+    pub fn tenant(&self) -> &TenantSlug {
+        match self {
+            Self::Tenant { slug, .. } => slug,
+            Self::Upstream { tenant, .. } | Self::Grant { tenant, .. } => tenant,
+        }
+    }
+
+    /// Its name, with that of its tenant in front.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Tenant { slug, .. } => slug.to_string(),
+            Self::Upstream { tenant, slug, .. } => format!("{tenant}/{slug}"),
+            Self::Grant { tenant, name, .. } => format!("{tenant}/{name}"),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tenant => "Tenant",
+            Self::Upstream => "Upstream",
+            Self::Grant => "Grant",
+        })
+    }
+}
+
+/// All documents of a manifest. The first says the version of the format, the others may.
+pub(super) fn read_all(nodes: &[Node]) -> Result<Vec<Document>, Problem> {
+    let mut documents = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        documents.push(read(&Field::document(node), index == 0)?);
+    }
+    Ok(documents)
+}
+
+fn read(document: &Field<'_>, is_first: bool) -> Result<Document, Problem> {
+    let fields = document.fields(&["apiVersion", "kind", "metadata", "spec"])?;
+    match fields.find("apiVersion") {
+        Some(version) if version.text()? != API_VERSION => {
+            return Err(version.problem(format!("must be `{API_VERSION}`, the one version that is read")));
+        }
+        None if is_first => {
+            return Err(
+                fields.missing("apiVersion", "is missing: begin the first document with `apiVersion: mcp-mux/v1`")
+            );
+        }
+        _ => {}
+    }
+    let kind = fields.get("kind")?;
+    let metadata = fields.get("metadata")?;
+    let spec = fields.get("spec")?;
+    match kind.text()? {
+        "Tenant" => tenant(&metadata, &spec),
+        "Upstream" => upstream(&metadata, &spec),
+        "Grant" => grant(&metadata, &spec),
+        ACCESS_TEST => Err(kind.problem("`AccessTest` is not read by this version: leave these documents out")),
+        other => Err(kind.problem(format!("`{}` is unknown; {}", other.escape_debug(), suggestion(other, &KINDS)))),
+    }
+}
+
+fn tenant(metadata: &Field<'_>, spec: &Field<'_>) -> Result<Document, Problem> {
+    let name = metadata.fields(&["name"])?.get("name")?;
+    let spec = spec.fields(&["displayName"])?;
+    let slug: TenantSlug = name.parse()?;
+    let display_name = match spec.find("displayName") {
+        Some(field) => {
+            let text = field.text()?;
+            check_display_name(text).map_err(|error| field.problem(error.rule()))?;
+            text.to_owned()
+        }
+        None => slug.to_string(),
+    };
+    Ok(Document { object: Object::Tenant { slug, display_name }, tenant_at: name.place(), name_at: name.place() })
+}
+
+fn upstream(metadata: &Field<'_>, spec: &Field<'_>) -> Result<Document, Problem> {
+    let metadata = metadata.fields(&["tenant", "name"])?;
+    let (tenant, name) = (metadata.get("tenant")?, metadata.get("name")?);
+    let object = Object::Upstream { tenant: tenant.parse()?, slug: name.parse()?, spec: upstream_spec(spec)? };
+    Ok(Document { object, tenant_at: tenant.place(), name_at: name.place() })
+}
+
+fn grant(metadata: &Field<'_>, spec: &Field<'_>) -> Result<Document, Problem> {
+    let metadata = metadata.fields(&["tenant", "name"])?;
+    let (tenant, name) = (metadata.get("tenant")?, metadata.get("name")?);
+    let object = Object::Grant { tenant: tenant.parse()?, name: name.parse()?, spec: grant_spec(spec)? };
+    Ok(Document { object, tenant_at: tenant.place(), name_at: name.place() })
+}
+
+fn upstream_spec(field: &Field<'_>) -> Result<UpstreamSpec, Problem> {
+    let known = ["http", "prefix", "auth", "onToolChange", "classes", "timeout", "concurrency", "enabled"];
+    let fields = field.fields(&known)?;
+    let spec = UpstreamSpec {
+        url: url(&fields.get("http")?.fields(&["url"])?.get("url")?)?,
+        prefix: fields.find("prefix").map(|field| field.parse()).transpose()?,
+        auth: auth(&fields)?,
+        call_timeout: fields.find("timeout").map_or(Ok(CALL_TIMEOUT_DEFAULT), |field| duration(&field))?,
+        concurrency: fields.find("concurrency").map_or(Ok(CONCURRENCY_DEFAULT), |field| field.number())?,
+        on_tool_change: fields.find("onToolChange").map_or(Ok(OnToolChange::Accept), |field| field.parse())?,
+        classes: fields.find("classes").map_or(Ok(BTreeMap::new()), |field| classes(&field))?,
+        enabled: fields.find("enabled").map_or(Ok(true), |field| field.boolean())?,
+    };
+    spec.check().map_err(|error| broken_rule(field, error))?;
+    Ok(spec)
+}
+
+fn url(field: &Field<'_>) -> Result<Url, Problem> {
+    field
+        .text()?
+        .parse()
+        .map_err(|_| field.problem("must be a whole web address, such as `https://mcp.acme.example/mcp`"))
+}
+
+/// `none`, or the one way that a map names.
+fn auth(spec: &Fields<'_>) -> Result<UpstreamAuth, Problem> {
+    let Some(field) = spec.find("auth") else {
+        return Err(spec.missing("auth", "is missing: an upstream that asks for no proof has `auth: none`"));
+    };
+    if let Ok(word) = field.text() {
+        return match word {
+            "none" => Ok(UpstreamAuth::None),
+            _ => Err(field.problem("must be `none`, or a map with `bearer` or `headers`")),
+        };
+    }
+    let ways = field.fields(&["bearer", "headers"])?;
+    match (ways.find("bearer"), ways.find("headers")) {
+        (Some(bearer), None) => Ok(UpstreamAuth::Bearer { secret: secret(&bearer)? }),
+        (None, Some(field)) => {
+            let mut headers = BTreeMap::<HeaderText, SecretName>::new();
+            for (key, value) in field.entries()? {
+                // Names of headers that differ in capitals only are the same.
+                if headers.insert(key.parse()?, secret(&value)?).is_some() {
+                    return Err(value.problem("is the same header as an earlier one"));
+                }
+            }
+            Ok(UpstreamAuth::Headers { headers })
+        }
+        _ => Err(field.problem("must have either `bearer` or `headers`")),
+    }
+}
+
+/// The name of a secret, never its value.
+fn secret(field: &Field<'_>) -> Result<SecretName, Problem> {
+    field.fields(&["secret"])?.get("secret")?.parse()
+}
+
+fn classes(field: &Field<'_>) -> Result<BTreeMap<LocalName, ToolClass>, Problem> {
+    field.entries()?.into_iter().map(|(tool, class)| Ok((tool.parse()?, class.parse()?))).collect()
+}
+
+/// A number with its unit: `30s`.
+fn duration(field: &Field<'_>) -> Result<Duration, Problem> {
+    let wanted = || field.problem("must be a number with its unit `s` or `m`, such as `30s`");
+    let Ok(text) = field.text() else { return Err(wanted()) };
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u32 = digits.parse().map_err(|_| wanted())?;
+    match text.strip_prefix(digits) {
+        Some("s") => Ok(Duration::from_secs(number.into())),
+        Some("m") => Ok(Duration::from_mins(number.into())),
+        _ => Err(wanted()),
+    }
+}
+
+fn grant_spec(field: &Field<'_>) -> Result<GrantSpec, Problem> {
+    let fields = field.fields(&["issuer", "groups", "subjects", "level", "tools"])?;
+    let tools = fields.get("tools")?.fields(&["allow", "deny"])?;
+    let spec = GrantSpec {
+        issuer: fields.get("issuer")?.parse()?,
+        groups: fields.find("groups").map_or(Ok(Vec::new()), |field| field.parse_items())?,
+        subjects: fields.find("subjects").map_or(Ok(Vec::new()), |field| field.parse_items())?,
+        level: fields.get("level")?.parse()?,
+        allow: tools.get("allow")?.parse_items()?,
+        deny: tools.find("deny").map_or(Ok(Vec::new()), |field| field.parse_items())?,
+    };
+    spec.check().map_err(|error| broken_rule(field, error))?;
+    Ok(spec)
+}
+
+/// Puts a broken rule where its field is or, if that is missing, should be.
+fn broken_rule(spec: &Field<'_>, error: SpecError) -> Problem {
+    let path: &[&str] = match error.field() {
+        SpecField::DisplayName => &["displayName"],
+        SpecField::Url => &["http", "url"],
+        SpecField::Headers => &["auth", "headers"],
+        SpecField::CallTimeout => &["timeout"],
+        SpecField::Concurrency => &["concurrency"],
+        SpecField::Classes => &["classes"],
+        SpecField::Groups => &["groups"],
+        SpecField::Subjects => &["subjects"],
+        SpecField::Allow => &["tools", "allow"],
+        SpecField::Deny => &["tools", "deny"],
+    };
+    spec.place_of(path).problem(&format!("spec.{}", path.join(".")), error.rule())
+}
