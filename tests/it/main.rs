@@ -7,6 +7,7 @@ mod support;
 mod bytes;
 mod call;
 mod clients;
+mod dev;
 mod isolation;
 mod outage;
 mod protocol;

@@ -77,7 +77,7 @@ impl Dev {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let issuer_listener = listen(0).await?;
         let issuer = format!("http://{}", issuer_listener.local_addr()?);
-        let authorization_server = AuthorizationServer::new(issuer, public_url.join("/mcp"), clock)?;
+        let authorization_server = AuthorizationServer::new(issuer, resources(&public_url), clock)?;
         serve(&tasks, issuer_listener, authorization_server.router());
 
         let config = config(settings, &public_url, authorization_server.issuer())?;
@@ -129,6 +129,12 @@ impl Dev {
 async fn listen(port: u16) -> Result<TcpListener> {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
     TcpListener::bind(address).await.with_context(|| format!("listening on {address}: choose another --port"))
+}
+
+/// What tokens can be for: the whole, and each tenant alone.
+fn resources(public_url: &PublicUrl) -> Vec<String> {
+    let tenants = TEAMS.iter().map(|(tenant, ..)| format!("/t/{tenant}/mcp"));
+    std::iter::once("/mcp".to_owned()).chain(tenants).map(|path| public_url.join(&path)).collect()
 }
 
 fn public_url(listener: &TcpListener) -> Result<PublicUrl> {

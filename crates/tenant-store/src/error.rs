@@ -55,6 +55,9 @@ pub enum StoreError {
     /// A [`Change`](crate::Change) was committed or dropped before.
     #[error("the change that this was to be a part of is over")]
     ChangeOver,
+    /// A part of a [`Change`](crate::Change) was given up while it began or ended.
+    #[error("a part of this change was given up halfway, so none of it is kept: begin the change again")]
+    ChangeBroken,
     /// There is no such thing in this tenant; maybe it is another tenant's.
     #[error("there is no {what} `{name}`")]
     NotFound {

@@ -31,6 +31,9 @@ type Shared = OwnedMappedMutexGuard<Option<OpenTransaction>, OpenTransaction>;
 pub(crate) struct OpenTransaction {
     transaction: DatabaseTransaction,
     changed: bool,
+    /// Whether no part of it was given up while it began or ended. Then it is open what the database did: undoing the part can
+    /// undo the whole, without anybody hearing of it.
+    is_sound: bool,
     turn: OwnedMutexGuard<()>,
 }
 
@@ -63,11 +66,14 @@ impl OpenTransaction {
             ..TransactionOptions::default()
         };
         let transaction = store.database().begin_with_options(options).await.map_err(StoreError::Transaction)?;
-        Ok(Self { transaction, changed: false, turn })
+        Ok(Self { transaction, changed: false, is_sound: true, turn })
     }
 
     /// Makes it last, and raises the revision if anything changed.
     pub(super) async fn commit(self) -> Result<Revision, StoreError> {
+        if !self.is_sound {
+            return Err(StoreError::ChangeBroken);
+        }
         if self.changed {
             revision::raise(&self.transaction).await?;
         }
@@ -102,8 +108,10 @@ impl Writing {
     }
 
     pub(crate) async fn of_change(change: &Weak<SharedTransaction>) -> Result<Self, StoreError> {
-        let shared = lock(change).await?;
+        let mut shared = lock(change).await?;
+        shared.is_sound = false;
         let transaction = shared.transaction.begin().await.map_err(StoreError::Transaction)?;
+        shared.is_sound = true;
         Ok(Self { transaction, place: Place::Change(shared) })
     }
 
@@ -113,15 +121,22 @@ impl Writing {
 
     /// Makes it last. If anything `changed`, the revision is raised: now, or with the change that this is a part of.
     pub(crate) async fn finish(self, changed: bool) -> Result<(), StoreError> {
-        // Locals are dropped last to first: should the revision not rise, the transaction ends before the turn is passed on.
+        // Locals are dropped last to first: should anything fail here, the transaction ends before the turn is passed on.
         let Self { place, transaction } = self;
-        if changed && matches!(place, Place::Own { .. }) {
-            revision::raise(&transaction).await?;
-        }
-        transaction.commit().await.map_err(StoreError::Transaction)?;
         match place {
-            Place::Own { turn } => drop(turn),
-            Place::Change(mut shared) => shared.changed |= changed,
+            Place::Own { turn } => {
+                if changed {
+                    revision::raise(&transaction).await?;
+                }
+                transaction.commit().await.map_err(StoreError::Transaction)?;
+                drop(turn);
+            }
+            Place::Change(mut shared) => {
+                shared.is_sound = false;
+                transaction.commit().await.map_err(StoreError::Transaction)?;
+                shared.is_sound = true;
+                shared.changed |= changed;
+            }
         }
         Ok(())
     }
@@ -129,5 +144,7 @@ impl Writing {
 
 async fn lock(change: &Weak<SharedTransaction>) -> Result<Shared, StoreError> {
     let shared = change.upgrade().ok_or(StoreError::ChangeOver)?;
-    OwnedMutexGuard::try_map(shared.lock_owned().await, Option::as_mut).map_err(|_| StoreError::ChangeOver)
+    let shared =
+        OwnedMutexGuard::try_map(shared.lock_owned().await, Option::as_mut).map_err(|_| StoreError::ChangeOver)?;
+    if shared.is_sound { Ok(shared) } else { Err(StoreError::ChangeBroken) }
 }

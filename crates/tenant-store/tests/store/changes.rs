@@ -1,6 +1,6 @@
 //! Changes: one transaction, one revision, all or nothing; and writers that meet.
 
-use tenant_store::{OnToolChange, Revision, UpstreamSpec};
+use tenant_store::{OnToolChange, Revision, StoreError, TenantStore, UpstreamSpec};
 use tokio::task::JoinSet;
 
 use crate::support::{Bed, grant_spec, put_upstream, scope, tool, upstream_spec};
@@ -97,6 +97,60 @@ async fn what_was_a_part_of_a_change_ends_with_it() -> anyhow::Result<()> {
         assert_eq!(put_upstream(&over, "jira").await.unwrap_err().to_string(), wanted);
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_method_that_is_given_up_halfway_leaves_all_or_nothing() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let upstream = put_upstream(&bed.acme(), "jira").await?;
+    // Given up one turn of the scheduler later each time, so that every statement is once the last. Inside a change, then alone.
+    let mut broken = 0;
+    for turns in 0..120 {
+        let list = [tool("a", "acme__a", &turns.to_string())?, tool("b", "acme__b", &turns.to_string())?];
+        let before = definitions(&bed.acme()).await?;
+        let change = bed.begin().await?;
+        let inside = change.tenant(scope(&bed.acme));
+        let spec = UpstreamSpec { concurrency: turns + 1, ..upstream_spec()? };
+        inside.put_upstream(&upstream.slug, &spec).await?;
+        give_up_after(turns, inside.replace_tools(upstream.id, &list, OnToolChange::Accept)).await;
+
+        let written = definitions(&inside).await;
+        let kept = match change.commit().await {
+            Ok(_) => Some(written?),
+            Err(error) => {
+                assert!(matches!(error, StoreError::ChangeBroken), "{error}");
+                broken += 1;
+                None
+            }
+        };
+        let concurrency = bed.acme().upstream(upstream.id).await?.spec.concurrency;
+        assert_eq!(concurrency == spec.concurrency, kept.is_some(), "a part of a change was kept, or lost");
+        assert_eq!(definitions(&bed.acme()).await?, kept.unwrap_or(before));
+
+        give_up_after(turns, bed.acme().replace_tools(upstream.id, &list, OnToolChange::Accept)).await;
+        let now = definitions(&bed.acme()).await?;
+        assert!(now.windows(2).all(|pair| pair[0] == pair[1]), "{now:?}");
+    }
+    assert!(broken > 0, "no change was given up while its part began");
+    Ok(())
+}
+
+async fn definitions(tenant: &TenantStore) -> Result<Vec<String>, StoreError> {
+    Ok(tenant.tools().await?.iter().map(|tool| tool.definition.get().to_owned()).collect())
+}
+
+/// Lets `work` go on for some turns of the scheduler.
+async fn give_up_after<F: Future>(turns: u32, work: F) {
+    let pause = async {
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = work => {}
+        () = pause => {}
+    }
 }
 
 #[tokio::test]
