@@ -43,7 +43,7 @@ const OWNED_WORDS: &[(&str, &[&str])] = &[
         "Administration::for_the_platform",
         &["crates/mcp-mux/src/app", "crates/mcp-mux/src/cli", "crates/mcp-mux/src/dev", "tests"],
     ),
-    ("tokio::spawn", &["crates/mcp-mux/src/lifecycle", "tests"]),
+    ("tokio::spawn", &["crates/mcp-mux/src/lifecycle", "crates/mcp-mux/src/auth/keys/tests", "tests"]),
     (
         "expose_secret",
         &[

@@ -179,3 +179,6 @@ fn is_for_signatures(jwk: &Jwk) -> bool {
     };
     signs && strong
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! Key sets that rotate, vanish and are asked for keys they never had.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tenant_store::ManualClock;
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// A key set that a test can change, and how often it was asked for.
+#[derive(Clone, Default)]
+struct Provider {
+    keys: Arc<Mutex<Option<Vec<&'static str>>>>,
+    fetches: Arc<AtomicUsize>,
+}
+
+/// A point on P-256 (RFC 7517 appendix A.1); the tests verify no signature.
+fn jwk(id: &str) -> Value {
+    json!({
+        "kty": "EC", "crv": "P-256", "use": "sig", "kid": id,
+        "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+    })
+}
+
+async fn serve(State(provider): State<Provider>) -> Result<Json<Value>, StatusCode> {
+    provider.fetches.fetch_add(1, Ordering::SeqCst);
+    let keys = provider.keys.lock().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?.clone();
+    let keys = keys.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+    Ok(Json(json!({ "keys": keys.into_iter().map(jwk).collect::<Vec<_>>() })))
+}
+
+impl Provider {
+    fn publish(&self, keys: Option<Vec<&'static str>>) {
+        *self.keys.lock().unwrap() = keys;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's own server ends with its process")]
+async fn start(keys: Vec<&'static str>) -> (Provider, Arc<ManualClock>, IssuerKeys) {
+    let provider = Provider::default();
+    provider.publish(Some(keys));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+    let routes = Router::new().route("/jwks", get(serve)).with_state(provider.clone());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let config = serde_json::from_value(json!({ "name": "corp", "url": "https://idp.example.com", "jwks_url": url }));
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
+    let http = crate::upstream::egress_client().unwrap();
+    let keys = IssuerKeys::new(&config.unwrap(), http, Arc::clone(&clock) as Arc<dyn Clock>);
+    (provider, clock, keys)
+}
+
+async fn find(keys: &IssuerKeys, id: &str) -> Result<(), AuthError> {
+    keys.find(Some(id), Algorithm::ES256).await.map(drop)
+}
+
+#[tokio::test]
+async fn invented_key_ids_cost_one_fetch_per_gate() {
+    let (provider, clock, keys) = start(vec!["k1"]).await;
+    for round in 1..=3 {
+        for id in 0..500 {
+            assert_eq!(find(&keys, &format!("invented-{id}")).await, Err(Refusal::UnknownKey.into()));
+        }
+        assert_eq!(provider.fetches.load(Ordering::SeqCst), round);
+        clock.advance(GATE);
+    }
+}
+
+#[tokio::test]
+async fn a_new_key_is_found_and_a_removed_one_forgotten() {
+    let (provider, clock, keys) = start(vec!["k1"]).await;
+    assert_eq!(find(&keys, "k1").await, Ok(()));
+    provider.publish(Some(vec!["k2"]));
+    clock.advance(GATE);
+    assert_eq!(find(&keys, "k2").await, Ok(()));
+    assert_eq!(find(&keys, "k1").await, Err(Refusal::UnknownKey.into()));
+}
+
+#[tokio::test]
+async fn known_keys_outlive_an_outage_of_a_day_and_no_longer() {
+    let (provider, clock, keys) = start(vec!["k1"]).await;
+    assert_eq!(find(&keys, "k1").await, Ok(()));
+    provider.publish(None);
+    clock.advance(STALE_MAX.checked_sub(Duration::from_secs(1)).unwrap());
+    assert_eq!(find(&keys, "k1").await, Ok(()));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(find(&keys, "k1").await, Err(AuthError::KeysUnavailable));
+}
+
+#[tokio::test]
+async fn a_key_is_good_for_its_own_kind_of_algorithm_only() {
+    let (_provider, _clock, keys) = start(vec!["k1"]).await;
+    assert!(keys.find(Some("k1"), Algorithm::RS256).await.is_err());
+    assert!(keys.find(None, Algorithm::ES256).await.is_ok(), "without an id, the only key will do");
+}
+
+#[tokio::test]
+async fn a_set_with_one_id_twice_is_refused() {
+    let (_provider, _clock, keys) = start(vec!["k1", "k1"]).await;
+    assert_eq!(find(&keys, "k1").await, Err(AuthError::KeysUnavailable));
+}
