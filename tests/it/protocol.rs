@@ -6,7 +6,7 @@ use tenant_store::Level;
 
 use crate::support::client::Http;
 use crate::support::server::{Setup, TestServer};
-use crate::support::upstreams::ByteUpstream;
+use crate::support::upstreams::{ByteUpstream, Say};
 
 async fn server(name: &str) -> Result<(TestServer, Http)> {
     let (url, _) = ByteUpstream::with_tools(r#"[{"name":"go","inputSchema":{}}]"#).serve().await?;
@@ -145,5 +145,26 @@ async fn a_method_that_nobody_serves_is_unknown() -> Result<()> {
         let answer = alice.modern(method, json!({})).await?;
         assert_eq!((answer.status, answer.code()?), (404, Some(-32601)), "{method}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_argument_that_is_repeated_as_a_header_must_agree_and_is_repeated_upstream() -> Result<()> {
+    let tools = r#"[{"name":"go","inputSchema":{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"}}}}]"#;
+    let done = Say::Result(r#"{"resultType":"complete","content":[]}"#.to_owned());
+    let (url, seen) = ByteUpstream::with_tools(tools).on("tools/call", done).serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let server = TestServer::start("param_headers", &[setup]).await?;
+    let call = json!({"name": "acme__go", "arguments": {"region": "zürich"}});
+    for (header, status) in [(None, 400), (Some("bern"), 400), (Some("=?base64?esO8cmljaA==?="), 200)] {
+        let mut alice = server.client("alice", &["acme"])?;
+        if let Some(header) = header {
+            alice = alice.with("mcp-param-region", header)?;
+        }
+        assert_eq!(alice.modern("tools/call", call.clone()).await?.status, status, "{header:?}");
+    }
+    assert!(seen.text().contains(r#""mcp-param-region": "=?base64?esO8cmljaA==?=""#), "{}", seen.text());
+    let legacy = server.client("alice", &["acme"])?.legacy("tools/call", &call).await?;
+    assert_eq!(legacy.status, 200, "the legacy era has no such headers");
     Ok(())
 }

@@ -11,6 +11,8 @@ mod problem;
 
 pub use problem::Problem;
 
+use std::collections::BTreeMap;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
@@ -102,7 +104,10 @@ impl Gateway {
             None => Err(Problem::method_not_found(era)),
             Some(Served::ByLifecycle) => Ok(self.lifecycle.handle(Request::from_parts(parts, body.clone())).await),
             Some(Served::Raw(RawMethod::ListTools)) => self.list_tools(caller, endpoint, era, &rpc),
-            Some(Served::Raw(RawMethod::CallTool)) => self.call_tool(caller, endpoint, (era, accepts), &rpc).await,
+            Some(Served::Raw(RawMethod::CallTool)) => {
+                let shape = Shape { era, accepts, param_headers: era::param_headers(&parts.headers, era) };
+                self.call_tool(caller, endpoint, shape, &rpc).await
+            }
         };
         answered.map_err(|problem| problem.answering(rpc.id))
     }
@@ -125,7 +130,7 @@ impl Gateway {
         &self,
         caller: &Caller,
         endpoint: &Endpoint,
-        (era, accepts): (Era, Accepts),
+        Shape { era, accepts, param_headers }: Shape,
         rpc: &Rpc<'_>,
     ) -> Result<Response<Body>, Problem> {
         let name = rpc.params.get_str("name").ok_or(Problem::invalid_params("`params.name` must be a string"))?;
@@ -136,7 +141,7 @@ impl Gateway {
         let progress_token =
             rpc.meta.as_ref().and_then(|meta| meta.get("progressToken")).filter(|raw| is_token(raw.get()));
         let trace = Trace::from_meta(rpc.meta.as_ref());
-        let call = ToolCall { name: &name, arguments, trace, progress_token };
+        let call = ToolCall { name: &name, arguments, trace, param_headers, progress_token };
         let outcome = self.mux.call(caller, endpoint, &call).await;
         if let Err(error @ CallError::Upstream { error: cause, .. }) = &outcome {
             tracing::warn!(
@@ -146,6 +151,13 @@ impl Gateway {
         }
         answer::call(rpc.id, era, accepts == Accepts::Events, outcome).await
     }
+}
+
+/// What a call's HTTP request says about it besides its body.
+struct Shape {
+    era: Era,
+    accepts: Accepts,
+    param_headers: Option<BTreeMap<String, String>>,
 }
 
 /// What kind of answer a client takes. JSON it takes always.

@@ -58,6 +58,7 @@ pub(super) async fn call(
         Ok(Outcome::Stream(relay)) if takes_events => return Ok(event_stream(id.to_owned(), era, *relay)),
         Ok(Outcome::Stream(relay)) => relay.answer().await,
         Err(CallError::UnknownTool) => return Err(Problem::unknown_tool()),
+        Err(error @ CallError::HeaderMismatch) => return Err(Problem::header_mismatch(error.to_string())),
         Err(error) => Err(error),
     };
     Ok(json_response(Body::from(message(id, era, answer))))

@@ -5,6 +5,7 @@
 //! something else is refused, because something between us and the client may have believed it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::header::HeaderMap;
@@ -78,6 +79,18 @@ pub(super) fn check(headers: &HeaderMap, rpc: &Rpc<'_>) -> Result<Era, Problem> 
         required(headers, "mcp-name")?;
     }
     Ok(Era::Modern)
+}
+
+/// The `Mcp-Param-…` headers of a modern request, decoded. One that cannot be read stays as it is, and will not agree with any
+/// argument.
+pub(super) fn param_headers(headers: &HeaderMap, era: Era) -> Option<BTreeMap<String, String>> {
+    let named = headers.iter().filter_map(|(name, value)| {
+        let name = name.as_str().strip_prefix("mcp-param-")?;
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let text = decode(&text).map_or_else(|| text.to_string(), Cow::into_owned);
+        Some((name.to_owned(), text))
+    });
+    (era == Era::Modern).then(|| named.collect())
 }
 
 fn unsupported(requested: &str) -> Problem {

@@ -1,6 +1,8 @@
 //! One tool call: the name is looked up among those the caller has, and the tenant's own upstream is asked with the tenant's
 //! own credential.
 
+use std::collections::BTreeMap;
+
 use serde_json::value::RawValue;
 use tenant_store::{TenantSlug, UpstreamSlug};
 use tokio::time::Instant;
@@ -22,6 +24,9 @@ pub struct ToolCall<'r> {
     pub arguments: Option<&'r RawValue>,
     /// The trace of the request.
     pub trace: Trace,
+    /// What the client repeated of the arguments as `Mcp-Param-…` headers, by lower-case name and decoded; `None` where its era
+    /// has no such headers.
+    pub param_headers: Option<BTreeMap<String, String>>,
     /// The client's progress token, raw, if it wants progress.
     pub progress_token: Option<&'r RawValue>,
 }
@@ -41,6 +46,9 @@ pub enum CallError {
     /// The caller has no such tool: it does not exist, or not for this caller. Nobody can tell which.
     #[error("unknown tool")]
     UnknownTool,
+    /// A header repeats an argument and says something else, or is missing (SEP-2243).
+    #[error("the headers Mcp-Param-… differ from the arguments")]
+    HeaderMismatch,
     /// The upstream failed. The sentence names tenant and upstream and nothing else about them.
     #[error("upstream `{upstream}` of tenant `{tenant}` {error}")]
     Upstream {
@@ -70,6 +78,9 @@ impl Mux {
         let stored = shelf.credentials(upstream.id);
         let deadline = caller.deadline.min(Instant::now() + upstream.spec.call_timeout);
         let param_headers = entry.definition.param_headers(call.arguments);
+        if call.param_headers.as_ref().is_some_and(|repeated| *repeated != param_headers.iter().cloned().collect()) {
+            return Err(CallError::HeaderMismatch);
+        }
         let rpc = Rpc {
             trace: call.trace.clone(),
             progress: call.progress_token.is_some(),
