@@ -1,0 +1,138 @@
+//! The program as scripts and operators meet it: what it prints, what it refuses, how it stops.
+
+#![cfg(feature = "dev")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+/// A program that runs, and is killed when the test ends before it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+impl Running {
+    /// Presses Ctrl-C and waits for the end.
+    fn interrupt(mut self) -> Result<(bool, String)> {
+        let sent = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status()?;
+        ensure!(sent.success(), "the signal was not sent");
+        let ended = self.0.wait()?;
+        let mut said = String::new();
+        self.0.stderr.take().context("stderr is piped")?.read_to_string(&mut said)?;
+        Ok((ended.success(), said))
+    }
+}
+
+fn program(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-mux"));
+    command.current_dir(folder).stdin(Stdio::null());
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Result<Output> {
+    Ok(program(folder).args(arguments).output()?)
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A configuration whose database and key lie in `folder`.
+fn configure(folder: &Path, key: &str) -> Result<()> {
+    fs::write(folder.join("key"), key)?;
+    let text = format!(
+        "public_url = \"http://127.0.0.1:1\"\n[http]\nlisten = \"127.0.0.1:0\"\n[database]\nurl = \"sqlite://{folder}/mux.db?mode=rwc\"\n\
+         [keys]\nprimary_file = \"{folder}/key\"\n[[issuers]]\nname = \"corp\"\nurl = \"http://127.0.0.1:2\"\n",
+        folder = folder.display()
+    );
+    Ok(fs::write(folder.join("mcp-mux.toml"), text)?)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's client is not bound by our egress rules")]
+async fn listed(endpoint: &str, token: &str) -> Result<Vec<String>> {
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let answer = reqwest::Client::builder()
+        .no_proxy()
+        .build()?
+        .post(endpoint)
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/json")
+        .body(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).to_string())
+        .send()
+        .await?;
+    let answer: Value = serde_json::from_slice(&answer.bytes().await?)?;
+    let tools = answer.pointer("/result/tools").and_then(Value::as_array).context("a list of tools")?;
+    Ok(tools.iter().filter_map(|tool| Some(tool.get("name")?.as_str()?.to_owned())).collect())
+}
+
+#[tokio::test]
+async fn dev_tells_scripts_who_sees_what_once_it_is_ready_and_ends_with_ctrl_c() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut child = program(folder.path());
+    let child = child.args(["dev", "--json", "--port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut running = Running(child);
+    let mut line = String::new();
+    BufReader::new(running.0.stdout.take().context("stdout is piped")?).read_line(&mut line)?;
+    let facts: Value = serde_json::from_str(&line)?;
+    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
+    let endpoint = text(&facts, "endpoint").context("an endpoint")?;
+    ensure!(text(&facts, "issuer").is_some_and(|issuer| issuer.starts_with("http://127.0.0.1:")));
+
+    let users = facts.get("users").and_then(Value::as_array).context("users")?;
+    let names: Vec<_> = users.iter().filter_map(|user| text(user, "name")).collect();
+    assert_eq!(names, ["alice", "bob", "carol", "dave"]);
+    for user in users {
+        let promised: Vec<String> = serde_json::from_value(user.get("tools").cloned().unwrap_or_default())?;
+        assert_eq!(listed(&endpoint, &text(user, "token").context("a token")?).await?, promised);
+        assert_eq!(promised.is_empty(), text(user, "name").as_deref() == Some("dave"));
+        assert_eq!(
+            user.get("tenants").and_then(Value::as_array).map(Vec::is_empty),
+            Some(promised.is_empty()),
+            "{user}"
+        );
+    }
+    let (success, said) = running.interrupt()?;
+    assert!(success, "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_key_that_is_not_the_databases_is_refused_at_the_start() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    configure(folder.path(), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+    let first = run(folder.path(), &["secret", "rm", "acme/jira/token"])?;
+    assert!(said(&first).contains("there is no tenant `acme`"), "the database opens with its key: {}", said(&first));
+
+    configure(folder.path(), "HwECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+    let second = run(folder.path(), &["serve"])?;
+    assert!(!second.status.success());
+    assert!(said(&second).contains("the database cannot be used"), "{}", said(&second));
+    Ok(())
+}
+
+#[test]
+fn a_mistake_on_the_command_line_or_in_a_file_is_told_in_words() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let missing = run(folder.path(), &["serve"])?;
+    assert!(!missing.status.success());
+    assert!(said(&missing).contains("mcp-mux.toml"), "{}", said(&missing));
+
+    configure(folder.path(), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+    fs::write(
+        folder.path().join("acme.yaml"),
+        "apiVersion: mcp-mux/v1\nkind: Tenant\nmetadata: { nam: acme }\nspec: {}\n",
+    )?;
+    let manifest = run(folder.path(), &["apply", "-f", "acme.yaml"])?;
+    assert!(!manifest.status.success());
+    assert!(said(&manifest).contains("acme.yaml") && said(&manifest).contains("nam"), "{}", said(&manifest));
+    Ok(())
+}
