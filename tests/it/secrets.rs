@@ -24,6 +24,7 @@ async fn nothing_of_an_inbound_request_but_name_arguments_and_trace_reaches_an_u
     .await?;
     let token = server.token("carol", &["acme", "globex"])?;
     let inbound = canary("inbound");
+    let begun = server.client("carol", &["acme", "globex"])?.begin_session().await?;
     let carol = server
         .client("carol", &["acme", "globex"])?
         .with("cookie", &inbound)?
@@ -34,7 +35,7 @@ async fn nothing_of_an_inbound_request_but_name_arguments_and_trace_reaches_an_u
         .with("x-openwebui-user-email", &inbound)?
         .with("forwarded", &inbound)?
         .with("x-request-id", &inbound)?
-        .with("mcp-session-id", &inbound)?
+        .with("mcp-session-id", &begun)?
         .with("last-event-id", &inbound)?
         .with("user-agent", &inbound)?;
     for name in ["acme__whoami", "globex__whoami"] {
@@ -48,6 +49,7 @@ async fn nothing_of_an_inbound_request_but_name_arguments_and_trace_reaches_an_u
         assert!(seen.contains(own.as_str()), "its own key reaches an upstream");
         assert!(!seen.contains(other.as_str()), "another tenant's key does not");
         assert!(!seen.contains(&inbound), "no inbound header does: {seen}");
+        assert!(!seen.contains(&begun), "no session of a client does");
         assert!(!seen.contains(&token) && !seen.contains("carol"), "nothing about the caller does");
         assert!(seen.contains("00-4bf92f3577b34da6a3ce929d0e0e4736"), "the trace does");
     }

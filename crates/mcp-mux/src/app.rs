@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use tenant_store::{Clock, Group, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
-use crate::caller::{Caller, Principal, RequestId};
+use crate::caller::{Bounds, Caller, Principal, RequestId};
 use crate::catalog::{Catalog, Face, Refresher};
 use crate::config::{Config, ConfigError, PublicUrl};
 use crate::gateway::Gateway;
@@ -96,9 +97,11 @@ impl App {
         let refresher =
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let authenticator = Authenticator::new(&config.issuers, &egress_client()?, clock, &tasks);
-        let gateway = Gateway::new(Mux::new(Arc::clone(&catalog), pool, store.clone()));
-        let server = Server::new(authenticator, gateway, ProtectedResources::new(config, &public_url));
+        let authenticator = Authenticator::new(config, &egress_client()?, Arc::clone(&clock), &tasks)?;
+        let mux = Mux::new(Arc::clone(&catalog), pool, store.clone());
+        let gateway = Gateway::new(mux, config.keys.resolve()?, Arc::clone(&clock));
+        let resources = ProtectedResources::new(config, &public_url);
+        let server = Server { authenticator, gateway, resources, tasks: tasks.clone() };
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
         tasks.spawn(Arc::clone(&refresher).run());
@@ -132,8 +135,12 @@ impl App {
     pub fn seen_by(&self, principal: &Principal, groups: Arc<[Group]>) -> Seen {
         let caller = Caller {
             principal: principal.clone(),
+            client: None,
             groups,
+            bounds: Bounds::Everything,
             deadline: tokio::time::Instant::now(),
+            proof_ends_at: SystemClock.now(),
+            ended: CancellationToken::new(),
             request_id: RequestId::new("-"),
         };
         let snapshot = self.catalog.snapshot();

@@ -1,28 +1,36 @@
-//! From a bearer token to an identity: JWT access tokens (RFC 9068) of configured issuers, verified here and nowhere else.
+//! From what a request shows to an identity: an access token of a configured issuer, or the proof of a trusted front.
+//! Verified here and nowhere else.
 //!
-//! First the token's own `iss` picks an issuer, then everything it says is checked against that issuer's keys and settings.
-//! Whatever fails, the client reads the same words; the log alone knows more, and never the token.
+//! What is shown decides who judges it, and a wrong proof is never saved by another one beside it. Whatever fails, the client
+//! reads the same words; the log alone knows more, and never the token.
 
 mod claims;
-mod discovery;
 mod error;
+mod fetch;
+mod front;
+mod graph;
+mod introspection;
+mod issuer;
 mod keys;
+mod token;
 
-pub(crate) use error::{AuthError, Refusal};
+pub use error::{AuthError, Refusal};
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use http::header::{AUTHORIZATION, HeaderMap};
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 use tenant_store::{Clock, Group, Timestamp};
 
-use self::claims::{Claims, Token};
-use self::keys::IssuerKeys;
-use crate::caller::Principal;
-use crate::config::IssuerConfig;
+use self::front::Fronts;
+use self::issuer::{Issuer, Judgement};
+use self::token::Token;
+use crate::caller::{Bounds, Principal};
+use crate::config::{Config, ConfigError};
 use crate::lifecycle::Tasks;
 
 /// Longest token, in bytes.
@@ -31,31 +39,41 @@ pub(crate) const TOKEN_BYTES_MAX: usize = 16 * 1024;
 pub(crate) const VERIFIED_LIFE: Duration = Duration::from_mins(1);
 
 const VERIFIED_TOKENS_MAX: u64 = 50_000;
+/// How the API keys of Open WebUI and of model providers begin. They are somebody's password elsewhere, and never asked about.
+const FOREIGN_KEY_PREFIX: &str = "sk-";
 
-/// What a verified token says about its holder. It holds no decision: those are made anew for each request.
-#[derive(Debug, Clone)]
+/// What a proof says about its holder. It holds no decision: those are made anew for each request.
+#[derive(Clone)]
 pub struct Identity {
     /// Who.
     pub principal: Principal,
+    /// The OAuth client that the token was issued to.
+    pub client: Option<Arc<str>>,
+    /// Compared with what a front says about the same user, and used for nothing else.
+    pub(crate) email: Option<Arc<str>>,
     /// The groups that the issuer vouches for.
     pub groups: Arc<[Group]>,
-    /// When the token ends.
+    /// What the proof is good for at most, whatever grants say.
+    pub bounds: Bounds,
+    /// When the proof ends.
     pub expires_at: Timestamp,
 }
 
-/// Verifies bearer tokens.
+// By hand: e-mail addresses stay out of logs.
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("principal", &self.principal).finish_non_exhaustive()
+    }
+}
+
+/// Verifies who calls.
 #[derive(Debug)]
 pub struct Authenticator {
     issuers: HashMap<String, Issuer>,
+    fronts: Fronts,
     clock: Arc<dyn Clock>,
     /// By the hash of the whole token and of the audiences it was verified for.
     verified: Cache<[u8; 32], Verified>,
-}
-
-#[derive(Debug)]
-struct Issuer {
-    config: IssuerConfig,
-    keys: Arc<IssuerKeys>,
 }
 
 #[derive(Debug, Clone)]
@@ -65,68 +83,119 @@ struct Verified {
 }
 
 impl Authenticator {
-    /// For tokens of `issuers`. Their keys are fetched in the background, and again when a token names an unknown one.
-    pub fn new(issuers: &[IssuerConfig], http: &reqwest::Client, clock: Arc<dyn Clock>, tasks: &Tasks) -> Self {
-        let issuers = issuers.iter().map(|config| {
-            let keys = Arc::new(IssuerKeys::new(config, http.clone(), Arc::clone(&clock)));
-            tasks.spawn(Arc::clone(&keys).keep_fresh());
-            (config.url.clone(), Issuer { config: config.clone(), keys })
+    /// For the issuers and fronts of `config`. Keys are fetched in the background, and again when a token names an unknown one.
+    pub fn new(
+        config: &Config,
+        http: &reqwest::Client,
+        clock: Arc<dyn Clock>,
+        tasks: &Tasks,
+    ) -> Result<Self, ConfigError> {
+        let issuers = config.issuers.iter().map(|config| {
+            let issuer = Issuer::new(config, http, &clock, tasks)?;
+            Ok((config.url.clone(), issuer))
         });
-        Self { issuers: issuers.collect(), clock, verified: Cache::new(VERIFIED_TOKENS_MAX) }
+        Ok(Self {
+            issuers: issuers.collect::<Result<_, ConfigError>>()?,
+            fronts: Fronts::new(&config.fronts, http)?,
+            clock,
+            verified: Cache::new(VERIFIED_TOKENS_MAX),
+        })
     }
 
-    /// Verifies the one bearer token in `headers`. It must have been issued for one of `audiences`, the identifiers of the
-    /// route that is called, or for one that its issuer's settings add.
-    pub async fn authenticate(&self, headers: &HeaderMap, audiences: &[String]) -> Result<Identity, AuthError> {
-        let token = bearer(headers)?;
-        let hash = audiences
+    /// Verifies what a request shows. A token must have been issued for one of `audiences`, the identifiers of the route that is
+    /// called, or for one that its issuer's settings add.
+    pub async fn authenticate(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        audiences: &[String],
+    ) -> Result<Identity, AuthError> {
+        if has_token(uri) {
+            return Err(AuthError::InQuery);
+        }
+        let now = self.clock.now();
+        let Some(token) = bearer(headers)? else {
+            return self.fronts.by_jwt(headers, now).unwrap_or(Err(AuthError::Missing));
+        };
+        if let Some(front) = self.fronts.of_key(token) {
+            return front.identity(headers, now);
+        }
+        let identity = self.known_or_verified(token, Judgement { audiences, now }).await?;
+        if self.fronts.contradict(&identity, headers, now) {
+            return Err(Refusal::Contradiction.into());
+        }
+        Ok(identity)
+    }
+
+    /// How long an identity is good for from now on.
+    pub fn remaining(&self, identity: &Identity) -> Duration {
+        let millis = identity.expires_at.as_millis().saturating_sub(self.clock.now().as_millis());
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+
+    async fn known_or_verified(&self, token: &str, judgement: Judgement<'_>) -> Result<Identity, AuthError> {
+        let hash = judgement
+            .audiences
             .iter()
             .fold(Sha256::new().chain_update(token), |hash, audience| hash.chain_update([0]).chain_update(audience));
         let hash: [u8; 32] = hash.finalize().into();
-        let now = self.clock.now();
-        if let Some(verified) = self.verified.get(&hash).filter(|verified| now < verified.until) {
+        if let Some(verified) = self.verified.get(&hash).filter(|verified| judgement.now < verified.until) {
             return Ok(verified.identity);
         }
-        let identity = self.verify(token, audiences, now).await?;
-        let until = now.plus(VERIFIED_LIFE).min(identity.expires_at);
+        let (identity, trust) = self.verify(token, judgement).await?;
+        let until = judgement.now.plus(trust).min(identity.expires_at);
         self.verified.insert(hash, Verified { identity: identity.clone(), until });
         Ok(identity)
     }
 
-    async fn verify(&self, token: &str, audiences: &[String], now: Timestamp) -> Result<Identity, AuthError> {
-        let token = Token::parse(token)?;
-        let issuer = self.issuers.get(&token.issuer).ok_or(Refusal::UnknownIssuer)?;
-        let key = issuer.keys.find(token.key_id.as_deref(), token.algorithm).await?;
-        if issuer.config.require_at_jwt && !token.is_at_jwt {
-            return Err(Refusal::Type.into());
+    /// The identity behind a token, and for how long that may be believed.
+    async fn verify(&self, text: &str, judgement: Judgement<'_>) -> Result<(Identity, Duration), AuthError> {
+        if text.starts_with(FOREIGN_KEY_PREFIX) {
+            return Err(Refusal::ForeignKey.into());
         }
-        let claims = Claims::verify(&token, &key)?;
-        claims.check(&issuer.config, audiences, now)?;
-        Ok(Identity {
-            principal: Principal { issuer: issuer.config.name.clone(), subject: claims.subject()? },
-            groups: claims.groups(&issuer.config.groups_claim)?,
-            expires_at: claims.expires_at(),
-        })
+        if !Token::is_jwt(text) {
+            let mut asked = self.issuers.values().filter(|issuer| issuer.introspects());
+            let issuer = asked.next().ok_or(Refusal::NotJwt)?;
+            return Ok((issuer.introspect(text, judgement).await?, issuer.trust()));
+        }
+        let token = Token::parse(text)?;
+        if let Some(name) = &token.issuer {
+            let issuer = self.issuers.get(name).ok_or(Refusal::UnknownIssuer)?;
+            return Ok((issuer.verify(text, &token, judgement).await?, issuer.trust()));
+        }
+        // Open WebUI's sessions name no issuer.
+        let session = self.fronts.session().ok_or(Refusal::UnknownIssuer)?;
+        let expires_at = Timestamp::from_millis(token.expires_s.ok_or(Refusal::ClaimShape)?.saturating_mul(1_000));
+        if judgement.now >= expires_at {
+            return Err(Refusal::Expired.into());
+        }
+        Ok((session.identity(text, expires_at).await?, VERIFIED_LIFE))
     }
 }
 
+/// Whether an address carries a token, which would then be in every log on its way (RFC 6750 §2.3, MCP authorization).
+fn has_token(uri: &Uri) -> bool {
+    let pairs = uri.query().map(|query| url::form_urlencoded::parse(query.as_bytes()));
+    pairs.into_iter().flatten().any(|(name, _)| name == "access_token")
+}
+
 /// The token of the one `Authorization: Bearer` header (RFC 6750 §2.1). A token anywhere else is none.
-fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or(AuthError::Missing)?;
+    let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(AuthError::Malformed);
     }
     let text = value.to_str().map_err(|_| AuthError::Malformed)?;
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
     if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(AuthError::Missing);
+        return Ok(None);
     }
     let token = token.trim();
     match token.len() {
         // Clients with an empty key field send the bare scheme.
-        0 => Err(AuthError::Missing),
-        1..=TOKEN_BYTES_MAX => Ok(token),
+        0 => Ok(None),
+        1..=TOKEN_BYTES_MAX => Ok(Some(token)),
         _ => Err(Refusal::TooLong.into()),
     }
 }

@@ -4,8 +4,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tenant_store::{Group, IssuerName, Subject};
+use tenant_store::{Group, IssuerName, Subject, TenantId, Timestamp};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Who acts: a person or a service, known by issuer and subject. It belongs to no tenant.
 ///
@@ -41,15 +42,47 @@ impl fmt::Debug for RequestId {
     }
 }
 
+/// What a proof of identity is good for at most, whatever grants say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bounds {
+    /// All that grants allow.
+    Everything,
+    /// What grants allow in these tenants.
+    Tenants(Arc<[TenantId]>),
+}
+
+impl Bounds {
+    /// Nothing at all.
+    pub fn nothing() -> Self {
+        Self::Tenants(Arc::default())
+    }
+
+    /// Whether `tenant` lies within.
+    pub fn include(&self, tenant: TenantId) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Tenants(tenants) => tenants.contains(&tenant),
+        }
+    }
+}
+
 /// A principal with its groups and its deadline, for the length of one request.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// Who it is.
     pub principal: Principal,
+    /// The OAuth client that it calls through, where its proof names one.
+    pub client: Option<Arc<str>>,
     /// The groups that the principal's own issuer vouches for; never those of another issuer.
     pub groups: Arc<[Group]>,
-    /// After this moment an answer is of no use.
+    /// What its proof is good for at most.
+    pub bounds: Bounds,
+    /// After this moment an answer is of no use; never later than the end of its proof.
     pub deadline: Instant,
+    /// When its proof ends.
+    pub proof_ends_at: Timestamp,
+    /// Cancelled when the proof is not good any more while the request still runs.
+    pub ended: CancellationToken,
     /// The id of the request.
     pub request_id: RequestId,
 }

@@ -3,6 +3,16 @@
 //! The only module that reads the environment. What it returns is checked: an unknown key, a missing key or a value that
 //! cannot work is an error that names the setting, and nothing has a default that would open a door.
 
+mod front;
+mod issuer;
+mod secret;
+
+pub use front::{Front, FrontConfig, FrontMode, FrontProof};
+pub use issuer::{
+    AppOnly, ClaimMark, ClaimPath, GraphConfig, IntrospectionConfig, IssuerConfig, Preset, Profile, SigningAlgorithm,
+    TokenMode, TokenType, Wanted,
+};
+
 use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,15 +20,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
-use tenant_store::IssuerName;
 use url::{Host, Url};
+
+use self::secret::setting;
 
 /// Largest request body, in bytes. A body over this is answered with 413 and never buffered whole.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Everything a process is told at its start.
 #[derive(Debug, Clone, Deserialize)]
@@ -33,8 +42,12 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// The keys that seal credentials.
     pub keys: KeysConfig,
-    /// The identity providers whose tokens are accepted; at least one.
+    /// The identity providers whose tokens are accepted.
+    #[serde(default)]
     pub issuers: Vec<IssuerConfig>,
+    /// The programs that prove themselves and speak for their users. There is at least one issuer or front.
+    #[serde(default)]
+    pub fronts: Vec<FrontConfig>,
     /// How tool lists are kept fresh.
     #[serde(default)]
     pub catalog: CatalogConfig,
@@ -86,35 +99,6 @@ pub struct KeysConfig {
     /// Files of earlier keys, which still open what they sealed.
     #[serde(default)]
     pub retired_files: Vec<PathBuf>,
-}
-
-/// One identity provider.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IssuerConfig {
-    /// The name by which grants refer to it.
-    pub name: IssuerName,
-    /// Its issuer identifier, compared with `iss` character by character (RFC 8414 §2).
-    pub url: String,
-    /// Where its keys are; found by discovery when absent.
-    pub jwks_url: Option<Url>,
-    /// Values of `aud` accepted on every route, besides the URL of the route that is called; some providers put a client
-    /// id there.
-    #[serde(default)]
-    pub audiences: Vec<String>,
-    /// The claim that lists the groups; a dotted path reaches into objects.
-    #[serde(default = "default_groups_claim")]
-    pub groups_claim: String,
-    /// Refuse tokens whose header does not say `at+jwt` (RFC 9068 §4).
-    #[serde(default)]
-    pub require_at_jwt: bool,
-    /// OAuth scopes that clients are told to ask for.
-    #[serde(default)]
-    pub scopes: Vec<String>,
-}
-
-fn default_groups_claim() -> String {
-    "groups".to_owned()
 }
 
 /// How tool lists are kept fresh.
@@ -202,12 +186,7 @@ impl TryFrom<Url> for PublicUrl {
             && url.username().is_empty()
             && url.password().is_none()
             && url.path() == "/";
-        let loopback = match url.host() {
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => false,
-        };
+        let loopback = is_loopback(&url);
         if !bare || url.host().is_none() {
             Err(format!("`{url}` must be scheme, host and port only, such as https://mcp.example.com"))
         } else if url.scheme() == "https" || (url.scheme() == "http" && loopback) {
@@ -215,6 +194,16 @@ impl TryFrom<Url> for PublicUrl {
         } else {
             Err(format!("`{url}` must be https; plain http is for loopback addresses only"))
         }
+    }
+}
+
+/// Whether a URL stays on this machine.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
     }
 }
 
@@ -242,7 +231,7 @@ pub enum ConfigError {
     #[error("`{setting}` names {}, which cannot be read", path.display())]
     File {
         /// The setting, as it is written in the file.
-        setting: &'static str,
+        setting: String,
         /// The file it names.
         path: PathBuf,
         /// Why not.
@@ -266,7 +255,7 @@ impl Config {
     /// Reads `file`, then the environment, and checks the whole.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file).map_err(|source| ConfigError::File {
-            setting: "--config",
+            setting: "--config".to_owned(),
             path: file.to_owned(),
             source,
         })?;
@@ -287,15 +276,27 @@ impl Config {
 
     /// Checks what types cannot say.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if self.issuers.is_empty() {
+        if self.issuers.is_empty() && self.fronts.is_empty() {
             return Err(setting("issuers", "is empty: name at least one identity provider, or nobody could call"));
         }
         let mut seen = HashSet::new();
         for (index, issuer) in self.issuers.iter().enumerate() {
+            let place = format!("issuers[{index}]");
             if !seen.insert(issuer.name.as_str()) || !seen.insert(issuer.url.as_str()) {
-                return Err(setting(format!("issuers[{index}]"), "repeats the name or the url of an earlier issuer"));
+                return Err(setting(place, "repeats the name or the url of an earlier issuer"));
             }
+            issuer.check(&place)?;
         }
+        for (index, front) in self.fronts.iter().enumerate() {
+            if !seen.insert(front.name.as_str()) {
+                return Err(setting(
+                    format!("fronts[{index}]"),
+                    "repeats the name of an issuer or of an earlier front",
+                ));
+            }
+            front.resolve()?;
+        }
+        self.check_unnamed_tokens()?;
         if !(16..=64).contains(&self.catalog.name_chars_max) {
             return Err(setting("catalog.name_chars_max", "must be from 16 to 64"));
         }
@@ -306,12 +307,30 @@ impl Config {
     }
 }
 
+impl Config {
+    /// An opaque token and a front's session do not say whose they are, and are shown to nobody who did not make them.
+    fn check_unnamed_tokens(&self) -> Result<(), ConfigError> {
+        let introspecting = self.issuers.iter().filter(|issuer| issuer.mode == TokenMode::Introspect).count();
+        if introspecting > 1 {
+            return Err(setting(
+                "issuers",
+                "has two with `mode = \"introspect\"`: an opaque token does not say whose it is",
+            ));
+        }
+        let sessions = self.fronts.iter().filter(|front| front.mode == FrontMode::Session).count();
+        if sessions > 1 {
+            return Err(setting("fronts", "has two with `mode = \"session\"`: a session does not say whose it is"));
+        }
+        Ok(())
+    }
+}
+
 impl DatabaseConfig {
     /// The URL, from wherever it is kept.
     pub fn resolve(&self) -> Result<SecretString, ConfigError> {
         match (&self.url, &self.url_file) {
             (Some(url), None) => Ok(url.clone()),
-            (None, Some(file)) => read_secret("database.url_file", file),
+            (None, Some(file)) => secret::read("database.url_file", file),
             (Some(_), Some(_)) => Err(setting("database", "has both `url` and `url_file`: keep one")),
             (None, None) => Err(setting("database", "has neither `url` nor `url_file`: say where the data is kept")),
         }
@@ -323,7 +342,7 @@ impl KeysConfig {
     pub fn resolve(&self) -> Result<crypto::KeyRing, ConfigError> {
         let primary = match (&self.primary, &self.primary_file) {
             (Some(key), None) => parse_key("keys.primary", key)?,
-            (None, Some(file)) => parse_key("keys.primary_file", &read_secret("keys.primary_file", file)?)?,
+            (None, Some(file)) => parse_key("keys.primary_file", &secret::read("keys.primary_file", file)?)?,
             (Some(_), Some(_)) => return Err(setting("keys", "has both `primary` and `primary_file`: keep one")),
             (None, None) => {
                 return Err(setting(
@@ -335,28 +354,13 @@ impl KeysConfig {
         let retired = self
             .retired_files
             .iter()
-            .map(|file| parse_key("keys.retired_files", &read_secret("keys.retired_files", file)?));
+            .map(|file| parse_key("keys.retired_files", &secret::read("keys.retired_files", file)?));
         Ok(crypto::KeyRing::new(primary, retired.collect::<Result<_, _>>()?))
     }
 }
 
 fn parse_key(setting: &'static str, text: &SecretString) -> Result<crypto::Key, ConfigError> {
     crypto::Key::parse(text).map_err(|source| ConfigError::Key { setting, source })
-}
-
-fn read_secret(setting: &'static str, path: &Path) -> Result<SecretString, ConfigError> {
-    let failed = |source| ConfigError::File { setting, path: path.to_owned(), source };
-    let length = std::fs::metadata(path).map_err(failed)?.len();
-    if length > SECRET_FILE_BYTES_MAX {
-        let problem = format!("names {}, which is too long to hold a secret", path.display());
-        return Err(self::setting(setting, problem));
-    }
-    let text = SecretString::from(std::fs::read_to_string(path).map_err(failed)?);
-    Ok(SecretString::from(text.expose_secret().trim()))
-}
-
-fn setting(setting: impl Into<String>, problem: impl Into<String>) -> ConfigError {
-    ConfigError::Setting { setting: setting.into(), problem: problem.into() }
 }
 
 #[cfg(test)]

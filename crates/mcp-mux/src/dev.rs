@@ -30,7 +30,7 @@ use self::upstreams::{DemoUpstream, SECRET_NAME, UPSTREAMS};
 use crate::app::{App, Seen, open_store};
 use crate::caller::Principal;
 use crate::config::{
-    CatalogConfig, Config, DatabaseConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl, TelemetryConfig,
+    CatalogConfig, Config, DatabaseConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl, TelemetryConfig, TokenType,
 };
 use crate::lifecycle::Tasks;
 use crate::policy::Administration;
@@ -162,14 +162,10 @@ fn config(settings: &DevSettings, public_url: &PublicUrl, issuer: &str) -> Resul
         database: DatabaseConfig { url: Some(SecretString::from(database)), url_file: None },
         keys: KeysConfig { primary: None, primary_file: Some(key_file(folder)?), retired_files: Vec::new() },
         issuers: vec![IssuerConfig {
-            name: "dev".parse()?,
-            url: issuer.to_owned(),
-            jwks_url: None,
-            audiences: Vec::new(),
-            groups_claim: "groups".to_owned(),
-            require_at_jwt: true,
-            scopes: Vec::new(),
+            token_types: Some(vec![TokenType::AccessToken]),
+            ..IssuerConfig::new("dev".parse()?, issuer)
         }],
+        fronts: Vec::new(),
         catalog: CatalogConfig::default(),
         telemetry: settings.telemetry.clone(),
     })

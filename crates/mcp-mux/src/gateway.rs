@@ -8,20 +8,25 @@ mod envelope;
 mod era;
 mod lifecycle;
 mod problem;
+mod session;
 
 pub use problem::Problem;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
+use crypto::KeyRing;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tenant_store::Clock;
 
 use self::envelope::{Message, Rpc};
 use self::era::Era;
 use self::lifecycle::Lifecycle;
+use self::session::Sessions;
 use crate::caller::Caller;
 use crate::config::BODY_BYTES_MAX;
 use crate::json::{self, Members};
@@ -60,26 +65,38 @@ pub enum RawMethod {
 pub struct Gateway {
     mux: Mux,
     lifecycle: Lifecycle,
+    sessions: Sessions,
+    clock: Arc<dyn Clock>,
 }
 
 impl Gateway {
-    /// A face for `mux`.
-    pub fn new(mux: Mux) -> Self {
-        Self { mux, lifecycle: Lifecycle::new() }
+    /// A face for `mux`; `keys` seal the ids of legacy sessions.
+    pub fn new(mux: Mux, keys: KeyRing, clock: Arc<dyn Clock>) -> Self {
+        Self { mux, lifecycle: Lifecycle::new(), sessions: Sessions::new(keys), clock }
     }
 
     /// Answers one HTTP request of a caller whose identity was verified. The request carries no credential any more.
     pub async fn handle(&self, caller: &Caller, endpoint: &Endpoint, request: Request<Body>) -> Response<Body> {
-        if request.method() != Method::POST {
-            return self.lifecycle.handle(request.map(|_| Bytes::new())).await;
-        }
-        match self.post(caller, endpoint, request).await {
+        match self.answer(caller, endpoint, request).await {
             Ok(response) => response,
             Err(problem) => {
                 problem.log(caller);
                 problem.into_response()
             }
         }
+    }
+
+    async fn answer(
+        &self,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Problem> {
+        self.sessions.check(caller, self.clock.now(), request.headers_mut())?;
+        if request.method() == Method::POST {
+            return self.post(caller, endpoint, request).await;
+        }
+        Ok(self.lifecycle.handle(request.map(|_| Bytes::new())).await)
     }
 
     async fn post(
@@ -102,7 +119,13 @@ impl Gateway {
         tracing::debug!(request.id = %caller.request_id, mcp.method = %rpc.method, mcp.era = era.as_str(), "request");
         let answered = match served {
             None => Err(Problem::method_not_found(era)),
-            Some(Served::ByLifecycle) => Ok(self.lifecycle.handle(Request::from_parts(parts, body.clone())).await),
+            Some(Served::ByLifecycle) => {
+                let mut response = self.lifecycle.handle(Request::from_parts(parts, body.clone())).await;
+                if rpc.method == "initialize" && response.status().is_success() {
+                    self.sessions.begin(caller, response.headers_mut());
+                }
+                Ok(response)
+            }
             Some(Served::Raw(RawMethod::ListTools)) => self.list_tools(caller, endpoint, era, &rpc),
             Some(Served::Raw(RawMethod::CallTool)) => {
                 let shape = Shape { era, accepts, param_headers: era::param_headers(&parts.headers, era) };

@@ -3,6 +3,7 @@
 
 mod origin;
 mod problem;
+mod watch;
 mod well_known;
 
 use std::sync::Arc;
@@ -11,21 +12,24 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
+use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{MethodRouter, any, get};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
 use self::origin::OriginGuard;
+use self::watch::Proof;
 pub use self::well_known::ProtectedResources;
 use crate::auth::Authenticator;
 use crate::caller::{Caller, RequestId};
 use crate::config::PublicUrl;
 use crate::gateway::Gateway;
+use crate::lifecycle::Tasks;
 use crate::mux::Endpoint;
 
 /// After this long the answer to any request is of no use; upstreams have shorter deadlines of their own.
@@ -33,10 +37,12 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_mins(5);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What must never travel beyond this module. Identity headers of other products are in the list because nothing here reads
-/// them, and nothing behind us should come to.
+/// What must never travel beyond this module.
 const CREDENTIAL_HEADERS: [HeaderName; 4] =
     [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, HeaderName::from_static("dpop")];
+
+/// How the headers begin in which fronts name their users, and proxies theirs.
+const CREDENTIAL_PREFIXES: [&str; 3] = ["x-openwebui-", "x-user-", "x-forwarded-"];
 
 /// One route: its path, the methods that mean something on it, and who answers.
 #[derive(Debug)]
@@ -78,13 +84,8 @@ pub struct Server {
     pub gateway: Gateway,
     /// The protected-resource metadata.
     pub resources: ProtectedResources,
-}
-
-impl Server {
-    /// Puts the parts together.
-    pub fn new(authenticator: Authenticator, gateway: Gateway, resources: ProtectedResources) -> Self {
-        Self { authenticator, gateway, resources }
-    }
+    /// Runs what watches over open streams.
+    pub tasks: Tasks,
 }
 
 /// The whole surface.
@@ -116,23 +117,40 @@ async fn tenant(State(server): State<Arc<Server>>, Path(tenant): Path<String>, r
 }
 
 /// Identity first: nothing else about a request is judged, and its body is not read, before it is known who asks.
-async fn mcp(server: &Server, endpoint: Endpoint, mut request: Request) -> Response {
+async fn mcp(server: &Arc<Server>, endpoint: Endpoint, mut request: Request) -> Response {
     let resource = server.resources.of(&endpoint);
-    let identity = match server.authenticator.authenticate(request.headers(), &resource.audiences).await {
+    let identity = match server.authenticator.authenticate(request.uri(), request.headers(), &resource.audiences).await
+    {
         Ok(identity) => identity,
         Err(error) => return problem::unauthorized(error, &resource),
     };
-    for header in &CREDENTIAL_HEADERS {
-        request.headers_mut().remove(header);
-    }
+    let (uri, headers) = (request.uri().clone(), request.headers().clone());
+    let proof = Proof { uri, headers, audiences: resource.audiences };
+    strip_credentials(request.headers_mut());
     let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| RequestId::new("-"));
     let caller = Caller {
+        deadline: Instant::now() + REQUEST_TIMEOUT.min(server.authenticator.remaining(&identity)),
         principal: identity.principal,
+        client: identity.client,
         groups: identity.groups,
-        deadline: Instant::now() + REQUEST_TIMEOUT,
+        bounds: identity.bounds,
+        proof_ends_at: identity.expires_at,
+        ended: CancellationToken::new(),
         request_id,
     };
-    server.gateway.handle(&caller, &endpoint, request).await
+    let response = server.gateway.handle(&caller, &endpoint, request).await;
+    watch::over(server, proof, caller.ended, response)
+}
+
+fn strip_credentials(headers: &mut HeaderMap) {
+    let is_credential = |name: &HeaderName| {
+        let named = CREDENTIAL_HEADERS.contains(name);
+        named || CREDENTIAL_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
+    };
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| is_credential(name)).cloned().collect();
+    for name in gone {
+        headers.remove(name);
+    }
 }
 
 /// Gives the request an id of ours, whatever id it came with, and writes the one line about it.

@@ -16,7 +16,7 @@ pub mod caller;
 pub mod error;
 mod json;
 
-mod auth;
+pub mod auth;
 pub mod catalog;
 pub mod gateway;
 pub mod http;

@@ -77,6 +77,15 @@ impl Http {
         self.post(json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()).await
     }
 
+    /// Begins a legacy session and returns its id.
+    pub(crate) async fn begin_session(&self) -> Result<String> {
+        let hello =
+            json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+        let answer = self.legacy("initialize", &hello).await?;
+        let id = answer.headers.get("mcp-session-id").with_context(|| format!("no session: {}", answer.text))?;
+        Ok(id.to_str()?.to_owned())
+    }
+
     /// A modern request with everything that it must carry.
     pub(crate) async fn modern(&self, method: &str, mut params: Value) -> Result<Answer> {
         params["_meta"] = json!({

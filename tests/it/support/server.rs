@@ -55,9 +55,19 @@ pub(crate) struct Setup<'s> {
 impl TestServer {
     /// Starts a server named like its test, with `setups`, and lists every upstream once.
     pub(crate) async fn start(name: &str, setups: &[Setup<'_>]) -> Result<Self> {
+        Self::start_with(name, setups, |_| Ok(())).await
+    }
+
+    /// The same with another configuration.
+    pub(crate) async fn start_with(
+        name: &str,
+        setups: &[Setup<'_>],
+        change: impl FnOnce(&mut Config) -> Result<()>,
+    ) -> Result<Self> {
         let idp = Idp::start().await?;
         let (database, log) = output_files(name)?;
-        let config = config(&idp, &database)?;
+        let mut config = config(&idp, &database)?;
+        change(&mut config)?;
         start_log(&log)?;
         let store = open_store(&config).await?;
         for setup in setups {
@@ -131,14 +141,10 @@ fn config(idp: &Idp, database: &Path) -> Result<Config> {
             retired_files: Vec::new(),
         },
         issuers: vec![IssuerConfig {
-            name: "corp".parse()?,
-            url: idp.url.clone(),
-            jwks_url: None,
-            audiences: Vec::new(),
-            groups_claim: "groups".to_owned(),
-            require_at_jwt: false,
             scopes: vec!["mcp:use".to_owned()],
+            ..IssuerConfig::new("corp".parse()?, &idp.url)
         }],
+        fronts: Vec::new(),
         catalog: CatalogConfig::default(),
         telemetry: TelemetryConfig { log_format: LogFormat::Text, log: "trace".to_owned() },
     })

@@ -1,92 +1,31 @@
-//! One token: taken apart, its signature verified, its claims checked. Every rule is spelt out here, because the defaults of
-//! JWT libraries let through what they do not know (RFC 8725).
+//! What a token says, once its signature was verified or its provider has vouched for it: every rule is spelt out here.
+//!
+//! A claim that is absent means nothing; a claim of another shape refuses the token, because a misread list could be a wrong one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tenant_store::{Group, Subject, Timestamp};
+use uuid::Uuid;
 
 use super::error::{AuthError, Refusal};
-use crate::config::IssuerConfig;
+use crate::config::{AppOnly, ClaimMark, ClaimPath, IssuerConfig, Profile, Wanted};
 
 /// Clocks may differ by this much.
 const LEEWAY: Duration = Duration::from_secs(30);
-/// Longest life of an access token; Entra ID's live up to 90 minutes, some providers' a day.
-const LIFETIME_MAX: Duration = Duration::from_hours(24);
 /// Most groups of a principal.
-const GROUPS_MAX: usize = 2_000;
-
-/// Algorithms that are accepted: asymmetric ones only, so that no public key can pass for a shared secret.
-const ALGORITHMS: [(&str, Algorithm); 6] = [
-    ("RS256", Algorithm::RS256),
-    ("PS256", Algorithm::PS256),
-    ("ES256", Algorithm::ES256),
-    ("ES384", Algorithm::ES384),
-    ("RS512", Algorithm::RS512),
-    ("EdDSA", Algorithm::EdDSA),
-];
+pub(super) const GROUPS_MAX: usize = 2_000;
+/// What stands before a role where grants name it as a group. No group of a token may begin so.
+const ROLE_PREFIX: &str = "role:";
+/// What stands between the claims that together name a user. None of them may contain it.
+const SUBJECT_SEPARATOR: char = '/';
 
 /// Claims that only ID tokens carry (OpenID Connect Core §3).
 const ID_TOKEN_CLAIMS: [&str; 3] = ["nonce", "at_hash", "c_hash"];
 
-/// A token whose header was read and whose signature was not verified yet.
-#[derive(Debug)]
-pub(super) struct Token<'t> {
-    text: &'t str,
-    /// The unverified `iss`: good for finding keys and nothing else.
-    pub(super) issuer: String,
-    pub(super) algorithm: Algorithm,
-    pub(super) key_id: Option<String>,
-    pub(super) is_at_jwt: bool,
-}
-
-/// Members of the header that matter. Key material in a header (`jwk`, `jku`, `x5u`, `x5c`) is never looked at.
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
-    kid: Option<String>,
-    typ: Option<String>,
-    crit: Option<Value>,
-    b64: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct UnverifiedIssuer {
-    iss: String,
-}
-
-impl<'t> Token<'t> {
-    pub(super) fn parse(text: &'t str) -> Result<Self, Refusal> {
-        let mut parts = text.split('.');
-        let (Some(header), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(Refusal::NotJwt);
-        };
-        let header: Header = part(header)?;
-        let UnverifiedIssuer { iss } = part(payload)?;
-        if header.crit.is_some() || header.b64.is_some() {
-            return Err(Refusal::Critical);
-        }
-        let algorithm = ALGORITHMS.iter().find(|(name, _)| *name == header.alg).map(|(_, algorithm)| *algorithm);
-        let kind = header.typ.unwrap_or_default().to_ascii_lowercase();
-        let is_at_jwt = matches!(kind.as_str(), "at+jwt" | "application/at+jwt");
-        if !is_at_jwt && !matches!(kind.as_str(), "" | "jwt" | "application/jwt") {
-            return Err(Refusal::Type);
-        }
-        Ok(Self { text, issuer: iss, algorithm: algorithm.ok_or(Refusal::Algorithm)?, key_id: header.kid, is_at_jwt })
-    }
-}
-
-fn part<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, Refusal> {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| Refusal::NotJwt)?;
-    serde_json::from_slice(&bytes).map_err(|_| Refusal::NotJwt)
-}
-
-/// The claims of a token whose signature is good.
+/// Claims that somebody vouches for.
 #[derive(Debug)]
 pub(super) struct Claims {
     required: Required,
@@ -112,87 +51,175 @@ enum Audience {
 }
 
 impl Claims {
-    /// Verifies the signature with `key`, whose algorithm was compared with the header's.
-    pub(super) fn verify(token: &Token<'_>, key: &DecodingKey) -> Result<Self, Refusal> {
-        // The library verifies the signature; every claim is checked below, against our clock and in exact shapes.
-        let mut validation = Validation::new(token.algorithm);
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        validation.required_spec_claims.clear();
-        let all = jsonwebtoken::decode::<Map<String, Value>>(token.text, key, &validation)
-            .map_err(|_| Refusal::Signature)?
-            .claims;
+    pub(super) fn parse(all: Map<String, Value>) -> Result<Self, Refusal> {
         let required = serde_json::from_value(Value::Object(all.clone())).map_err(|_| Refusal::ClaimShape)?;
         Ok(Self { required, all })
     }
 
-    /// Checks everything that the claims say about the token itself.
-    pub(super) fn check(&self, issuer: &IssuerConfig, audiences: &[String], now: Timestamp) -> Result<(), AuthError> {
-        let Required { iss, aud, exp, iat, nbf, .. } = &self.required;
-        if *iss != issuer.url {
+    /// Checks everything that the claims say about the token itself. Scopes come last: to be told that they are missing is for
+    /// those whose token is good otherwise.
+    pub(super) fn check(
+        &self,
+        issuer: &IssuerConfig,
+        profile: &Profile,
+        audiences: &[String],
+        now: Timestamp,
+    ) -> Result<(), AuthError> {
+        if self.required.iss != issuer.url {
             return Err(Refusal::UnknownIssuer.into());
         }
         let accepted = |audience: &String| audiences.contains(audience) || issuer.audiences.contains(audience);
-        let for_us = match aud {
+        let for_us = match &self.required.aud {
             Audience::One(audience) => accepted(audience),
             Audience::Many(audiences) => audiences.iter().any(accepted),
         };
         if !for_us {
             return Err(Refusal::Audience.into());
         }
+        self.check_times(profile.max_lifetime, now)?;
+        self.check_kind(profile)?;
+        if !issuer.allowed_clients.is_empty() {
+            let client = self.client(profile)?.ok_or(Refusal::Client)?;
+            if !issuer.allowed_clients.iter().any(|allowed| *allowed == *client) {
+                return Err(Refusal::Client.into());
+            }
+        }
+        if issuer.app_only == AppOnly::Refuse && self.is_app_only(profile)? {
+            return Err(Refusal::AppOnly.into());
+        }
+        let scopes = self.texts(&profile.scope_claims)?;
+        let has = |wanted: &String| scopes.iter().flat_map(|text| text.split(' ')).any(|scope| scope == wanted);
+        if issuer.required_scopes.iter().all(has) { Ok(()) } else { Err(AuthError::InsufficientScope) }
+    }
+
+    fn check_times(&self, max_lifetime: Duration, now: Timestamp) -> Result<(), Refusal> {
+        let Required { exp, iat, nbf, .. } = &self.required;
         if now >= seconds(*exp).plus(LEEWAY) {
-            return Err(Refusal::Expired.into());
+            return Err(Refusal::Expired);
         }
         let from_future = |moment: &Option<i64>| moment.is_some_and(|moment| now.plus(LEEWAY) < seconds(moment));
         if from_future(nbf) || from_future(iat) {
-            return Err(Refusal::NotYet.into());
+            return Err(Refusal::NotYet);
         }
+        // A token that does not say when it began counts from now: what is left of it is at most its whole life.
         let begins = iat.map_or(now, seconds);
-        if seconds(*exp) > begins.plus(LIFETIME_MAX) {
-            return Err(Refusal::Lifetime.into());
-        }
-        self.check_kind()
+        if seconds(*exp) > begins.plus(max_lifetime) { Err(Refusal::Lifetime) } else { Ok(()) }
     }
 
-    fn check_kind(&self) -> Result<(), AuthError> {
+    fn check_kind(&self, profile: &Profile) -> Result<(), Refusal> {
         let is_id = self.all.get("typ").and_then(Value::as_str) == Some("ID");
         if is_id || ID_TOKEN_CLAIMS.iter().any(|claim| self.all.contains_key(*claim)) {
-            return Err(Refusal::IdToken.into());
+            return Err(Refusal::IdToken);
         }
-        if self.all.contains_key("cnf") {
-            return Err(Refusal::Confirmation.into());
+        let marks = &profile.access_claims;
+        if !marks.is_empty() && marks.iter().all(|claim| self.find(claim).is_none()) {
+            return Err(Refusal::IdToken);
         }
-        let named = self.all.get("_claim_names").and_then(|names| names.get("groups"));
-        if named.is_some() || self.all.contains_key("hasgroups") {
-            return Err(AuthError::GroupsOverage);
-        }
-        Ok(())
+        if self.all.contains_key("cnf") { Err(Refusal::Confirmation) } else { Ok(()) }
     }
 
-    pub(super) fn subject(&self) -> Result<Subject, Refusal> {
-        self.required.sub.parse().map_err(|_| Refusal::ClaimShape)
+    /// A token that a program got for itself: RFC 9068 §2.2 puts the client into its `sub`.
+    fn is_app_only(&self, profile: &Profile) -> Result<bool, Refusal> {
+        let is_own = self.client(profile)?.is_some_and(|client| *client == *self.required.sub);
+        Ok(is_own || profile.app_only_marks.iter().any(|mark| self.bears(mark)))
+    }
+
+    fn bears(&self, ClaimMark { claim, wanted }: &ClaimMark) -> bool {
+        let text = self.find(claim).and_then(Value::as_str);
+        match wanted {
+            Wanted::Absent => self.find(claim).is_none(),
+            Wanted::Text(wanted) => text == Some(wanted),
+            Wanted::Prefix(wanted) => text.is_some_and(|text| text.starts_with(wanted)),
+        }
+    }
+
+    /// The user within the issuer. Never an e-mail address unless somebody configured that.
+    pub(super) fn subject(&self, profile: &Profile) -> Result<Subject, Refusal> {
+        let mut parts = Vec::new();
+        for claim in &profile.subject_claims {
+            let part = self.find(claim).and_then(Value::as_str).filter(|part| !part.is_empty());
+            parts.push(part.ok_or(Refusal::ClaimShape)?);
+        }
+        if parts.len() > 1 && parts.iter().any(|part| part.contains(SUBJECT_SEPARATOR)) {
+            return Err(Refusal::ClaimShape);
+        }
+        parts.join(&SUBJECT_SEPARATOR.to_string()).parse().map_err(|_| Refusal::ClaimShape)
+    }
+
+    /// The OAuth client that the token was issued to.
+    pub(super) fn client(&self, profile: &Profile) -> Result<Option<Arc<str>>, Refusal> {
+        match profile.client_claims.iter().find_map(|claim| self.find(claim)) {
+            None => Ok(None),
+            Some(Value::String(client)) => Ok(Some(client.as_str().into())),
+            Some(_) => Err(Refusal::ClaimShape),
+        }
+    }
+
+    /// The address to which the token's user is known elsewhere: compared with what a front says, and used for nothing else.
+    pub(super) fn email(&self) -> Option<Arc<str>> {
+        self.all.get("email").and_then(Value::as_str).map(Into::into)
+    }
+
+    /// Entra ID's name for the user in its directory.
+    pub(super) fn object_id(&self) -> Option<Uuid> {
+        self.all.get("oid").and_then(Value::as_str).and_then(|text| Uuid::try_parse(text).ok())
     }
 
     pub(super) fn expires_at(&self) -> Timestamp {
         seconds(self.required.exp).plus(LEEWAY)
     }
 
-    /// The groups at `path`: the claim of exactly that name, or a dotted path into objects. An absent claim means no groups;
-    /// another shape refuses the token, because a misread list could be a wrong one.
-    pub(super) fn groups(&self, path: &str) -> Result<Arc<[Group]>, Refusal> {
+    /// Whether the issuer left the groups out because they are too many, and we would have read them.
+    pub(super) fn lacks_groups(&self, profile: &Profile) -> bool {
+        let is_left_out = |claim: &ClaimPath| {
+            let named = self.all.get("_claim_names").and_then(|names| names.get(claim.as_str()));
+            named.is_some() || (claim.as_str() == "groups" && self.all.contains_key("hasgroups"))
+        };
+        profile.group_claims.iter().any(is_left_out)
+    }
+
+    /// The groups that the issuer vouches for, and its roles as groups with a prefix of their own.
+    pub(super) fn groups(&self, profile: &Profile) -> Result<Vec<Group>, Refusal> {
+        let mut groups = Vec::new();
+        for text in self.texts(&profile.group_claims)? {
+            groups.push(group(text)?);
+        }
+        for role in self.texts(&profile.role_claims)? {
+            groups.push(format!("{ROLE_PREFIX}{role}").parse().map_err(|_| Refusal::Groups)?);
+        }
+        if groups.len() > GROUPS_MAX { Err(Refusal::Groups) } else { Ok(groups) }
+    }
+
+    /// A claim by its exact name, or by a dotted path into objects.
+    fn find(&self, path: &ClaimPath) -> Option<&Value> {
+        let path = path.as_str();
         let mut steps = path.split('.');
         let first = steps.next().and_then(|step| self.all.get(step));
         let nested = || steps.try_fold(first?, |value, step| value.get(step));
-        let texts: Vec<&str> = match self.all.get(path).or_else(nested) {
-            None | Some(Value::Null) => Vec::new(),
-            Some(Value::String(group)) => vec![group],
-            Some(Value::Array(groups)) if groups.len() <= GROUPS_MAX => {
-                groups.iter().map(|group| group.as_str().ok_or(Refusal::Groups)).collect::<Result<_, _>>()?
-            }
-            Some(_) => return Err(Refusal::Groups),
-        };
-        texts.into_iter().map(|text| text.parse().map_err(|_| Refusal::Groups)).collect()
+        self.all.get(path).or_else(nested).filter(|value| !value.is_null())
     }
+
+    /// All texts of some claims, each of which is a text or a list of texts.
+    fn texts(&self, paths: &[ClaimPath]) -> Result<Vec<&str>, Refusal> {
+        let mut texts = Vec::new();
+        for value in paths.iter().filter_map(|path| self.find(path)) {
+            match value {
+                Value::String(text) => texts.push(text.as_str()),
+                Value::Array(values) if values.len() <= GROUPS_MAX => {
+                    for value in values {
+                        texts.push(value.as_str().ok_or(Refusal::Groups)?);
+                    }
+                }
+                _ => return Err(Refusal::Groups),
+            }
+        }
+        Ok(texts)
+    }
+}
+
+/// A group as an issuer or a front calls it. One that looks like a role is neither.
+pub(super) fn group(text: &str) -> Result<Group, Refusal> {
+    if text.starts_with(ROLE_PREFIX) { Err(Refusal::Groups) } else { text.parse().map_err(|_| Refusal::Groups) }
 }
 
 fn seconds(seconds: i64) -> Timestamp {

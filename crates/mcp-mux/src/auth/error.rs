@@ -17,9 +17,15 @@ pub enum AuthError {
     /// The issuer left the groups out of the token because they are too many.
     #[error("the issuer left the groups out of the token because they are too many")]
     GroupsOverage,
-    /// The issuer's keys could not be fetched.
-    #[error("the issuer's keys could not be fetched")]
-    KeysUnavailable,
+    /// It carries a token in its address.
+    #[error("the request's address carries a token")]
+    InQuery,
+    /// Its token is good and lacks an OAuth scope.
+    #[error("the token lacks an OAuth scope")]
+    InsufficientScope,
+    /// Whoever could say whether the token is good, or whose it is, cannot be asked.
+    #[error("the identity provider cannot be asked")]
+    ProviderUnavailable,
 }
 
 /// Why a token is not good. For the log only.
@@ -61,6 +67,24 @@ pub enum Refusal {
     /// It is not valid yet, or claims to come from the future.
     #[error("it is not valid yet")]
     NotYet,
+    /// It was issued to an OAuth client that may not call.
+    #[error("it was issued to a client that is not allowed")]
+    Client,
+    /// A program got it for itself, without a user.
+    #[error("it has no user")]
+    AppOnly,
+    /// Its provider says that it is not active, or not any more.
+    #[error("its provider says that it is not active")]
+    Inactive,
+    /// It is the API key of another product.
+    #[error("it is the API key of another product")]
+    ForeignKey,
+    /// Its user signed up at the front and was not let in yet.
+    #[error("its user was not let in by the front")]
+    Pending,
+    /// A front proves in the same request that it speaks for somebody else.
+    #[error("the token and the front name different users")]
+    Contradiction,
     /// It lives longer than access tokens may.
     #[error("it lives too long")]
     Lifetime,
@@ -79,17 +103,19 @@ impl AuthError {
     /// The status of the answer.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Malformed => StatusCode::BAD_REQUEST,
-            Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Malformed | Self::InQuery => StatusCode::BAD_REQUEST,
+            Self::InsufficientScope => StatusCode::FORBIDDEN,
+            Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Missing | Self::Invalid(_) | Self::GroupsOverage => StatusCode::UNAUTHORIZED,
         }
     }
 
-    /// The `error` of the challenge (RFC 6750 §3.1): none when no credential was sent.
+    /// The `error` of the challenge (RFC 6750 §3.1): none when no credential was sent, or when it was not judged.
     pub fn challenge_error(self) -> Option<&'static str> {
         match self {
-            Self::Missing | Self::KeysUnavailable => None,
-            Self::Malformed => Some("invalid_request"),
+            Self::Missing | Self::ProviderUnavailable => None,
+            Self::Malformed | Self::InQuery => Some("invalid_request"),
+            Self::InsufficientScope => Some("insufficient_scope"),
             Self::Invalid(_) | Self::GroupsOverage => Some("invalid_token"),
         }
     }
@@ -99,11 +125,15 @@ impl AuthError {
         match self {
             Self::Missing => "sign in: the header WWW-Authenticate says where",
             Self::Malformed => "send exactly one header `Authorization: Bearer <token>`",
+            Self::InQuery => "send the token in the header Authorization, never in the address",
+            Self::InsufficientScope => {
+                "this token may not be used here: sign in again and grant the scope that the header WWW-Authenticate names"
+            }
             Self::Invalid(_) => "this token is not good here: sign in again",
             Self::GroupsOverage => {
                 "you are in too many groups for your token to list them: ask your administrator to send application roles or only assigned groups"
             }
-            Self::KeysUnavailable => "the identity provider cannot be reached: try again in a moment",
+            Self::ProviderUnavailable => "the identity provider cannot be reached: try again in a moment",
         }
     }
 }

@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use jsonwebtoken::{AlgorithmFamily, DecodingKey};
 use tenant_store::{Clock, Timestamp};
 use tokio::sync::Mutex;
 use url::Url;
 
-use super::discovery::{self, FetchError};
 use super::error::{AuthError, Refusal};
-use crate::config::IssuerConfig;
+use super::fetch::{self, FetchError};
+use super::token;
+use crate::config::{IssuerConfig, SigningAlgorithm};
 
 /// How often the keys are fetched when nothing asks for them.
 const REFRESH_EVERY: Duration = Duration::from_mins(10);
@@ -85,7 +86,11 @@ impl IssuerKeys {
     }
 
     /// The key that a token's header names, for an algorithm that fits the key.
-    pub(super) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Arc<DecodingKey>, AuthError> {
+    pub(super) async fn find(
+        &self,
+        id: Option<&str>,
+        algorithm: SigningAlgorithm,
+    ) -> Result<Arc<DecodingKey>, AuthError> {
         if let Some(key) = self.known(id, algorithm) {
             return Ok(key);
         }
@@ -100,11 +105,12 @@ impl IssuerKeys {
         drop(last);
         let found = self.known(id, algorithm);
         let usable = self.current.load().fetched_at.is_some_and(|at| self.clock.now() < at.plus(STALE_MAX));
-        found.ok_or(if usable { Refusal::UnknownKey.into() } else { AuthError::KeysUnavailable })
+        found.ok_or(if usable { Refusal::UnknownKey.into() } else { AuthError::ProviderUnavailable })
     }
 
     /// A token without a key id is good only where it leaves no choice.
-    fn known(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<DecodingKey>> {
+    fn known(&self, id: Option<&str>, algorithm: SigningAlgorithm) -> Option<Arc<DecodingKey>> {
+        let algorithm = token::algorithm(algorithm);
         let current = self.current.load();
         if self.clock.now() >= current.fetched_at?.plus(STALE_MAX) {
             return None;
@@ -126,9 +132,9 @@ impl IssuerKeys {
         let set = async {
             let url = match &self.jwks_url {
                 Some(url) => url.clone(),
-                None => discovery::jwks_url(&self.http, &self.issuer).await?,
+                None => fetch::discover(&self.http, &self.issuer).await?.jwks,
             };
-            let body = discovery::get(&self.http, &url).await?;
+            let body = fetch::get(&self.http, &url).await?;
             let set: JwkSet = serde_json::from_slice(&body).map_err(|_| FetchError::NotUnderstood)?;
             verifying_keys(&set)
         };

@@ -62,6 +62,11 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, -32020, message)
     }
 
+    /// A session that is not this caller's, or nobody's. The client is to begin a new one (MCP 2025-11-25 `basic/transports`).
+    pub(super) fn session_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, -32001, "session not found")
+    }
+
     /// A protocol version that we do not speak; `data` says which we do.
     pub(super) fn unsupported_version(data: Value) -> Self {
         Self {

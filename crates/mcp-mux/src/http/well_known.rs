@@ -40,7 +40,8 @@ pub(super) struct ProtectedResource {
 impl ProtectedResources {
     /// From the configuration; `public_url` may differ from the configured one where a free port was taken.
     pub fn new(config: &Config, public_url: &PublicUrl) -> Self {
-        let mut scopes: Vec<String> = config.issuers.iter().flat_map(|issuer| issuer.scopes.iter().cloned()).collect();
+        let mut scopes: Vec<String> =
+            config.issuers.iter().flat_map(|issuer| issuer.advertised_scopes().iter().cloned()).collect();
         scopes.sort();
         scopes.dedup();
         Self {

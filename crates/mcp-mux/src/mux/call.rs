@@ -2,13 +2,14 @@
 //! own credential.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use tenant_store::{TenantSlug, UpstreamSlug};
 use tokio::time::Instant;
 
-use super::relay::Relay;
-use super::{Endpoint, Mux};
+use super::relay::{Relay, Standing};
+use super::{Endpoint, Mux, Sight};
 use crate::caller::Caller;
 use crate::catalog::Entry;
 use crate::json::Members;
@@ -46,6 +47,9 @@ pub enum CallError {
     /// The caller has no such tool: it does not exist, or not for this caller. Nobody can tell which.
     #[error("unknown tool")]
     UnknownTool,
+    /// The caller's proof of identity ended while the call ran, or was taken back.
+    #[error("your sign-in ended while the tool ran: sign in again")]
+    SignedOut,
     /// A header repeats an argument and says something else, or is missing (SEP-2243).
     #[error("the headers Mcp-Param-… differ from the arguments")]
     HeaderMismatch,
@@ -62,15 +66,15 @@ pub enum CallError {
 }
 
 impl Mux {
+    /// Whether `caller` may call the tool of that name now.
+    pub(super) fn may_call(&self, caller: &Caller, endpoint: &Endpoint, name: &str) -> bool {
+        self.sight(caller, endpoint).callable(name).is_some()
+    }
+
     /// Calls a tool for `caller`.
     pub async fn call(&self, caller: &Caller, endpoint: &Endpoint, call: &ToolCall<'_>) -> Result<Outcome, CallError> {
         let sight = self.sight(caller, endpoint);
-        let entry = sight.view.entry(call.name).ok_or(CallError::UnknownTool)?;
-        // The view was made by the same decision. Deciding again, for this very action, keeps a mistake in building or
-        // caching views from ever becoming a call.
-        if !decide(&sight.reach, Action::Call, &entry.facts()).is_allowed() {
-            return Err(CallError::UnknownTool);
-        }
+        let entry = sight.callable(call.name).ok_or(CallError::UnknownTool)?;
         let access = sight.reach.access(entry.tenant).ok_or(CallError::UnknownTool)?;
         let shelf = sight.snapshot.shelf(access).ok_or(CallError::UnknownTool)?;
 
@@ -95,10 +99,25 @@ impl Mux {
             Ok(Reply::Whole(answer)) => accept(answer).map(Outcome::Whole).map_err(|error| failed(entry, error)),
             Ok(Reply::Stream(streaming)) => {
                 let token = call.progress_token.map(ToOwned::to_owned);
-                Ok(Outcome::Stream(Box::new(Relay::new(entry, *streaming, token, deadline))))
+                let standing = Standing {
+                    mux: self.clone(),
+                    caller: caller.clone(),
+                    endpoint: endpoint.clone(),
+                    name: call.name.to_owned(),
+                };
+                Ok(Outcome::Stream(Box::new(Relay::new(standing, entry, *streaming, token, deadline))))
             }
             Err(error) => Err(failed(entry, error)),
         }
+    }
+}
+
+impl Sight {
+    /// The tool of that name, if it may be called. The view was made by the same decision; deciding again, for this very action,
+    /// keeps a mistake in building or caching views from ever becoming a call.
+    fn callable(&self, name: &str) -> Option<&Arc<Entry>> {
+        let entry = self.view.entry(name)?;
+        decide(&self.reach, Action::Call, &entry.facts()).is_allowed().then_some(entry)
     }
 }
 

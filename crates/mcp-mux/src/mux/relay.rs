@@ -3,18 +3,36 @@
 //! The answer passes with only its id changed, and progress with only its token changed. Everything else that an upstream puts
 //! into such a stream is dropped: a log message or a request in it cannot be told to be this caller's.
 
+use std::time::Duration;
+
 use serde_json::value::RawValue;
 use tenant_store::{TenantSlug, UpstreamSlug};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::call::{CallError, accept};
+use super::{Endpoint, Mux};
+use crate::caller::Caller;
 use crate::catalog::Entry;
 use crate::json::{self, Members};
 use crate::upstream::{Answer, Event, Streaming, UpstreamError, parse_answer};
 
+/// How often a running call is decided again.
+const DECIDE_EVERY: Duration = Duration::from_secs(30);
+
+/// Whose call it is, and whether it still may be.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) mux: Mux,
+    pub(super) caller: Caller,
+    pub(super) endpoint: Endpoint,
+    pub(super) name: String,
+}
+
 /// The stream of one call.
 #[derive(Debug)]
 pub struct Relay {
+    standing: Standing,
+    decide_at: Instant,
     tenant: TenantSlug,
     upstream: UpstreamSlug,
     streaming: Streaming,
@@ -34,12 +52,15 @@ pub enum Step {
 
 impl Relay {
     pub(super) fn new(
+        standing: Standing,
         entry: &Entry,
         streaming: Streaming,
         progress_token: Option<Box<RawValue>>,
         deadline: Instant,
     ) -> Self {
         Self {
+            standing,
+            decide_at: Instant::now() + DECIDE_EVERY,
             tenant: entry.tenant_slug.clone(),
             upstream: entry.upstream.slug.clone(),
             streaming,
@@ -52,11 +73,16 @@ impl Relay {
     /// The next step; `None` after the answer.
     pub async fn next(&mut self) -> Option<Step> {
         while !self.ended {
-            let step = match timeout_at(self.deadline, self.streaming.events.next()).await {
-                Err(_) => Some(self.fail(UpstreamError::TimedOut)),
-                Ok(None) => Some(self.fail(UpstreamError::BrokeOff)),
-                Ok(Some(Err(error))) => Some(self.fail(error)),
-                Ok(Some(Ok(event))) => self.pass(&event),
+            let step = tokio::select! {
+                biased;
+                () = self.standing.caller.ended.cancelled() => Some(self.end(CallError::SignedOut)),
+                () = sleep_until(self.decide_at) => self.decide(),
+                event = timeout_at(self.deadline, self.streaming.events.next()) => match event {
+                    Err(_) => Some(self.fail(UpstreamError::TimedOut)),
+                    Ok(None) => Some(self.fail(UpstreamError::BrokeOff)),
+                    Ok(Some(Err(error))) => Some(self.fail(error)),
+                    Ok(Some(Ok(event))) => self.pass(&event),
+                },
             };
             if step.is_some() {
                 return step;
@@ -110,12 +136,23 @@ impl Relay {
         Some(json::splice(text, vec![(span, ours.get().to_owned())]))
     }
 
-    fn fail(&mut self, error: UpstreamError) -> Step {
+    /// Grants may have changed while the call ran.
+    fn decide(&mut self) -> Option<Step> {
+        self.decide_at = Instant::now() + DECIDE_EVERY;
+        let Standing { mux, caller, endpoint, name } = &self.standing;
+        if mux.may_call(caller, endpoint, name) { None } else { Some(self.end(CallError::UnknownTool)) }
+    }
+
+    fn end(&mut self, error: CallError) -> Step {
         self.ended = true;
+        Step::Answer(Err(error))
+    }
+
+    fn fail(&mut self, error: UpstreamError) -> Step {
         if !matches!(error, UpstreamError::TimedOut | UpstreamError::TooLarge) {
             self.streaming.running.finish();
         }
         let (tenant, upstream) = (self.tenant.clone(), self.upstream.clone());
-        Step::Answer(Err(CallError::Upstream { tenant, upstream, error }))
+        self.end(CallError::Upstream { tenant, upstream, error })
     }
 }

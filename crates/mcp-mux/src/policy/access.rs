@@ -71,7 +71,7 @@ impl GrantIndex {
         let covering = by_subject.into_iter().chain(by_group).flatten();
 
         let mut by_tenant: BTreeMap<&TenantSlug, BTreeMap<GrantId, &Arc<CoveringGrant>>> = BTreeMap::new();
-        for grant in covering {
+        for grant in covering.filter(|grant| caller.bounds.include(grant.tenant)) {
             by_tenant.entry(&grant.tenant_slug).or_default().insert(grant.grant.id, grant);
         }
         Reach {

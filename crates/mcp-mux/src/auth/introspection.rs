@@ -1,0 +1,107 @@
+//! Asking a provider whether a token is good (RFC 7662). Who cannot be asked is not believed.
+
+use std::time::Duration;
+
+use moka::future::Cache;
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+use tenant_store::Timestamp;
+use tokio::sync::{OnceCell, Semaphore};
+use url::Url;
+
+use super::claims::Claims;
+use super::error::{AuthError, Refusal};
+use super::fetch;
+use crate::config::{ConfigError, IntrospectionConfig};
+
+/// For how long an active token is believed without asking again.
+pub(super) const ACTIVE_LIFE: Duration = Duration::from_secs(30);
+
+/// For how long a token that is not active is refused without asking again.
+const INACTIVE_LIFE: Duration = Duration::from_secs(10);
+/// Most refused tokens that are remembered.
+const INACTIVE_MAX: u64 = 10_000;
+/// Most questions to one provider at a time.
+const QUESTIONS_MAX: usize = 32;
+/// How long a question waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One provider's introspection endpoint.
+#[derive(Debug)]
+pub(super) struct Introspection {
+    issuer: String,
+    configured: Option<Url>,
+    discovered: OnceCell<Url>,
+    client_id: String,
+    secret: SecretString,
+    http: reqwest::Client,
+    inactive: Cache<[u8; 32], ()>,
+    turns: Semaphore,
+}
+
+impl Introspection {
+    pub(super) fn new(
+        issuer: &str,
+        settings: &IntrospectionConfig,
+        http: reqwest::Client,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            issuer: issuer.to_owned(),
+            configured: settings.url.clone(),
+            discovered: OnceCell::new(),
+            client_id: settings.client_id.clone(),
+            secret: settings.secret()?,
+            http,
+            inactive: Cache::builder().max_capacity(INACTIVE_MAX).time_to_live(INACTIVE_LIFE).build(),
+            turns: Semaphore::new(QUESTIONS_MAX),
+        })
+    }
+
+    /// What the provider says about a token that is active.
+    pub(super) async fn ask(&self, token: &str, now: Timestamp) -> Result<Claims, AuthError> {
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        if self.inactive.contains_key(&hash) {
+            return Err(Refusal::Inactive.into());
+        }
+        let turn = tokio::time::timeout(TURN_TIMEOUT, self.turns.acquire()).await;
+        let _turn = turn.ok().and_then(Result::ok).ok_or(AuthError::ProviderUnavailable)?;
+        let answer = self.answer(token).await?;
+        if answer.get("active") != Some(&Value::Bool(true)) {
+            self.inactive.insert(hash, ()).await;
+            return Err(Refusal::Inactive.into());
+        }
+        Ok(Claims::parse(self.as_claims(answer, now))?)
+    }
+
+    async fn answer(&self, token: &str) -> Result<Map<String, Value>, AuthError> {
+        let url = match &self.configured {
+            Some(url) => url,
+            None => self.discovered.get_or_try_init(|| self.discover()).await?,
+        };
+        let form = [("token", token), ("token_type_hint", "access_token")];
+        let body = fetch::post_form(&self.http, url, (&self.client_id, &self.secret), &form).await;
+        let body = body.map_err(|error| unavailable(&self.issuer, &error))?;
+        serde_json::from_slice(&body).map_err(|_| unavailable(&self.issuer, &fetch::FetchError::NotUnderstood))
+    }
+
+    async fn discover(&self) -> Result<Url, AuthError> {
+        let missing = fetch::FetchError::Discovery("it names no introspection endpoint");
+        let found = fetch::discover(&self.http, &self.issuer).await;
+        let found = found.and_then(|endpoints| endpoints.introspection.ok_or(missing));
+        found.map_err(|error| unavailable(&self.issuer, &error))
+    }
+
+    /// The answer as claims. The provider that was asked is the issuer unless it says otherwise; an answer without an end is good
+    /// until it is asked for again.
+    fn as_claims(&self, mut answer: Map<String, Value>, now: Timestamp) -> Map<String, Value> {
+        answer.entry("iss").or_insert_with(|| Value::String(self.issuer.clone()));
+        answer.entry("exp").or_insert_with(|| Value::from(now.plus(ACTIVE_LIFE).as_millis() / 1_000));
+        answer
+    }
+}
+
+fn unavailable(issuer: &str, error: &fetch::FetchError) -> AuthError {
+    tracing::warn!(%issuer, error = error as &dyn std::error::Error, "a token's issuer could not be asked about it");
+    AuthError::ProviderUnavailable
+}
