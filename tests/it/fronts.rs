@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use axum::{Json, Router};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use mcp_mux::config::FrontConfig;
 use serde_json::{Value, json};
@@ -197,7 +198,6 @@ async fn webui(role: &'static str) -> Result<String> {
 fn session_user(headers: &HeaderMap) -> Option<String> {
     let token = headers.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ")?;
     let payload = token.split('.').nth(1)?;
-    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
     let claims: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
     claims["id"].as_str().filter(|id| *id == ALICE).map(ToOwned::to_owned)
 }

@@ -5,7 +5,9 @@
 //! reads the same words; the log alone knows more, and never the token.
 
 mod claims;
+pub mod doctor;
 mod error;
+pub mod explain;
 mod fetch;
 mod front;
 mod graph;

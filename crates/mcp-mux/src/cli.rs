@@ -4,6 +4,7 @@
 mod apply;
 #[cfg(feature = "dev")]
 mod dev;
+mod doctor;
 mod migrate;
 mod secret;
 mod serve;
@@ -45,6 +46,14 @@ enum Command {
     /// A secret goes in and never comes out: it is sealed for one tenant, one upstream and the address which that has now. When
     /// the address changes, the secret is dropped and must be set again.
     Secret(secret::Secret),
+    /// Examines whether signing in works: providers, keys, clocks, fronts, the metadata that clients read
+    ///
+    /// Each finding that is not well says how to mend it. Exit status 1 if there is any.
+    Doctor(doctor::Doctor),
+    /// Says what a token, read from stdin, would be taken for, and why it would be refused
+    ///
+    /// The same verification that requests go through. The token is not repeated. Exit status 1 if it would be refused.
+    ExplainToken(doctor::ExplainToken),
 }
 
 /// Where the process configuration is.
@@ -71,6 +80,8 @@ impl Cli {
             Command::Apply(apply) => apply.run().await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Secret(secret) => secret.run().await,
+            Command::Doctor(doctor) => doctor.run().await,
+            Command::ExplainToken(explain) => explain.run().await,
         }
     }
 }
@@ -88,6 +99,12 @@ pub fn report(error: &anyhow::Error) {
 #[expect(clippy::print_stderr, reason = "this is where the command line speaks to people")]
 fn say(text: &str) {
     eprintln!("{text}");
+}
+
+/// Says something to the program that reads our output.
+#[expect(clippy::print_stdout, reason = "programs read stdout")]
+fn print(text: &str) {
+    println!("{text}");
 }
 
 fn start_log(config: &Config) -> Result<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::BytesMut;
 use futures::StreamExt as _;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue};
 use openidconnect::core::{
     CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClientAuthMethod, CoreGrantType, CoreJsonWebKey,
     CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreResponseMode, CoreResponseType,
@@ -92,8 +92,18 @@ pub(super) async fn get(http: &reqwest::Client, url: &Url) -> Result<Vec<u8>, Fe
 }
 
 /// The document at `url`, which only the holder of `token` may read.
-pub(super) async fn get_as(http: &reqwest::Client, url: &Url, token: &str) -> Result<Vec<u8>, FetchError> {
-    ok_body(http.get(url.clone()).header(AUTHORIZATION, sensitive(&format!("Bearer {token}"))?)).await
+pub(super) async fn get_as(http: &reqwest::Client, url: &Url, token: &SecretString) -> Result<Vec<u8>, FetchError> {
+    ok_body(http.get(url.clone()).header(AUTHORIZATION, bearer(token)?)).await
+}
+
+/// The document at `url`, and what time its server says it is.
+pub(super) async fn get_dated(http: &reqwest::Client, url: &Url) -> Result<(Vec<u8>, Option<String>), FetchError> {
+    let response = http.get(url.clone()).timeout(FETCH_TIMEOUT).send().await.map_err(unreachable)?;
+    let date = response.headers().get(DATE).and_then(|date| date.to_str().ok()).map(ToOwned::to_owned);
+    match response.status().as_u16() {
+        200 => Ok((body(response).await?, date)),
+        status => Err(FetchError::Status(status)),
+    }
 }
 
 /// Posts a JSON document as the holder of `token`.
@@ -103,7 +113,7 @@ pub(super) async fn post_json_as(
     token: &SecretString,
     body: String,
 ) -> Result<Vec<u8>, FetchError> {
-    let authorization = sensitive(&format!("Bearer {}", token.expose_secret()))?;
+    let authorization = bearer(token)?;
     let json = HeaderValue::from_static("application/json");
     ok_body(http.post(url.clone()).header(AUTHORIZATION, authorization).header(CONTENT_TYPE, json).body(body)).await
 }
@@ -121,6 +131,10 @@ pub(super) async fn post_form(
     let body = Serializer::new(String::new()).extend_pairs(form).finish();
     let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
     ok_body(http.post(url.clone()).header(AUTHORIZATION, authorization).header(CONTENT_TYPE, kind).body(body)).await
+}
+
+fn bearer(token: &SecretString) -> Result<HeaderValue, FetchError> {
+    sensitive(&format!("Bearer {}", token.expose_secret()))
 }
 
 fn sensitive(text: &str) -> Result<HeaderValue, FetchError> {

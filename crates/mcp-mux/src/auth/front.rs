@@ -9,6 +9,7 @@ mod user_jwt;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HeaderMap;
 use secrecy::ExposeSecret as _;
@@ -17,8 +18,8 @@ use tenant_store::{Group, IssuerName, Subject, Timestamp};
 
 use self::session::Session;
 use self::user_jwt::UserJwt;
+use super::Identity;
 use super::error::{AuthError, Refusal};
-use super::{Identity, VERIFIED_LIFE};
 use crate::caller::{Bounds, Principal};
 use crate::config::{ConfigError, Front, FrontConfig, FrontProof};
 
@@ -41,6 +42,9 @@ pub(super) enum Keyed {
     Plain(plain::Headers),
     Jwt(UserJwt),
 }
+
+/// For how long a front that proved itself by its key may go on without proving itself again; each request proves it anew.
+const KEYED_LIFE: Duration = Duration::from_hours(1);
 
 /// A user as a front names it.
 #[derive(Debug)]
@@ -176,7 +180,7 @@ fn nobody(front: &IssuerName, now: Timestamp) -> Result<Identity, AuthError> {
         email: None,
         groups: Arc::default(),
         bounds: Bounds::nothing(),
-        expires_at: now.plus(VERIFIED_LIFE),
+        expires_at: now.plus(KEYED_LIFE),
     })
 }
 

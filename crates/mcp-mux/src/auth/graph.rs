@@ -84,6 +84,11 @@ impl Graph {
         asked.map(|groups| groups.to_vec()).map_err(|error| *error)
     }
 
+    /// Whether we are let in there at all.
+    pub(super) async fn can_sign_in(&self) -> Result<(), FetchError> {
+        self.token().await.map(drop)
+    }
+
     async fn ask(&self, person: Uuid) -> Result<Arc<[Group]>, AuthError> {
         let answer = async {
             let token = self.token().await?;

@@ -20,6 +20,8 @@ pub(super) const ACTIVE_LIFE: Duration = Duration::from_secs(30);
 
 /// For how long a token that is not active is refused without asking again.
 const INACTIVE_LIFE: Duration = Duration::from_secs(10);
+/// The life of a token whose provider does not say when it ends.
+const UNSAID_LIFE: Duration = Duration::from_hours(1);
 /// Most refused tokens that are remembered.
 const INACTIVE_MAX: u64 = 10_000;
 /// Most questions to one provider at a time.
@@ -92,11 +94,11 @@ impl Introspection {
         found.map_err(|error| unavailable(&self.issuer, &error))
     }
 
-    /// The answer as claims. The provider that was asked is the issuer unless it says otherwise; an answer without an end is good
-    /// until it is asked for again.
+    /// The answer as claims. The provider that was asked is the issuer unless it says otherwise; a token without an end is asked
+    /// about again and again, so any end will do.
     fn as_claims(&self, mut answer: Map<String, Value>, now: Timestamp) -> Map<String, Value> {
         answer.entry("iss").or_insert_with(|| Value::String(self.issuer.clone()));
-        answer.entry("exp").or_insert_with(|| Value::from(now.plus(ACTIVE_LIFE).as_millis() / 1_000));
+        answer.entry("exp").or_insert_with(|| Value::from(now.plus(UNSAID_LIFE).as_millis() / 1_000));
         answer
     }
 }

@@ -50,7 +50,8 @@ struct KeySet {
     fetched_at: Option<Timestamp>,
 }
 
-struct VerifyingKey {
+/// A key that can verify signatures.
+pub(super) struct VerifyingKey {
     id: Option<String>,
     algorithm: Option<String>,
     key: Arc<DecodingKey>,
@@ -155,7 +156,15 @@ impl IssuerKeys {
     }
 }
 
-fn verifying_keys(set: &JwkSet) -> Result<Vec<VerifyingKey>, FetchError> {
+impl VerifyingKey {
+    /// The key's id, if it has one.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+}
+
+/// The keys of a set that can be used. A set in which an id stands for two keys is none.
+pub(super) fn verifying_keys(set: &JwkSet) -> Result<Vec<VerifyingKey>, FetchError> {
     if set.keys.len() > KEYS_MAX {
         return Err(FetchError::TooLarge);
     }

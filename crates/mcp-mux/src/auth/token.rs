@@ -94,7 +94,8 @@ impl<'t> Token<'t> {
     }
 }
 
-fn part<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
+/// The JSON in one part of a JWT.
+pub(super) fn part<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| Refusal::NotJwt)?;
     serde_json::from_slice(&bytes).map_err(|_| Refusal::NotJwt)
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use super::say;
+use super::{print, say};
 use crate::config::TelemetryConfig;
 use crate::dev::{self, DevSettings, PEOPLE};
 use crate::lifecycle::stop_signal;
@@ -37,7 +37,7 @@ impl Dev {
         let dev = dev::Dev::start(&settings).await?;
         let facts = facts(&dev)?;
         if self.json {
-            print_json(&facts);
+            print(&facts.to_string());
         } else {
             say(&welcome(&dev, &facts)?);
         }
@@ -59,11 +59,6 @@ fn facts(dev: &dev::Dev) -> Result<Value> {
         }));
     }
     Ok(json!({ "endpoint": dev.endpoint(), "issuer": dev.issuer(), "users": users }))
-}
-
-#[expect(clippy::print_stdout, reason = "programs read stdout")]
-fn print_json(facts: &Value) {
-    println!("{facts}");
 }
 
 fn welcome(dev: &dev::Dev, facts: &Value) -> Result<String> {

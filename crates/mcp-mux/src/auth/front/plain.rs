@@ -7,7 +7,7 @@ use tenant_store::{Group, IssuerName, Timestamp};
 
 use super::super::claims::{GROUPS_MAX, group};
 use super::super::error::{AuthError, Refusal};
-use super::{FrontUser, VERIFIED_LIFE, is_pending};
+use super::{FrontUser, KEYED_LIFE, is_pending};
 
 const ROLE: HeaderName = HeaderName::from_static("x-openwebui-user-role");
 
@@ -27,7 +27,7 @@ impl Headers {
             return Err(Refusal::Pending.into());
         }
         let groups = groups(headers, self.groups.as_ref())?;
-        Ok(Some(FrontUser { id, email: None, groups, expires_at: now.plus(VERIFIED_LIFE) }))
+        Ok(Some(FrontUser { id, email: None, groups, expires_at: now.plus(KEYED_LIFE) }))
     }
 }
 

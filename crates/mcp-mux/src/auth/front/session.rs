@@ -2,6 +2,7 @@
 //! is shown to nobody but the configured front, and kept nowhere.
 
 use futures::future::try_join;
+use secrecy::SecretString;
 use serde::Deserialize;
 use tenant_store::{Group, IssuerName, Timestamp};
 use url::Url;
@@ -43,7 +44,8 @@ impl Session {
 
     /// Whose session `token` is, and which groups that user is in. `expires_at` is what the token says of itself.
     pub(in crate::auth) async fn identity(&self, token: &str, expires_at: Timestamp) -> Result<Identity, AuthError> {
-        let (user, groups) = try_join(self.ask(&self.user_url, token), self.ask(&self.groups_url, token)).await?;
+        let token = SecretString::from(token);
+        let (user, groups) = try_join(self.ask(&self.user_url, &token), self.ask(&self.groups_url, &token)).await?;
         let unusable = |_| self.unavailable(&FetchError::NotUnderstood);
         let user: User = serde_json::from_slice(&user).map_err(unusable)?;
         let listed: Vec<ListedGroup> = serde_json::from_slice(&groups).map_err(unusable)?;
@@ -54,7 +56,7 @@ impl Session {
         FrontUser { id: user.id, email: user.email, groups, expires_at }.identity(&self.name)
     }
 
-    async fn ask(&self, url: &str, token: &str) -> Result<Vec<u8>, AuthError> {
+    async fn ask(&self, url: &str, token: &SecretString) -> Result<Vec<u8>, AuthError> {
         let url = Url::parse(url).map_err(|_| AuthError::ProviderUnavailable)?;
         fetch::get_as(&self.http, &url, token).await.map_err(|error| match error {
             FetchError::Status(401 | 403) => Refusal::Inactive.into(),
