@@ -51,6 +51,8 @@ const OWNED_WORDS: &[(&str, &[&str])] = &[
             "crates/tenant-store/src/credentials",
             "crates/tenant-store/src/store",
             "crates/tenant-store/tests",
+            "crates/tenant-store/src/api_keys",
+            "crates/mcp-mux/src/api_key",
             "crates/mcp-mux/src/auth",
             "crates/mcp-mux/src/cli",
             "crates/mcp-mux/src/config",
@@ -78,7 +80,7 @@ const LAYERS: &[&[&str]] = &[
     &["caller"],
     &["telemetry"],
     &["config"],
-    &["error", "json", "lifecycle"],
+    &["api_key", "error", "json", "lifecycle"],
 ];
 
 /// What is forbidden although the rows would allow it: signing in knows nothing of tools.

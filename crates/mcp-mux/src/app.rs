@@ -8,7 +8,7 @@ use tenant_store::{Clock, Group, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Authenticator;
+use crate::auth::{ApiKeys, Authenticator};
 use crate::caller::{Bounds, Caller, Principal, RequestId};
 use crate::catalog::{Catalog, Face, Refresher};
 use crate::config::{Config, ConfigError, PublicUrl};
@@ -50,6 +50,7 @@ pub struct App {
     store: Store,
     catalog: Arc<Catalog>,
     refresher: Arc<Refresher>,
+    api_keys: Arc<ApiKeys>,
     tasks: Tasks,
 }
 
@@ -98,6 +99,9 @@ impl App {
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let authenticator = Authenticator::new(config, &egress_client()?, Arc::clone(&clock), &tasks)?;
+        let api_keys = Arc::new(ApiKeys::open(store.clone()).await?);
+        tasks.spawn(Arc::clone(&api_keys).keep_fresh());
+        let authenticator = authenticator.with_api_keys(Arc::clone(&api_keys));
         let mux = Mux::new(Arc::clone(&catalog), pool, store.clone());
         let gateway = Gateway::new(mux, config.keys.resolve()?, Arc::clone(&clock));
         let resources = ProtectedResources::new(config, &public_url);
@@ -113,7 +117,7 @@ impl App {
             }
         });
         tracing::info!(%address, public_url = %public_url, "mcp-mux serves");
-        Ok(Self { address, public_url, store, catalog, refresher, tasks })
+        Ok(Self { address, public_url, store, catalog, refresher, api_keys, tasks })
     }
 
     /// Where it listens.
@@ -153,6 +157,12 @@ impl App {
     /// The refresher of the catalog, for whoever started the server.
     pub fn refresher(&self) -> &Refresher {
         &self.refresher
+    }
+
+    /// Takes over what changed in the database now rather than at the next look.
+    pub async fn follow(&self) -> Result<(), StoreError> {
+        self.catalog.reload().await?;
+        self.api_keys.reload().await
     }
 
     /// The tasks of the server.

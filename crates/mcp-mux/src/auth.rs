@@ -4,6 +4,7 @@
 //! What is shown decides who judges it, and a wrong proof is never saved by another one beside it. Whatever fails, the client
 //! reads the same words; the log alone knows more, and never the token.
 
+mod api_keys;
 mod claims;
 pub mod doctor;
 mod error;
@@ -16,6 +17,7 @@ mod issuer;
 mod keys;
 mod token;
 
+pub use api_keys::ApiKeys;
 pub use error::{AuthError, Refusal};
 
 use std::collections::HashMap;
@@ -73,6 +75,7 @@ impl std::fmt::Debug for Identity {
 pub struct Authenticator {
     issuers: HashMap<String, Issuer>,
     fronts: Fronts,
+    api_keys: Option<Arc<ApiKeys>>,
     clock: Arc<dyn Clock>,
     /// By the hash of the whole token and of the audiences it was verified for.
     verified: Cache<[u8; 32], Verified>,
@@ -99,9 +102,16 @@ impl Authenticator {
         Ok(Self {
             issuers: issuers.collect::<Result<_, ConfigError>>()?,
             fronts: Fronts::new(&config.fronts, http)?,
+            api_keys: None,
             clock,
             verified: Cache::new(VERIFIED_TOKENS_MAX),
         })
+    }
+
+    /// Also for the API keys of the database.
+    #[must_use]
+    pub fn with_api_keys(self, keys: Arc<ApiKeys>) -> Self {
+        Self { api_keys: Some(keys), ..self }
     }
 
     /// Verifies what a request shows. A token must have been issued for one of `audiences`, the identifiers of the route that is
@@ -122,7 +132,11 @@ impl Authenticator {
         if let Some(front) = self.fronts.of_key(token) {
             return front.identity(headers, now);
         }
-        let identity = self.known_or_verified(token, Judgement { audiences, now }).await?;
+        let judgement = Judgement { audiences, now };
+        let identity = match self.by_api_key(token, now) {
+            Some(identity) => identity?,
+            None => self.known_or_verified(token, judgement).await?,
+        };
         if self.fronts.contradict(&identity, headers, now) {
             return Err(Refusal::Contradiction.into());
         }
@@ -133,6 +147,12 @@ impl Authenticator {
     pub fn remaining(&self, identity: &Identity) -> Duration {
         let millis = identity.expires_at.as_millis().saturating_sub(self.clock.now().as_millis());
         Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+
+    /// An API key is judged anew each time, so that one which was taken back is not remembered.
+    fn by_api_key(&self, token: &str, now: Timestamp) -> Option<Result<Identity, AuthError>> {
+        let keys = self.api_keys.as_ref().filter(|_| token.starts_with(crate::api_key::PREFIX))?;
+        Some(keys.identity(token, now))
     }
 
     async fn known_or_verified(&self, token: &str, judgement: Judgement<'_>) -> Result<Identity, AuthError> {

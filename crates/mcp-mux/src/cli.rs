@@ -5,6 +5,7 @@ mod apply;
 #[cfg(feature = "dev")]
 mod dev;
 mod doctor;
+mod key;
 mod migrate;
 mod secret;
 mod serve;
@@ -46,6 +47,8 @@ enum Command {
     /// A secret goes in and never comes out: it is sealed for one tenant, one upstream and the address which that has now. When
     /// the address changes, the secret is dropped and must be set again.
     Secret(secret::Secret),
+    /// Makes and takes back the API keys of scripts and services
+    Key(key::Key),
     /// Examines whether signing in works: providers, keys, clocks, fronts, the metadata that clients read
     ///
     /// Each finding that is not well says how to mend it. Exit status 1 if there is any.
@@ -80,6 +83,7 @@ impl Cli {
             Command::Apply(apply) => apply.run().await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Secret(secret) => secret.run().await,
+            Command::Key(key) => key.run().await,
             Command::Doctor(doctor) => doctor.run().await,
             Command::ExplainToken(explain) => explain.run().await,
         }

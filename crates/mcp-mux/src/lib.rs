@@ -12,6 +12,7 @@ pub mod lifecycle;
 pub mod manifest;
 pub mod telemetry;
 
+mod api_key;
 pub mod caller;
 pub mod error;
 mod json;

@@ -3,7 +3,7 @@
 #![cfg(feature = "dev")]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -134,5 +134,55 @@ fn a_mistake_on_the_command_line_or_in_a_file_is_told_in_words() -> Result<()> {
     let manifest = run(folder.path(), &["apply", "-f", "acme.yaml"])?;
     assert!(!manifest.status.success());
     assert!(said(&manifest).contains("acme.yaml") && said(&manifest).contains("nam"), "{}", said(&manifest));
+    Ok(())
+}
+
+/// Runs the program with something on its stdin.
+fn run_with(folder: &Path, arguments: &[&str], input: &str) -> Result<Output> {
+    let child = program(folder).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn()?;
+    child.stdin.take().context("stdin is piped")?.write_all(input.as_bytes())?;
+    Ok(child.wait_with_output()?)
+}
+
+#[test]
+fn a_key_is_shown_once_listed_without_its_secret_and_taken_back() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    configure(folder.path(), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+    let created =
+        run(folder.path(), &["key", "create", "--name", "nightly", "--as", "scripts/report", "--expires", "1d"])?;
+    let secret = String::from_utf8(created.stdout.clone())?.trim().to_owned();
+    assert!(created.status.success() && secret.starts_with("mcpmux_"), "{}", said(&created));
+    assert!(!said(&created).contains(&secret), "stdout alone holds it");
+
+    let list = |state: &str| -> Result<String> {
+        let listed = run(folder.path(), &["key", "list", "-o", "json"])?;
+        let text = String::from_utf8(listed.stdout)?;
+        assert!(!text.contains(&secret));
+        let keys: Value = serde_json::from_str(&text)?;
+        let key = keys.get(0).context("one key")?;
+        assert_eq!(key.get("state").and_then(Value::as_str), Some(state), "{text}");
+        Ok(key.get("id").and_then(Value::as_str).context("an id")?.to_owned())
+    };
+    let id = list("good")?;
+    let explained = run_with(folder.path(), &["explain-token"], &secret)?;
+    assert!(explained.status.success() && said(&explained).contains("scripts"), "{}", said(&explained));
+    assert!(run(folder.path(), &["key", "revoke", &id])?.status.success());
+    assert_eq!(list("revoked")?, id);
+    assert!(!run(folder.path(), &["key", "revoke", &id])?.status.success(), "once is enough");
+    let explained = run_with(folder.path(), &["explain-token"], &secret)?;
+    assert!(!explained.status.success() && said(&explained).contains("mcp-mux key create"), "{}", said(&explained));
+    Ok(())
+}
+
+#[test]
+fn doctor_says_what_is_wrong_and_how_to_mend_it() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    configure(folder.path(), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+    let examined = run(folder.path(), &["doctor"])?;
+    assert!(!examined.status.success());
+    for words in ["NOT WELL  corp: discovery: it cannot be reached", "to mend it:", "NOT WELL  mcp-mux: metadata"] {
+        assert!(said(&examined).contains(words), "{}", said(&examined));
+    }
     Ok(())
 }

@@ -84,6 +84,11 @@ id!(
     GrantId, "grt_", "a grant"
 );
 
+id!(
+    /// Which API key. Not the key.
+    ApiKeyId, "key_", "an API key"
+);
+
 fn uuid_at(at: Timestamp) -> Uuid {
     let millis = u64::try_from(at.as_millis()).unwrap_or(0);
     let nanos = u32::try_from(millis % 1_000).unwrap_or(0) * 1_000_000;

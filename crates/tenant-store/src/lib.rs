@@ -4,6 +4,7 @@
 //! tenant's rows read or written: a row of another tenant and no row are the same answer. Secrets lie sealed in the
 //! database, bound to the tenant, the upstream, its address, the name and the version they were stored for.
 
+mod api_keys;
 mod choice;
 mod clock;
 mod credentials;
@@ -24,15 +25,16 @@ pub mod testing;
 mod tools;
 mod upstreams;
 
+pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
 pub use choice::{ChoiceError, Level, OnToolChange, TenantState, ToolClass};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use credentials::SealedCredential;
 pub use error::StoreError;
 pub use grants::{Grant, GrantSpec};
-pub use id::{GrantId, IdError, TenantId, UpstreamId};
+pub use id::{ApiKeyId, GrantId, IdError, TenantId, UpstreamId};
 pub use name::{
-    ExposedName, GrantName, Group, HeaderText, IssuerName, LocalName, NameError, SecretName, Subject, TenantSlug,
-    ToolPattern, ToolPrefix, UpstreamSlug,
+    ApiKeyName, ExposedName, GrantName, Group, HeaderText, IssuerName, LocalName, NameError, SecretName, Subject,
+    TenantSlug, ToolPattern, ToolPrefix, UpstreamSlug,
 };
 pub use revision::Revision;
 pub use scope::{TenantScope, TenantStore};

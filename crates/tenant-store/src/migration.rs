@@ -9,6 +9,7 @@ mod m20261124_000004_tenant_grant;
 mod m20261124_000005_tool;
 mod m20261124_000006_revision;
 mod m20261124_000007_key_check;
+mod m20261124_000008_api_key;
 
 use std::collections::HashSet;
 
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000005_tool::Migration),
             Box::new(m20261124_000006_revision::Migration),
             Box::new(m20261124_000007_key_check::Migration),
+            Box::new(m20261124_000008_api_key::Migration),
         ]
     }
 }

@@ -130,6 +130,11 @@ name!(
     "a secret's name", "1 to 40 of `a-z` and `0-9`, with single hyphens between them"
 );
 name!(
+    /// What an operator calls an API key.
+    ApiKeyName, slug, NAME_BYTES_MAX,
+    "an API key's name", "1 to 40 of `a-z` and `0-9`, with single hyphens between them"
+);
+name!(
     /// The name that the configuration gives an issuer.
     IssuerName, slug, NAME_BYTES_MAX,
     "an issuer's name", "1 to 40 of `a-z` and `0-9`, with single hyphens between them"

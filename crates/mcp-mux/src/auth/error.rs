@@ -79,6 +79,9 @@ pub enum Refusal {
     /// It is the API key of another product.
     #[error("it is the API key of another product")]
     ForeignKey,
+    /// It looks like one of our API keys, and is none, or not any more.
+    #[error("it is no API key, or not any more")]
+    ApiKey,
     /// Its user signed up at the front and was not let in yet.
     #[error("its user was not let in by the front")]
     Pending,

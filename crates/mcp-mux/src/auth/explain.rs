@@ -49,13 +49,16 @@ impl Authenticator {
     pub async fn explain(&self, token: &SecretString, audiences: &[String]) -> Explanation {
         let text = token.expose_secret();
         let now = self.clock.now();
-        let judged = match self.fronts.of_key(text) {
-            Some(_) => return Explanation::of_front_key(),
-            None => self.verify(text, Judgement { audiences, now }).await,
+        if self.fronts.of_key(text).is_some() {
+            return Explanation::of_front_key();
+        }
+        let judged = match self.by_api_key(text, now) {
+            Some(identity) => identity,
+            None => self.verify(text, Judgement { audiences, now }).await.map(|(identity, _)| identity),
         };
         let says = self.says(text);
         match judged {
-            Ok((identity, _)) => {
+            Ok(identity) => {
                 let groups: Vec<&str> =
                     identity.groups.iter().take(GROUPS_SHOWN).map(tenant_store::Group::as_str).collect();
                 let more = identity.groups.len().saturating_sub(GROUPS_SHOWN);
@@ -82,6 +85,9 @@ impl Authenticator {
     /// What a JWT says, claim by claim, as far as it tells why it may be refused.
     fn says(&self, text: &str) -> Vec<Fact> {
         let mut facts = Vec::new();
+        if text.starts_with(crate::api_key::PREFIX) {
+            return vec![fact("kind", "an API key of mcp-mux")];
+        }
         if !Token::is_jwt(text) {
             facts.push(fact("kind", "opaque: it is not a JWT"));
             return facts;
@@ -198,6 +204,7 @@ fn mend_refusal(refusal: Refusal) -> &'static str {
         }
         Refusal::Inactive => "sign in again: the provider does not know it, or not any more",
         Refusal::ForeignKey => "this is another product's API key; make one with `mcp-mux key create`",
+        Refusal::ApiKey => "`mcp-mux key list` shows which keys are good; `mcp-mux key create` makes one",
         Refusal::Pending => "an administrator of the front must let the user in",
         Refusal::Contradiction => "the front sends one user's token with another user's name",
         Refusal::Lifetime => "shorten the life of access tokens at the provider, or raise `max_lifetime_seconds`",

@@ -64,17 +64,26 @@ impl Refresher {
         self.wake.notify_one();
     }
 
-    /// Runs until dropped.
+    /// Runs until dropped. Changes of configuration are followed beside the listing, so that no upstream delays them.
     pub async fn run(self: Arc<Self>) {
         let mut schedules = HashMap::new();
-        loop {
-            self.reload().await;
-            self.refresh_due(&mut schedules).await;
-            tokio::select! {
-                () = tokio::time::sleep(POLL_EVERY) => {}
-                () = self.wake.notified() => {}
+        let follow = async {
+            loop {
+                tokio::time::sleep(POLL_EVERY).await;
+                self.reload().await;
             }
-        }
+        };
+        let list = async {
+            loop {
+                self.reload().await;
+                self.refresh_due(&mut schedules).await;
+                tokio::select! {
+                    () = tokio::time::sleep(POLL_EVERY) => {}
+                    () = self.wake.notified() => {}
+                }
+            }
+        };
+        tokio::join!(follow, list);
     }
 
     /// Lists every upstream once, whatever the schedule; for start-up scripts and tests that need the lists complete.

@@ -9,9 +9,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::{Clock, SystemClock};
 
 use super::{Settings, print, say};
+use crate::app::open_store;
 use crate::auth::doctor::{self, Finding};
 use crate::auth::explain::{Explanation, Fact};
-use crate::auth::{Authenticator, TOKEN_BYTES_MAX};
+use crate::auth::{ApiKeys, Authenticator, TOKEN_BYTES_MAX};
 use crate::config::Config;
 use crate::lifecycle::Tasks;
 use crate::upstream::egress_client;
@@ -90,7 +91,9 @@ impl ExplainToken {
 async fn explain(config: &Config, token: &SecretString, endpoint: &str) -> Result<Explanation> {
     let tasks = Tasks::default();
     let _stop = tasks.stop_on_drop();
-    let authenticator = Authenticator::new(config, &egress_client()?, Arc::new(SystemClock), &tasks)?;
+    let keys = Arc::new(ApiKeys::open(open_store(config).await?).await?);
+    let authenticator =
+        Authenticator::new(config, &egress_client()?, Arc::new(SystemClock), &tasks)?.with_api_keys(keys);
     let audiences = [config.public_url.join(endpoint), config.public_url.join("/mcp")];
     Ok(authenticator.explain(token, &audiences).await)
 }

@@ -1,0 +1,85 @@
+//! The API keys that are good now, in memory: who shows one is found without asking the database.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tenant_store::{ApiKey, Revision, Store, StoreError, Timestamp};
+
+use super::Identity;
+use super::error::{AuthError, Refusal};
+use crate::api_key::ApiKeySecret;
+use crate::caller::{Bounds, Principal};
+
+/// How often the revision is looked at: how long a key that was taken back may still be good.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// How far in the future the end of a key lies that never ends.
+const ENDLESS: Duration = Duration::from_hours(24);
+
+/// The keys of the database, as of its last revision.
+#[derive(Debug)]
+pub struct ApiKeys {
+    store: Store,
+    current: ArcSwap<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    revision: Revision,
+    by_digest: HashMap<[u8; 32], ApiKey>,
+}
+
+impl ApiKeys {
+    /// Reads the keys.
+    pub async fn open(store: Store) -> Result<Self, StoreError> {
+        let known = Known::load(&store).await?;
+        Ok(Self { store, current: ArcSwap::from_pointee(known) })
+    }
+
+    /// Reads the keys again whenever the database has moved on, until dropped. While it cannot be read, the last ones stay.
+    pub async fn keep_fresh(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(POLL_EVERY).await;
+            if let Err(error) = self.reload().await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the API keys cannot be read; the last ones stay in use"
+                );
+            }
+        }
+    }
+
+    /// Reads the keys again if the database has moved on.
+    pub async fn reload(&self) -> Result<(), StoreError> {
+        if self.store.revision().await? != self.current.load().revision {
+            self.current.store(Arc::new(Known::load(&self.store).await?));
+        }
+        Ok(())
+    }
+
+    /// Whose key that is. Keys are found by their digest, so that time tells nothing about them.
+    pub(super) fn identity(&self, text: &str, now: Timestamp) -> Result<Identity, AuthError> {
+        let digest = ApiKeySecret::parse(text).ok_or(Refusal::ApiKey)?.digest();
+        let known = self.current.load();
+        let key = known.by_digest.get(digest.as_bytes()).filter(|key| key.digest == digest && key.is_good(now));
+        let key = key.ok_or(Refusal::ApiKey)?;
+        Ok(Identity {
+            principal: Principal { issuer: key.issuer.clone(), subject: key.subject.clone() },
+            client: Some(key.id.to_string().into()),
+            email: None,
+            groups: Arc::default(),
+            bounds: key.tenants.as_deref().map_or(Bounds::Everything, |tenants| Bounds::Tenants(tenants.into())),
+            expires_at: key.expires_at.unwrap_or_else(|| now.plus(ENDLESS)),
+        })
+    }
+}
+
+impl Known {
+    /// The revision is read first: a change that lands meanwhile leads to one reading too many, never to one too few.
+    async fn load(store: &Store) -> Result<Self, StoreError> {
+        let revision = store.revision().await?;
+        let keys = store.api_keys().await?.into_iter().filter(|key| key.revoked_at.is_none());
+        Ok(Self { revision, by_digest: keys.map(|key| (*key.digest.as_bytes(), key)).collect() })
+    }
+}
