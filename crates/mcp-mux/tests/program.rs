@@ -139,8 +139,9 @@ fn a_mistake_on_the_command_line_or_in_a_file_is_told_in_words() -> Result<()> {
 
 /// Runs the program with something on its stdin.
 fn run_with(folder: &Path, arguments: &[&str], input: &str) -> Result<Output> {
-    let child = program(folder).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = child.spawn()?;
+    let mut program = program(folder);
+    program.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn()?;
     child.stdin.take().context("stdin is piped")?.write_all(input.as_bytes())?;
     Ok(child.wait_with_output()?)
 }
