@@ -5,6 +5,7 @@
 mod support;
 
 mod api_keys;
+mod bad_tokens;
 mod bytes;
 mod call;
 mod clients;
@@ -13,6 +14,7 @@ mod fronts;
 mod isolation;
 mod outage;
 mod protocol;
+mod provider;
 mod secrets;
 mod session;
 mod sign_in;

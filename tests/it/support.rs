@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod identity;
+pub(crate) mod provider;
 pub(crate) mod server;
 pub(crate) mod upstreams;
 

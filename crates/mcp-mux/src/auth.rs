@@ -31,7 +31,7 @@ use sha2::{Digest as _, Sha256};
 use tenant_store::{Clock, Group, Timestamp};
 
 use self::front::Fronts;
-use self::issuer::{Issuer, Judgement};
+use self::issuer::{Issuer, Judgement, Trust};
 use self::token::Token;
 use crate::caller::{Bounds, Principal};
 use crate::config::{Config, ConfigError};
@@ -85,6 +85,13 @@ pub struct Authenticator {
 struct Verified {
     identity: Identity,
     until: Timestamp,
+    trust: Trust,
+}
+
+impl Verified {
+    fn holds(&self, now: Timestamp) -> bool {
+        now < self.until && self.trust.holds()
+    }
 }
 
 impl Authenticator {
@@ -161,29 +168,31 @@ impl Authenticator {
             .iter()
             .fold(Sha256::new().chain_update(token), |hash, audience| hash.chain_update([0]).chain_update(audience));
         let hash: [u8; 32] = hash.finalize().into();
-        if let Some(verified) = self.verified.get(&hash).filter(|verified| judgement.now < verified.until) {
+        if let Some(verified) = self.verified.get(&hash).filter(|verified| verified.holds(judgement.now)) {
             return Ok(verified.identity);
         }
         let (identity, trust) = self.verify(token, judgement).await?;
-        let until = judgement.now.plus(trust).min(identity.expires_at);
-        self.verified.insert(hash, Verified { identity: identity.clone(), until });
+        let until = judgement.now.plus(trust.life).min(identity.expires_at);
+        self.verified.insert(hash, Verified { identity: identity.clone(), until, trust });
         Ok(identity)
     }
 
     /// The identity behind a token, and for how long that may be believed.
-    async fn verify(&self, text: &str, judgement: Judgement<'_>) -> Result<(Identity, Duration), AuthError> {
+    async fn verify(&self, text: &str, judgement: Judgement<'_>) -> Result<(Identity, Trust), AuthError> {
         if text.starts_with(FOREIGN_KEY_PREFIX) {
             return Err(Refusal::ForeignKey.into());
         }
         if !Token::is_jwt(text) {
             let mut asked = self.issuers.values().filter(|issuer| issuer.introspects());
             let issuer = asked.next().ok_or(Refusal::NotJwt)?;
-            return Ok((issuer.introspect(text, judgement).await?, issuer.trust()));
+            let trust = issuer.trust();
+            return Ok((issuer.introspect(text, judgement).await?, trust));
         }
         let token = Token::parse(text)?;
         if let Some(name) = &token.issuer {
             let issuer = self.issuers.get(name).ok_or(Refusal::UnknownIssuer)?;
-            return Ok((issuer.verify(text, &token, judgement).await?, issuer.trust()));
+            let trust = issuer.trust();
+            return Ok((issuer.verify(text, &token, judgement).await?, trust));
         }
         // Open WebUI's sessions name no issuer.
         let session = self.fronts.session().ok_or(Refusal::UnknownIssuer)?;
@@ -191,7 +200,7 @@ impl Authenticator {
         if judgement.now >= expires_at {
             return Err(Refusal::Expired.into());
         }
-        Ok((session.identity(text, expires_at).await?, VERIFIED_LIFE))
+        Ok((session.identity(text, expires_at).await?, Trust { life: VERIFIED_LIFE, keys: None }))
     }
 }
 

@@ -56,6 +56,13 @@ impl Http {
         Ok(self)
     }
 
+    /// The same connection with another token.
+    pub(crate) fn as_bearer(&self, token: &str) -> Result<Self> {
+        let mut headers = self.headers.clone();
+        headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {token}"))?);
+        Ok(Self { client: self.client.clone(), url: self.url.clone(), headers })
+    }
+
     /// Posts a body as it is.
     pub(crate) async fn post(&self, body: impl Into<reqwest::Body>) -> Result<Answer> {
         self.send(self.client.post(&self.url).body(body)).await

@@ -95,9 +95,12 @@ impl Introspection {
     }
 
     /// The answer as claims. The provider that was asked is the issuer unless it says otherwise; a token without an end is asked
-    /// about again and again, so any end will do.
+    /// about again and again, so any end will do. One without a user is its client's own (RFC 9068 §2.2).
     fn as_claims(&self, mut answer: Map<String, Value>, now: Timestamp) -> Map<String, Value> {
         answer.entry("iss").or_insert_with(|| Value::String(self.issuer.clone()));
+        if let Some(client) = answer.get("client_id").cloned() {
+            answer.entry("sub").or_insert(client);
+        }
         answer.entry("exp").or_insert_with(|| Value::from(now.plus(UNSAID_LIFE).as_millis() / 1_000));
         answer
     }

@@ -31,6 +31,19 @@ enum Verifier {
     Introspection(Box<Introspection>),
 }
 
+/// For how long a verified token may be believed: a time, and while no key is taken away that may have verified it.
+#[derive(Debug, Clone)]
+pub(super) struct Trust {
+    pub(super) life: Duration,
+    pub(super) keys: Option<(Arc<IssuerKeys>, u64)>,
+}
+
+impl Trust {
+    pub(super) fn holds(&self) -> bool {
+        self.keys.as_ref().is_none_or(|(keys, generation)| keys.generation() == *generation)
+    }
+}
+
 /// For whom a token must have been issued, and when that is judged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Judgement<'a> {
@@ -67,11 +80,13 @@ impl Issuer {
         matches!(self.verifier, Verifier::Introspection(_))
     }
 
-    /// For how long what it said may be believed without asking again.
-    pub(super) fn trust(&self) -> Duration {
-        match self.verifier {
-            Verifier::Keys(_) => super::VERIFIED_LIFE,
-            Verifier::Introspection(_) => super::introspection::ACTIVE_LIFE,
+    /// Under which conditions what it says may be believed without asking again. Taken before it is asked.
+    pub(super) fn trust(&self) -> Trust {
+        match &self.verifier {
+            Verifier::Keys(keys) => {
+                Trust { life: super::VERIFIED_LIFE, keys: Some((Arc::clone(keys), keys.generation())) }
+            }
+            Verifier::Introspection(_) => Trust { life: super::introspection::ACTIVE_LIFE, keys: None },
         }
     }
 

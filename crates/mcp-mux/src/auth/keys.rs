@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -26,6 +27,8 @@ const REFRESH_EVERY: Duration = Duration::from_mins(10);
 const RETRY_EVERY: Duration = Duration::from_secs(15);
 /// The time between two fetches that unknown key ids may cause.
 const GATE: Duration = Duration::from_secs(30);
+/// How often the discovery document is read again; at once, when the key set cannot be had where it said.
+const DISCOVER_EVERY: Duration = Duration::from_hours(24);
 /// For how long keys are good after the last successful fetch.
 const STALE_MAX: Duration = Duration::from_hours(24);
 /// Most keys of one set.
@@ -40,8 +43,11 @@ pub(super) struct IssuerKeys {
     http: reqwest::Client,
     clock: Arc<dyn Clock>,
     current: ArcSwap<KeySet>,
-    /// When the last fetch began; held while one runs.
+    discovered: Mutex<Option<(Url, Timestamp)>>,
+    /// When the last fetch began that an unknown key id caused; held while any fetch runs.
     fetching: Mutex<Option<Timestamp>>,
+    /// Another number whenever a key was taken away.
+    generation: AtomicU64,
 }
 
 #[derive(Default)]
@@ -55,6 +61,8 @@ pub(super) struct VerifyingKey {
     id: Option<String>,
     algorithm: Option<String>,
     key: Arc<DecodingKey>,
+    /// The key as its provider published it.
+    published: Jwk,
 }
 
 impl std::fmt::Debug for IssuerKeys {
@@ -71,7 +79,9 @@ impl IssuerKeys {
             http,
             clock,
             current: ArcSwap::default(),
+            discovered: Mutex::new(None),
             fetching: Mutex::new(None),
+            generation: AtomicU64::new(0),
         }
     }
 
@@ -79,11 +89,16 @@ impl IssuerKeys {
     pub(super) async fn keep_fresh(self: Arc<Self>) {
         loop {
             let fresh = {
-                let mut last = self.fetching.lock().await;
-                self.fetch(&mut last).await
+                let _fetching = self.fetching.lock().await;
+                self.fetch().await
             };
             tokio::time::sleep(if fresh { REFRESH_EVERY } else { RETRY_EVERY }).await;
         }
+    }
+
+    /// What was verified under another generation may have been verified with a key that was taken away since.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// The key that a token's header names, for an algorithm that fits the key.
@@ -101,7 +116,8 @@ impl IssuerKeys {
         let now = self.clock.now();
         let gate_is_open = last.is_none_or(|last| now >= last.plus(GATE));
         if self.current.load().fetched_at == seen && gate_is_open {
-            self.fetch(&mut last).await;
+            *last = Some(now);
+            self.fetch().await;
         }
         drop(last);
         let found = self.known(id, algorithm);
@@ -127,25 +143,41 @@ impl IssuerKeys {
         }
     }
 
+    /// Where the key set is.
+    async fn place(&self) -> Result<Url, FetchError> {
+        if let Some(url) = &self.jwks_url {
+            return Ok(url.clone());
+        }
+        let mut discovered = self.discovered.lock().await;
+        let now = self.clock.now();
+        if let Some((url, _)) = discovered.as_ref().filter(|(_, at)| now < at.plus(DISCOVER_EVERY)) {
+            return Ok(url.clone());
+        }
+        let url = fetch::discover(&self.http, &self.issuer).await?.jwks;
+        *discovered = Some((url.clone(), now));
+        Ok(url)
+    }
+
     /// Fetches the set; one that cannot be used leaves the known keys as they are.
-    async fn fetch(&self, last: &mut Option<Timestamp>) -> bool {
-        *last = Some(self.clock.now());
+    async fn fetch(&self) -> bool {
         let set = async {
-            let url = match &self.jwks_url {
-                Some(url) => url.clone(),
-                None => fetch::discover(&self.http, &self.issuer).await?.jwks,
-            };
-            let body = fetch::get(&self.http, &url).await?;
+            let body = fetch::get(&self.http, &self.place().await?).await?;
             let set: JwkSet = serde_json::from_slice(&body).map_err(|_| FetchError::NotUnderstood)?;
             verifying_keys(&set)
         };
         match set.await {
             Ok(keys) => {
                 tracing::debug!(issuer = %self.issuer, keys = keys.len(), "fetched an issuer's keys");
+                let stays = |old: &VerifyingKey| keys.iter().any(|key| key.published == old.published);
+                let lost_one = !self.current.load().keys.iter().all(stays);
                 self.current.store(Arc::new(KeySet { keys, fetched_at: Some(self.clock.now()) }));
+                if lost_one {
+                    self.generation.fetch_add(1, Ordering::Release);
+                }
                 true
             }
             Err(error) => {
+                *self.discovered.lock().await = None;
                 tracing::warn!(
                     issuer = %self.issuer, error = &error as &dyn std::error::Error,
                     "an issuer's keys could not be fetched; those known stay in use"
@@ -180,7 +212,7 @@ pub(super) fn verifying_keys(set: &JwkSet) -> Result<Vec<VerifyingKey>, FetchErr
             continue;
         }
         let algorithm = jwk.common.key_algorithm.map(|algorithm| algorithm.to_string());
-        keys.push(VerifyingKey { id, algorithm, key: Arc::new(key) });
+        keys.push(VerifyingKey { id, algorithm, key: Arc::new(key), published: jwk.clone() });
     }
     Ok(keys)
 }

@@ -1,7 +1,7 @@
 //! Key sets that rotate, vanish and are asked for keys they never had.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,6 +10,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tenant_store::ManualClock;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use super::*;
 
@@ -18,6 +19,9 @@ use super::*;
 struct Provider {
     keys: Arc<Mutex<Option<Vec<&'static str>>>>,
     fetches: Arc<AtomicUsize>,
+    /// Answers only when told to, once told to wait.
+    slow: Arc<Mutex<Option<Arc<Notify>>>>,
+    asked: Arc<Notify>,
 }
 
 /// A point on P-256 (RFC 7517 appendix A.1); the tests verify no signature.
@@ -30,6 +34,11 @@ fn jwk(id: &str) -> Value {
 
 async fn serve(State(provider): State<Provider>) -> Result<Json<Value>, StatusCode> {
     provider.fetches.fetch_add(1, Ordering::SeqCst);
+    let slow = provider.slow.lock().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?.clone();
+    if let Some(release) = slow {
+        provider.asked.notify_one();
+        release.notified().await;
+    }
     let keys = provider.keys.lock().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?.clone();
     let keys = keys.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
     Ok(Json(json!({ "keys": keys.into_iter().map(jwk).collect::<Vec<_>>() })))
@@ -104,4 +113,39 @@ async fn a_key_is_good_for_its_own_kind_of_algorithm_only() {
 async fn a_set_with_one_id_twice_is_refused() {
     let (_provider, _clock, keys) = start(vec!["k1", "k1"]).await;
     assert_eq!(find(&keys, "k1").await, Err(AuthError::ProviderUnavailable));
+}
+
+#[tokio::test]
+async fn a_slow_provider_delays_only_tokens_of_unknown_keys() {
+    let (provider, clock, keys) = start(vec!["k1"]).await;
+    assert_eq!(find(&keys, "k1").await, Ok(()));
+    provider.publish(Some(vec!["k1", "k2"]));
+    clock.advance(GATE);
+    let release = Arc::new(Notify::new());
+    *provider.slow.lock().unwrap() = Some(Arc::clone(&release));
+    let unknown = find(&keys, "k2");
+    let others = async {
+        provider.asked.notified().await;
+        for _ in 0..1_000 {
+            assert_eq!(find(&keys, "k1").await, Ok(()), "the fetch has not ended");
+        }
+        release.notify_one();
+    };
+    let (unknown, ()) = tokio::join!(unknown, others);
+    assert_eq!(unknown, Ok(()));
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_away_makes_a_new_generation_and_one_that_is_added_does_not() {
+    let (provider, clock, keys) = start(vec!["k1"]).await;
+    assert_eq!(find(&keys, "k1").await, Ok(()));
+    let first = keys.generation();
+    provider.publish(Some(vec!["k1", "k2"]));
+    clock.advance(GATE);
+    assert_eq!(find(&keys, "k2").await, Ok(()));
+    assert_eq!(keys.generation(), first);
+    provider.publish(Some(vec!["k2", "k3"]));
+    clock.advance(GATE);
+    assert_eq!(find(&keys, "k3").await, Ok(()));
+    assert_ne!(keys.generation(), first);
 }

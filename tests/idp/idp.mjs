@@ -1,0 +1,76 @@
+// The identity provider of the tests, as a process: `node idp.mjs [port]` prints `READY <issuer>` and serves until its stdin ends.
+//
+// Beside the provider itself there is a door for tests, below /__test/: `mint` (POST: a token made to order), `rotate` (new keys,
+// with or without the old ones), `set` (the knobs), `stats` (how often it was asked).
+import http from 'node:http';
+import { memory } from './adapter.mjs';
+import { mint, newKeys, publicPart } from './keys.mjs';
+import { build, interact } from './provider.mjs';
+
+const knobs = { alg: 'RS256', ttl: 300, format: 'jwt', jwksDelayMs: 0, jwksDown: 0 };
+const stats = { jwks: 0, discovery: 0, introspection: 0 };
+const adapter = memory();
+let jwks = await newKeys();
+let issuer;
+let provider;
+
+function rebuild() {
+  provider = build({ issuer, adapter, jwks, knobs });
+}
+
+async function body(request) {
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  return JSON.parse(Buffer.concat(chunks).toString() || '{}');
+}
+
+/** What a test asks for. */
+const TESTS = {
+  mint: async (request) => ({ token: await mint(issuer, jwks, await body(request)) }),
+  keys: async () => ({ keys: jwks.keys.map(publicPart) }),
+  rotate: async (request, query) => {
+    const fresh = await newKeys();
+    jwks = { keys: query.get('keep') === '0' ? fresh.keys : [...fresh.keys, ...jwks.keys] };
+    rebuild();
+    return { kids: jwks.keys.map((key) => key.kid) };
+  },
+  set: async (request, query) => {
+    for (const [name, value] of query) knobs[name] = /^\d+$/.test(value) ? Number(value) : value;
+    return knobs;
+  },
+  stats: async () => stats,
+};
+
+async function answer(request, response) {
+  const url = new URL(request.url, issuer);
+  const test = url.pathname.startsWith('/__test/') && TESTS[url.pathname.slice('/__test/'.length)];
+  if (test) {
+    response.writeHead(200, { 'content-type': 'application/json' });
+    return response.end(JSON.stringify(await test(request, url.searchParams)));
+  }
+  if (url.pathname.startsWith('/interaction/')) return interact(provider, request, response);
+  if (url.pathname === '/.well-known/openid-configuration') stats.discovery += 1;
+  if (url.pathname === '/token/introspection') stats.introspection += 1;
+  if (url.pathname === '/jwks') {
+    stats.jwks += 1;
+    if (knobs.jwksDelayMs) await new Promise((resolve) => setTimeout(resolve, knobs.jwksDelayMs));
+    if (knobs.jwksDown) return response.writeHead(503).end();
+  }
+  return provider.callback()(request, response);
+}
+
+const server = http.createServer((request, response) => {
+  answer(request, response).catch((error) => {
+    console.error(error);
+    if (!response.headersSent) response.writeHead(500);
+    response.end();
+  });
+});
+server.listen(Number(process.argv[2] ?? 0), '127.0.0.1', () => {
+  issuer = `http://127.0.0.1:${server.address().port}`;
+  rebuild();
+  console.log(`READY ${issuer}`);
+});
+
+// Whoever started this has gone.
+process.stdin.on('end', () => process.exit(0)).resume();

@@ -1,0 +1,210 @@
+//! Signing in at a real authorization server, and what becomes of tokens when it changes its keys, is slow or is gone.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use mcp_mux::config::{AppOnly, IntrospectionConfig, IssuerConfig, TokenMode};
+use serde_json::{Value, json};
+use tenant_store::Level;
+use tokio::process::Command;
+
+use crate::support::canary;
+use crate::support::client::Http;
+use crate::support::provider::Provider;
+use crate::support::server::{Setup, TestServer};
+use crate::support::upstreams::RealUpstream;
+
+/// A server with the tenants acme and globex, whose people sign in at `issuer`.
+async fn two_tenants(name: &str, issuer: IssuerConfig) -> Result<TestServer> {
+    let (acme_key, globex_key) = (canary("acme-key"), canary("globex-key"));
+    let (acme, _) = RealUpstream::named("acme").serve(&acme_key, false).await?;
+    let (globex, _) = RealUpstream::named("globex").serve(&globex_key, false).await?;
+    let level = Level::Write;
+    let setups = [
+        Setup { tenant: "acme", upstream: "desk", url: &acme, key: Some(&acme_key), level },
+        Setup { tenant: "globex", upstream: "desk", url: &globex, key: Some(&globex_key), level },
+    ];
+    TestServer::start_with(name, &setups, |config| {
+        config.issuers = vec![issuer];
+        Ok(())
+    })
+    .await
+}
+
+/// The official TypeScript client, from the endpoint alone to a list of tools.
+async fn sign_in(server: &TestServer, arguments: &[&str]) -> Result<Value> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/typescript/sign_in.mjs");
+    let mut client = Command::new("node");
+    client.arg(script).arg(server.url("/mcp")).args(arguments).kill_on_drop(true);
+    let output = client.output().await.context("running node")?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "the client failed: {err}");
+    serde_json::from_str(&out).with_context(|| format!("it printed {out}"))
+}
+
+async fn status(server: &TestServer, token: &str) -> Result<u16> {
+    Ok(Http::new(&server.url("/mcp"), Some(token))?.legacy("ping", &json!({})).await?.status)
+}
+
+fn tools_of(tenant: &str) -> Vec<String> {
+    ["whoami", "change", "wait"].map(|tool| format!("{tenant}__{tool}")).to_vec()
+}
+
+#[tokio::test]
+async fn the_official_client_registers_signs_in_and_sees_its_users_tools() -> Result<()> {
+    let provider = Provider::start().await?;
+    let server = two_tenants("client_signs_in", provider.issuer()?).await?;
+    let alice = sign_in(&server, &["alice"]).await?;
+    let endpoint = server.app.endpoint();
+    assert_eq!(
+        alice,
+        json!({
+            "version": "2026-07-28", "tools": tools_of("acme"), "resource": endpoint, "registered": true,
+            "token": {"iss": provider.url, "aud": endpoint, "client": true, "scope": "mcp:use"},
+        })
+    );
+    let carol = sign_in(&server, &["carol", "public-mcp"]).await?;
+    assert_eq!(carol["tools"], json!([tools_of("acme"), tools_of("globex")].concat()));
+    assert_eq!(carol["registered"], false);
+    assert_eq!(sign_in(&server, &["nobody"]).await?["tools"], json!([]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_that_are_rotated_with_and_without_overlap_are_followed() -> Result<()> {
+    let provider = Provider::start().await?;
+    let server = two_tenants("rotation", provider.issuer()?).await?;
+    let endpoint = server.app.endpoint();
+    let first = provider.token(&endpoint).await?;
+    assert_eq!(status(&server, &first).await?, 200);
+
+    provider.rotate(true).await?;
+    let second = provider.token(&endpoint).await?;
+    assert_eq!(status(&server, &second).await?, 200, "a new key is found at its first token");
+    assert_eq!(status(&server, &first).await?, 200, "the old one is published still");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_away_takes_its_tokens_along() -> Result<()> {
+    let provider = Provider::start().await?;
+    let server = two_tenants("rotation_without_overlap", provider.issuer()?).await?;
+    let endpoint = server.app.endpoint();
+    let first = provider.token(&endpoint).await?;
+    assert_eq!(status(&server, &first).await?, 200);
+
+    provider.rotate(false).await?;
+    assert_eq!(status(&server, &first).await?, 200, "nobody has heard of it yet");
+    let second = provider.token(&endpoint).await?;
+    assert_eq!(status(&server, &second).await?, 200);
+    assert_eq!(status(&server, &first).await?, 401, "not even remembered");
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_thousand_invented_keys_cause_one_fetch_and_a_provider_that_is_gone_harms_no_known_token() -> Result<()> {
+    let provider = Provider::start().await?;
+    let server = two_tenants("invented_keys", provider.issuer()?).await?;
+    let endpoint = server.app.endpoint();
+    let good = provider.token(&endpoint).await?;
+    assert_eq!(status(&server, &good).await?, 200);
+    let before = provider.asked("jwks").await?;
+    let (_, rest) = good.split_once('.').context("a JWT")?;
+    let client = Http::new(&server.url("/mcp"), None)?;
+    for number in 0..2_000 {
+        let header = json!({"alg": "RS256", "typ": "at+jwt", "kid": format!("invented-{number}")}).to_string();
+        let forged = format!("{}.{rest}", base64_url(header.as_bytes()));
+        assert_eq!(client.as_bearer(&forged)?.legacy("ping", &json!({})).await?.status, 401);
+    }
+    assert!(provider.asked("jwks").await? <= before + 1);
+
+    provider.set("jwksDown=1").await?;
+    let other = provider.mint(&json!({"claims": {"aud": endpoint, "sub": "bob"}})).await?;
+    assert_eq!(status(&server, &other).await?, 200, "a new token of a known key");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_provider_that_is_slow_at_the_start_delays_and_refuses_nobody() -> Result<()> {
+    let provider = Provider::start().await?;
+    provider.set("jwksDelayMs=3000").await?;
+    let server = two_tenants("slow_start", provider.issuer()?).await?;
+    assert_eq!(status(&server, &provider.token(&server.app.endpoint()).await?).await?, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_opaque_token_is_asked_about_and_its_scope_and_client_are_judged() -> Result<()> {
+    let provider = Provider::start().await?;
+    provider.set("format=opaque").await?;
+    let issuer = IssuerConfig {
+        mode: TokenMode::Introspect,
+        app_only: AppOnly::Allow,
+        required_scopes: vec!["mcp:use".to_owned()],
+        introspection: Some(introspection()?),
+        ..provider.issuer()?
+    };
+    let server = two_tenants("introspection", issuer).await?;
+    let endpoint = server.app.endpoint();
+    let token = service_token(&provider, &endpoint, "mcp:use").await?;
+    assert!(!token.contains('.'), "it is opaque");
+    let before = provider.asked("introspection").await?;
+    for _ in 0..3 {
+        assert_eq!(status(&server, &token).await?, 200);
+    }
+    assert_eq!(provider.asked("introspection").await?, before + 1, "the answer is remembered for a while");
+
+    for _ in 0..3 {
+        assert_eq!(status(&server, "nobody-made-this-token").await?, 401);
+    }
+    assert_eq!(provider.asked("introspection").await?, before + 2, "so is a refusal");
+    let elsewhere = service_token(&provider, "https://other.example.com/mcp", "mcp:use").await?;
+    assert_eq!(status(&server, &elsewhere).await?, 401, "it was issued for somebody else");
+    let narrow = service_token(&provider, &endpoint, "").await?;
+    let answer = Http::new(&server.url("/mcp"), Some(&narrow))?.legacy("ping", &json!({})).await?;
+    assert_eq!(answer.status, 403);
+    let challenge = answer.headers["www-authenticate"].to_str()?;
+    assert!(
+        challenge.contains("error=\"insufficient_scope\"") && challenge.contains("scope=\"mcp:use\""),
+        "{challenge}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_provider_that_cannot_be_asked_lets_nobody_in() -> Result<()> {
+    let provider = Provider::start().await?;
+    let introspection = IntrospectionConfig { url: Some("http://127.0.0.1:9/".parse()?), ..introspection()? };
+    let issuer = IssuerConfig { mode: TokenMode::Introspect, introspection: Some(introspection), ..provider.issuer()? };
+    let server = two_tenants("introspection_down", issuer).await?;
+    assert_eq!(status(&server, "some-opaque-token").await?, 503);
+    Ok(())
+}
+
+fn introspection() -> Result<IntrospectionConfig> {
+    Ok(serde_json::from_value(json!({
+        "client_id": "mcp-mux", "client_secret": "introspection-secret-for-tests-only",
+    }))?)
+}
+
+/// A token that the service got for itself.
+async fn service_token(provider: &Provider, resource: &str, scope: &str) -> Result<String> {
+    let form = [("grant_type", "client_credentials"), ("resource", resource), ("scope", scope)];
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    let secret = base64_standard(b"service:service-secret-for-tests-only");
+    let client = Http::new(&format!("{}/token", provider.url), None)?
+        .with("content-type", "application/x-www-form-urlencoded")?
+        .with("authorization", &format!("Basic {secret}"))?;
+    let answer = client.post(body).await?;
+    Ok(answer.json()?["access_token"].as_str().with_context(|| answer.text.clone())?.to_owned())
+}
+
+fn base64_url(bytes: &[u8]) -> String {
+    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn base64_standard(bytes: &[u8]) -> String {
+    use base64::prelude::{BASE64_STANDARD, Engine as _};
+    BASE64_STANDARD.encode(bytes)
+}
