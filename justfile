@@ -29,6 +29,10 @@ dev *arguments:
 demo:
     cargo run --example demo
 
+# what knowing a caller costs, in microseconds
+bench:
+    cargo bench --package mcp-mux --bench identity
+
 # what continuous integration runs, exactly: before a review
 ci:
     .ci/run

@@ -5,19 +5,10 @@ use secrecy::SecretString;
 use serde_json::json;
 use tenant_store::{ApiKeyDigest, Clock as _, GrantSpec, Level, NewApiKey, SystemClock};
 
-use crate::support::canary;
 use crate::support::client::Http;
 use crate::support::server::{Setup, TestServer};
 use crate::support::upstreams::RealUpstream;
-
-/// A key in the form that the program makes; the checksum is a part of it.
-fn api_key(seed: &str) -> String {
-    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-    use sha2::{Digest as _, Sha256};
-    let secret = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(seed));
-    let sum: String = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&secret)).chars().take(6).collect();
-    format!("mcpmux_{secret}{sum}")
-}
+use crate::support::{api_key, canary};
 
 fn new_key(key: &str) -> Result<NewApiKey> {
     Ok(NewApiKey {

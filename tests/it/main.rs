@@ -10,6 +10,7 @@ mod bytes;
 mod call;
 mod clients;
 mod dev;
+mod entra;
 mod fronts;
 mod isolation;
 mod outage;

@@ -4,10 +4,15 @@ use anyhow::Result;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tenant_store::Level;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::support::canary;
-use crate::support::server::{Setup, TestServer};
+use crate::support::server::{Setup, TestServer, install};
 use crate::support::upstreams::{ByteUpstream, RealUpstream, Say};
+
+/// How many calls an upstream of these tests takes at once.
+const PLACES: usize = 8;
 
 const TOOLS: &str = r#"[{"name":"go","inputSchema":{}}]"#;
 
@@ -158,4 +163,77 @@ async fn a_changed_address_gets_no_credential_of_the_old_one() -> Result<()> {
     );
     assert!(!seen.text().contains("CANARY"));
     Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_silent_delays_neither_new_upstreams_nor_changes() -> Result<()> {
+    let (silent, seen) = ByteUpstream::default()
+        .on("server/discover", Say::Silence)
+        .on("initialize", Say::Silence)
+        .on("tools/list", Say::Silence)
+        .serve()
+        .await?;
+    let server = TestServer::start("silent_listing", &[]).await?;
+    let level = Level::Write;
+    install(server.app.store(), &Setup { tenant: "acme", upstream: "desk", url: &silent, key: None, level }).await?;
+    server.app.refresher().wake();
+    seen.until("server/discover").await;
+
+    let key = canary("key");
+    let (good, _) = RealUpstream::named("globex").serve(&key, false).await?;
+    install(server.app.store(), &Setup { tenant: "globex", upstream: "desk", url: &good, key: Some(&key), level })
+        .await?;
+    let carol = server.client("carol", &["acme", "globex"])?;
+    let listed = async {
+        while carol.tools().await?.is_empty() {}
+        Ok::<_, anyhow::Error>(())
+    };
+    // The silent one is given five seconds to answer its first question.
+    tokio::time::timeout(std::time::Duration::from_secs(4), listed).await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_no_place_for_ever() -> Result<()> {
+    let progress =
+        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":{id},"progress":1}}"#;
+    let flood = ByteUpstream::with_tools(TOOLS).on("tools/call", Say::Flood(progress.to_owned()));
+    let (url, seen) = flood.serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let server = TestServer::start("unread", &[setup]).await?;
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+        "name": "acme__go", "_meta": {"progressToken": "p"},
+    }})
+    .to_string();
+    let request = format!(
+        "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nContent-Length: {}\r\n\r\n{body}",
+        server.app.address(),
+        server.token("alice", &["acme"])?,
+        body.len()
+    );
+    let mut unread = Vec::new();
+    for _ in 0..PLACES {
+        let mut connection = TcpStream::connect(server.app.address()).await?;
+        connection.write_all(request.as_bytes()).await?;
+        unread.push(connection);
+    }
+    seen.times("tools/call", PLACES).await;
+
+    let alice = server.client("alice", &["acme"])?.with("accept", "application/json")?;
+    let mut answers = Vec::new();
+    for _ in 0..4 {
+        let answer = sentence(&alice.call("acme__go", json!({})).await?);
+        let is_busy = answer.contains("is busy");
+        answers.push(answer);
+        if !is_busy {
+            // It had a place, and was flooded in turn.
+            assert!(
+                answers.first().is_some_and(|first| first.contains("is busy")),
+                "all places were taken: {answers:?}"
+            );
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the places were never free again: {answers:?}")
 }

@@ -1,11 +1,15 @@
 //! Legacy sessions belong to whoever began them, and a running stream to whoever may still call.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use reqwest::Method;
+use secrecy::SecretString;
 use serde_json::json;
+use tenant_store::{ApiKeyDigest, Clock as _, GrantSpec, Level, NewApiKey, SystemClock};
 
+use crate::support::api_key;
 use crate::support::client::{Answer, Http};
-use crate::support::server::TestServer;
+use crate::support::server::{Setup, TestServer};
+use crate::support::upstreams::{ByteUpstream, Say, Seen};
 
 async fn everything_with(client: Http, session: &str) -> Result<Vec<Answer>> {
     let client = client.with("mcp-session-id", session)?;
@@ -61,6 +65,97 @@ async fn a_session_that_was_changed_or_doubled_is_none() -> Result<()> {
     for bad in [changed.as_str(), head, "", "..", "%00"] {
         let answers = everything_with(server.client("alice", &["acme"])?, bad).await?;
         assert!(answers.iter().all(|answer| answer.status == 404), "{bad:?}");
+    }
+    Ok(())
+}
+
+/// A server whose one tool streams, says that it has begun, and never ends by itself.
+async fn streaming(name: &str) -> Result<(TestServer, Seen)> {
+    let begun = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":{id},"progress":1}}"#;
+    let upstream = ByteUpstream::with_tools(r#"[{"name":"run","inputSchema":{"type":"object"}}]"#);
+    let (url, seen) = upstream.on("tools/call", Say::Held(begun.to_owned())).serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let server = TestServer::start_with(name, &[setup], |config| {
+        config.http.recheck_seconds = 1;
+        Ok(())
+    })
+    .await?;
+    Ok((server, seen))
+}
+
+/// Runs the tool, and `meanwhile` once it streams; what the call ended with.
+async fn interrupted(client: &Http, seen: &Seen, meanwhile: impl Future<Output = Result<()>>) -> Result<String> {
+    let params = json!({"name": "acme__run", "_meta": {"progressToken": "p"}});
+    let call = client.legacy("tools/call", &params);
+    let meanwhile = async {
+        seen.until("tools/call").await;
+        meanwhile.await
+    };
+    let (answer, meanwhile) = tokio::join!(call, meanwhile);
+    meanwhile?;
+    let last = answer?.json()?;
+    Ok(last["result"]["content"][0]["text"].as_str().with_context(|| last.to_string())?.to_owned())
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_grant_is_taken_away() -> Result<()> {
+    let (server, seen) = streaming("stream_grant").await?;
+    let alice = server.client("alice", &["acme"])?;
+    let ended = interrupted(&alice, &seen, async {
+        let rows = server.rows("acme").await?;
+        for grant in rows.grants().await? {
+            rows.remove_grant(grant.id).await?;
+        }
+        Ok(server.app.follow().await?)
+    });
+    assert_eq!(ended.await?, "unknown tool");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_callers_key_is_taken_back() -> Result<()> {
+    let (server, seen) = streaming("stream_key").await?;
+    let grant = GrantSpec {
+        issuer: "scripts".parse()?,
+        groups: Vec::new(),
+        subjects: vec!["robot".parse()?],
+        level: Level::Write,
+        allow: vec!["*".parse()?],
+        deny: Vec::new(),
+    };
+    server.rows("acme").await?.put_grant(&"scripts".parse()?, &grant).await?;
+    let key = api_key("stream");
+    let new = NewApiKey {
+        name: "robot".parse()?,
+        issuer: "scripts".parse()?,
+        subject: "robot".parse()?,
+        digest: ApiKeyDigest::of(&SecretString::from(key.as_str())),
+        tenants: None,
+        expires_at: None,
+    };
+    let id = server.app.store().add_api_key(&new).await?.id;
+    server.app.follow().await?;
+    let robot = Http::new(&server.url("/mcp"), Some(&key))?;
+    let ended = interrupted(&robot, &seen, async {
+        server.app.store().revoke_api_key(id).await?;
+        Ok(server.app.follow().await?)
+    });
+    assert_eq!(ended.await?, "your sign-in ended while the tool ran: sign in again");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_token() -> Result<()> {
+    let (server, _) = streaming("stream_token").await?;
+    let mut claims = server.idp.claims("alice", &["acme"], &server.app.endpoint());
+    // Good for one more second: clocks may differ by thirty.
+    claims["exp"] = json!(SystemClock.now().as_millis() / 1000 - 28);
+    let short = Http::new(&server.url("/mcp"), Some(&server.idp.sign(&claims)?))?;
+    let long = server.client("alice", &["acme"])?;
+    let params = json!({"name": "acme__run", "_meta": {"progressToken": "p"}});
+    tokio::select! {
+        answer = short.legacy("tools/call", &params) => assert!(answer?.text.contains("progress")),
+        answer = long.legacy("tools/call", &params) => bail!("it outlived the other: {answer:?}"),
     }
     Ok(())
 }

@@ -102,10 +102,11 @@ impl App {
         let api_keys = Arc::new(ApiKeys::open(store.clone()).await?);
         tasks.spawn(Arc::clone(&api_keys).keep_fresh());
         let authenticator = authenticator.with_api_keys(Arc::clone(&api_keys));
-        let mux = Mux::new(Arc::clone(&catalog), pool, store.clone());
-        let gateway = Gateway::new(mux, config.keys.resolve()?, Arc::clone(&clock));
+        let mux = Mux::new(Arc::clone(&catalog), pool, store.clone(), config.http.recheck_every());
+        let gateway = Gateway::new(mux, config.keys.resolve()?, Arc::clone(&clock), tasks.clone());
         let resources = ProtectedResources::new(config, &public_url);
-        let server = Server { authenticator, gateway, resources, tasks: tasks.clone() };
+        let recheck_every = config.http.recheck_every();
+        let server = Server { authenticator, gateway, resources, tasks: tasks.clone(), recheck_every };
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
         tasks.spawn(Arc::clone(&refresher).run());

@@ -42,7 +42,8 @@ pub(crate) const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// How long a verified token is remembered, at most; never past its expiry.
 pub(crate) const VERIFIED_LIFE: Duration = Duration::from_mins(1);
 
-const VERIFIED_TOKENS_MAX: u64 = 50_000;
+/// Most of what is remembered of verified tokens: each counts as one and its groups.
+const VERIFIED_WEIGHT_MAX: u64 = 2_000_000;
 /// How the API keys of Open WebUI and of model providers begin. They are somebody's password elsewhere, and never asked about.
 const FOREIGN_KEY_PREFIX: &str = "sk-";
 
@@ -111,7 +112,11 @@ impl Authenticator {
             fronts: Fronts::new(&config.fronts, http)?,
             api_keys: None,
             clock,
-            verified: Cache::new(VERIFIED_TOKENS_MAX),
+            verified: Cache::builder()
+                .max_capacity(VERIFIED_WEIGHT_MAX)
+                .weigher(|_, verified: &Verified| weight(&verified.identity.groups))
+                .time_to_live(VERIFIED_LIFE)
+                .build(),
         })
     }
 
@@ -194,14 +199,19 @@ impl Authenticator {
             let trust = issuer.trust();
             return Ok((issuer.verify(text, &token, judgement).await?, trust));
         }
-        // Open WebUI's sessions name no issuer.
-        let session = self.fronts.session().ok_or(Refusal::UnknownIssuer)?;
+        // Open WebUI's sessions name no issuer. What does not look like one is not shown to Open WebUI.
+        let session = self.fronts.session().filter(|_| token.is_session).ok_or(Refusal::UnknownIssuer)?;
         let expires_at = Timestamp::from_millis(token.expires_s.ok_or(Refusal::ClaimShape)?.saturating_mul(1_000));
         if judgement.now >= expires_at {
             return Err(Refusal::Expired.into());
         }
         Ok((session.identity(text, expires_at).await?, Trust { life: VERIFIED_LIFE, keys: None }))
     }
+}
+
+/// What remembering groups costs.
+fn weight(groups: &[Group]) -> u32 {
+    u32::try_from(groups.len().saturating_add(1)).unwrap_or(u32::MAX)
 }
 
 /// Whether an address carries a token, which would then be in every log on its way (RFC 6750 §2.3, MCP authorization).

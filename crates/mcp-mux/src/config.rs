@@ -66,6 +66,15 @@ pub struct HttpConfig {
     pub allowed_hosts: Vec<String>,
     /// Origins of browser pages that may call, as `https://webui.example.com`; none by default.
     pub allowed_origins: Vec<String>,
+    /// Seconds after which the caller of an open stream is judged again: how long one goes on that was taken its access.
+    pub recheck_seconds: u64,
+}
+
+impl HttpConfig {
+    /// The time after which the caller of an open stream is judged again.
+    pub fn recheck_every(&self) -> Duration {
+        Duration::from_secs(self.recheck_seconds)
+    }
 }
 
 impl Default for HttpConfig {
@@ -74,6 +83,7 @@ impl Default for HttpConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            recheck_seconds: 30,
         }
     }
 }
@@ -299,6 +309,9 @@ impl Config {
         self.check_unnamed_tokens()?;
         if !(16..=64).contains(&self.catalog.name_chars_max) {
             return Err(setting("catalog.name_chars_max", "must be from 16 to 64"));
+        }
+        if !(1..=30).contains(&self.http.recheck_seconds) {
+            return Err(setting("http.recheck_seconds", "must be from 1 to 30"));
         }
         if self.catalog.refresh_seconds == 0 {
             return Err(setting("catalog.refresh_seconds", "must be at least 1"));

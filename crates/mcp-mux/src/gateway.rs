@@ -22,6 +22,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tenant_store::Clock;
+use tokio::time::timeout_at;
 
 use self::envelope::{Message, Rpc};
 use self::era::Era;
@@ -30,6 +31,7 @@ use self::session::Sessions;
 use crate::caller::Caller;
 use crate::config::BODY_BYTES_MAX;
 use crate::json::{self, Members};
+use crate::lifecycle::Tasks;
 use crate::mux::{CallError, Endpoint, Mux, ToolCall};
 use crate::upstream::Trace;
 
@@ -67,12 +69,13 @@ pub struct Gateway {
     lifecycle: Lifecycle,
     sessions: Sessions,
     clock: Arc<dyn Clock>,
+    tasks: Tasks,
 }
 
 impl Gateway {
-    /// A face for `mux`; `keys` seal the ids of legacy sessions.
-    pub fn new(mux: Mux, keys: KeyRing, clock: Arc<dyn Clock>) -> Self {
-        Self { mux, lifecycle: Lifecycle::new(), sessions: Sessions::new(keys), clock }
+    /// A face for `mux`; `keys` seal the ids of legacy sessions, `tasks` drive the streams.
+    pub fn new(mux: Mux, keys: KeyRing, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
+        Self { mux, lifecycle: Lifecycle::new(), sessions: Sessions::new(keys), clock, tasks }
     }
 
     /// Answers one HTTP request of a caller whose identity was verified. The request carries no credential any more.
@@ -108,7 +111,7 @@ impl Gateway {
         let accepts = Accepts::of(request.headers())?;
         require_json(request.headers())?;
         let (parts, body) = request.into_parts();
-        let body = read(body).await?;
+        let body = timeout_at(caller.deadline, read(body)).await.map_err(|_| Problem::slow_body())??;
         let rpc = match envelope::parse(&body)? {
             Message::Request(rpc) => rpc,
             // Without a session there is nothing that a notification or a response could change.
@@ -172,7 +175,8 @@ impl Gateway {
                 error = error as &dyn std::error::Error, "a tool call has no answer"
             );
         }
-        answer::call(rpc.id, era, accepts == Accepts::Events, outcome).await
+        let tasks = (accepts == Accepts::Events).then_some(&self.tasks);
+        answer::call(rpc.id, era, tasks, outcome).await
     }
 }
 

@@ -86,6 +86,8 @@ pub struct Server {
     pub resources: ProtectedResources,
     /// Runs what watches over open streams.
     pub tasks: Tasks,
+    /// How often that looks.
+    pub recheck_every: Duration,
 }
 
 /// The whole surface.

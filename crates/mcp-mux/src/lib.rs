@@ -26,3 +26,4 @@ pub mod policy;
 mod upstream;
 
 pub use app::{App, StartError, open_store};
+pub use upstream::{EgressError, egress_client};

@@ -7,6 +7,7 @@ pub use call::{CallError, Outcome, ToolCall};
 pub use relay::{Relay, Step};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tenant_store::Store;
@@ -31,6 +32,7 @@ pub struct Mux {
     catalog: Arc<Catalog>,
     pool: Pool,
     store: Store,
+    recheck_every: Duration,
 }
 
 /// What one request sees: a snapshot, and the caller's part of it.
@@ -41,9 +43,9 @@ struct Sight {
 }
 
 impl Mux {
-    /// Puts the parts together.
-    pub fn new(catalog: Arc<Catalog>, pool: Pool, store: Store) -> Self {
-        Self { catalog, pool, store }
+    /// Puts the parts together. A call that streams is decided again every `recheck_every`.
+    pub fn new(catalog: Arc<Catalog>, pool: Pool, store: Store, recheck_every: Duration) -> Self {
+        Self { catalog, pool, store, recheck_every }
     }
 
     /// The definitions of all tools that `caller` sees at `endpoint`, as one JSON array. Reads memory only.

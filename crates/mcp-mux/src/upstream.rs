@@ -14,7 +14,7 @@ mod pool;
 mod request;
 mod tool_list;
 
-pub(crate) use egress::{EgressError, client as egress_client};
+pub use egress::{EgressError, client as egress_client};
 pub(crate) use error::UpstreamError;
 pub(crate) use event_stream::Event;
 pub(crate) use link::{Answer, Reply, Streaming, parse_answer};

@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use futures::StreamExt as _;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ListToolsResult, PaginatedRequestParams,
     ProtocolVersion, ServerCapabilities, ServerConfig, Tool,
@@ -25,17 +26,44 @@ use tokio::sync::Notify;
 
 /// What reached an upstream.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Seen {
+    requests: Arc<Mutex<Vec<String>>>,
+    came: Arc<Notify>,
+}
 
 impl Seen {
     fn note(&self, headers: &HeaderMap, body: &[u8]) {
         let line = format!("{headers:?}\n{}", String::from_utf8_lossy(body));
-        self.0.lock().expect("no test panics while it notes").push(line);
+        self.requests.lock().expect("no test panics while it notes").push(line);
+        self.came.notify_waiters();
+    }
+
+    /// Waits until something with `text` in it has come.
+    pub(crate) async fn until(&self, text: &str) {
+        self.times(text, 1).await;
+    }
+
+    /// Waits until that many requests with `text` in them have come.
+    pub(crate) async fn times(&self, text: &str, count: usize) {
+        loop {
+            let next = self.came.notified();
+            let come = self
+                .requests
+                .lock()
+                .expect("no test panics while it notes")
+                .iter()
+                .filter(|request| request.contains(text))
+                .count();
+            if come >= count {
+                return;
+            }
+            next.await;
+        }
     }
 
     /// Everything so far: headers and bodies as text.
     pub(crate) fn text(&self) -> String {
-        self.0.lock().expect("no test panics while it notes").join("\n")
+        self.requests.lock().expect("no test panics while it notes").join("\n")
     }
 }
 
@@ -144,6 +172,10 @@ pub(crate) enum Say {
     Http(u16, &'static str, Bytes),
     /// Events; `{id}` in them becomes the request's id.
     Events(Vec<String>),
+    /// Events without end: a first one, and then nothing more.
+    Held(String),
+    /// The same event again and again, without end.
+    Flood(String),
     /// Bytes without end.
     Endless,
     /// Nothing, ever.
@@ -200,6 +232,16 @@ async fn answer(State((upstream, seen)): State<(ByteUpstream, Seen)>, headers: H
             let events: Vec<String> = events.iter().map(|event| event.replace("{id}", &id)).collect();
             let text = format!("data: {}\n\n", events.join("\n\ndata: "));
             ([("content-type", "text/event-stream")], text).into_response()
+        }
+        Some(Say::Held(event)) => {
+            let first = Ok::<_, std::convert::Infallible>(format!("data: {}\n\n", event.replace("{id}", &id)));
+            let events = futures::stream::iter([first]).chain(futures::stream::pending());
+            ([("content-type", "text/event-stream")], Body::from_stream(events)).into_response()
+        }
+        Some(Say::Flood(event)) => {
+            let chunk = Bytes::from(format!("data: {}\n\n", event.replace("{id}", &id)).repeat(100));
+            let events = futures::stream::repeat_with(move || Ok::<_, std::convert::Infallible>(chunk.clone()));
+            ([("content-type", "text/event-stream")], Body::from_stream(events)).into_response()
         }
         Some(Say::Endless) => {
             let chunk = Ok::<_, std::convert::Infallible>(Bytes::from(vec![b' '; 64 * 1024]));

@@ -97,8 +97,8 @@ pub enum Refusal {
     /// It is bound to a key that the request does not prove (`cnf`).
     #[error("it is bound to a key that was not proven")]
     Confirmation,
-    /// Its groups are not a list of names, or too many.
-    #[error("its groups are malformed")]
+    /// A claim that lists groups, roles or scopes is no list of names, or too long.
+    #[error("its groups, roles or scopes are malformed")]
     Groups,
 }
 

@@ -212,6 +212,6 @@ fn mend_refusal(refusal: Refusal) -> &'static str {
         Refusal::Confirmation => {
             "have the provider issue bearer tokens: proofs of possession (DPoP, mTLS) are not supported"
         }
-        Refusal::Groups => "`group_claims` and `role_claims` must point to lists of names",
+        Refusal::Groups => "`group_claims`, `role_claims` and `scope_claims` must point to lists of names",
     }
 }

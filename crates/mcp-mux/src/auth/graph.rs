@@ -15,12 +15,13 @@ use uuid::Uuid;
 use super::claims::group;
 use super::error::AuthError;
 use super::fetch::{self, FetchError};
+use super::weight;
 use crate::config::{ConfigError, GraphConfig};
 
 /// For how long somebody's groups are believed without asking again.
 const GROUPS_LIFE: Duration = Duration::from_mins(5);
-/// Most people whose groups are remembered.
-const PEOPLE_MAX: u64 = 20_000;
+/// Most of what is remembered: each person counts as one and its groups.
+const WEIGHT_MAX: u64 = 2_000_000;
 /// Most groups of one person; Graph returns at most 11,000.
 const GROUPS_MAX: usize = 11_000;
 /// What is left of a token's life when the next one is fetched.
@@ -74,7 +75,11 @@ impl Graph {
             http,
             clock,
             token: Mutex::new(None),
-            groups: Cache::builder().max_capacity(PEOPLE_MAX).time_to_live(GROUPS_LIFE).build(),
+            groups: Cache::builder()
+                .max_capacity(WEIGHT_MAX)
+                .weigher(|_, groups: &Arc<[Group]>| weight(groups))
+                .time_to_live(GROUPS_LIFE)
+                .build(),
         })
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Token<'t> {
     pub(super) key_id: Option<String>,
     /// What the header says; none for a type that is never accepted.
     pub(super) kind: Option<TokenType>,
+    /// It looks as Open WebUI's sessions do: HS256 over a user's `id`.
+    pub(super) is_session: bool,
 }
 
 /// Members of the header that matter. Key material in a header (`jwk`, `jku`, `x5u`, `x5c`) is never looked at.
@@ -75,6 +77,7 @@ impl<'t> Token<'t> {
             issuer,
             expires_s: payload.get("exp").and_then(Value::as_i64),
             algorithm: ALGORITHMS.iter().find(|(name, _)| *name == header.alg).map(|(_, algorithm)| *algorithm),
+            is_session: header.alg == "HS256" && payload.get("id").is_some_and(Value::is_string),
             key_id: header.kid,
             kind,
         })

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tenant_store::{ExposedName, LocalName, NewTool, SealedCredential, StoreError, TenantId, Upstream, UpstreamId};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
@@ -43,6 +44,16 @@ struct Schedule {
     versions: Vec<u32>,
     due: Instant,
     retry: Duration,
+    /// It is being listed now.
+    runs: bool,
+}
+
+/// One upstream whose time has come.
+struct Due {
+    key: (TenantId, UpstreamId),
+    upstream: Arc<Upstream>,
+    versions: Vec<u32>,
+    snapshot: Arc<Snapshot>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -73,23 +84,33 @@ impl Refresher {
                 self.reload().await;
             }
         };
-        let list = async {
-            loop {
-                self.reload().await;
-                self.refresh_due(&mut schedules).await;
-                tokio::select! {
-                    () = tokio::time::sleep(POLL_EVERY) => {}
-                    () = self.wake.notified() => {}
-                }
+        tokio::join!(follow, self.list(&mut schedules));
+    }
+
+    /// Lists what is due, for ever. What takes long keeps nothing else waiting.
+    async fn list(&self, schedules: &mut HashMap<(TenantId, UpstreamId), Schedule>) {
+        let mut listings = FuturesUnordered::new();
+        loop {
+            let room = LISTED_AT_ONCE_MAX.saturating_sub(listings.len());
+            listings.extend(self.due(schedules, room).into_iter().map(|due| self.refresh_one(due)));
+            tokio::select! {
+                Some(listed) = listings.next() => self.note(schedules, listed).await,
+                () = tokio::time::sleep(POLL_EVERY) => {}
+                () = self.wake.notified() => self.reload().await,
             }
-        };
-        tokio::join!(follow, list);
+        }
     }
 
     /// Lists every upstream once, whatever the schedule; for start-up scripts and tests that need the lists complete.
     pub async fn refresh_all(&self) {
         self.reload().await;
-        self.refresh_due(&mut HashMap::new()).await;
+        let mut schedules = HashMap::new();
+        let due = self.due(&mut schedules, usize::MAX);
+        let listings = due.into_iter().map(|due| self.refresh_one(due));
+        let mut listings = futures::stream::iter(listings).buffer_unordered(LISTED_AT_ONCE_MAX);
+        while let Some(listed) = listings.next().await {
+            self.note(&mut schedules, listed).await;
+        }
         self.reload().await;
     }
 
@@ -99,7 +120,8 @@ impl Refresher {
         }
     }
 
-    async fn refresh_due(&self, schedules: &mut HashMap<(TenantId, UpstreamId), Schedule>) {
+    /// Up to `room` upstreams whose time has come; they run from now on.
+    fn due(&self, schedules: &mut HashMap<(TenantId, UpstreamId), Schedule>, room: usize) -> Vec<Due> {
         let snapshot = self.catalog.snapshot();
         let now = Instant::now();
         let mut due = Vec::new();
@@ -110,46 +132,60 @@ impl Refresher {
                 let versions: Vec<u32> =
                     shelf.credentials(upstream.id).into_iter().map(SealedCredential::version).collect();
                 known.insert(key);
-                let fresh = Schedule { upstream: Arc::clone(upstream), versions, due: now, retry: RETRY_FIRST };
+                let upstream = Arc::clone(upstream);
+                let fresh = Schedule { upstream, versions, due: now, retry: RETRY_FIRST, runs: false };
                 let schedule = schedules.entry(key).or_insert_with(|| fresh.clone());
                 if *schedule.upstream != *fresh.upstream || schedule.versions != fresh.versions {
-                    *schedule = fresh;
+                    *schedule = Schedule { runs: schedule.runs, ..fresh };
                 }
-                if schedule.due <= now {
-                    due.push((key, Arc::clone(upstream)));
+                if schedule.due <= now && !schedule.runs && due.len() < room {
+                    schedule.runs = true;
+                    let (upstream, versions) = (Arc::clone(&schedule.upstream), schedule.versions.clone());
+                    due.push(Due { key, upstream, versions, snapshot: Arc::clone(&snapshot) });
                 }
             }
         }
         schedules.retain(|key, _| known.contains(key));
+        due
+    }
 
-        let listings = due.into_iter().map(|(key, upstream)| {
-            let snapshot = Arc::clone(&snapshot);
-            async move { (key, self.refresh(&snapshot, &upstream).await) }
-        });
-        let mut listings = futures::stream::iter(listings).buffer_unordered(LISTED_AT_ONCE_MAX);
-        while let Some((key, result)) = listings.next().await {
-            let Some(schedule) = schedules.get_mut(&key) else { continue };
-            let wait = match result {
-                Ok(changed) => {
-                    schedule.retry = RETRY_FIRST;
-                    if changed {
-                        self.reload().await;
-                    }
-                    self.every
-                }
-                Err(error) => {
-                    let (tenant, upstream) = key;
-                    tracing::warn!(
-                        tenant.id = %tenant, upstream.id = %upstream, error = &error as &dyn Error,
-                        "an upstream's tools could not be listed; those known stay listed"
-                    );
-                    let wait = schedule.retry.min(self.every);
-                    schedule.retry = wait.saturating_mul(2);
-                    wait
-                }
-            };
-            schedule.due = Instant::now() + wait;
+    async fn refresh_one(&self, due: Due) -> (Due, Result<bool, RefreshError>) {
+        let result = self.refresh(&due.snapshot, &due.upstream).await;
+        (due, result)
+    }
+
+    /// Takes over what one listing brought, and says when the next one is due.
+    async fn note(
+        &self,
+        schedules: &mut HashMap<(TenantId, UpstreamId), Schedule>,
+        (listed, result): (Due, Result<bool, RefreshError>),
+    ) {
+        if matches!(result, Ok(true)) {
+            self.reload().await;
         }
+        let Some(schedule) = schedules.get_mut(&listed.key) else { return };
+        schedule.runs = false;
+        // One that was changed meanwhile is due at once.
+        if *schedule.upstream != *listed.upstream || schedule.versions != listed.versions {
+            return;
+        }
+        let wait = match result {
+            Ok(_) => {
+                schedule.retry = RETRY_FIRST;
+                self.every
+            }
+            Err(error) => {
+                let (tenant, upstream) = listed.key;
+                tracing::warn!(
+                    tenant.id = %tenant, upstream.id = %upstream, error = &error as &dyn Error,
+                    "an upstream's tools could not be listed; those known stay listed"
+                );
+                let wait = schedule.retry.min(self.every);
+                schedule.retry = wait.saturating_mul(2);
+                wait
+            }
+        };
+        schedule.due = Instant::now() + wait;
     }
 
     /// Lists one upstream and stores what it says; `true` if anything changed.

@@ -8,10 +8,13 @@ use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::time::{timeout, timeout_at};
 
 use super::era::Era;
 use super::problem::Problem;
 use crate::json::{self, Members};
+use crate::lifecycle::Tasks;
 use crate::mux::{CallError, Outcome, Relay, Step};
 use crate::upstream::Answer;
 
@@ -19,6 +22,11 @@ use crate::upstream::Answer;
 const LIST_TTL_MS: u32 = 30_000;
 /// How often a quiet stream says that it is alive; clients give up on a silent connection after minutes.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Most events that wait for a client to read them.
+const EVENTS_AHEAD_MAX: usize = 16;
+/// How long after its deadline a call's last event waits for a client to read.
+const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -46,17 +54,20 @@ pub(super) fn tools(id: &RawValue, era: Era, tools: Bytes) -> Response<Body> {
     response
 }
 
-/// The answer to `tools/call`. An upstream's JSON stays JSON, and its stream a stream if the client takes one.
+/// The answer to `tools/call`. An upstream's JSON stays JSON, and its stream a stream if the client takes one: then there are
+/// `tasks` to drive it.
 pub(super) async fn call(
     id: &RawValue,
     era: Era,
-    takes_events: bool,
+    tasks: Option<&Tasks>,
     outcome: Result<Outcome, CallError>,
 ) -> Result<Response<Body>, Problem> {
     let answer = match outcome {
         Ok(Outcome::Whole(answer)) => Ok(answer),
-        Ok(Outcome::Stream(relay)) if takes_events => return Ok(event_stream(id.to_owned(), era, *relay)),
-        Ok(Outcome::Stream(relay)) => relay.answer().await,
+        Ok(Outcome::Stream(relay)) => match tasks {
+            Some(tasks) => return Ok(event_stream(id.to_owned(), era, *relay, tasks)),
+            None => relay.answer().await,
+        },
         Err(CallError::UnknownTool) => return Err(Problem::unknown_tool()),
         Err(error @ CallError::HeaderMismatch) => return Err(Problem::header_mismatch(error.to_string())),
         Err(error) => Err(error),
@@ -88,9 +99,30 @@ fn add_result_type(object: &str) -> String {
     json::splice(object, vec![json::insertion_into_object(object, 0..object.len(), "\"resultType\":\"complete\"")])
 }
 
-fn event_stream(id: Box<RawValue>, era: Era, relay: Relay) -> Response<Body> {
-    let events = stream::unfold((relay, id, era), |(mut relay, id, era)| async move {
-        let text = match tokio::time::timeout(KEEP_ALIVE, relay.next()).await {
+/// A task of its own carries the events, so that a client which stops reading holds its place at the upstream until the call's
+/// deadline and no longer.
+fn event_stream(id: Box<RawValue>, era: Era, relay: Relay, tasks: &Tasks) -> Response<Body> {
+    let (sender, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
+    tasks.spawn_draining(carry(id, era, relay, sender));
+    let events = stream::unfold(receiver, |mut receiver| async move {
+        let text: String = receiver.recv().await?;
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), receiver))
+    });
+    let mut response = Response::new(Body::from_stream(events));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}
+
+async fn carry(id: Box<RawValue>, era: Era, mut relay: Relay, events: mpsc::Sender<String>) {
+    loop {
+        let step = tokio::select! {
+            () = events.closed() => return,
+            step = timeout(KEEP_ALIVE, relay.next()) => step,
+        };
+        let text = match step {
             Err(_) => ": keep-alive\n\n".to_owned(),
             Ok(Some(Step::Notification(text))) => event(&text),
             Ok(Some(Step::Answer(answer))) => {
@@ -99,16 +131,13 @@ fn event_stream(id: Box<RawValue>, era: Era, relay: Relay) -> Response<Body> {
                 }
                 event(&message(&id, era, answer))
             }
-            Ok(None) => return None,
+            Ok(None) => return,
         };
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), (relay, id, era)))
-    });
-    let mut response = Response::new(Body::from_stream(events));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
-    response
+        let patience = relay.deadline() + LAST_EVENT_TIMEOUT;
+        if !matches!(timeout_at(patience, events.send(text)).await, Ok(Ok(()))) {
+            return;
+        }
+    }
 }
 
 /// One server-sent event; a message that spans lines needs one `data` field for each.

@@ -97,6 +97,11 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, -32700, "the body broke off")
     }
 
+    /// The body came too slowly.
+    pub(super) fn slow_body() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, -32600, "the body did not come in time")
+    }
+
     /// The request that this answers. Without it, the id is null.
     pub(super) fn answering(mut self, id: &RawValue) -> Self {
         self.id = Some(id.to_owned());

@@ -4,7 +4,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::header::{CONTENT_TYPE, HeaderMap};
@@ -13,9 +12,6 @@ use http_body::{Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Server;
-
-/// How often the caller of an open stream is judged again.
-const RECHECK_EVERY: Duration = Duration::from_secs(30);
 
 /// What a request showed of its caller.
 pub(super) struct Proof {
@@ -42,7 +38,7 @@ pub(super) fn over(
         loop {
             tokio::select! {
                 () = closed.cancelled() => return,
-                () = tokio::time::sleep(RECHECK_EVERY) => {}
+                () = tokio::time::sleep(watcher.recheck_every) => {}
             }
             let judged = watcher.authenticator.authenticate(&proof.uri, &proof.headers, &proof.audiences).await;
             if let Err(error) = judged {

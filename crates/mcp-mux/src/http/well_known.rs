@@ -72,10 +72,13 @@ impl ProtectedResources {
     fn document(&self, endpoint: &Endpoint) -> Value {
         let mut document = Map::from_iter([
             ("resource".to_owned(), json!(self.of(endpoint).url)),
-            ("authorization_servers".to_owned(), json!(self.authorization_servers)),
             ("bearer_methods_supported".to_owned(), json!(["header"])),
             ("resource_name".to_owned(), json!("mcp-mux")),
         ]);
+        // A list without members is left out (RFC 9728 §3.2).
+        if !self.authorization_servers.is_empty() {
+            document.insert("authorization_servers".to_owned(), json!(self.authorization_servers));
+        }
         if !self.scopes.is_empty() {
             document.insert("scopes_supported".to_owned(), json!(self.scopes));
         }

@@ -3,8 +3,6 @@
 //! The answer passes with only its id changed, and progress with only its token changed. Everything else that an upstream puts
 //! into such a stream is dropped: a log message or a request in it cannot be told to be this caller's.
 
-use std::time::Duration;
-
 use serde_json::value::RawValue;
 use tenant_store::{TenantSlug, UpstreamSlug};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -15,9 +13,6 @@ use crate::caller::Caller;
 use crate::catalog::Entry;
 use crate::json::{self, Members};
 use crate::upstream::{Answer, Event, Streaming, UpstreamError, parse_answer};
-
-/// How often a running call is decided again.
-const DECIDE_EVERY: Duration = Duration::from_secs(30);
 
 /// Whose call it is, and whether it still may be.
 #[derive(Debug)]
@@ -59,8 +54,8 @@ impl Relay {
         deadline: Instant,
     ) -> Self {
         Self {
+            decide_at: Instant::now() + standing.mux.recheck_every,
             standing,
-            decide_at: Instant::now() + DECIDE_EVERY,
             tenant: entry.tenant_slug.clone(),
             upstream: entry.upstream.slug.clone(),
             streaming,
@@ -68,6 +63,11 @@ impl Relay {
             deadline,
             ended: false,
         }
+    }
+
+    /// When nobody waits any more.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// The next step; `None` after the answer.
@@ -138,8 +138,8 @@ impl Relay {
 
     /// Grants may have changed while the call ran.
     fn decide(&mut self) -> Option<Step> {
-        self.decide_at = Instant::now() + DECIDE_EVERY;
         let Standing { mux, caller, endpoint, name } = &self.standing;
+        self.decide_at = Instant::now() + mux.recheck_every;
         if mux.may_call(caller, endpoint, name) { None } else { Some(self.end(CallError::UnknownTool)) }
     }
 

@@ -16,7 +16,7 @@ const RESPONSE_HEADERS_MAX: usize = 100;
 pub struct EgressError(#[source] reqwest::Error);
 
 /// A new client with a connection pool of its own.
-pub(crate) fn client() -> Result<reqwest::Client, EgressError> {
+pub fn client() -> Result<reqwest::Client, EgressError> {
     // One TLS library for the process; whoever embeds us may have installed it already.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     #[expect(clippy::disallowed_methods, reason = "this is the place that builds clients")]

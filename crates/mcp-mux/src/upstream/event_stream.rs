@@ -10,6 +10,9 @@ pub(super) const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most bytes of one stream.
 pub(super) const STREAM_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// What a stream may begin with, and nobody should take for a part of it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The data of one event; the lines of its `data` fields, joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event(pub String);
@@ -21,6 +24,7 @@ pub struct EventStream {
     data: Option<Vec<u8>>,
     chunk: Bytes,
     after_carriage_return: bool,
+    is_first_line: bool,
     read_bytes: usize,
 }
 
@@ -33,7 +37,15 @@ impl std::fmt::Debug for EventStream {
 impl EventStream {
     /// Reads events from `body`.
     pub fn new(body: BoxStream<'static, Result<Bytes, UpstreamError>>) -> Self {
-        Self { body, line: Vec::new(), data: None, chunk: Bytes::new(), after_carriage_return: false, read_bytes: 0 }
+        Self {
+            body,
+            line: Vec::new(),
+            data: None,
+            chunk: Bytes::new(),
+            after_carriage_return: false,
+            is_first_line: true,
+            read_bytes: 0,
+        }
     }
 
     /// The next event; `None` at the end of the stream. An event that the end cuts short is dropped, as the standard says.
@@ -89,6 +101,9 @@ impl EventStream {
     }
 
     fn end_line(&mut self) -> Result<Option<Event>, UpstreamError> {
+        if std::mem::take(&mut self.is_first_line) && self.line.starts_with(BYTE_ORDER_MARK) {
+            self.line.drain(..BYTE_ORDER_MARK.len());
+        }
         if self.line.is_empty() {
             let Some(data) = self.data.take() else { return Ok(None) };
             return String::from_utf8(data).map(|text| Some(Event(text))).map_err(|_| UpstreamError::NotMcp);
@@ -145,6 +160,12 @@ mod tests {
     #[test]
     fn comments_ids_and_events_without_data_are_passed_over() {
         assert_eq!(texts(": ping\n\nid: 7\nretry: 3000\n\ndata: x\nid: 8\n\n"), ["x"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        assert_eq!(texts("\u{feff}data: 1\n\ndata: 2\n\n"), ["1", "2"]);
+        assert!(texts("\n\u{feff}data: 1\n\n").is_empty());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::value::RawValue;
 use tenant_store::{SealedCredential, TenantStore, Upstream};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
@@ -174,7 +174,8 @@ impl Link {
         rpc: &Rpc<'_>,
         deadline: Instant,
     ) -> Result<Reply, UpstreamError> {
-        let wait = timeout(PLACE_TIMEOUT, Arc::clone(&self.places).acquire_owned());
+        let patience = deadline.min(Instant::now() + PLACE_TIMEOUT);
+        let wait = timeout_at(patience, Arc::clone(&self.places).acquire_owned());
         let place = Arc::new(wait.await.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)?);
         let credential = credential::headers(rows, &self.upstream, stored)?;
         let attempt = Attempt { rpc, credential, deadline, place };

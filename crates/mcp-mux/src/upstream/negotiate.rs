@@ -76,7 +76,8 @@ pub(super) async fn agreement(
     if let Some(agreement) = link.agreed.load_full() {
         return Ok(agreement);
     }
-    let mut failure = link.negotiation.lock().await;
+    let turn = tokio::time::timeout_at(deadline, link.negotiation.lock()).await;
+    let mut failure = turn.map_err(|_| UpstreamError::TimedOut)?;
     if let Some(agreement) = link.agreed.load_full() {
         return Ok(agreement);
     }

@@ -1,0 +1,141 @@
+//! What knowing a caller costs: a token that was seen a moment ago, and new ones of both usual kinds of signature.
+//!
+//! `cargo bench -p mcp-mux --bench identity`, or `just bench`. The tokens have 25 groups and about 2 KB, as those of companies have.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use axum::routing::get;
+use axum::{Json, Router};
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use http::{StatusCode, Uri};
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use mcp_mux::auth::Authenticator;
+use mcp_mux::config::{
+    CatalogConfig, Config, DatabaseConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl, TelemetryConfig,
+};
+use mcp_mux::lifecycle::Tasks;
+use serde_json::{Value, json};
+use tenant_store::{Clock as _, SystemClock};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+const ISSUER: &str = "https://idp.example.com";
+const ENDPOINT: &str = "https://mcp.example.com/mcp";
+
+/// A provider's key and how it signs.
+struct Signer {
+    algorithm: Algorithm,
+    key: EncodingKey,
+}
+
+impl Signer {
+    fn rs256() -> Result<Self> {
+        let pair = KeyPair::generate(KeySize::Rsa2048)?;
+        let document = pair.as_der()?;
+        // The key itself (RFC 8017) without the envelope around it (RFC 5208), which is as long for every key of this size.
+        let key = document.as_ref().get(26..).context("a PKCS #8 document")?;
+        Ok(Self { algorithm: Algorithm::RS256, key: EncodingKey::from_rsa_der(key) })
+    }
+
+    fn es256() -> Result<Self> {
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())?;
+        Ok(Self { algorithm: Algorithm::ES256, key: EncodingKey::from_ec_der(document.as_ref()) })
+    }
+
+    fn id(&self) -> String {
+        format!("{:?}", self.algorithm)
+    }
+
+    fn jwk(&self) -> Result<Value> {
+        let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&self.key, self.algorithm)?)?;
+        jwk.as_object_mut().context("a JWK is an object")?.insert("kid".to_owned(), json!(self.id()));
+        Ok(jwk)
+    }
+
+    fn token(&self) -> Result<HeaderMap> {
+        let now = SystemClock.now().as_millis() / 1000;
+        let groups: Vec<String> =
+            (0..25).map(|number| format!("0c5a1e34-0f55-4a8e-9f5e-2f6f1c7b{number:04}")).collect();
+        let claims = json!({
+            "iss": ISSUER, "sub": "0c5a1e34-0f55-4a8e-9f5e-2f6f1c7b9d02", "aud": ENDPOINT, "iat": now, "exp": now + 3600,
+            "client_id": "open-webui", "scope": "mcp:use", "groups": groups,
+        });
+        let header = Header { kid: Some(self.id()), typ: Some("at+jwt".to_owned()), ..Header::new(self.algorithm) };
+        let token = jsonwebtoken::encode(&header, &claims, &self.key)?;
+        let value = HeaderValue::from_str(&format!("Bearer {token}"))?;
+        Ok(HeaderMap::from_iter([(AUTHORIZATION, value)]))
+    }
+}
+
+/// An authenticator that knows both keys, from a provider on this machine.
+async fn authenticator(signers: &[&Signer], tasks: &Tasks) -> Result<Authenticator> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let keys = signers.iter().map(|signer| signer.jwk()).collect::<Result<Vec<_>>>()?;
+    let url = format!("http://{}/jwks", listener.local_addr()?);
+    let routes =
+        Router::new().route("/jwks", get(move || async move { (StatusCode::OK, Json(json!({ "keys": keys }))) }));
+    tasks.spawn(async move { drop(axum::serve(listener, routes).await) });
+    let issuer = IssuerConfig { jwks_url: Some(url.parse()?), ..IssuerConfig::new("corp".parse()?, ISSUER) };
+    let config = Config {
+        public_url: PublicUrl::try_from("https://mcp.example.com".parse::<url::Url>()?).map_err(anyhow::Error::msg)?,
+        http: HttpConfig::default(),
+        database: DatabaseConfig { url: None, url_file: None },
+        keys: KeysConfig { primary: None, primary_file: None, retired_files: Vec::new() },
+        issuers: vec![issuer],
+        fronts: Vec::new(),
+        catalog: CatalogConfig::default(),
+        telemetry: TelemetryConfig::default(),
+    };
+    Ok(Authenticator::new(&config, &mcp_mux::egress_client()?, Arc::new(SystemClock), tasks)?)
+}
+
+fn verify(authenticator: &Authenticator, runtime: &Runtime, headers: &HeaderMap, audiences: &[String]) {
+    let uri = Uri::from_static("/mcp");
+    let identity = runtime.block_on(authenticator.authenticate(&uri, headers, audiences));
+    assert!(black_box(identity).is_ok(), "the token is good");
+}
+
+fn identity(criterion: &mut Criterion) -> Result<()> {
+    let runtime = Runtime::new()?;
+    let tasks = Tasks::default();
+    let (rs256, es256) = (Signer::rs256()?, Signer::es256()?);
+    let authenticator = runtime.block_on(authenticator(&[&rs256, &es256], &tasks))?;
+    let endpoint = vec![ENDPOINT.to_owned()];
+
+    let mut group = criterion.benchmark_group("identity");
+    group.sample_size(50).measurement_time(Duration::from_secs(3));
+    let known = rs256.token()?;
+    group.bench_function("a token that is known", |bench| {
+        bench.iter(|| verify(&authenticator, &runtime, &known, &endpoint));
+    });
+    for (name, signer) in [("a new RS256 token", &rs256), ("a new ES256 token", &es256)] {
+        let token = signer.token()?;
+        // What is remembered is a token for the audiences of its route: under others it is as new as any.
+        let mut number = 0_u64;
+        group.bench_function(name, |bench| {
+            bench.iter(|| {
+                number += 1;
+                verify(&authenticator, &runtime, &token, &[ENDPOINT.to_owned(), number.to_string()]);
+            });
+        });
+    }
+    group.finish();
+    tasks.shutdown().cancel();
+    Ok(())
+}
+
+fn benches(criterion: &mut Criterion) {
+    identity(criterion).expect("the benchmark sets itself up");
+}
+
+criterion_group!(all, benches);
+criterion_main!(all);
