@@ -182,6 +182,8 @@ async fn a_token_and_a_front_that_name_different_users_are_refused() -> Result<(
     let other = user_jwt(&secret, &json!({"email": "bob@example.test"}))?;
     assert_eq!(sees(beside(&other)?).await?.0, 401);
     assert_eq!(sees(beside("not.a.jwt")?).await?, ALL, "what proves nothing is not read");
+    let unsaid = user_jwt(&secret, &json!({"email": null, "sub": BOB}))?;
+    assert_eq!(sees(beside(&unsaid)?).await?, ALL, "the token says who it is, and nothing says otherwise");
     Ok(())
 }
 

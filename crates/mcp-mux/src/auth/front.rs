@@ -120,7 +120,7 @@ impl Fronts {
     }
 
     /// Whether a front proves in the same request that it speaks for somebody else than the verified `identity`. The two are in
-    /// different namespaces, so what they must share is an e-mail address.
+    /// different namespaces, so what can tell is an e-mail address, where both name one.
     pub(super) fn contradict(&self, identity: &Identity, headers: &HeaderMap, now: Timestamp) -> bool {
         let jwts = self.by_key.values().filter_map(|front| match front.as_ref() {
             Keyed::Jwt(front) => Some(front),
@@ -130,7 +130,7 @@ impl Fronts {
         let mut named = self.by_jwt.iter().chain(jwts).filter_map(|front| front.verify(text, now).ok());
         named.any(|user| match (&user.email, &identity.email) {
             (Some(theirs), Some(ours)) => !theirs.eq_ignore_ascii_case(ours),
-            _ => true,
+            _ => false,
         })
     }
 }

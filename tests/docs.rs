@@ -1,0 +1,74 @@
+//! What the documentation tells operators to write is what the program takes: each block of settings is read as it stands.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use mcp_mux::config::Config;
+
+const BEGINNING: &str = "public_url = \"https://mcp.example.com\"\n[database]\nurl = \"sqlite::memory:\"\n[keys]\nprimary_file = \"/run/secrets/key\"\n";
+
+fn pages(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            pages(&path, found)?;
+        } else if path.extension().is_some_and(|kind| kind == "md") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The blocks of a kind in a page.
+fn blocks<'p>(page: &'p str, kind: &str) -> Vec<&'p str> {
+    let opening = format!("```{kind}\n");
+    page.split(&opening).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
+}
+
+#[test]
+fn every_block_of_settings_is_one_that_the_program_reads() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let secrets = tempfile::tempdir()?;
+    for name in ["key", "mcp-mux-key", "graph", "introspection", "webui-jwt", "webui-key"] {
+        fs::write(secrets.path().join(name), "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef")?;
+    }
+    let mut found = vec![root.join("README.md")];
+    pages(&root.join("docs"), &mut found)?;
+    let mut read = 0;
+    for path in found {
+        let page = fs::read_to_string(&path)?;
+        for block in blocks(&page, "toml") {
+            let whole = if block.contains("public_url") { block.to_owned() } else { format!("{BEGINNING}{block}") };
+            let whole = whole.replace("/run/secrets/", &format!("{}/", secrets.path().display()));
+            let file = secrets.path().join("mcp-mux.toml");
+            fs::write(&file, &whole)?;
+            Config::load(&file)
+                .map_err(anyhow::Error::from)
+                .with_context(|| format!("{}:\n{block}", path.display()))?;
+            read += 1;
+        }
+    }
+    ensure!(read >= 12, "only {read} blocks were found");
+    Ok(())
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found =
+        ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(|name| root.join(name)).to_vec();
+    pages(&root.join("docs"), &mut found)?;
+    for path in found {
+        let page = fs::read_to_string(&path)?;
+        for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let folder = path.parent().context("a page lies in a folder")?;
+            ensure!(folder.join(target).exists(), "{} links to {link}, which is not there", path.display());
+        }
+    }
+    Ok(())
+}
