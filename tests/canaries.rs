@@ -45,6 +45,7 @@ fn needles() -> Vec<Needle> {
         ("a list of bytes", each(u8::to_string, ", ")),
         ("a list of bytes", each(u8::to_string, ",")),
         ("UTF-16", each(|byte| char::from(*byte).to_string(), "\0")),
+        ("an API key", "mcpmux_".to_owned()),
     ];
     for alphabet in [alphabet::STANDARD, alphabet::URL_SAFE] {
         let engine = GeneralPurpose::new(&alphabet, NO_PAD);

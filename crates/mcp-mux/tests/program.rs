@@ -129,11 +129,11 @@ fn a_mistake_on_the_command_line_or_in_a_file_is_told_in_words() -> Result<()> {
     configure(folder.path(), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
     fs::write(
         folder.path().join("acme.yaml"),
-        "apiVersion: mcp-mux/v1\nkind: Tenant\nmetadata: { nam: acme }\nspec: {}\n",
+        "apiVersion: mcp-mux/v1\nkind: Tenant\nmetadata: { title: acme }\nspec: {}\n",
     )?;
     let manifest = run(folder.path(), &["apply", "-f", "acme.yaml"])?;
     assert!(!manifest.status.success());
-    assert!(said(&manifest).contains("acme.yaml") && said(&manifest).contains("nam"), "{}", said(&manifest));
+    assert!(said(&manifest).contains("acme.yaml") && said(&manifest).contains("title"), "{}", said(&manifest));
     Ok(())
 }
 
