@@ -172,6 +172,24 @@ async fn an_opaque_token_is_asked_about_and_its_scope_and_client_are_judged() ->
 }
 
 #[tokio::test]
+async fn a_token_that_names_no_audience_is_good_from_an_allowed_client_only() -> Result<()> {
+    let provider = Provider::start().await?;
+    for (clients, expected) in [(vec!["service"], 200), (vec!["open-webui"], 401), (vec![], 401)] {
+        let issuer = IssuerConfig {
+            mode: TokenMode::Introspect,
+            app_only: AppOnly::Allow,
+            allowed_clients: clients.iter().map(|client| (*client).to_owned()).collect(),
+            introspection: Some(introspection()?),
+            ..provider.issuer()?
+        };
+        let server = two_tenants("no_audience", issuer).await?;
+        let token = service_token(&provider, "", "").await?;
+        assert_eq!(status(&server, &token).await?, expected, "{clients:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_provider_that_cannot_be_asked_lets_nobody_in() -> Result<()> {
     let provider = Provider::start().await?;
     let introspection = IntrospectionConfig { url: Some("http://127.0.0.1:9/".parse()?), ..introspection()? };
@@ -190,6 +208,7 @@ fn introspection() -> Result<IntrospectionConfig> {
 /// A token that the service got for itself.
 async fn service_token(provider: &Provider, resource: &str, scope: &str) -> Result<String> {
     let form = [("grant_type", "client_credentials"), ("resource", resource), ("scope", scope)];
+    let form = form.into_iter().filter(|(_, value)| !value.is_empty());
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     let secret = base64_standard(b"service:service-secret-for-tests-only");
     let client = Http::new(&format!("{}/token", provider.url), None)?

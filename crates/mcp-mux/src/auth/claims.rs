@@ -11,7 +11,7 @@ use tenant_store::{Group, Subject, Timestamp};
 use uuid::Uuid;
 
 use super::error::{AuthError, Refusal};
-use crate::config::{AppOnly, ClaimMark, ClaimPath, IssuerConfig, Profile, Wanted};
+use crate::config::{AppOnly, ClaimMark, ClaimPath, IssuerConfig, Profile, TokenMode, Wanted};
 
 /// Clocks may differ by this much.
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ pub(super) struct Claims {
 struct Required {
     iss: String,
     sub: String,
-    aud: Audience,
+    aud: Option<Audience>,
     exp: i64,
     iat: Option<i64>,
     nbf: Option<i64>,
@@ -68,14 +68,7 @@ impl Claims {
         if self.required.iss != issuer.url {
             return Err(Refusal::UnknownIssuer.into());
         }
-        let accepted = |audience: &String| audiences.contains(audience) || issuer.audiences.contains(audience);
-        let for_us = match &self.required.aud {
-            Audience::One(audience) => accepted(audience),
-            Audience::Many(audiences) => audiences.iter().any(accepted),
-        };
-        if !for_us {
-            return Err(Refusal::Audience.into());
-        }
+        self.check_audience(issuer, audiences)?;
         self.check_times(profile.max_lifetime, now)?;
         self.check_kind(profile)?;
         if !issuer.allowed_clients.is_empty() {
@@ -90,6 +83,17 @@ impl Claims {
         let scopes = self.texts(&profile.scope_claims)?;
         let has = |wanted: &String| scopes.iter().flat_map(|text| text.split(' ')).any(|scope| scope == wanted);
         if issuer.required_scopes.iter().all(has) { Ok(()) } else { Err(AuthError::InsufficientScope) }
+    }
+
+    fn check_audience(&self, issuer: &IssuerConfig, audiences: &[String]) -> Result<(), Refusal> {
+        let accepted = |audience: &String| audiences.contains(audience) || issuer.audiences.contains(audience);
+        let for_us = match &self.required.aud {
+            Some(Audience::One(audience)) => accepted(audience),
+            Some(Audience::Many(audiences)) => audiences.iter().any(accepted),
+            // RFC 7662 leaves the audience open. Then it is the client that must be one of those that call us.
+            None => issuer.mode == TokenMode::Introspect && !issuer.allowed_clients.is_empty(),
+        };
+        if for_us { Ok(()) } else { Err(Refusal::Audience) }
     }
 
     fn check_times(&self, max_lifetime: Duration, now: Timestamp) -> Result<(), Refusal> {
