@@ -89,7 +89,7 @@ export function build({ issuer, adapter, jwks, knobs }) {
       return { groups: person.groups, email: person.email };
     },
     interactions: { url: (_context, interaction) => `/interaction/${interaction.uid}` },
-    ttl: { Interaction: 600, Session: 3600, Grant: 3600, IdToken: 300, RefreshToken: 86400 },
+    ttl: { Interaction: 600, Session: 3600, Grant: 3600, AccessToken: 3600, IdToken: 3600, RefreshToken: 86400 },
     renderError: async (context, out) => {
       context.type = 'json';
       context.body = out;

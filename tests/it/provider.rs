@@ -3,15 +3,18 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use axum::routing::post;
+use axum::{Json, Router};
 use mcp_mux::config::{AppOnly, IntrospectionConfig, IssuerConfig, TokenMode};
 use serde_json::{Value, json};
-use tenant_store::Level;
+use tenant_store::{Clock as _, Level, SystemClock};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use crate::support::canary;
 use crate::support::client::Http;
 use crate::support::provider::Provider;
-use crate::support::server::{Setup, TestServer};
+use crate::support::server::{Setup, TestServer, serve};
 use crate::support::upstreams::RealUpstream;
 
 /// A server with the tenants acme and globex, whose people sign in at `issuer`.
@@ -158,6 +161,8 @@ async fn an_opaque_token_is_asked_about_and_its_scope_and_client_are_judged() ->
         assert_eq!(status(&server, "nobody-made-this-token").await?, 401);
     }
     assert_eq!(provider.asked("introspection").await?, before + 2, "so is a refusal");
+    assert_eq!(status(&server, "sk-0123456789abcdef0123456789abcdef").await?, 401);
+    assert_eq!(provider.asked("introspection").await?, before + 2, "nobody is shown another product's key");
     let elsewhere = service_token(&provider, "https://other.example.com/mcp", "mcp:use").await?;
     assert_eq!(status(&server, &elsewhere).await?, 401, "it was issued for somebody else");
     let narrow = service_token(&provider, &endpoint, "").await?;
@@ -226,4 +231,50 @@ fn base64_url(bytes: &[u8]) -> String {
 fn base64_standard(bytes: &[u8]) -> String {
     use base64::prelude::{BASE64_STANDARD, Engine as _};
     BASE64_STANDARD.encode(bytes)
+}
+
+/// A provider that answers every question about a token with the same document.
+async fn answering(answer: Value) -> Result<IssuerConfig> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/introspect", listener.local_addr()?);
+    serve(listener, Router::new().route("/introspect", post(move || async move { Json(answer) })));
+    let introspection = IntrospectionConfig { url: Some(url.parse()?), ..introspection()? };
+    Ok(IssuerConfig {
+        mode: TokenMode::Introspect,
+        audiences: vec!["us".to_owned()],
+        introspection: Some(introspection),
+        ..IssuerConfig::new("corp".parse()?, "https://idp.example.com")
+    })
+}
+
+#[tokio::test]
+async fn an_answer_about_a_token_is_judged_as_a_token_would_be() -> Result<()> {
+    let now = SystemClock.now().as_millis() / 1000;
+    for (what, changes, expected) in [
+        ("as it should be", json!({}), 200),
+        ("about the issuer that was asked", json!({"iss": "https://idp.example.com"}), 200),
+        ("about another issuer", json!({"iss": "https://other.example.com"}), 401),
+        ("about a list of issuers", json!({"iss": ["https://idp.example.com"]}), 401),
+        ("not active", json!({"active": false}), 401),
+        ("active as a text", json!({"active": "true"}), 401),
+        ("nothing about being active", json!({"active": null}), 401),
+        ("for somebody else", json!({"aud": "them"}), 401),
+        ("for nobody", json!({"aud": null}), 401),
+        ("of the past", json!({"exp": now - 31}), 401),
+        ("of the future", json!({"nbf": now + 600}), 401),
+        ("without a user", json!({"sub": null}), 401),
+        ("bound to a key", json!({"cnf": {"jkt": "x"}}), 401),
+        ("with groups of another shape", json!({"groups": 7}), 401),
+    ] {
+        let mut answer = json!({"active": true, "sub": "alice", "aud": ["us"], "groups": ["acme"]});
+        for (name, value) in changes.as_object().into_iter().flatten() {
+            answer[name] = value.clone();
+        }
+        if let Some(answer) = answer.as_object_mut() {
+            answer.retain(|_, value| !value.is_null());
+        }
+        let server = two_tenants("introspection_answers", answering(answer).await?).await?;
+        assert_eq!(status(&server, "opaque").await?, expected, "{what}");
+    }
+    Ok(())
 }
