@@ -72,6 +72,12 @@ pub async fn open_store(config: &Config) -> Result<Store, StartError> {
     Ok(store)
 }
 
+/// For the background work of a server.
+#[expect(clippy::disallowed_methods, reason = "the composition root hands it to what works in the background")]
+fn administration() -> Administration {
+    Administration::for_the_platform()
+}
+
 impl App {
     /// Starts a server on its own listener.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
@@ -92,7 +98,7 @@ impl App {
         let address = config.http.listen;
         let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
         let tasks = Tasks::default();
-        let catalog = Arc::new(Catalog::open(store.clone(), Administration::for_the_platform()).await?);
+        let catalog = Arc::new(Catalog::open(store.clone(), administration()).await?);
         let pool = Pool::new(tasks.clone());
         let every = config.catalog.refresh_every();
         let refresher =

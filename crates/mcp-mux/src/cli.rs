@@ -2,6 +2,7 @@
 //! mend it.
 
 mod apply;
+mod delete;
 #[cfg(feature = "dev")]
 mod dev;
 mod doctor;
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
+use crate::policy::Administration;
 use crate::telemetry;
 
 /// One MCP server in front of the MCP servers of many tenants.
@@ -38,8 +40,11 @@ enum Command {
     Serve(Settings),
     /// Makes the database hold what manifests say, in one transaction
     ///
-    /// What they do not name stays as it is. When anything is wrong, the error names file, line and field, and nothing is applied.
+    /// What they do not name stays as it is: leaving a document out takes nothing away, `mcp-mux delete` does. When anything is
+    /// wrong, the error names file, line and field, and nothing is applied.
     Apply(apply::Apply),
+    /// Takes an upstream or a grant away
+    Delete(delete::Delete),
     /// Brings the database up to date
     Migrate(migrate::Migrate),
     /// Stores and removes the secrets that upstreams are called with
@@ -81,6 +86,7 @@ impl Cli {
             Command::Dev(dev) => dev.run().await,
             Command::Serve(settings) => serve::run(&settings).await,
             Command::Apply(apply) => apply.run().await,
+            Command::Delete(delete) => delete.run().await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Secret(secret) => secret.run().await,
             Command::Key(key) => key.run().await,
@@ -109,6 +115,12 @@ fn say(text: &str) {
 #[expect(clippy::print_stdout, reason = "programs read stdout")]
 fn print(text: &str) {
     println!("{text}");
+}
+
+/// For the operator at the terminal.
+#[expect(clippy::disallowed_methods, reason = "whoever can read the configuration and its keys is the operator")]
+fn administration() -> Administration {
+    Administration::for_the_platform()
 }
 
 fn start_log(config: &Config) -> Result<()> {

@@ -182,6 +182,12 @@ fn key_file(folder: &Path) -> Result<PathBuf> {
 }
 
 /// Brings the database to what the demonstration shows, whatever an earlier start left in it.
+/// For the demonstration's own tenants.
+#[expect(clippy::disallowed_methods, reason = "the demonstration installs itself as an operator would")]
+fn administration() -> Administration {
+    Administration::for_the_platform()
+}
+
 async fn install(store: &Store, running: &[(DemoUpstream, Url, SecretString)]) -> Result<()> {
     let change = store.begin().await?;
     for (slug, display_name, group, level) in TEAMS {
@@ -194,7 +200,7 @@ async fn install(store: &Store, running: &[(DemoUpstream, Url, SecretString)]) -
             allow: vec!["*".parse()?],
             deny: Vec::new(),
         };
-        change.tenant(Administration::for_the_platform().scope(tenant.id)).put_grant(&group.parse()?, &grant).await?;
+        change.tenant(administration().scope(tenant.id)).put_grant(&group.parse()?, &grant).await?;
     }
     for (upstream, url, key) in running {
         install_upstream(&change, *upstream, url, key).await?;
@@ -206,7 +212,7 @@ async fn install(store: &Store, running: &[(DemoUpstream, Url, SecretString)]) -
 async fn install_upstream(change: &Change, demo: DemoUpstream, url: &Url, key: &SecretString) -> Result<()> {
     let slug: TenantSlug = demo.tenant.parse()?;
     let tenant = change.find_tenant(&slug).await?.context("the tenant was made above")?;
-    let rows = change.tenant(Administration::for_the_platform().scope(tenant.id));
+    let rows = change.tenant(administration().scope(tenant.id));
     let spec = UpstreamSpec {
         url: url.clone(),
         prefix: None,

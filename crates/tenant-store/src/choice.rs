@@ -97,7 +97,7 @@ choice!(
     {
         /// The new definition is approved.
         Accept = "accept",
-        /// The tool is hidden until somebody approves the new definition, or the old one is back.
+        /// The tool is hidden until the old definition is back.
         Quarantine = "quarantine",
     }
 );

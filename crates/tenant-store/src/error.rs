@@ -55,6 +55,9 @@ pub enum StoreError {
     /// A [`Change`](crate::Change) was committed or dropped before.
     #[error("the change that this was to be a part of is over")]
     ChangeOver,
+    /// Something was to be written through what only reads.
+    #[error("this is a view of the database that only reads")]
+    ReadOnly,
     /// A part of a [`Change`](crate::Change) was given up while it began or ended.
     #[error("a part of this change was given up halfway, so none of it is kept: begin the change again")]
     ChangeBroken,

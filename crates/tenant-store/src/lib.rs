@@ -39,7 +39,7 @@ pub use name::{
 pub use revision::Revision;
 pub use scope::{TenantScope, TenantStore};
 pub use spec::{SpecError, SpecField, check_display_name};
-pub use store::{Change, Put, Store};
+pub use store::{Change, Put, Still, Store};
 pub use tenants::Tenant;
-pub use tools::{Digest, NewTool, Tool};
+pub use tools::{Digest, NameGiven, NewTool, Replaced, Tool};
 pub use upstreams::{Upstream, UpstreamAuth, UpstreamSpec};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use sea_orm::{DbErr, DeriveValueType, TryFromU64};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use grammar::{Problem, check_length, printable, secret_header, slug, word};
+use grammar::{Problem, check_length, printable, secret_header, slug, visible, word};
 
 /// Length of the longest tenant's or upstream's slug, in bytes.
 const SLUG_BYTES_MAX: usize = 20;
@@ -151,8 +151,8 @@ name!(
 );
 name!(
     /// An entry's name at its upstream.
-    LocalName, printable, LOCAL_NAME_BYTES_MAX,
-    "a tool's name", "1 to 256 bytes without control characters"
+    LocalName, visible, LOCAL_NAME_BYTES_MAX,
+    "a tool's name", "1 to 256 bytes without control characters and without invisible ones"
 );
 name!(
     /// An entry's name as clients see it (`tenant__tool`), unique in its tenant. Nothing takes it apart again.
@@ -168,7 +168,7 @@ name!(
     /// Which tools a grant names: text in which `*` stands for any run of characters, also none.
     ///
     /// Without a `/` it is compared with the name at the upstream, with one with `upstream/name`. The whole must match, and
-    /// letters match in their own case only.
+    /// letters match in their own case only. Where a pattern denies, [`ToolPattern::hits`] reads it more widely.
     ToolPattern, printable, PATTERN_BYTES_MAX,
     "a tool pattern", "1 to 128 bytes without control characters"
 );
@@ -203,7 +203,7 @@ mod tests {
         );
         assert_eq!(
             error::<LocalName>("a\nb"),
-            "a tool's name is 1 to 256 bytes without control characters, but this has `\\n` as character 2"
+            "a tool's name is 1 to 256 bytes without control characters and without invisible ones, but this has `\\n` as character 2"
         );
         assert_eq!(error::<Group>(""), "a group is 1 to 256 bytes without control characters, but this is empty");
     }
@@ -259,6 +259,16 @@ mod tests {
         assert_eq!(map.get("acme"), Some(&1));
     }
 
+    #[test]
+    fn nothing_that_nobody_sees_tells_two_tools_apart() {
+        for hidden in
+            ["\u{200b}", "\u{202e}", "\u{feff}", "\u{ad}", "\u{e0041}", "\u{2066}", "\u{fe0f}", "\u{3164}", "\n"]
+        {
+            assert!(format!("search{hidden}").parse::<LocalName>().is_err(), "{hidden:?}");
+        }
+        assert!("søk/über.all 検索".parse::<LocalName>().is_ok());
+    }
+
     /// The grammar as it is written down: `^[a-z0-9](-?[a-z0-9])*$`.
     fn is_slug(text: &str) -> bool {
         let mut behind_letter = false;
@@ -285,8 +295,13 @@ mod tests {
         #[test]
         fn lengths_are_counted_in_bytes(text in "\\PC{0,300}") {
             prop_assert_eq!(text.parse::<Group>().is_ok(), (1..=256).contains(&text.len()));
-            prop_assert_eq!(text.parse::<LocalName>().is_ok(), (1..=256).contains(&text.len()));
             prop_assert_eq!(text.parse::<ToolPattern>().is_ok(), (1..=128).contains(&text.len()));
+        }
+
+        #[test]
+        fn a_tools_name_is_counted_in_bytes_too(text in "[ -~à-ÿ]{0,300}") {
+            let hides = text.contains('\u{ad}');
+            prop_assert_eq!(text.parse::<LocalName>().is_ok(), !hides && (1..=256).contains(&text.len()));
         }
 
         #[test]

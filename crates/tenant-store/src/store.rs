@@ -20,7 +20,7 @@ use crate::revision::{self, Revision};
 use crate::scope::{TenantScope, TenantStore};
 use transaction::Writing;
 
-pub use change::{Change, Put};
+pub use change::{Change, Put, Still};
 
 /// The platform: everything above tenants. Clones share one pool of connections.
 #[derive(Clone)]

@@ -1,7 +1,9 @@
 //! Tenants: the client companies, each of which sees nothing of the others.
 
 use sea_orm::ActiveValue::Set;
-use sea_orm::{ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QueryOrder as _};
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, FromQueryResult as _, QueryFilter as _, QueryOrder as _,
+};
 
 use crate::choice::TenantState;
 use crate::entity::tenant;
@@ -9,7 +11,7 @@ use crate::error::StoreError;
 use crate::id::TenantId;
 use crate::name::TenantSlug;
 use crate::spec::check_display_name;
-use crate::store::{Change, Put, Store, row};
+use crate::store::{Change, Put, Still, Store, row};
 
 /// A client company.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,15 @@ impl Store {
     /// The tenant with that slug.
     pub async fn find_tenant(&self, slug: &TenantSlug) -> Result<Option<Tenant>, StoreError> {
         find(self.database(), slug).await
+    }
+}
+
+impl Still {
+    /// All tenants, ordered by slug. One whose row does not parse costs only itself.
+    pub async fn tenants(&self) -> Result<Vec<Result<Tenant, StoreError>>, StoreError> {
+        let select = tenant::Entity::find().order_by_asc(tenant::Column::Slug);
+        row::each(&self.reading().await?.executor(), select, |row| parse(tenant::Model::from_query_result(row, "")?))
+            .await
     }
 }
 

@@ -1,9 +1,10 @@
 //! A throw-away database for tests: the real store in a file of its own, with a key of its own and a clock that stands still.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crypto::{Key, KeyRing};
+use sea_orm::{ConnectionTrait as _, Database, DbErr};
 use secrecy::SecretString;
 use tempfile::TempDir;
 
@@ -52,4 +53,12 @@ fn path_in(directory: &TempDir) -> PathBuf {
 
 fn url_of(directory: &TempDir) -> SecretString {
     SecretString::from(format!("sqlite://{}?mode=rwc", path_in(directory).display()))
+}
+
+/// Alters rows as somebody with a database tool would; answers how many.
+pub async fn alter(path: &Path, sql: &str) -> Result<u64, DbErr> {
+    let other = Database::connect(format!("sqlite://{}", path.display())).await?;
+    let altered = other.execute_unprepared(sql).await?.rows_affected();
+    other.close().await?;
+    Ok(altered)
 }

@@ -9,14 +9,13 @@ use sea_orm::{ColumnTrait as _, DeriveValueType, EntityTrait as _, QueryFilter a
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use crate::choice::OnToolChange;
 use crate::entity::{tool, upstream};
 use crate::error::StoreError;
 use crate::id::{TenantId, UpstreamId};
 use crate::name::{ExposedName, LocalName};
 use crate::scope::TenantStore;
 use crate::store::row;
-use crate::upstreams;
+use crate::upstreams::{self, Upstream};
 
 /// A tool, as its upstream last listed it.
 #[derive(Debug, Clone)]
@@ -50,6 +49,28 @@ pub struct NewTool {
     pub exposed: ExposedName,
     /// What the upstream says about it.
     pub definition: Box<RawValue>,
+}
+
+/// A name that a tool was given once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameGiven {
+    /// Which upstream's tool.
+    pub upstream: UpstreamId,
+    /// Its name there.
+    pub local: LocalName,
+    /// Its name for clients.
+    pub exposed: ExposedName,
+}
+
+/// What became of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// It says what was known.
+    Unchanged,
+    /// It says something new.
+    Changed,
+    /// It does not count: the upstream is not configured any more as it was when it was asked. Ask again.
+    Stale,
 }
 
 /// The SHA-256 of a definition's bytes, printed in hexadecimal.
@@ -110,26 +131,35 @@ impl TenantStore {
         row::models(&self.reading().await?.executor(), select, parse).await
     }
 
-    /// Replaces an upstream's tools by what it lists now, in its order; `true` if anything changed.
+    /// The exposed names that were given in this tenant, also to tools that are not listed now.
+    pub async fn names_given(&self) -> Result<Vec<NameGiven>, StoreError> {
+        let select = tool::Entity::find().filter(tool::Column::TenantId.eq(self.id()));
+        let parse = |row: tool::Model| {
+            Ok(row.exposed.map(|exposed| NameGiven { upstream: row.upstream_id, local: row.local, exposed }))
+        };
+        let given = row::models(&self.reading().await?.executor(), select, parse).await?;
+        Ok(given.into_iter().flatten().collect())
+    }
+
+    /// Replaces an upstream's tools by what it listed, in its order, when it was configured as `listed` says.
     ///
-    /// A tool keeps the exposed name that it first got for as long as it is listed. What is seen for the first time is
-    /// approved; a changed definition is approved again only under [`OnToolChange::Accept`]. Of a tool that is gone it is
-    /// remembered what was approved and whether it was switched off: going and coming back is no way around either.
-    pub async fn replace_tools(
-        &self,
-        upstream: UpstreamId,
-        tools: &[NewTool],
-        on_change: OnToolChange,
-    ) -> Result<bool, StoreError> {
+    /// A tool keeps the exposed name that it first got, even while it is not listed: no other tool can take its place. What is
+    /// seen for the first time is approved; a changed definition is approved again only under [`OnToolChange::Accept`](crate::OnToolChange::Accept). Of a
+    /// tool that is gone it is remembered what was approved and whether it was switched off, so that going and coming back is no
+    /// way around either. That memory has an end: then new tools are left out, before anything is forgotten that matters.
+    pub async fn replace_tools(&self, listed: &Upstream, tools: &[NewTool]) -> Result<Replaced, StoreError> {
         replace::check_list(tools)?;
         let writing = self.writing().await?;
         let db = writing.executor();
-        let upstream = upstreams::require(db, self.id(), upstream).await?;
+        let upstream = upstreams::require(db, self.id(), listed.id).await?;
+        if upstream != *listed {
+            return Ok(Replaced::Stale);
+        }
         let known = replace::known(db, &upstream).await?;
-        let plan = replace::Plan::new(known, tools, on_change, self.store().now());
+        let plan = replace::Plan::new(known, tools, upstream.spec.on_tool_change, self.store().now());
         let changed = plan.apply(db, &upstream).await?;
         writing.finish(changed).await?;
-        Ok(changed)
+        Ok(if changed { Replaced::Changed } else { Replaced::Unchanged })
     }
 }
 

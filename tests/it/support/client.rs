@@ -30,6 +30,16 @@ impl Answer {
             .with_context(|| format!("not JSON: {} {}", self.status, self.text))
     }
 
+    /// All that a client could tell two answers apart by: status, body and headers, but for the id and the time of the answer and
+    /// the sealed id of a session, which are new each time.
+    pub(crate) fn all(&self) -> (u16, String, HeaderMap) {
+        let mut headers = self.headers.clone();
+        for each_its_own in ["x-request-id", "date", "mcp-session-id"] {
+            headers.remove(each_its_own);
+        }
+        (self.status, self.text.clone(), headers)
+    }
+
     /// The code of the JSON-RPC error.
     pub(crate) fn code(&self) -> Result<Option<i64>> {
         Ok(self.json()?["error"]["code"].as_i64())
@@ -53,6 +63,12 @@ impl Http {
     /// The same with one header more, or another value for one.
     pub(crate) fn with(mut self, name: &'static str, value: &str) -> Result<Self> {
         self.headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value)?);
+        Ok(self)
+    }
+
+    /// The same with a header once more.
+    pub(crate) fn and(mut self, name: &'static str, value: &str) -> Result<Self> {
+        self.headers.append(HeaderName::from_static(name), HeaderValue::from_str(value)?);
         Ok(self)
     }
 

@@ -11,7 +11,10 @@ use mcp_mux::config::{
 };
 use mcp_mux::{App, open_store};
 use secrecy::{ExposeSecret as _, SecretString};
-use tenant_store::{GrantSpec, Level, OnToolChange, Store, TenantScope, TenantStore, UpstreamAuth, UpstreamSpec};
+use tenant_store::{
+    ApiKeyDigest, ApiKeyId, GrantSpec, Level, NewApiKey, OnToolChange, Store, TenantScope, TenantStore, UpstreamAuth,
+    UpstreamSpec,
+};
 use tokio::net::TcpListener;
 use url::Url;
 
@@ -103,6 +106,31 @@ impl TestServer {
         self.idp.sign(&self.idp.claims(subject, groups, &self.app.endpoint()))
     }
 
+    /// A client with an API key, whose owner may do in `tenant` what the level allows, and the key's id.
+    pub(crate) async fn robot(&self, tenant: &str, level: Level) -> Result<(Http, ApiKeyId)> {
+        let grant = GrantSpec {
+            issuer: "scripts".parse()?,
+            groups: Vec::new(),
+            subjects: vec!["robot".parse()?],
+            level,
+            allow: vec!["*".parse()?],
+            deny: Vec::new(),
+        };
+        self.rows(tenant).await?.put_grant(&"scripts".parse()?, &grant).await?;
+        let key = super::api_key("robot");
+        let new = NewApiKey {
+            name: "robot".parse()?,
+            issuer: "scripts".parse()?,
+            subject: "robot".parse()?,
+            digest: ApiKeyDigest::of(&SecretString::from(key.as_str())),
+            tenants: None,
+            expires_at: None,
+        };
+        let id = self.app.store().add_api_key(&new).await?.id;
+        self.app.follow().await?;
+        Ok((Http::new(&self.url("/mcp"), Some(&key))?, id))
+    }
+
     /// The URL of a path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.app.address())
@@ -111,6 +139,12 @@ impl TestServer {
     /// A tenant's rows, as an operator would reach them.
     pub(crate) async fn rows(&self, tenant: &str) -> Result<TenantStore> {
         rows(self.app.store(), tenant).await
+    }
+
+    /// Alters rows as somebody with a database tool would.
+    pub(crate) async fn alter(&self, sql: &str) -> Result<()> {
+        anyhow::ensure!(tenant_store::testing::alter(&self.database, sql).await? > 0, "nothing was altered");
+        Ok(())
     }
 
     /// What was logged so far.

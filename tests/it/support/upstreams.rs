@@ -180,11 +180,13 @@ pub(crate) enum Say {
     Endless,
     /// Nothing, ever.
     Silence,
+    /// A result, once it is told to go on.
+    Late(Arc<Notify>, String),
 }
 
 /// An upstream that says whatever bytes a test wants, by JSON-RPC method.
 #[derive(Clone, Default)]
-pub(crate) struct ByteUpstream(HashMap<String, Say>);
+pub(crate) struct ByteUpstream(Arc<Mutex<HashMap<String, Say>>>);
 
 impl ByteUpstream {
     /// A modern upstream with these tools, as a raw JSON array.
@@ -199,9 +201,14 @@ impl ByteUpstream {
     }
 
     /// Says `say` to `method`.
-    pub(crate) fn on(mut self, method: &str, say: Say) -> Self {
-        self.0.insert(method.to_owned(), say);
+    pub(crate) fn on(self, method: &str, say: Say) -> Self {
+        self.says(method, say);
         self
+    }
+
+    /// From now on says `say` to `method`, also where it is served already.
+    pub(crate) fn says(&self, method: &str, say: Say) {
+        self.0.lock().expect("no test panics while it changes its mind").insert(method.to_owned(), say);
     }
 
     /// Serves it on a free port.
@@ -218,7 +225,8 @@ async fn answer(State((upstream, seen)): State<(ByteUpstream, Seen)>, headers: H
     let id = message["id"].to_string();
     let method = message["method"].as_str().unwrap_or_default();
     let json = [("content-type", "application/json")];
-    match upstream.0.get(method).cloned() {
+    let say = upstream.0.lock().expect("no test panics while it changes its mind").get(method).cloned();
+    match say {
         None => {
             (json, format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"no"}}}}"#)).into_response()
         }
@@ -248,6 +256,10 @@ async fn answer(State((upstream, seen)): State<(ByteUpstream, Seen)>, headers: H
             (json, Body::from_stream(futures::stream::repeat_with(move || chunk.clone()))).into_response()
         }
         Some(Say::Silence) => std::future::pending().await,
+        Some(Say::Late(go, result)) => {
+            go.notified().await;
+            (json, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)).into_response()
+        }
     }
 }
 

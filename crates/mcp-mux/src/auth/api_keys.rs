@@ -79,7 +79,19 @@ impl Known {
     /// The revision is read first: a change that lands meanwhile leads to one reading too many, never to one too few.
     async fn load(store: &Store) -> Result<Self, StoreError> {
         let revision = store.revision().await?;
-        let keys = store.api_keys().await?.into_iter().filter(|key| key.revoked_at.is_none());
-        Ok(Self { revision, by_digest: keys.map(|key| (*key.digest.as_bytes(), key)).collect() })
+        let mut by_digest = HashMap::new();
+        for key in store.api_keys().await? {
+            match key {
+                Ok(key) if key.revoked_at.is_none() => drop(by_digest.insert(*key.digest.as_bytes(), key)),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "an API key is unreadable and so refused"
+                    );
+                }
+            }
+        }
+        Ok(Self { revision, by_digest })
     }
 }

@@ -11,9 +11,7 @@ use serde_json::value::RawValue;
 use tenant_store::{LocalName, ToolClass};
 
 use crate::json::{self, Members};
-
-/// Largest definition, in bytes; schemas of real tools stay far below.
-pub(super) const DEFINITION_BYTES_MAX: usize = 256 * 1024;
+use crate::upstream::DEFINITION_BYTES_MAX;
 
 /// The key under `_meta` that holds the name at the upstream.
 pub(super) const META_LOCAL_NAME: &str = "mcp-mux/localName";
@@ -96,19 +94,26 @@ impl Definition {
     }
 
     /// The parameters that the protocol repeats as `Mcp-Param-…` headers (SEP-2243), with their values in `arguments`.
-    pub fn param_headers(&self, arguments: Option<&RawValue>) -> Vec<(String, String)> {
-        let Some(arguments) = arguments.filter(|_| !self.param_headers.is_empty()) else { return Vec::new() };
-        let Ok(arguments) = serde_json::from_str::<Value>(arguments.get()) else { return Vec::new() };
-        let values = self.param_headers.iter().filter_map(|param| {
-            let value = param.path.iter().try_fold(&arguments, |value, key| value.get(key))?;
-            let text = match value {
-                Value::String(text) => text.clone(),
-                Value::Bool(_) | Value::Number(_) => value.to_string(),
-                _ => return None,
+    /// Nothing, if an object on the way to one of them has a key twice: two readers could take it for two values.
+    pub fn param_headers(&self, arguments: Option<&RawValue>) -> Option<Vec<(String, String)>> {
+        let Some(arguments) = arguments else { return Some(Vec::new()) };
+        let mut found = Vec::new();
+        for param in &self.param_headers {
+            let mut value = Some(arguments);
+            for key in &param.path {
+                let object = value.filter(|value| json::is_object(value));
+                let members = object.map(|object| Members::parse(object.get())).transpose().ok()?;
+                value = members.and_then(|members| members.get(key));
+            }
+            let text = value.and_then(|value| serde_json::from_str::<Value>(value.get()).ok());
+            let text = match text {
+                Some(Value::String(text)) => text,
+                Some(text @ (Value::Bool(_) | Value::Number(_))) => text.to_string(),
+                _ => continue,
             };
-            Some((param.header.clone(), text))
-        });
-        values.collect()
+            found.push((param.header.clone(), text));
+        }
+        Some(found)
     }
 
     /// The text with `exposed` as its name, and with tenant and local name noted under `_meta`.

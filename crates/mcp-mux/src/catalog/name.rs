@@ -8,6 +8,8 @@ use tenant_store::{ExposedName, LocalName, TenantSlug, ToolPrefix, UpstreamSlug}
 
 /// Hex digits of the hash that tells cut or colliding names apart.
 const HASH_DIGITS: usize = 6;
+/// What stands between a tenant's slug, which never contains it, and the rest.
+const SEPARATOR: &str = "__";
 
 /// The names that are given already.
 pub(super) type Taken = HashSet<ExposedName>;
@@ -24,22 +26,23 @@ pub struct Origin<'o> {
 }
 
 /// The exposed name of `local`: `slug + "__" + [prefix + "_"] + local`, where each character outside `[A-Za-z0-9_-]` becomes
-/// `_`. If it is longer than `chars_max` or already `taken`, it is cut and gets `_` and six hex digits of the SHA-256 of
-/// upstream and local name; should even that be taken, more digits.
+/// `_`. If it is longer than `chars_max` or already `taken`, it is cut, behind the slug and its `__` at the earliest, and gets `_`
+/// and six hex digits of the SHA-256 of tenant, upstream and local name; should even that be taken, more digits.
 pub fn expose(origin: Origin<'_>, local: &LocalName, taken: &Taken, chars_max: usize) -> Option<ExposedName> {
     let prefix = origin.prefix.map(|prefix| format!("{prefix}_")).unwrap_or_default();
     let sanitised: String = local.as_str().chars().map(|c| if is_allowed(c) { c } else { '_' }).collect();
-    let plain = format!("{}__{prefix}{sanitised}", origin.tenant);
+    let plain = format!("{}{SEPARATOR}{prefix}{sanitised}", origin.tenant);
 
     if plain.len() <= chars_max
         && let Some(name) = free(&plain, taken)
     {
         return Some(name);
     }
-    let hash = hash_hex(origin.upstream, local);
+    let hash = hash_hex(origin, local);
+    let slug_chars = origin.tenant.as_str().len() + SEPARATOR.len();
     (HASH_DIGITS..=hash.len()).find_map(|digits| {
         let (tail, _) = hash.split_at_checked(digits)?;
-        let kept = chars_max.checked_sub(digits + 1)?;
+        let kept = chars_max.checked_sub(digits + 1).filter(|kept| *kept >= slug_chars)?;
         let (head, _) = plain.split_at_checked(kept.min(plain.len()))?;
         free(&format!("{head}_{tail}"), taken)
     })
@@ -53,10 +56,10 @@ fn free(name: &str, taken: &HashSet<ExposedName>) -> Option<ExposedName> {
     name.parse().ok().filter(|name| !taken.contains(name))
 }
 
-/// The slug holds no NUL, so the two parts cannot run into each other.
-fn hash_hex(upstream: &UpstreamSlug, local: &LocalName) -> String {
-    let digest =
-        Sha256::new().chain_update(upstream.as_str()).chain_update([0]).chain_update(local.as_str()).finalize();
+/// Slugs hold no NUL, so the parts cannot run into each other.
+fn hash_hex(origin: Origin<'_>, local: &LocalName) -> String {
+    let parts = [origin.tenant.as_str(), origin.upstream.as_str(), local.as_str()];
+    let digest = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part).chain_update([0])).finalize();
     digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
@@ -101,6 +104,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_two_tenants_ever_share_a_name(
+            one in "[a-z0-9](-?[a-z0-9]){0,7}", ending in "[a-z0-9]{1,4}", local in "[a-z_.]{1,80}",
+            chars_max in 32_usize..=64, taken in any::<bool>(),
+        ) {
+            let other = format!("{one}{ending}");
+            let exposed = |tenant: &str| {
+                let (tenant, upstream) = (tenant.parse().unwrap(), "jira".parse().unwrap());
+                let origin = Origin { tenant: &tenant, upstream: &upstream, prefix: None };
+                let mut given = HashSet::new();
+                let first = expose(origin, &local.parse().unwrap(), &given, chars_max).unwrap();
+                given.insert(first.clone());
+                if taken { expose(origin, &local.parse().unwrap(), &given, chars_max).unwrap() } else { first }
+            };
+            let (ours, theirs) = (exposed(&one), exposed(&other));
+            prop_assert!(ours.as_str().starts_with(&format!("{one}__")), "{}", ours);
+            prop_assert!(theirs.as_str().starts_with(&format!("{other}__")), "{}", theirs);
+            prop_assert_ne!(ours, theirs);
+        }
+
         #[test]
         fn every_local_name_gets_a_valid_name_of_its_own(locals in prop::collection::hash_set("[ -~ü€]{1,80}", 1..40)) {
             let tenant = "acme".parse().unwrap();

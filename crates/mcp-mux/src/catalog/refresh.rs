@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tenant_store::{ExposedName, LocalName, NewTool, SealedCredential, StoreError, TenantId, Upstream, UpstreamId};
+use tenant_store::{
+    ExposedName, LocalName, NameGiven, NewTool, Replaced, SealedCredential, StoreError, TenantId, Upstream, UpstreamId,
+};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::definition::Definition;
 use super::name::{Origin, expose};
@@ -44,8 +47,8 @@ struct Schedule {
     versions: Vec<u32>,
     due: Instant,
     retry: Duration,
-    /// It is being listed now.
-    runs: bool,
+    /// It is being listed now; to be cancelled when that is not what is configured any more.
+    runs: Option<CancellationToken>,
 }
 
 /// One upstream whose time has come.
@@ -54,12 +57,15 @@ struct Due {
     upstream: Arc<Upstream>,
     versions: Vec<u32>,
     snapshot: Arc<Snapshot>,
+    superseded: CancellationToken,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum RefreshError {
     #[error("the upstream {0}")]
     Upstream(UpstreamError),
+    #[error("the upstream was configured anew while it was listed")]
+    Superseded,
     #[error("what the upstream listed cannot be stored")]
     Store(#[from] StoreError),
 }
@@ -133,24 +139,37 @@ impl Refresher {
                     shelf.credentials(upstream.id).into_iter().map(SealedCredential::version).collect();
                 known.insert(key);
                 let upstream = Arc::clone(upstream);
-                let fresh = Schedule { upstream, versions, due: now, retry: RETRY_FIRST, runs: false };
+                let fresh = Schedule { upstream, versions, due: now, retry: RETRY_FIRST, runs: None };
                 let schedule = schedules.entry(key).or_insert_with(|| fresh.clone());
                 if *schedule.upstream != *fresh.upstream || schedule.versions != fresh.versions {
-                    *schedule = Schedule { runs: schedule.runs, ..fresh };
+                    // What runs was begun under the old configuration, at the old address and with the old credential.
+                    schedule.runs.iter().for_each(CancellationToken::cancel);
+                    *schedule = Schedule { runs: schedule.runs.take(), ..fresh };
                 }
-                if schedule.due <= now && !schedule.runs && due.len() < room {
-                    schedule.runs = true;
+                if schedule.due <= now && schedule.runs.is_none() && due.len() < room {
+                    let superseded = CancellationToken::new();
+                    schedule.runs = Some(superseded.clone());
                     let (upstream, versions) = (Arc::clone(&schedule.upstream), schedule.versions.clone());
-                    due.push(Due { key, upstream, versions, snapshot: Arc::clone(&snapshot) });
+                    due.push(Due { key, upstream, versions, snapshot: Arc::clone(&snapshot), superseded });
                 }
             }
         }
-        schedules.retain(|key, _| known.contains(key));
+        schedules.retain(|key, schedule| {
+            let stays = known.contains(key);
+            if !stays {
+                schedule.runs.iter().for_each(CancellationToken::cancel);
+            }
+            stays
+        });
         due
     }
 
     async fn refresh_one(&self, due: Due) -> (Due, Result<bool, RefreshError>) {
-        let result = self.refresh(&due.snapshot, &due.upstream).await;
+        let result = tokio::select! {
+            biased;
+            () = due.superseded.cancelled() => Err(RefreshError::Superseded),
+            result = self.refresh(&due.snapshot, &due.upstream) => result,
+        };
         (due, result)
     }
 
@@ -164,7 +183,7 @@ impl Refresher {
             self.reload().await;
         }
         let Some(schedule) = schedules.get_mut(&listed.key) else { return };
-        schedule.runs = false;
+        schedule.runs = None;
         // One that was changed meanwhile is due at once.
         if *schedule.upstream != *listed.upstream || schedule.versions != listed.versions {
             return;
@@ -214,23 +233,23 @@ impl Refresher {
             }
         }
         let _naming = self.naming.lock().await;
-        let tools = self.named(upstream, &rows.tools().await?, definitions).await?;
-        Ok(rows.replace_tools(upstream.id, &tools, upstream.spec.on_tool_change).await?)
+        let tools = self.named(upstream, &rows.names_given().await?, definitions).await?;
+        Ok(rows.replace_tools(upstream, &tools).await? == Replaced::Changed)
     }
 
-    /// Gives each definition its exposed name: the one it has, or a new one that nothing else in the tenant has.
+    /// Gives each definition its exposed name: the one it has, or a new one that nothing else in the tenant has or had.
     async fn named(
         &self,
         upstream: &Upstream,
-        known: &[tenant_store::Tool],
+        known: &[NameGiven],
         definitions: Vec<Definition>,
     ) -> Result<Vec<NewTool>, StoreError> {
         let tenants = self.catalog.store().tenants().await?;
         let tenant = tenants.iter().find(|tenant| tenant.id == upstream.tenant);
         let Some(tenant) = tenant else { return Ok(Vec::new()) };
         let given: HashMap<&LocalName, &ExposedName> =
-            known.iter().filter(|tool| tool.upstream == upstream.id).map(|tool| (&tool.local, &tool.exposed)).collect();
-        let mut taken: HashSet<ExposedName> = known.iter().map(|tool| tool.exposed.clone()).collect();
+            known.iter().filter(|name| name.upstream == upstream.id).map(|name| (&name.local, &name.exposed)).collect();
+        let mut taken: HashSet<ExposedName> = known.iter().map(|name| name.exposed.clone()).collect();
         let origin = Origin { tenant: &tenant.slug, upstream: &upstream.slug, prefix: upstream.spec.prefix.as_ref() };
         let tools = definitions.into_iter().filter_map(|definition| {
             let exposed = match given.get(&definition.local) {

@@ -1,20 +1,22 @@
 //! The snapshot that requests read, and the one place that holds the current one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
-use serde_json::value::RawValue;
 use tenant_store::{
-    ExposedName, LocalName, Revision, SealedCredential, Store, StoreError, Tenant, TenantId, TenantSlug, Tool,
-    ToolClass, Upstream, UpstreamId,
+    ExposedName, Grant, LocalName, Revision, SealedCredential, Store, StoreError, Tenant, TenantId, TenantSlug,
+    TenantStore, Tool, ToolClass, Upstream, UpstreamId,
 };
+use tokio::sync::Mutex;
 
 use super::definition::Definition;
 use super::view::{Face, View};
 use crate::policy::{Access, Administration, EntryFacts, GrantIndex, Reach, ReachKey};
 
+/// Longest name of a tool (MCP 2026-07-28 `server/tools`).
+const OWN_NAME_BYTES_MAX: usize = 128;
 /// Bytes of encoded lists kept per snapshot; the least used are built again when needed.
 const VIEW_CACHE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
@@ -34,19 +36,21 @@ pub struct Entry {
     class: ToolClass,
     enabled: bool,
     approved: bool,
+    keeps_own_name: bool,
     renamed: Box<str>,
 }
 
 impl Entry {
-    fn from_row(tenant: &Tenant, upstream: &Arc<Upstream>, tool: &Tool) -> Option<Self> {
+    fn from_row(tenant: &Tenant, upstream: &Arc<Upstream>, tool: &Tool, own: &HashSet<&str>) -> Option<Self> {
         let definition = Definition::parse(&tool.definition).ok()?;
-        let class = upstream.spec.classes.get(&tool.local).copied().unwrap_or(definition.class);
+        let class = class_set(upstream, tool).unwrap_or(definition.class);
         Some(Self {
             tenant: tenant.id,
             tenant_slug: tenant.slug.clone(),
             class,
             enabled: tool.enabled && upstream.spec.enabled,
             approved: tool.approved.as_ref() == Some(&tool.digest),
+            keeps_own_name: own.contains(tool.local.as_str()),
             renamed: definition.renamed(tool.exposed.as_str(), tenant.slug.as_str()).into(),
             exposed: tool.exposed.clone(),
             upstream: Arc::clone(upstream),
@@ -66,21 +70,43 @@ impl Entry {
             upstream: self.upstream.id,
             upstream_slug: &self.upstream.slug,
             local: &self.definition.local,
+            exposed: &self.exposed,
             class: self.class,
             enabled: self.enabled,
             approved: self.approved,
         }
     }
 
-    /// The definition under the exposed name.
-    pub(super) fn renamed(&self) -> &str {
-        &self.renamed
+    /// The name and the definition that are shown on `face`.
+    pub(super) fn shown(&self, face: Face) -> (&str, &str) {
+        match face {
+            Face::Tenant if self.keeps_own_name => (self.local().as_str(), self.definition.raw().get()),
+            Face::Tenant | Face::Aggregate => (self.exposed.as_str(), &self.renamed),
+        }
     }
+}
 
-    /// The definition as the upstream wrote it.
-    pub(super) fn raw(&self) -> &RawValue {
-        self.definition.raw()
+/// The tools that the tenant's own endpoint shows under the upstreams' own names: those that any client takes, that only one
+/// upstream of the tenant uses, and that are nobody's exposed name. It is the same for each caller, so that a name does not go to
+/// another upstream with a grant.
+fn own_names<'t>(tools: &'t [Tool]) -> HashSet<&'t str> {
+    let mut counts: HashMap<&'t str, usize> = HashMap::new();
+    for tool in tools {
+        *counts.entry(tool.local.as_str()).or_default() += 1;
+        *counts.entry(tool.exposed.as_str()).or_default() += 1;
     }
+    let plain = |name: &&str| {
+        name.len() <= OWN_NAME_BYTES_MAX
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+    };
+    tools.iter().map(|tool| tool.local.as_str()).filter(plain).filter(|name| counts.get(name) == Some(&1)).collect()
+}
+
+/// The class that the operator set: for the tool's name at the upstream or, if there is none, for the one that clients see.
+fn class_set(upstream: &Upstream, tool: &Tool) -> Option<ToolClass> {
+    let classes = &upstream.spec.classes;
+    let shown = || classes.iter().find(|(name, _)| name.as_str() == tool.exposed.as_str()).map(|(_, class)| class);
+    classes.get(&tool.local).or_else(shown).copied()
 }
 
 /// What one tenant has in the snapshot. Reached only with an [`Access`] to that tenant, or in passing by [`View`].
@@ -124,23 +150,27 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads the whole of the database, one tenant at a time. The revision is read first: a change that lands meanwhile leads
-    /// to one reading too many, never to one too few.
+    /// Reads the whole of the database as it is at one moment, one tenant at a time. A tenant with a row that does not parse is
+    /// left out and costs nobody else anything: a grant that was taken away elsewhere must not live on because of it.
+    #[expect(clippy::disallowed_methods, reason = "this is where the grants of the database begin to count")]
     pub async fn load(store: &Store, administration: Administration) -> Result<Self, StoreError> {
-        let revision = store.revision().await?;
+        let still = store.still().await?;
+        let revision = still.revision().await?;
         let mut grants = GrantIndex::default();
         let mut shelves = HashMap::new();
-        for tenant in store.tenants().await? {
-            let rows = store.tenant(administration.scope(tenant.id));
-            grants.add(&tenant, rows.grants().await?);
-            let upstreams: HashMap<_, _> =
-                rows.upstreams().await?.into_iter().map(|upstream| (upstream.id, Arc::new(upstream))).collect();
-            let tools = rows.tools().await?;
-            let entries = tools
-                .iter()
-                .filter_map(|tool| Entry::from_row(&tenant, upstreams.get(&tool.upstream)?, tool).map(Arc::new));
-            let shelf = Shelf { entries: entries.collect(), credentials: rows.sealed_credentials().await?, upstreams };
-            shelves.insert(tenant.id, shelf);
+        for tenant in still.tenants().await? {
+            let read = match &tenant {
+                Ok(tenant) => read(tenant, &still.tenant(administration.scope(tenant.id))).await,
+                Err(_) => Err(StoreError::ReadOnly),
+            };
+            match (tenant, read) {
+                (Ok(tenant), Ok((shelf, its_grants))) => {
+                    grants.add(&tenant, its_grants);
+                    shelves.insert(tenant.id, shelf);
+                }
+                (Err(error), _) | (Ok(_), Err(error @ StoreError::Corrupt { .. })) => left_out(&error),
+                (Ok(_), Err(error)) => return Err(error),
+            }
         }
         let views = Cache::builder()
             .max_capacity(VIEW_CACHE_BYTES_MAX)
@@ -170,19 +200,41 @@ impl Snapshot {
     }
 }
 
+/// One tenant's part of a snapshot.
+async fn read(tenant: &Tenant, rows: &TenantStore) -> Result<(Shelf, Vec<Grant>), StoreError> {
+    let grants = rows.grants().await?;
+    let upstreams: HashMap<_, _> =
+        rows.upstreams().await?.into_iter().map(|upstream| (upstream.id, Arc::new(upstream))).collect();
+    let tools = rows.tools().await?;
+    let own = own_names(&tools);
+    let entry = |tool: &Tool| Entry::from_row(tenant, upstreams.get(&tool.upstream)?, tool, &own).map(Arc::new);
+    let entries = tools.iter().filter_map(entry);
+    let shelf = Shelf { entries: entries.collect(), credentials: rows.sealed_credentials().await?, upstreams };
+    Ok((shelf, grants))
+}
+
+fn left_out(error: &StoreError) {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "a tenant's rows are unreadable: it is not served until they are mended"
+    );
+}
+
 /// The holder of the current snapshot.
 #[derive(Debug)]
 pub struct Catalog {
     store: Store,
     administration: Administration,
     current: ArcSwap<Snapshot>,
+    /// One at a time reads and replaces, so that a slow reading of an old state never replaces a newer one.
+    reloading: Mutex<()>,
 }
 
 impl Catalog {
     /// Reads the first snapshot; without one there is nothing to serve.
     pub async fn open(store: Store, administration: Administration) -> Result<Self, StoreError> {
         let snapshot = Snapshot::load(&store, administration).await?;
-        Ok(Self { store, administration, current: ArcSwap::from_pointee(snapshot) })
+        Ok(Self { store, administration, current: ArcSwap::from_pointee(snapshot), reloading: Mutex::default() })
     }
 
     /// The snapshot of this moment. A request takes it once and decides by nothing else.
@@ -193,6 +245,7 @@ impl Catalog {
     /// Replaces the snapshot if the database has moved on; `true` if it had. When the database cannot be read, the last
     /// snapshot stays.
     pub async fn reload(&self) -> Result<bool, StoreError> {
+        let _turn = self.reloading.lock().await;
         if self.store.revision().await? == self.current.load().revision {
             return Ok(false);
         }

@@ -31,20 +31,17 @@ impl View {
         let shelves = reach.accesses().iter().filter_map(|access| snapshot.shelf(access));
         let allowed = |entry: &&Arc<Entry>| decide(reach, Action::List, &entry.facts()).is_allowed();
         let entries: Vec<&Arc<Entry>> = shelves.flat_map(super::snapshot::Shelf::entries).filter(allowed).collect();
-        let own_names = match face {
-            Face::Aggregate => HashSet::new(),
-            Face::Tenant => names_without_collision(&entries),
-        };
+        let shared = names_twice(face, &entries);
 
         let mut names = HashMap::with_capacity(entries.len());
         let mut order = Vec::with_capacity(entries.len());
         let mut tools = String::from("[");
         for entry in entries {
-            let (name, text) = if own_names.contains(entry.local().as_str()) {
-                (entry.local().as_str(), entry.raw().get())
-            } else {
-                (entry.exposed.as_str(), entry.renamed())
-            };
+            let (name, text) = entry.shown(face);
+            if shared.contains(name) {
+                tracing::error!(mcp.tool = name, "two tools have one name: neither is listed nor called");
+                continue;
+            }
             names.insert(name.into(), Arc::clone(entry));
             order.push(name.into());
             if tools.len() > 1 {
@@ -89,13 +86,8 @@ impl View {
     }
 }
 
-/// The local names that only one upstream uses and that are nobody's exposed name.
-fn names_without_collision<'e>(entries: &[&'e Arc<Entry>]) -> HashSet<&'e str> {
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    for entry in entries {
-        *counts.entry(entry.local().as_str()).or_default() += 1;
-        *counts.entry(entry.exposed.as_str()).or_default() += 1;
-    }
-    let own = entries.iter().map(|entry| entry.local().as_str());
-    own.filter(|name| counts.get(name) == Some(&1)).collect()
+/// Names that more than one entry would have. There should be none; if there are, a call must not end at either's upstream.
+fn names_twice<'e>(face: Face, entries: &[&'e Arc<Entry>]) -> HashSet<&'e str> {
+    let mut seen = HashSet::new();
+    entries.iter().map(|entry| entry.shown(face).0).filter(|name| !seen.insert(*name)).collect()
 }

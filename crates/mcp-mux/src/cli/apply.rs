@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use super::{Settings, say};
+use super::{Settings, administration, say};
 use crate::app::open_store;
 use crate::manifest::{self, ApplyError, MANIFEST_BYTES_MAX, Manifest};
-use crate::policy::Administration;
 
 #[derive(Debug, Args)]
 pub(super) struct Apply {
@@ -28,7 +27,7 @@ impl Apply {
             read(file, &mut manifests)?;
         }
         let store = open_store(&self.settings.load()?).await?;
-        let administration = Administration::for_the_platform();
+        let administration = administration();
         let report = manifest::apply(&store, &manifests, |tenant| administration.scope(tenant)).await;
         let report = report.map_err(|error| match error {
             ApplyError::Manifest(error) => show(error),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{print, say};
 use crate::config::TelemetryConfig;
 use crate::dev::{self, DevSettings, PEOPLE};
-use crate::lifecycle::stop_signal;
+use crate::lifecycle::until_told;
 use crate::telemetry;
 
 #[derive(Debug, Args)]
@@ -41,8 +41,7 @@ impl Dev {
         } else {
             say(&welcome(&dev, &facts)?);
         }
-        stop_signal().await;
-        dev.stop().await;
+        until_told(dev.stop()).await;
         Ok(())
     }
 }

@@ -169,7 +169,13 @@ async fn revoke(store: &Store, id: ApiKeyId) -> Result<()> {
 }
 
 async fn list(store: &Store, output: Output) -> Result<()> {
-    let keys = store.api_keys().await?;
+    let mut keys = Vec::new();
+    for key in store.api_keys().await? {
+        match key {
+            Ok(key) => keys.push(key),
+            Err(error) => super::report(&anyhow::Error::from(error)),
+        }
+    }
     let tenants = store.tenants().await?;
     let slug = |id: &TenantId| {
         let tenant = tenants.iter().find(|tenant| tenant.id == *id);

@@ -8,9 +8,8 @@ use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::{SecretName, TenantSlug, TenantStore, UpstreamId, UpstreamSlug};
 
-use super::{Settings, say};
+use super::{Settings, administration, say};
 use crate::app::open_store;
-use crate::policy::Administration;
 
 /// Longest secret that is read, in bytes.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -65,7 +64,7 @@ impl Secret {
         let SecretPlace { tenant, upstream, name } = place;
         let found = store.find_tenant(tenant).await?;
         let found = found.with_context(|| format!("there is no tenant `{tenant}`: apply its manifest first"))?;
-        let rows = store.tenant(Administration::for_the_platform().scope(found.id));
+        let rows = store.tenant(administration().scope(found.id));
         let found = rows.find_upstream(upstream).await?;
         let found = found.with_context(|| format!("tenant `{tenant}` has no upstream `{upstream}`: apply it first"))?;
         match &self.action {

@@ -3,7 +3,9 @@
 //! Pure and total. The [`Decision`] that is enforced is the value that can be explained: it carries the ordered reasons with
 //! the rows behind them.
 
-use tenant_store::{GrantId, Level, LocalName, TenantId, ToolClass, ToolPattern, UpstreamId, UpstreamSlug};
+use tenant_store::{
+    ExposedName, GrantId, Level, LocalName, TenantId, ToolClass, ToolPattern, UpstreamId, UpstreamSlug,
+};
 
 use super::access::Reach;
 
@@ -28,6 +30,8 @@ pub struct EntryFacts<'e> {
     pub upstream_slug: &'e UpstreamSlug,
     /// The entry's name at its upstream, which patterns match.
     pub local: &'e LocalName,
+    /// The name that clients see, by which it can be denied too.
+    pub exposed: &'e ExposedName,
     /// The level it asks for.
     pub class: ToolClass,
     /// Neither it nor its upstream is switched off.
@@ -117,9 +121,8 @@ pub fn decide(reach: &Reach, action: Action, entry: &EntryFacts<'_>) -> Decision
     let Some(access) = reach.access(entry.tenant) else {
         return Decision { action, verdict: Verdict::Deny, reasons: vec![Reason::NoGrant { tenant: entry.tenant }] };
     };
-    let matching = |patterns: &[ToolPattern]| {
-        patterns.iter().find(|pattern| pattern.matches(entry.upstream_slug, entry.local)).cloned()
-    };
+    let allows = |pattern: &&ToolPattern| pattern.matches(entry.upstream_slug, entry.local);
+    let denies = |pattern: &&ToolPattern| pattern.hits(entry.upstream_slug, entry.local, entry.exposed);
 
     let mut reasons = Vec::new();
     let (mut allowed, mut refused) = (false, false);
@@ -127,15 +130,15 @@ pub fn decide(reach: &Reach, action: Action, entry: &EntryFacts<'_>) -> Decision
         let level = grant.spec.level;
         if !level.covers(entry.class) {
             reasons.push(Reason::LevelTooLow { grant: grant.id, level, class: entry.class });
-        } else if let Some(pattern) = matching(&grant.spec.allow) {
+        } else if let Some(pattern) = grant.spec.allow.iter().find(allows) {
             allowed = true;
-            reasons.push(Reason::Allowed { grant: grant.id, pattern });
+            reasons.push(Reason::Allowed { grant: grant.id, pattern: pattern.clone() });
         } else {
             reasons.push(Reason::NoPatternMatches { grant: grant.id });
         }
-        if let Some(pattern) = matching(&grant.spec.deny) {
+        if let Some(pattern) = grant.spec.deny.iter().find(denies) {
             refused = true;
-            reasons.push(Reason::Denied { grant: grant.id, pattern });
+            reasons.push(Reason::Denied { grant: grant.id, pattern: pattern.clone() });
         }
     }
     if !entry.enabled {
@@ -149,3 +152,6 @@ pub fn decide(reach: &Reach, action: Action, entry: &EntryFacts<'_>) -> Decision
     let verdict = if allowed && !refused { Verdict::Allow } else { Verdict::Deny };
     Decision { action, verdict, reasons }
 }
+
+#[cfg(test)]
+mod tests;

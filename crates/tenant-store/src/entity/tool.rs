@@ -15,7 +15,7 @@ pub(crate) struct Model {
     pub(crate) upstream_id: UpstreamId,
     #[sea_orm(primary_key, auto_increment = false)]
     pub(crate) local: LocalName,
-    /// None once the tool has vanished.
+    /// None only in rows of a tool that vanished before names stayed with it.
     pub(crate) exposed: Option<ExposedName>,
     /// The upstream's own text, byte for byte; empty once the tool has vanished.
     pub(crate) definition: String,

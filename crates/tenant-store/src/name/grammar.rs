@@ -1,6 +1,7 @@
 //! The grammars of names.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Headers that frame the message, are hop by hop, or that we write ourselves.
@@ -23,6 +24,28 @@ const RESERVED_HEADERS: &[&str] = &[
 ];
 /// Families of headers of the same kinds, and those that tell an upstream who is calling.
 const RESERVED_HEADER_FAMILIES: &[&str] = &["mcp-", "proxy-", "x-forwarded-"];
+
+/// Characters that show nothing or turn the direction of others: soft hyphen, joiners, marks and overrides of direction, invisible
+/// operators, byte-order mark, annotation marks, variation selectors, tags (Unicode categories Cf and Mn as far as they hide).
+const INVISIBLE: &[RangeInclusive<char>] = &[
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{61c}'..='\u{61c}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{2028}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fffb}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
 
 /// What breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +100,11 @@ pub(super) fn slug(text: &str) -> Result<Arc<str>, Problem> {
 
 pub(super) fn printable(text: &str) -> Result<Arc<str>, Problem> {
     each(text, |c| !c.is_control())
+}
+
+/// What can be seen: two names that look the same to a person should not differ in what nobody sees.
+pub(super) fn visible(text: &str) -> Result<Arc<str>, Problem> {
+    each(text, |c| !c.is_control() && !INVISIBLE.iter().any(|range| range.contains(&c)))
 }
 
 pub(super) fn word(text: &str) -> Result<Arc<str>, Problem> {

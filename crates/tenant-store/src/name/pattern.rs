@@ -1,11 +1,25 @@
 //! Which tools a pattern names.
 
-use super::{LocalName, ToolPattern, UpstreamSlug};
+use super::{ExposedName, LocalName, ToolPattern, UpstreamSlug};
 
 impl ToolPattern {
     /// Whether it names that entry. Takes time linear in the two texts, whatever the pattern.
     pub fn matches(&self, upstream: &UpstreamSlug, local: &LocalName) -> bool {
         if self.0.contains('/') { glob(&self.0, &format!("{upstream}/{local}")) } else { glob(&self.0, local.as_str()) }
+    }
+}
+
+impl ToolPattern {
+    /// Whether it names that entry by any of its names: at its upstream, with or without the upstream's own before it, or as
+    /// clients see it; in capitals or not. What denies is read widely, so that a spelling does not decide.
+    pub fn hits(&self, upstream: &UpstreamSlug, local: &LocalName, exposed: &ExposedName) -> bool {
+        let pattern = self.0.to_lowercase();
+        let local = local.as_str().to_lowercase();
+        let shown: String =
+            local.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+        let names = [format!("{upstream}/{local}"), format!("{upstream}/{shown}"), exposed.as_str().to_lowercase()];
+        let mut names = names.into_iter().chain([local, shown]);
+        names.any(|name| glob(&pattern, &name))
     }
 }
 
@@ -64,6 +78,24 @@ mod tests {
         assert!(!matches("files/read", "disk", "files/read"));
         assert!(matches("disk/files/read", "disk", "files/read"));
         assert!(matches("files*read", "disk", "files/read"));
+    }
+
+    #[test]
+    fn what_denies_is_found_under_every_name_of_a_tool() {
+        let hits = |pattern: &str, upstream: &str, local: &str, exposed: &str| {
+            let pattern: ToolPattern = pattern.parse().unwrap();
+            pattern.hits(&upstream.parse().unwrap(), &local.parse().unwrap(), &exposed.parse().unwrap())
+        };
+        for pattern in
+            ["export.all", "export_all", "acme__export_all", "EXPORT*", "*all", "crm/export*", "acme__*", "*"]
+        {
+            assert!(hits(pattern, "crm", "Export.all", "acme__Export_all"), "{pattern}");
+        }
+        assert!(hits("files/*", "disk", "files/read", "acme__files_read"));
+        assert!(hits("*export*", "crm", "bulkExport", "acme__bulkExport"));
+        for pattern in ["export", "wiki/*", "globex__*", "all"] {
+            assert!(!hits(pattern, "crm", "Export.all", "acme__Export_all"), "{pattern}");
+        }
     }
 
     #[test]

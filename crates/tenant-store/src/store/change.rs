@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use super::Store;
 use super::transaction::{OpenTransaction, Reading, SharedTransaction, Writing};
 use crate::error::StoreError;
-use crate::revision::Revision;
+use crate::revision::{self, Revision};
 use crate::scope::{TenantScope, TenantStore};
 
 /// A change of configuration. Nothing of it lasts, and nobody else sees it, until it is committed; dropping it undoes it.
@@ -16,6 +16,13 @@ use crate::scope::{TenantScope, TenantStore};
 #[derive(Debug)]
 #[must_use = "a change that is dropped is undone"]
 pub struct Change {
+    store: Store,
+    shared: Arc<SharedTransaction>,
+}
+
+/// The database as it is at one moment, whatever others write while it is read.
+#[derive(Debug)]
+pub struct Still {
     store: Store,
     shared: Arc<SharedTransaction>,
 }
@@ -36,6 +43,30 @@ impl Store {
     pub async fn begin(&self) -> Result<Change, StoreError> {
         let transaction = OpenTransaction::begin(self).await?;
         Ok(Change { store: self.clone(), shared: Arc::new(Mutex::new(Some(transaction))) })
+    }
+}
+
+impl Store {
+    /// Begins to read the database as it is at one moment. Keep it for no longer than that takes.
+    pub async fn still(&self) -> Result<Still, StoreError> {
+        let transaction = OpenTransaction::begin_reading(self).await?;
+        Ok(Still { store: self.clone(), shared: Arc::new(Mutex::new(Some(transaction))) })
+    }
+}
+
+impl Still {
+    /// One tenant's rows at that moment. Methods that write fail.
+    pub fn tenant(&self, scope: TenantScope) -> TenantStore {
+        TenantStore::new(self.store.clone(), scope, Some(Arc::downgrade(&self.shared)))
+    }
+
+    /// The state of the configuration at that moment.
+    pub async fn revision(&self) -> Result<Revision, StoreError> {
+        revision::current(&self.reading().await?.executor()).await
+    }
+
+    pub(crate) async fn reading(&self) -> Result<Reading, StoreError> {
+        Reading::of_change(&Arc::downgrade(&self.shared)).await
     }
 }
 

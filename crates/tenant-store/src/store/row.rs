@@ -36,10 +36,23 @@ where
     C: ConnectionTrait,
     E: EntityTrait,
 {
+    each(db, select, parse).await?.into_iter().collect()
+}
+
+/// The rows of `select`, each through `parse`, where one that does not parse must not cost the others.
+pub(crate) async fn each<C, E, R>(
+    db: &C,
+    select: Select<E>,
+    parse: impl Fn(&QueryResult) -> Result<R, BoxError>,
+) -> Result<Vec<Result<R, StoreError>>, StoreError>
+where
+    C: ConnectionTrait,
+    E: EntityTrait,
+{
     let table = E::default().table_name();
     let rows = db.query_all(&select.into_query()).await.map_err(StoreError::read(table))?;
     let parse = |row| parse(row).map_err(|source| StoreError::Corrupt { table, row: name::<E>(row), source });
-    rows.iter().map(parse).collect()
+    Ok(rows.iter().map(parse).collect())
 }
 
 /// A row's primary key, as far as it can be read.

@@ -2,7 +2,7 @@
 //!
 //! There is one writer at a time. Writers of this process take turns at a lock that is fair; a writer in another process is
 //! waited for by SQLite. A transaction asks for the right to write when it begins, so it never has to give up in the middle
-//! because somebody else wrote first. Dropping any of these types undoes what was not finished.
+//! because somebody else wrote first. Who only reads needs no turn. Dropping any of these types undoes what was not finished.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -30,11 +30,14 @@ type Shared = OwnedMappedMutexGuard<Option<OpenTransaction>, OpenTransaction>;
 #[derive(Debug)]
 pub(crate) struct OpenTransaction {
     transaction: DatabaseTransaction,
+    /// Whether it may write.
+    writes: bool,
     changed: bool,
     /// Whether no part of it was given up while it began or ended. Then it is open what the database did: undoing the part can
     /// undo the whole, without anybody hearing of it.
     is_sound: bool,
-    turn: OwnedMutexGuard<()>,
+    /// Held by those that write.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// What a method that only reads works on.
@@ -54,19 +57,21 @@ pub(crate) struct Writing {
 
 #[derive(Debug)]
 enum Place {
-    Own { turn: OwnedMutexGuard<()> },
+    Own { turn: Option<OwnedMutexGuard<()>> },
     Change(Shared),
 }
 
 impl OpenTransaction {
     pub(super) async fn begin(store: &Store) -> Result<Self, StoreError> {
         let turn = timeout(TURN_TIMEOUT, store.writer().lock_owned()).await.map_err(|_| StoreError::Busy)?;
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let transaction = store.database().begin_with_options(options).await.map_err(StoreError::Transaction)?;
-        Ok(Self { transaction, changed: false, is_sound: true, turn })
+        let transaction = begin(store, SqliteTransactionMode::Immediate).await?;
+        Ok(Self { transaction, writes: true, changed: false, is_sound: true, turn: Some(turn) })
+    }
+
+    /// Begins one that only reads, and sees the database as it is at its first statement, whatever others write meanwhile.
+    pub(super) async fn begin_reading(store: &Store) -> Result<Self, StoreError> {
+        let transaction = begin(store, SqliteTransactionMode::Deferred).await?;
+        Ok(Self { transaction, writes: false, changed: false, is_sound: true, turn: None })
     }
 
     /// Makes it last, and raises the revision if anything changed.
@@ -82,6 +87,11 @@ impl OpenTransaction {
         drop(self.turn);
         Ok(revision)
     }
+}
+
+async fn begin(store: &Store, mode: SqliteTransactionMode) -> Result<DatabaseTransaction, StoreError> {
+    let options = TransactionOptions { sqlite_transaction_mode: Some(mode), ..TransactionOptions::default() };
+    store.database().begin_with_options(options).await.map_err(StoreError::Transaction)
 }
 
 impl Reading {
@@ -109,6 +119,9 @@ impl Writing {
 
     pub(crate) async fn of_change(change: &Weak<SharedTransaction>) -> Result<Self, StoreError> {
         let mut shared = lock(change).await?;
+        if !shared.writes {
+            return Err(StoreError::ReadOnly);
+        }
         shared.is_sound = false;
         let transaction = shared.transaction.begin().await.map_err(StoreError::Transaction)?;
         shared.is_sound = true;

@@ -18,8 +18,10 @@ use crate::name::{ExposedName, LocalName};
 use crate::store::row;
 use crate::upstreams::Upstream;
 
-/// How many tools an upstream may have, and how many of those that it no longer lists are remembered.
+/// How many tools an upstream may have.
 const TOOLS_MAX: usize = 10_000;
+/// How many tools are remembered that an upstream no longer lists.
+const GONE_MAX: usize = 10_000;
 /// How many rows or names go into one statement, because databases bound the number of its values.
 const STATEMENT_ROWS_MAX: usize = 500;
 
@@ -30,6 +32,8 @@ pub(super) struct Known {
     digest: Digest,
     approved: Option<Digest>,
     position: i64,
+    enabled: bool,
+    exposed: Option<ExposedName>,
     vanished_ms: Option<i64>,
 }
 
@@ -86,16 +90,25 @@ impl<'t> Plan<'t> {
                 Some(known) => plan.update.extend(listed.after(&known, on_change)),
             }
         }
-        plan.vanish(known.into_values().collect());
+        plan.vanish(known.into_values().collect(), on_change);
         plan
     }
 
-    /// What is left is not listed now. The longest gone are forgotten when there are too many.
-    fn vanish(&mut self, mut gone: Vec<Known>) {
+    /// What is left is not listed now. When too many are gone, the longest gone of those are forgotten whose memory guards
+    /// nothing; if that is not enough, new tools are left out.
+    fn vanish(&mut self, mut gone: Vec<Known>, on_change: OnToolChange) {
         gone.sort_by_key(|known| known.vanished_ms.unwrap_or(i64::MAX));
-        let excess = gone.len().saturating_sub(TOOLS_MAX);
-        self.forget = gone.drain(..excess).map(|known| known.local).collect();
-        self.vanish = gone.into_iter().filter(|known| known.vanished_ms.is_none()).map(|known| known.local).collect();
+        let mut excess = gone.len().saturating_sub(GONE_MAX);
+        for known in gone {
+            let guards = !known.enabled || on_change == OnToolChange::Quarantine;
+            if excess > 0 && !guards {
+                excess -= 1;
+                self.forget.push(known.local);
+            } else if known.vanished_ms.is_none() {
+                self.vanish.push(known.local);
+            }
+        }
+        self.insert.truncate(self.insert.len().saturating_sub(excess));
     }
 
     /// Does it; `true` if there was anything to do.
@@ -104,7 +117,6 @@ impl<'t> Plan<'t> {
 
         for locals in self.vanish.chunks(STATEMENT_ROWS_MAX) {
             let vanished = tool::ActiveModel {
-                exposed: Set(None),
                 definition: Set(String::new()),
                 vanished_ms: Set(Some(self.now.as_millis())),
                 ..Default::default()
@@ -161,10 +173,10 @@ impl Listed<'_> {
             OnToolChange::Quarantine => known.approved,
         };
         let stays = (known.digest, known.approved, known.position) == (self.digest, approved, self.position);
-        (is_back || !stays).then_some(Self { is_named: is_back, approved, ..self })
+        (is_back || !stays).then_some(Self { is_named: known.exposed.is_none(), approved, ..self })
     }
 
-    /// The columns that a listing may change: not the name of a listed tool, nor what an operator switched off.
+    /// The columns that a listing may change: not a name that was given, nor what an operator switched off.
     fn columns(&self) -> tool::ActiveModel {
         tool::ActiveModel {
             exposed: if self.is_named { Set(Some(self.tool.exposed.clone())) } else { NotSet },

@@ -1,6 +1,6 @@
 //! Changes: one transaction, one revision, all or nothing; and writers that meet.
 
-use tenant_store::{OnToolChange, Revision, StoreError, TenantStore, UpstreamSpec};
+use tenant_store::{Revision, StoreError, TenantStore, UpstreamSpec};
 use tokio::task::JoinSet;
 
 use crate::support::{Bed, grant_spec, put_upstream, scope, tool, upstream_spec};
@@ -39,7 +39,7 @@ async fn a_dropped_change_leaves_nothing() -> anyhow::Result<()> {
     let acme = change.tenant(scope(&bed.acme));
     let upstream = put_upstream(&acme, "jira").await?;
     acme.put_credential(upstream.id, &"token".parse()?, &"CANARY-dropped".into()).await?;
-    acme.replace_tools(upstream.id, &[tool("a", "acme__a", "{}")?], OnToolChange::Accept).await?;
+    acme.replace_tools(&upstream, &[tool("a", "acme__a", "{}")?]).await?;
     drop(change);
 
     assert_eq!(bed.find_tenant(&"initech".parse()?).await?, None);
@@ -70,10 +70,10 @@ async fn a_part_that_fails_is_undone_alone() -> anyhow::Result<()> {
     let change = bed.begin().await?;
     let acme = change.tenant(scope(&bed.acme));
     let upstream = put_upstream(&acme, "jira").await?;
-    acme.replace_tools(upstream.id, &[tool("a", "acme__a", "{}")?], OnToolChange::Accept).await?;
+    acme.replace_tools(&upstream, &[tool("a", "acme__a", "{}")?]).await?;
     // `a` is gone from this list, which is written before it is found that the two names are the same.
     let twice = [tool("b", "acme__b", "{}")?, tool("c", "acme__b", "{}")?];
-    let error = acme.replace_tools(upstream.id, &twice, OnToolChange::Accept).await.unwrap_err();
+    let error = acme.replace_tools(&upstream, &twice).await.unwrap_err();
     assert_eq!(error.to_string(), "the exposed name `acme__b` belongs to another tool of the tenant");
     change.commit().await?;
 
@@ -111,8 +111,8 @@ async fn a_method_that_is_given_up_halfway_leaves_all_or_nothing() -> anyhow::Re
         let change = bed.begin().await?;
         let inside = change.tenant(scope(&bed.acme));
         let spec = UpstreamSpec { concurrency: turns + 1, ..upstream_spec()? };
-        inside.put_upstream(&upstream.slug, &spec).await?;
-        give_up_after(turns, inside.replace_tools(upstream.id, &list, OnToolChange::Accept)).await;
+        let (listed, _) = inside.put_upstream(&upstream.slug, &spec).await?;
+        give_up_after(turns, inside.replace_tools(&listed, &list)).await;
 
         let written = definitions(&inside).await;
         let kept = match change.commit().await {
@@ -123,11 +123,11 @@ async fn a_method_that_is_given_up_halfway_leaves_all_or_nothing() -> anyhow::Re
                 None
             }
         };
-        let concurrency = bed.acme().upstream(upstream.id).await?.spec.concurrency;
-        assert_eq!(concurrency == spec.concurrency, kept.is_some(), "a part of a change was kept, or lost");
+        let listed = bed.acme().upstream(upstream.id).await?;
+        assert_eq!(listed.spec.concurrency == spec.concurrency, kept.is_some(), "a part of a change was kept, or lost");
         assert_eq!(definitions(&bed.acme()).await?, kept.unwrap_or(before));
 
-        give_up_after(turns, bed.acme().replace_tools(upstream.id, &list, OnToolChange::Accept)).await;
+        give_up_after(turns, bed.acme().replace_tools(&listed, &list)).await;
         let now = definitions(&bed.acme()).await?;
         assert!(now.windows(2).all(|pair| pair[0] == pair[1]), "{now:?}");
     }

@@ -3,7 +3,6 @@
 use std::error::Error;
 
 use sea_orm::Value;
-use tenant_store::OnToolChange;
 
 use crate::support::{Bed, grant_spec, put_upstream, tool};
 
@@ -25,7 +24,7 @@ async fn damaged(sql: &str, value: Value) -> anyhow::Result<Bed> {
     let upstream = put_upstream(&acme, "jira").await?;
     acme.put_grant(&"analysts".parse()?, &grant_spec()?).await?;
     acme.put_credential(upstream.id, &"token".parse()?, &"CANARY-damage".into()).await?;
-    acme.replace_tools(upstream.id, &[tool("a", "acme__a", r#"{"a":1}"#)?], OnToolChange::Accept).await?;
+    acme.replace_tools(&upstream, &[tool("a", "acme__a", r#"{"a":1}"#)?]).await?;
     let altered = bed.sql(sql, vec![value]).await?;
     anyhow::ensure!(altered > 0, "nothing was altered");
     Ok(bed)

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use tenant_store::{OnToolChange, Timestamp, UpstreamId};
+use tenant_store::{Timestamp, Upstream, UpstreamId};
 
 use crate::support::{Bed, grant_spec, put_upstream, tool};
 
@@ -19,17 +19,19 @@ fn answer<T: Debug>(result: Result<T, tenant_store::StoreError>, id: UpstreamId)
 async fn an_upstream_of_another_tenant_does_not_exist() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
     let (acme, globex) = (bed.acme(), bed.globex());
-    let theirs = put_upstream(&acme, "jira").await?.id;
+    let listed = put_upstream(&acme, "jira").await?;
+    let theirs = listed.id;
     let nobodys = UpstreamId::new(Timestamp::from_millis(0));
     acme.put_credential(theirs, &"token".parse()?, &"CANARY-theirs".into()).await?;
     let (tools, secret, name) = ([tool("a", "globex__a", "{}")?], "CANARY-mine".into(), "token".parse()?);
 
     let mut answers = Vec::new();
     for id in [theirs, nobodys] {
+        let upstream = Upstream { id, ..listed.clone() };
         answers.push([
             answer(globex.upstream(id).await, id),
-            answer(globex.replace_tools(id, &tools, OnToolChange::Accept).await, id),
-            answer(globex.replace_tools(id, &[], OnToolChange::Accept).await, id),
+            answer(globex.replace_tools(&upstream, &tools).await, id),
+            answer(globex.replace_tools(&upstream, &[]).await, id),
             answer(globex.put_credential(id, &name, &secret).await, id),
             answer(globex.remove_credential(id, &name).await, id),
             answer(globex.remove_upstream(id).await, id),
@@ -59,7 +61,7 @@ async fn a_tenant_sees_only_its_own_rows() -> anyhow::Result<()> {
     let theirs = put_upstream(&acme, "jira").await?;
     acme.put_grant(&"analysts".parse()?, &grant_spec()?).await?;
     acme.put_credential(theirs.id, &"token".parse()?, &"CANARY-theirs".into()).await?;
-    acme.replace_tools(theirs.id, &[tool("a", "acme__a", "{}")?], OnToolChange::Accept).await?;
+    acme.replace_tools(&theirs, &[tool("a", "acme__a", "{}")?]).await?;
 
     assert!(globex.upstreams().await?.is_empty());
     assert_eq!(globex.find_upstream(&"jira".parse()?).await?, None);
@@ -76,7 +78,7 @@ async fn tenants_use_the_same_names_side_by_side() -> anyhow::Result<()> {
         let upstream = put_upstream(&tenant, "jira").await?;
         tenant.put_grant(&"analysts".parse()?, &grant_spec()?).await?;
         // Exposed names begin with the tenant's; even if they did not, one tenant could not take another's.
-        tenant.replace_tools(upstream.id, &[tool("a", "same", "{}")?], OnToolChange::Accept).await?;
+        tenant.replace_tools(&upstream, &[tool("a", "same", "{}")?]).await?;
         assert_eq!(tenant.tools().await?.len(), 1);
     }
     let (acme, globex) = (bed.acme().upstreams().await?, bed.globex().upstreams().await?);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sea_orm::Value;
-use tenant_store::{Digest, NewTool, OnToolChange, StoreError, Tool, Upstream};
+use tenant_store::{Digest, NewTool, OnToolChange, Replaced, StoreError, Tool, Upstream, UpstreamSpec};
 
 use crate::support::{Bed, put_upstream, tool};
 
@@ -17,8 +17,11 @@ async fn with_upstream() -> anyhow::Result<(Bed, Upstream)> {
     Ok((bed, upstream))
 }
 
+/// Stores `tools` as the list of `upstream`, which has that rule from now on.
 async fn replace(bed: &Bed, upstream: &Upstream, tools: &[NewTool], on_change: OnToolChange) -> anyhow::Result<bool> {
-    Ok(bed.acme().replace_tools(upstream.id, tools, on_change).await?)
+    let spec = UpstreamSpec { on_tool_change: on_change, ..upstream.spec.clone() };
+    let (upstream, _) = bed.acme().put_upstream(&upstream.slug, &spec).await?;
+    Ok(bed.acme().replace_tools(&upstream, tools).await? == Replaced::Changed)
 }
 
 /// Local name, exposed name and whether the present definition is the approved one.
@@ -102,13 +105,34 @@ async fn an_exposed_name_has_one_holder_in_a_tenant() -> anyhow::Result<()> {
     let wiki = put_upstream(&bed.acme(), "wiki").await?;
     replace(&bed, &jira, &[tool("a", "acme__a", "{}")?], ACCEPT).await?;
     let taken = [tool("x", "acme__a", "{}")?];
-    let error = bed.acme().replace_tools(wiki.id, &taken, ACCEPT).await.unwrap_err();
+    let error = bed.acme().replace_tools(&wiki, &taken).await.unwrap_err();
     assert!(matches!(&error, StoreError::NameTaken(name) if name.as_str() == "acme__a"), "{error}");
 
-    // Once its holder is gone, the name is free.
+    // Its holder is not listed any more, and still nobody takes its place.
     replace(&bed, &jira, &[], ACCEPT).await?;
+    let error = bed.acme().replace_tools(&wiki, &taken).await.unwrap_err();
+    assert!(matches!(&error, StoreError::NameTaken(_)), "{error}");
+    let given = bed.acme().names_given().await?;
+    assert_eq!(
+        given.iter().map(|name| (name.local.as_str(), name.exposed.as_str())).collect::<Vec<_>>(),
+        [("a", "acme__a")]
+    );
+
+    // It is free once the upstream is gone.
+    assert!(bed.acme().remove_upstream(jira.id).await?);
     replace(&bed, &wiki, &taken, ACCEPT).await?;
     assert_eq!(summary(&bed.acme().tools().await?), [("x", "acme__a", true)]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_that_was_asked_for_under_another_configuration_does_not_count() -> anyhow::Result<()> {
+    let (bed, listed) = with_upstream().await?;
+    replace(&bed, &listed, &[tool("a", "acme__a", r#"{"v":1}"#)?], QUARANTINE).await?;
+    // It was asked while changes were accepted, and answers after that was over.
+    let late = bed.acme().replace_tools(&listed, &[tool("a", "acme__a", r#"{"v":2}"#)?]).await?;
+    assert_eq!(late, Replaced::Stale);
+    assert_eq!(bed.acme().tools().await?[0].definition.get(), r#"{"v":1}"#);
     Ok(())
 }
 
@@ -161,13 +185,13 @@ async fn going_and_coming_back_is_no_way_around_the_quarantine() -> anyhow::Resu
 }
 
 #[tokio::test]
-async fn a_tool_that_comes_back_takes_the_name_it_is_given_now() -> anyhow::Result<()> {
+async fn a_tool_that_comes_back_has_the_name_that_it_had() -> anyhow::Result<()> {
     let (bed, upstream) = with_upstream().await?;
     replace(&bed, &upstream, &[tool("a.b", "acme__a_b", "{}")?], ACCEPT).await?;
     replace(&bed, &upstream, &[], ACCEPT).await?;
-    let list = [tool("a_b", "acme__a_b", "{}")?, tool("a.b", "acme__a_b_012345", "{}")?];
+    let list = [tool("a_b", "acme__a_b_abcdef", "{}")?, tool("a.b", "acme__a_b_012345", "{}")?];
     replace(&bed, &upstream, &list, ACCEPT).await?;
-    assert_eq!(summary(&bed.acme().tools().await?), [("a_b", "acme__a_b", true), ("a.b", "acme__a_b_012345", true)]);
+    assert_eq!(summary(&bed.acme().tools().await?), [("a_b", "acme__a_b_abcdef", true), ("a.b", "acme__a_b", true)]);
     Ok(())
 }
 
@@ -175,7 +199,7 @@ async fn a_tool_that_comes_back_takes_the_name_it_is_given_now() -> anyhow::Resu
 async fn a_list_with_a_tool_twice_is_refused() -> anyhow::Result<()> {
     let (bed, upstream) = with_upstream().await?;
     let twice = [tool("a", "acme__a", "{}")?, tool("a", "acme__b", "{}")?];
-    let error = bed.acme().replace_tools(upstream.id, &twice, ACCEPT).await.unwrap_err();
+    let error = bed.acme().replace_tools(&upstream, &twice).await.unwrap_err();
     assert_eq!(error.to_string(), "the tool `a` is in the list twice");
     assert!(bed.acme().tools().await?.is_empty());
     Ok(())
@@ -191,7 +215,7 @@ async fn lists_and_the_memory_of_vanished_tools_have_an_end() -> anyhow::Result<
     let (bed, upstream) = with_upstream().await?;
     let mut list = full_list(0)?;
     list.push(tool("one-more", "one-more", "{}")?);
-    let error = bed.acme().replace_tools(upstream.id, &list, ACCEPT).await.unwrap_err();
+    let error = bed.acme().replace_tools(&upstream, &list).await.unwrap_err();
     assert_eq!(error.to_string(), "a list of 10001 tools is longer than the 10000 that an upstream may have");
 
     for round in 0..3 {
@@ -202,5 +226,25 @@ async fn lists_and_the_memory_of_vanished_tools_have_an_end() -> anyhow::Result<
     // Of the 20,000 that are gone the later half is remembered.
     assert_eq!(bed.sql("DELETE FROM tool WHERE local LIKE 'r0-%'", vec![]).await?, 0);
     assert_eq!(bed.sql("DELETE FROM tool WHERE local LIKE 'r1-%'", vec![]).await?, 10_000);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_flood_of_new_tools_makes_nobody_forget_what_was_quarantined_or_switched_off() -> anyhow::Result<()> {
+    for on_change in [ACCEPT, QUARANTINE] {
+        let (bed, upstream) = with_upstream().await?;
+        let (old, new) = ([tool("a", "acme__a", r#"{"v":1}"#)?], [tool("a", "acme__a", r#"{"v":2}"#)?]);
+        replace(&bed, &upstream, &old, on_change).await?;
+        bed.sql("UPDATE tool SET enabled = ?", vec![Value::from(false)]).await?;
+        for round in 0..3 {
+            bed.away.clock.advance(Duration::from_mins(1));
+            replace(&bed, &upstream, &full_list(round)?, on_change).await?;
+        }
+        replace(&bed, &upstream, &new, on_change).await?;
+        let tools = bed.acme().tools().await?;
+        assert_eq!(summary(&tools), [("a", "acme__a", on_change == ACCEPT)]);
+        assert!(!tools[0].enabled, "it was switched off before it went");
+        assert!(bed.sql("DELETE FROM tool", vec![]).await? <= 20_001, "the memory has an end");
+    }
     Ok(())
 }

@@ -64,7 +64,7 @@ async fn an_upstream_goes_with_its_credentials_and_tools() -> anyhow::Result<()>
     let acme = bed.acme();
     let upstream = put_upstream(&acme, "jira").await?;
     acme.put_credential(upstream.id, &"token".parse()?, &"CANARY-gone".into()).await?;
-    acme.replace_tools(upstream.id, &[tool("a", "acme__a", "{}")?], OnToolChange::Accept).await?;
+    acme.replace_tools(&upstream, &[tool("a", "acme__a", "{}")?]).await?;
 
     assert!(acme.remove_upstream(upstream.id).await?);
     assert_eq!(
