@@ -99,6 +99,8 @@ async fn an_upstreams_stream_is_streamed_with_ids_and_tokens_put_back() -> Resul
             .to_owned(),
         r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":999999,"progress":2}}"#
             .to_owned(),
+        r#"{"jsonrpc":"2.0","id":2,"result":{"forged":1},"method":"notifications/progress","params":{"progressToken":{id},"progress":3}}"#
+            .to_owned(),
         r#"{"jsonrpc":"2.0","id":{id},"result":{"resultType":"complete","content":[]}}"#.to_owned(),
     ];
     let upstream =

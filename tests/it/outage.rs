@@ -50,6 +50,40 @@ async fn a_web_page_is_not_an_answer() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_error_page_that_claims_to_be_json_is_no_answer_either() -> Result<()> {
+    let page = br#"{"error":{"message":"dial tcp 10.0.0.1:5432: Authorization: Bearer s3cr3t refused"}}"#;
+    for (status, said) in [(502, "answered with HTTP status 502"), (200, "answered something that is not MCP")] {
+        let (answer, _server) =
+            answer_to("json_page", Say::Http(status, "application/json", Bytes::from_static(page))).await?;
+        assert_eq!(sentence(&answer), format!("upstream `desk` of tenant `acme` {said}"));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_of_huge_definitions_costs_what_is_too_much_and_nothing_else() -> Result<()> {
+    let long = |name: &str, bytes: usize| {
+        format!(r#"{{"name":"{name}","inputSchema":{{}},"description":"{}"}}"#, "x".repeat(bytes))
+    };
+    // One that is larger than any definition may be, and more of the largest than a list may hold.
+    let mut tools = vec![long("small", 10), long("huge", 300 * 1024)];
+    tools.extend((0..40).map(|n| long(&format!("large{n}"), 250 * 1024)));
+    let (bad, _) = ByteUpstream::with_tools("[]")
+        .on(
+            "tools/list",
+            Say::Events(vec![format!(r#"{{"jsonrpc":"2.0","id":{{id}},"result":{{"tools":[{}]}}}}"#, tools.join(","))]),
+        )
+        .serve()
+        .await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &bad, key: None, level: Level::Write };
+    let server = TestServer::start("huge_list", &[setup]).await?;
+    let shown = server.client("alice", &["acme"])?.tools().await?;
+    assert!(shown.contains(&"acme__small".to_owned()) && !shown.contains(&"acme__huge".to_owned()), "{shown:?}");
+    assert!((30..40).contains(&shown.len()), "{}", shown.len());
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_error_page_is_named_by_its_status_only() -> Result<()> {
     let page = Say::Http(502, "text/html", Bytes::from_static(b"<html>http://10.0.0.1/internal</html>"));
     let (answer, _server) = answer_to("error_page", page).await?;

@@ -168,3 +168,61 @@ async fn an_argument_that_is_repeated_as_a_header_must_agree_and_is_repeated_ups
     assert_eq!(legacy.status, 200, "the legacy era has no such headers");
     Ok(())
 }
+
+#[tokio::test]
+async fn an_argument_or_its_header_that_is_there_twice_is_refused() -> Result<()> {
+    let tools = r#"[{"name":"go","inputSchema":{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"}}}}]"#;
+    let (url, seen) = ByteUpstream::with_tools(tools).serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let server = TestServer::start("param_twice", &[setup]).await?;
+    let modern = |arguments: &str| {
+        let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"acme__go","arguments":{arguments},"_meta":{meta}}}}}"#
+        )
+    };
+    let alice = || {
+        let alice = server.client("alice", &["acme"])?.with("mcp-protocol-version", "2026-07-28")?;
+        alice.with("mcp-method", "tools/call")?.with("mcp-name", "acme__go")?.with("mcp-param-region", "b")
+    };
+    let twice = alice()?.post(modern(r#"{"region":"a","region":"b"}"#)).await?;
+    assert_eq!(twice.code()?, Some(-32602), "{}", twice.text);
+    let twice = alice()?.and("mcp-param-region", "b")?.post(modern(r#"{"region":"b"}"#)).await?;
+    assert_eq!((twice.status, twice.code()?), (400, Some(-32020)), "{}", twice.text);
+    assert!(!seen.text().contains("tools/call"), "nothing of it reached the upstream");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_modern_request_must_carry_has_its_type() -> Result<()> {
+    let (_server, alice) = server("meta_types").await?;
+    let alice = alice.with("mcp-protocol-version", "2026-07-28")?.with("mcp-method", "tools/list")?;
+    for meta in [
+        json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": 5}),
+        json!({"io.modelcontextprotocol/protocolVersion": 5, "io.modelcontextprotocol/clientCapabilities": {}}),
+    ] {
+        let answer = alice.legacy("tools/list", &json!({"_meta": meta})).await?;
+        assert_eq!((answer.status, answer.code()?), (400, Some(-32602)), "{}", answer.text);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_answered_in_our_words() -> Result<()> {
+    let (server, alice) = server("our_words").await?;
+    let surrogate = r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"\ud800"}}"#;
+    let nested = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"a":{}{}}}}}"#,
+        "[".repeat(126),
+        "]".repeat(126)
+    );
+    for body in [surrogate, nested.as_str()] {
+        let answer = alice.post(body.to_owned()).await?;
+        assert_eq!((answer.status, answer.code()?), (400, Some(-32700)), "{}", answer.text);
+    }
+    // A path that does not decode is judged no sooner than its caller.
+    let stranger = Http::new(&server.url("/t/%ff/mcp"), None)?.legacy("ping", &json!({})).await?;
+    assert_eq!(stranger.status, 401);
+    assert!(stranger.headers.contains_key("www-authenticate"));
+    Ok(())
+}

@@ -40,7 +40,7 @@ async fn nothing_of_an_inbound_request_but_name_arguments_and_trace_reaches_an_u
         .with("user-agent", &inbound)?;
     for name in ["acme__whoami", "globex__whoami"] {
         let params = json!({"name": name, "arguments": {"a": 1}, "_meta": {
-            "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "other": inbound,
+            "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "other": inbound, "baggage": inbound,
         }});
         assert_eq!(carol.legacy("tools/call", &params).await?.status, 200);
     }

@@ -20,7 +20,7 @@ mod token;
 pub use api_keys::ApiKeys;
 pub use error::{AuthError, Refusal};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use tenant_store::{Clock, Group, Timestamp};
 use self::front::Fronts;
 use self::issuer::{Issuer, Judgement, Trust};
 use self::token::Token;
-use crate::caller::{Bounds, Principal};
+use crate::caller::{Bounds, Caller, Principal};
 use crate::config::{Config, ConfigError};
 use crate::lifecycle::Tasks;
 
@@ -62,6 +62,20 @@ pub struct Identity {
     pub bounds: Bounds,
     /// When the proof ends.
     pub expires_at: Timestamp,
+}
+
+impl Identity {
+    /// Whether it is that caller's, in the same groups and within the same bounds.
+    pub(crate) fn is_of(&self, caller: &Caller) -> bool {
+        (&self.principal, &self.client) == (&caller.principal, &caller.client)
+            && self.bounds == caller.bounds
+            && (Arc::ptr_eq(&self.groups, &caller.groups) || is_same_set(&self.groups, &caller.groups))
+    }
+}
+
+/// Whether two lists hold the same groups, in whatever order the provider names them.
+fn is_same_set(one: &[Group], other: &[Group]) -> bool {
+    one.iter().collect::<HashSet<_>>() == other.iter().collect::<HashSet<_>>()
 }
 
 // By hand: e-mail addresses stay out of logs.

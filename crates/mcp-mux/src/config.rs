@@ -6,6 +6,7 @@
 mod front;
 mod issuer;
 mod secret;
+mod unreadable;
 
 pub use front::{Front, FrontConfig, FrontMode, FrontProof};
 pub use issuer::{
@@ -28,6 +29,9 @@ use self::secret::setting;
 
 /// Largest request body, in bytes. A body over this is answered with 413 and never buffered whole.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Least length of exposed names: room for the longest tenant, what follows it, and a hash that tells tools apart.
+const NAME_CHARS_LEAST: usize = 32;
 
 /// Everything a process is told at its start.
 #[derive(Debug, Clone, Deserialize)]
@@ -227,8 +231,8 @@ impl fmt::Display for PublicUrl {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file or the environment could not be read into a [`Config`].
-    #[error("the configuration cannot be used")]
-    Unreadable(#[source] Box<config::ConfigError>),
+    #[error("the configuration cannot be used: {0}")]
+    Unreadable(String),
     /// A setting is missing or cannot work.
     #[error("`{setting}` {problem}")]
     Setting {
@@ -279,7 +283,7 @@ impl Config {
             .add_source(environment)
             .build()
             .and_then(config::Config::try_deserialize)
-            .map_err(|error| ConfigError::Unreadable(Box::new(error)))?;
+            .map_err(|error| ConfigError::Unreadable(unreadable::words(&error)))?;
         config.check()?;
         Ok(config)
     }
@@ -307,8 +311,8 @@ impl Config {
             front.resolve()?;
         }
         self.check_unnamed_tokens()?;
-        if !(16..=64).contains(&self.catalog.name_chars_max) {
-            return Err(setting("catalog.name_chars_max", "must be from 16 to 64"));
+        if !(NAME_CHARS_LEAST..=64).contains(&self.catalog.name_chars_max) {
+            return Err(setting("catalog.name_chars_max", "must be from 32 to 64"));
         }
         if !(1..=30).contains(&self.http.recheck_seconds) {
             return Err(setting("http.recheck_seconds", "must be from 1 to 30"));
@@ -413,8 +417,27 @@ mod tests {
     #[test]
     fn an_unknown_key_is_an_error_that_names_it() {
         let error = parse(&format!("colour = 1\n{SMALLEST}"), &[]).unwrap_err();
-        let ConfigError::Unreadable(source) = error else { panic!("{error}") };
-        assert!(source.to_string().contains("colour"), "{source}");
+        assert!(error.to_string().contains("colour"), "{error}");
+    }
+
+    #[test]
+    fn a_mistake_is_placed_and_no_value_around_it_is_repeated() {
+        let key = r#"primary = "CANARY-key""#;
+        let whole = SMALLEST.replace(r#"primary_file = "/run/secrets/key""#, key);
+        assert!(parse(&whole, &[]).is_ok());
+        for (from, to, said) in [
+            (key, r#"primary = "CANARY-key"#, "at line 6"),
+            (key, "primary = CANARY-key", "at line 6"),
+            ("[database]", "keys = \"CANARY-key\"\n[database]", "expected struct KeysConfig"),
+            (key, "primary = [\"CANARY-key\"]", "keys.primary"),
+            ("sqlite::memory:", "CANARY-url\"\nurl = \"twice", "at line 5"),
+        ] {
+            let text = whole.replace(from, to);
+            let text = if from == "[database]" { text.replace("[keys]", "").replace(key, "") } else { text };
+            let error = parse(&text, &[]).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+            assert!(!error.contains("CANARY"), "{error}");
+        }
     }
 
     #[test]

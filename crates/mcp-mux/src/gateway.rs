@@ -114,28 +114,45 @@ impl Gateway {
         let body = timeout_at(caller.deadline, read(body)).await.map_err(|_| Problem::slow_body())??;
         let rpc = match envelope::parse(&body)? {
             Message::Request(rpc) => rpc,
-            // Without a session there is nothing that a notification or a response could change.
+            // We ask clients nothing and keep nothing for them that a notification or a response could change. A legacy client's
+            // `notifications/cancelled` changes nothing either: its call ends when it hangs up.
             Message::Notification | Message::Response => return Ok(answer::accepted()),
         };
         let era = era::check(&parts.headers, &rpc).map_err(|problem| problem.answering(rpc.id))?;
         let served = METHODS.iter().find(|(method, _)| *method == rpc.method).map(|(_, served)| *served);
-        tracing::debug!(request.id = %caller.request_id, mcp.method = %rpc.method, mcp.era = era.as_str(), "request");
+        // What a client calls a method that nobody knows is its own text, and has no place in a log.
+        let known = METHODS.iter().map(|(method, _)| *method).find(|method| *method == rpc.method).unwrap_or("unknown");
+        tracing::debug!(request.id = %caller.request_id, mcp.method = known, mcp.era = era.as_str(), "request");
         let answered = match served {
             None => Err(Problem::method_not_found(era)),
-            Some(Served::ByLifecycle) => {
-                let mut response = self.lifecycle.handle(Request::from_parts(parts, body.clone())).await;
-                if rpc.method == "initialize" && response.status().is_success() {
-                    self.sessions.begin(caller, response.headers_mut());
-                }
-                Ok(response)
-            }
+            Some(Served::ByLifecycle) => self.machinery(caller, &rpc, Request::from_parts(parts, body.clone())).await,
             Some(Served::Raw(RawMethod::ListTools)) => self.list_tools(caller, endpoint, era, &rpc),
-            Some(Served::Raw(RawMethod::CallTool)) => {
-                let shape = Shape { era, accepts, param_headers: era::param_headers(&parts.headers, era) };
-                self.call_tool(caller, endpoint, shape, &rpc).await
-            }
+            Some(Served::Raw(RawMethod::CallTool)) => match era::param_headers(&parts.headers, era) {
+                Ok(param_headers) => {
+                    self.call_tool(caller, endpoint, Shape { era, accepts, param_headers }, &rpc).await
+                }
+                Err(problem) => Err(problem),
+            },
         };
         answered.map_err(|problem| problem.answering(rpc.id))
+    }
+
+    /// rmcp's answer. Where it could not read the body, it would speak in its own words and not in JSON-RPC.
+    async fn machinery(
+        &self,
+        caller: &Caller,
+        rpc: &Rpc<'_>,
+        request: Request<Bytes>,
+    ) -> Result<Response<Body>, Problem> {
+        let mut response = self.lifecycle.handle(request).await;
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if !kind.starts_with("application/json") {
+            return Err(Problem::unreadable());
+        }
+        if rpc.method == "initialize" && response.status().is_success() {
+            self.sessions.begin(caller, response.headers_mut());
+        }
+        Ok(response)
     }
 
     fn list_tools(
@@ -171,7 +188,7 @@ impl Gateway {
         let outcome = self.mux.call(caller, endpoint, &call).await;
         if let Err(error @ CallError::Upstream { error: cause, .. }) = &outcome {
             tracing::warn!(
-                request.id = %caller.request_id, mcp.tool = %name, fault = cause.fault().as_str(),
+                request.id = %caller.request_id, mcp.tool = ?name, fault = cause.fault().as_str(),
                 error = error as &dyn std::error::Error, "a tool call has no answer"
             );
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use axum::middleware::{self, Next};
@@ -23,7 +24,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
 use self::origin::OriginGuard;
-use self::watch::Proof;
+use self::watch::Watch;
 pub use self::well_known::ProtectedResources;
 use crate::auth::Authenticator;
 use crate::caller::{Caller, RequestId};
@@ -114,7 +115,13 @@ async fn aggregate(State(server): State<Arc<Server>>, request: Request) -> Respo
     mcp(&server, Endpoint::Aggregate, request).await
 }
 
-async fn tenant(State(server): State<Arc<Server>>, Path(tenant): Path<String>, request: Request) -> Response {
+/// A path that does not decode names no tenant; that is not judged before the caller is known.
+async fn tenant(
+    State(server): State<Arc<Server>>,
+    tenant: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    let tenant = tenant.map(|Path(tenant)| tenant).unwrap_or_default();
     mcp(&server, Endpoint::Tenant(tenant), request).await
 }
 
@@ -127,7 +134,6 @@ async fn mcp(server: &Arc<Server>, endpoint: Endpoint, mut request: Request) -> 
         Err(error) => return problem::unauthorized(error, &resource),
     };
     let (uri, headers) = (request.uri().clone(), request.headers().clone());
-    let proof = Proof { uri, headers, audiences: resource.audiences };
     strip_credentials(request.headers_mut());
     let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| RequestId::new("-"));
     let caller = Caller {
@@ -140,8 +146,10 @@ async fn mcp(server: &Arc<Server>, endpoint: Endpoint, mut request: Request) -> 
         ended: CancellationToken::new(),
         request_id,
     };
-    let response = server.gateway.handle(&caller, &endpoint, request).await;
-    watch::over(server, proof, caller.ended, response)
+    let watch =
+        Watch { server: Arc::clone(server), uri, headers, audiences: resource.audiences, caller: caller.clone() };
+    let answer = std::pin::pin!(server.gateway.handle(&caller, &endpoint, request));
+    watch.over(answer).await
 }
 
 fn strip_credentials(headers: &mut HeaderMap) {

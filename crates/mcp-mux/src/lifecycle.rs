@@ -54,6 +54,17 @@ impl Tasks {
     }
 }
 
+/// Waits until a signal tells the program to stop, then for `stop`, which says whether everything was finished; a second signal
+/// does not wait. `false` if something had to be left behind.
+pub async fn until_told(stop: impl Future<Output = bool>) -> bool {
+    stop_signal().await;
+    tracing::info!("stopping: running calls are finished first; a second signal ends at once");
+    tokio::select! {
+        finished = stop => finished,
+        () = stop_signal() => false,
+    }
+}
+
 /// Waits for Ctrl-C or SIGTERM.
 pub async fn stop_signal() {
     let interrupt = async {

@@ -53,6 +53,11 @@ impl Mux {
         self.sight(caller, endpoint).view.tools()
     }
 
+    /// Whether nothing changed since that was seen.
+    fn is_current(&self, sight: &Sight) -> bool {
+        Arc::ptr_eq(&sight.snapshot, &self.catalog.snapshot())
+    }
+
     fn sight(&self, caller: &Caller, endpoint: &Endpoint) -> Sight {
         let snapshot = self.catalog.snapshot();
         let reach = snapshot.grants().reach(caller);

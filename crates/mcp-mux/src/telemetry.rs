@@ -11,25 +11,39 @@
 //!
 //! Never logged: tokens, secrets, arguments, results, bodies.
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{FilterExt as _, FilterFn, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{LogFormat, TelemetryConfig};
 
-/// Directives that no configuration can lower: rmcp prints arguments and results at debug, and the HTTP libraries print
-/// headers at trace.
-const FLOOR: [&str; 6] = ["rmcp=error", "hyper=warn", "hyper_util=warn", "h2=warn", "reqwest=warn", "rustls=warn"];
+/// The libraries that print arguments, results or headers, and the most that each may say, whatever the configuration asks for.
+const FLOOR: [(&str, Level); 6] = [
+    ("rmcp", Level::ERROR),
+    ("hyper", Level::WARN),
+    ("hyper_util", Level::WARN),
+    ("h2", Level::WARN),
+    ("reqwest", Level::WARN),
+    ("rustls", Level::WARN),
+];
 
-/// The filter for `directives` (the syntax of `RUST_LOG`), with the floor on top of it.
+/// The filter for `directives` (the syntax of `RUST_LOG`).
 ///
 /// An unreadable directive is left out rather than fatal: logs must never keep a server from starting.
-pub fn filter(directives: &str) -> EnvFilter {
-    FLOOR
-        .iter()
-        .filter_map(|directive| directive.parse().ok())
-        .fold(EnvFilter::builder().parse_lossy(directives), EnvFilter::add_directive)
+fn filter(directives: &str) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(directives)
+}
+
+/// Holds for what is above the floor.
+fn floor() -> FilterFn<fn(&Metadata<'_>) -> bool> {
+    filter_fn(|metadata| {
+        let library = metadata.target().split("::").next().unwrap_or_default();
+        FLOOR.iter().all(|(name, most)| *name != library || metadata.level() <= most)
+    })
 }
 
 /// Installs the log for this process, writing to stderr.
@@ -42,10 +56,51 @@ pub fn init_with_writer<W>(settings: &TelemetryConfig, writer: W) -> Result<(), 
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let registry = tracing_subscriber::registry().with(filter(&settings.log));
+    let wanted = filter(&settings.log).and(floor());
+    let registry = tracing_subscriber::registry();
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match settings.log_format {
-        LogFormat::Text => registry.with(layer.with_ansi(false).with_target(false)).try_init(),
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Text => registry.with(layer.with_ansi(false).with_target(false).with_filter(wanted)).try_init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true).with_filter(wanted)).try_init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_setting_makes_the_libraries_talk_about_arguments_and_headers() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let directives = "trace,rmcp::service=trace,hyper::proto::h1=trace,reqwest::connect=debug";
+        let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+        let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter(directives).and(floor())));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!(target: "rmcp::service", "LIBRARY arguments");
+            tracing::trace!(target: "hyper::proto::h1", "LIBRARY headers");
+            tracing::info!(target: "reqwest::connect", "LIBRARY addresses");
+            tracing::warn!(target: "hyper::server", "a warning");
+            tracing::trace!(target: "mcp_mux::mux", "ours");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("ours") && text.contains("a warning"), "{text}");
+        assert!(!text.contains("LIBRARY"), "{text}");
     }
 }

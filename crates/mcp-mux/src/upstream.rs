@@ -20,4 +20,4 @@ pub(crate) use event_stream::Event;
 pub(crate) use link::{Answer, Reply, Streaming, parse_answer};
 pub(crate) use pool::Pool;
 pub(crate) use request::{Rpc, Trace};
-pub(crate) use tool_list::list_tools;
+pub(crate) use tool_list::{DEFINITION_BYTES_MAX, list_tools};

@@ -69,6 +69,7 @@ pub(super) async fn call(
             None => relay.answer().await,
         },
         Err(CallError::UnknownTool) => return Err(Problem::unknown_tool()),
+        Err(error @ CallError::ArgumentTwice) => return Err(Problem::invalid_params(error.to_string())),
         Err(error @ CallError::HeaderMismatch) => return Err(Problem::header_mismatch(error.to_string())),
         Err(error) => Err(error),
     };

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::header::HeaderMap;
-use serde_json::json;
 
 use super::envelope::Rpc;
 use super::problem::Problem;
+use crate::json;
 
 /// The versions we speak, newest first.
 pub(super) const VERSIONS: [&str; 4] = ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"];
@@ -43,7 +43,9 @@ impl Era {
 /// Finds the era of a request and checks its rules.
 pub(super) fn check(headers: &HeaderMap, rpc: &Rpc<'_>) -> Result<Era, Problem> {
     let header_version = single(headers, "mcp-protocol-version")?;
-    let body_version = rpc.meta.as_ref().and_then(|meta| meta.get_str(META_VERSION));
+    let body_version = rpc.meta.as_ref().and_then(|meta| meta.get(META_VERSION));
+    let body_version = body_version.map(|raw| json::as_str(raw).ok_or(Problem::bad_meta(META_VERSION, "a string")));
+    let body_version = body_version.transpose()?;
     agrees(headers, "mcp-method", &rpc.method)?;
     if let Some(name) = rpc.params.get_str("name").filter(|_| rpc.method == "tools/call") {
         agrees(headers, "mcp-name", &name)?;
@@ -71,8 +73,12 @@ pub(super) fn check(headers: &HeaderMap, rpc: &Rpc<'_>) -> Result<Era, Problem> 
     if body_version != MODERN_VERSION {
         return Err(unsupported(&body_version));
     }
-    if rpc.meta.as_ref().and_then(|meta| meta.get(META_CAPABILITIES)).is_none() {
-        return Err(Problem::missing_meta(META_CAPABILITIES));
+    match rpc.meta.as_ref().and_then(|meta| meta.get(META_CAPABILITIES)) {
+        None => return Err(Problem::missing_meta(META_CAPABILITIES)),
+        Some(capabilities) if !json::is_object(capabilities) => {
+            return Err(Problem::bad_meta(META_CAPABILITIES, "an object"));
+        }
+        Some(_) => {}
     }
     required(headers, "mcp-method")?;
     if rpc.method == "tools/call" {
@@ -82,20 +88,26 @@ pub(super) fn check(headers: &HeaderMap, rpc: &Rpc<'_>) -> Result<Era, Problem> 
 }
 
 /// The `Mcp-Param-…` headers of a modern request, decoded. One that cannot be read stays as it is, and will not agree with any
-/// argument.
-pub(super) fn param_headers(headers: &HeaderMap, era: Era) -> Option<BTreeMap<String, String>> {
-    let named = headers.iter().filter_map(|(name, value)| {
-        let name = name.as_str().strip_prefix("mcp-param-")?;
+/// argument; one that comes twice says two things.
+pub(super) fn param_headers(headers: &HeaderMap, era: Era) -> Result<Option<BTreeMap<String, String>>, Problem> {
+    if era != Era::Modern {
+        return Ok(None);
+    }
+    let mut named = BTreeMap::new();
+    for (header, value) in headers {
+        let Some(name) = header.as_str().strip_prefix("mcp-param-") else { continue };
         let text = String::from_utf8_lossy(value.as_bytes());
         let text = decode(&text).map_or_else(|| text.to_string(), Cow::into_owned);
-        Some((name.to_owned(), text))
-    });
-    (era == Era::Modern).then(|| named.collect())
+        if named.insert(name.to_owned(), text).is_some() {
+            return Err(Problem::header_mismatch("a header Mcp-Param-… occurs twice"));
+        }
+    }
+    Ok(Some(named))
 }
 
 fn unsupported(requested: &str) -> Problem {
     let requested: String = requested.chars().take(32).collect();
-    Problem::unsupported_version(json!({ "supported": VERSIONS, "requested": requested }))
+    Problem::unsupported_version(serde_json::json!({ "supported": VERSIONS, "requested": requested }))
 }
 
 /// The only value of a header. Two values, even equal ones, could be read in two ways.

@@ -57,6 +57,16 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, -32602, format!("`_meta` lacks `{key}`"))
     }
 
+    /// A modern request in which something that it must carry is no such thing.
+    pub(super) fn bad_meta(key: &str, wanted: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, -32602, format!("`{key}` in `_meta` must be {wanted}"))
+    }
+
+    /// What rmcp would not read although it is JSON: a lone surrogate, or one level too deep.
+    pub(super) fn unreadable() -> Self {
+        Self::parse_error("the body holds text or nesting that cannot be read")
+    }
+
     /// Headers and body say different things (SEP-2243).
     pub(super) fn header_mismatch(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, -32020, message)

@@ -1,5 +1,5 @@
-//! An open stream outlives the moment in which its caller was judged. So the proof of identity is judged again while the stream
-//! runs, and the gateway is told when it no longer holds.
+//! A call may outlive the moment in which its caller was judged. So the proof of identity is judged again while the call runs and
+//! while its answer streams, and the gateway is told when it no longer says the same.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,43 +12,70 @@ use http_body::{Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Server;
+use crate::auth::AuthError;
+use crate::caller::Caller;
 
-/// What a request showed of its caller.
-pub(super) struct Proof {
+/// How many looks in a row may find that the provider cannot be asked, before that counts as an end.
+const UNANSWERED_MAX: u32 = 2;
+
+/// What a request showed of its caller, and what that was taken for.
+pub(super) struct Watch {
+    pub(super) server: Arc<Server>,
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
     pub(super) audiences: [String; 2],
+    pub(super) caller: Caller,
 }
 
-/// Watches over `response` if it is a stream: `ended` is cancelled once `proof` does not hold any more.
-pub(super) fn over(
-    server: &Arc<Server>,
-    proof: Proof,
-    ended: CancellationToken,
-    response: Response<Body>,
-) -> Response<Body> {
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if !kind.starts_with("text/event-stream") {
-        return response;
-    }
-    let closed = CancellationToken::new();
-    let guard = closed.clone().drop_guard();
-    let watcher = Arc::clone(server);
-    server.tasks.spawn(async move {
-        loop {
+impl Watch {
+    /// Waits for `answer` and, if it is a stream, watches on until its end. Costs nothing where the answer is there at once.
+    pub(super) async fn over(
+        self,
+        mut answer: Pin<&mut (impl Future<Output = Response<Body>> + Send)>,
+    ) -> Response<Body> {
+        let response = tokio::select! {
+            biased;
+            response = &mut answer => response,
+            // The gateway, which was told, says how the call ends.
+            () = self.look() => answer.await,
+        };
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if !kind.starts_with("text/event-stream") {
+            return response;
+        }
+        let closed = CancellationToken::new();
+        let guard = closed.clone().drop_guard();
+        let tasks = self.server.tasks.clone();
+        tasks.spawn(async move {
             tokio::select! {
-                () = closed.cancelled() => return,
-                () = tokio::time::sleep(watcher.recheck_every) => {}
+                () = closed.cancelled() => {}
+                () = self.look() => {}
             }
-            let judged = watcher.authenticator.authenticate(&proof.uri, &proof.headers, &proof.audiences).await;
-            if let Err(error) = judged {
-                tracing::info!(error = &error as &dyn std::error::Error, "an open stream lost its caller's identity");
-                ended.cancel();
-                return;
+        });
+        response.map(|body| Body::new(Watched { body, _guard: guard }))
+    }
+
+    /// Judges again and again, and returns once the caller was told that its proof ended.
+    async fn look(&self) {
+        let mut unanswered = 0;
+        loop {
+            tokio::time::sleep(self.server.recheck_every).await;
+            match self.server.authenticator.authenticate(&self.uri, &self.headers, &self.audiences).await {
+                Ok(identity) if identity.is_of(&self.caller) => unanswered = 0,
+                Ok(_) => {
+                    tracing::info!(request.id = %self.caller.request_id, "a running call lost a part of its caller's identity");
+                    break;
+                }
+                Err(AuthError::ProviderUnavailable) if unanswered < UNANSWERED_MAX => unanswered += 1,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::info!(request.id = %self.caller.request_id, error, "a running call lost its caller's identity");
+                    break;
+                }
             }
         }
-    });
-    response.map(|body| Body::new(Watched { body, _guard: guard }))
+        self.caller.ended.cancel();
+    }
 }
 
 /// A body that tells its watcher when it is gone.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -90,7 +91,8 @@ pub(super) async fn aggregate(State(server): State<Arc<Server>>) -> Json<Value> 
     Json(server.resources.document(&Endpoint::Aggregate))
 }
 
-pub(super) async fn tenant(State(server): State<Arc<Server>>, Path(tenant): Path<String>) -> Response {
+pub(super) async fn tenant(State(server): State<Arc<Server>>, tenant: Result<Path<String>, PathRejection>) -> Response {
+    let tenant = tenant.map(|Path(tenant)| tenant).unwrap_or_default();
     if tenant.parse::<TenantSlug>().is_err() {
         return problem::plain(StatusCode::NOT_FOUND, "this is not the short name of a tenant");
     }

@@ -50,6 +50,9 @@ pub enum CallError {
     /// The caller's proof of identity ended while the call ran, or was taken back.
     #[error("your sign-in ended while the tool ran: sign in again")]
     SignedOut,
+    /// An argument that is repeated as a header could be read in two ways.
+    #[error("arguments that headers repeat must lie in small objects in which no key occurs twice")]
+    ArgumentTwice,
     /// A header repeats an argument and says something else, or is missing (SEP-2243).
     #[error("the headers Mcp-Param-… differ from the arguments")]
     HeaderMismatch,
@@ -81,7 +84,7 @@ impl Mux {
         let upstream = &entry.upstream;
         let stored = shelf.credentials(upstream.id);
         let deadline = caller.deadline.min(Instant::now() + upstream.spec.call_timeout);
-        let param_headers = entry.definition.param_headers(call.arguments);
+        let param_headers = entry.definition.param_headers(call.arguments).ok_or(CallError::ArgumentTwice)?;
         if call.param_headers.as_ref().is_some_and(|repeated| *repeated != param_headers.iter().cloned().collect()) {
             return Err(CallError::HeaderMismatch);
         }
@@ -95,7 +98,16 @@ impl Mux {
             let link = self.pool.link(access.scope(), upstream, &stored)?;
             link.ask(&self.store.tenant(access.scope()), &stored, &rpc, deadline).await
         };
-        match reply.await {
+        let reply = tokio::select! {
+            biased;
+            () = caller.ended.cancelled() => return Err(CallError::SignedOut),
+            reply = reply => reply,
+        };
+        // What was decided before a long call may have been taken back meanwhile.
+        if !self.is_current(&sight) && !self.may_call(caller, endpoint, call.name) {
+            return Err(CallError::UnknownTool);
+        }
+        match reply {
             Ok(Reply::Whole(answer)) => accept(answer).map(Outcome::Whole).map_err(|error| failed(entry, error)),
             Ok(Reply::Stream(streaming)) => {
                 let token = call.progress_token.map(ToOwned::to_owned);

@@ -110,6 +110,11 @@ impl Relay {
             return Some(self.fail(UpstreamError::NotMcp));
         }
         let Ok(message) = Members::parse(&event.0) else { return Some(self.fail(UpstreamError::NotMcp)) };
+        let is_both = ["id", "result", "error"].iter().any(|key| message.get(key).is_some());
+        if message.get("method").is_some() && is_both {
+            // A request, which is not relayed, or a message that two readers would take for two: a forged answer to another call.
+            return None;
+        }
         if message.get("method").is_none() {
             return Some(match parse_answer(event.0.as_bytes(), self.streaming.id).and_then(accept) {
                 Ok(answer) => {

@@ -22,6 +22,8 @@ pub struct EventStream {
     body: BoxStream<'static, Result<Bytes, UpstreamError>>,
     line: Vec<u8>,
     data: Option<Vec<u8>>,
+    /// Of a kind that is no MCP message.
+    is_foreign: bool,
     chunk: Bytes,
     after_carriage_return: bool,
     is_first_line: bool,
@@ -41,6 +43,7 @@ impl EventStream {
             body,
             line: Vec::new(),
             data: None,
+            is_foreign: false,
             chunk: Bytes::new(),
             after_carriage_return: false,
             is_first_line: true,
@@ -105,7 +108,8 @@ impl EventStream {
             self.line.drain(..BYTE_ORDER_MARK.len());
         }
         if self.line.is_empty() {
-            let Some(data) = self.data.take() else { return Ok(None) };
+            let is_foreign = std::mem::take(&mut self.is_foreign);
+            let Some(data) = self.data.take().filter(|_| !is_foreign) else { return Ok(None) };
             return String::from_utf8(data).map(|text| Some(Event(text))).map_err(|_| UpstreamError::NotMcp);
         }
         if let Some(value) = self.line.strip_prefix(b"data:") {
@@ -117,6 +121,9 @@ impl EventStream {
                 }
                 None => self.data = Some(value.to_vec()),
             }
+        }
+        if let Some(kind) = self.line.strip_prefix(b"event:") {
+            self.is_foreign = !matches!(kind.strip_prefix(b" ").unwrap_or(kind), b"" | b"message");
         }
         self.line.clear();
         Ok(None)
@@ -160,6 +167,11 @@ mod tests {
     #[test]
     fn comments_ids_and_events_without_data_are_passed_over() {
         assert_eq!(texts(": ping\n\nid: 7\nretry: 3000\n\ndata: x\nid: 8\n\n"), ["x"]);
+    }
+
+    #[test]
+    fn events_of_another_kind_than_messages_are_passed_over() {
+        assert_eq!(texts("event: ping\ndata: {}\n\nevent:message\ndata: 1\n\ndata: 2\n\n"), ["1", "2"]);
     }
 
     #[test]

@@ -211,7 +211,7 @@ impl Link {
         let read = async {
             let body = rpc.body(id, agreement.is_modern());
             let response = self.post(credential, agreement.headers(rpc), body, *deadline).await?;
-            self.read(response, id, agreement, *deadline).await
+            self.read(response, (id, rpc.answer_bytes_max), agreement, *deadline).await
         };
         let read = read.await;
         if !matches!(read, Ok(Read::Events(_)) | Err(UpstreamError::TimedOut)) {
@@ -253,7 +253,7 @@ impl Link {
     async fn read(
         &self,
         response: reqwest::Response,
-        id: u64,
+        (id, limit): (u64, usize),
         agreement: &Agreement,
         deadline: Instant,
     ) -> Result<Read, UpstreamError> {
@@ -274,7 +274,10 @@ impl Link {
                 UpstreamError::Status(status.as_u16())
             });
         }
-        let answer = parse_answer(&whole(response, deadline).await?, id)?;
+        let answer = parse_answer(&whole(response, limit, deadline).await?, id);
+        // What is no JSON-RPC is somebody else's page, whatever its media type says, and may tell anything.
+        let answer =
+            answer.map_err(|error| if status.is_success() { error } else { UpstreamError::Status(status.as_u16()) })?;
         match &answer {
             Answer::Error(error) if error_code(error) == Some(CODE_UNSUPPORTED_VERSION) => {
                 Err(UpstreamError::VersionChanged)
@@ -303,16 +306,20 @@ pub(super) fn events(response: reqwest::Response) -> EventStream {
     EventStream::new(response.bytes_stream().map(|chunk| chunk.map_err(|_| UpstreamError::BrokeOff)).boxed())
 }
 
-/// The body, if it is not too large and comes in time.
-pub(super) async fn whole(response: reqwest::Response, deadline: Instant) -> Result<Bytes, UpstreamError> {
-    if response.content_length().is_some_and(|length| length > ANSWER_BYTES_MAX as u64) {
+/// The body, if it has at most `limit` bytes and comes in time.
+pub(super) async fn whole(
+    response: reqwest::Response,
+    limit: usize,
+    deadline: Instant,
+) -> Result<Bytes, UpstreamError> {
+    if response.content_length().is_some_and(|length| length > limit as u64) {
         return Err(UpstreamError::TooLarge);
     }
     let mut chunks = response.bytes_stream();
     let mut body = BytesMut::new();
     while let Some(chunk) = timeout_at(deadline, chunks.next()).await.map_err(|_| UpstreamError::TimedOut)? {
         let chunk = chunk.map_err(|_| UpstreamError::BrokeOff)?;
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+        if body.len() + chunk.len() > limit {
             return Err(UpstreamError::TooLarge);
         }
         body.extend_from_slice(&chunk);
@@ -320,23 +327,68 @@ pub(super) async fn whole(response: reqwest::Response, deadline: Instant) -> Res
     Ok(body.freeze())
 }
 
-/// Reads a response message and checks that it answers request `id`. An error may come without an id, when the upstream
-/// could not read that far.
+/// Reads a response message (JSON-RPC 2.0 §5) and checks that it answers request `id`. An error may come without an id, when the
+/// upstream could not read that far.
 pub(crate) fn parse_answer(body: &[u8], id: u64) -> Result<Answer, UpstreamError> {
     if json::is_too_deep(body) {
         return Err(UpstreamError::NotMcp);
     }
     let message = Members::parse_slice(body).map_err(|_| UpstreamError::NotMcp)?;
-    let answers_us = message.get("id").is_some_and(|raw| raw.get() == id.to_string());
+    let is_version_2 = message.get_str("jsonrpc").is_some_and(|version| version == "2.0");
+    let answers = message.get("id").map(RawValue::get).filter(|raw| *raw != "null");
+    let answers_us = answers.is_some_and(|raw| raw == id.to_string());
     match (message.get("result"), message.get("error")) {
+        _ if !is_version_2 || message.get("method").is_some() => Err(UpstreamError::NotMcp),
         (Some(result), None) if answers_us && json::is_object(result) => Ok(Answer::Result(result.to_owned())),
-        (None, Some(error)) if json::is_object(error) => Ok(Answer::Error(error.to_owned())),
+        (None, Some(error)) if (answers_us || answers.is_none()) && is_error(error) => {
+            Ok(Answer::Error(error.to_owned()))
+        }
         _ => Err(UpstreamError::NotMcp),
     }
+}
+
+/// Whether it is an error object (JSON-RPC 2.0 §5.1) and not just an object.
+fn is_error(error: &RawValue) -> bool {
+    let says = Members::parse(error.get()).is_ok_and(|members| members.get_str("message").is_some());
+    says && error_code(error).is_some()
 }
 
 /// The `code` of a JSON-RPC error object.
 pub(super) fn error_code(error: &RawValue) -> Option<i64> {
     let members = Members::parse(error.get()).ok()?;
     serde_json::from_str(members.get("code")?.get()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_json_rpc_response_to_this_request_is_an_answer() {
+        for answer in [
+            r#"{"jsonrpc":"2.0","id":7,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32000,"message":"no"}}"#,
+            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}"#,
+            r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"no"}}"#,
+        ] {
+            assert!(parse_answer(answer.as_bytes(), 7).is_ok(), "{answer}");
+        }
+        for other in [
+            r#"{"error":{"message":"dial tcp 10.0.0.1:5432: refused"}}"#,
+            r#"{"jsonrpc":"2.0","id":8,"error":{"code":-32000,"message":"for somebody else"}}"#,
+            r#"{"jsonrpc":"2.0","id":8,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":"7","result":{}}"#,
+            r#"{"jsonrpc":"2.0","result":{}}"#,
+            r#"{"id":7,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":[]}"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":{},"error":{"code":1,"message":"both"}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":{},"method":"x"}"#,
+            r#"{"jsonrpc":"2.0","id":7,"error":{"code":"1","message":"no"}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"error":{"code":1}}"#,
+            "[]",
+            "",
+        ] {
+            assert!(parse_answer(other.as_bytes(), 7).is_err(), "{other}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
-use super::link::{Answer, Link, events, is_events, parse_answer, whole};
+use super::link::{ANSWER_BYTES_MAX, Answer, Link, events, is_events, parse_answer, whole};
 use super::request::{LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSION, PROTOCOL_VERSION, Rpc, SESSION_ID, client_info};
 use crate::json::{self, Members};
 
@@ -45,6 +45,13 @@ pub(super) struct Failure {
 impl Agreement {
     pub(super) fn is_modern(&self) -> bool {
         matches!(self, Self::Modern)
+    }
+
+    fn version(&self) -> &'static str {
+        match self {
+            Self::Modern => MODERN_VERSION,
+            Self::Legacy { version, .. } => version,
+        }
     }
 
     pub(super) fn has_session(&self) -> bool {
@@ -86,7 +93,10 @@ pub(super) async fn agreement(
     }
     match negotiate(link, credential, deadline).await {
         Ok(agreement) => {
-            tracing::info!(upstream.id = %link.upstream().id, ?agreement, "agreed on a protocol version");
+            tracing::info!(
+                upstream.id = %link.upstream().id, version = agreement.version(), session = agreement.has_session(),
+                "agreed on a protocol version"
+            );
             let agreement = Arc::new(agreement);
             link.agreed.store(Some(Arc::clone(&agreement)));
             *failure = None;
@@ -135,7 +145,11 @@ async fn handshake(link: &Link, credential: &HeaderMap, deadline: Instant) -> Re
     let rpc = Rpc { params, ..Rpc::new("initialize") };
     let id = link.next_id();
     let response = link.post(credential, HeaderMap::new(), rpc.body(id, false), deadline).await?;
-    let session = response.headers().get(SESSION_ID).filter(|id| id.len() <= SESSION_ID_BYTES_MAX).cloned();
+    let mut session = response.headers().get(SESSION_ID).filter(|id| id.len() <= SESSION_ID_BYTES_MAX).cloned();
+    // Who knows it may be all that the upstream asks for.
+    if let Some(id) = &mut session {
+        id.set_sensitive(true);
+    }
     let Answer::Result(result) = answer(response, id, deadline).await? else {
         return Err(UpstreamError::NoCommonVersion);
     };
@@ -159,7 +173,7 @@ async fn answer(response: reqwest::Response, id: u64, deadline: Instant) -> Resu
     if is_events(&response) && status.is_success() {
         return answer_in(&mut events(response), id, deadline).await;
     }
-    let body = whole(response, deadline).await?;
+    let body = whole(response, ANSWER_BYTES_MAX, deadline).await?;
     parse_answer(&body, id)
         .map_err(|error| if status.is_success() { error } else { UpstreamError::Status(status.as_u16()) })
 }

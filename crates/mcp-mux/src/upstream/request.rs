@@ -4,6 +4,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::value::RawValue;
 
+use super::link::ANSWER_BYTES_MAX;
 use crate::json;
 
 /// The newest protocol version, and the first of the modern era.
@@ -19,7 +20,8 @@ pub(super) const NAME: HeaderName = HeaderName::from_static("mcp-name");
 pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Keys of `_meta` that carry a trace across hops (W3C Trace Context, SEP-414); nothing else of a caller's `_meta` travels on.
-const TRACE_KEYS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
+/// `baggage` does not: what a client notes there for one tenant's servers is not for another's.
+const TRACE_KEYS: [&str; 2] = ["traceparent", "tracestate"];
 const TRACE_VALUE_BYTES_MAX: usize = 8 * 1024;
 
 /// Trace context as it came, ready to be put into an upstream's `_meta`.
@@ -55,6 +57,8 @@ pub struct Rpc<'r> {
     pub trace: Trace,
     /// Ask for progress notifications; they carry our own request id as their token.
     pub progress: bool,
+    /// Largest answer that is taken, in bytes, unless it is streamed.
+    pub answer_bytes_max: usize,
     /// The called tool's parameters that the protocol repeats as headers, with their values.
     pub param_headers: Vec<(String, String)>,
 }
@@ -68,6 +72,7 @@ impl<'r> Rpc<'r> {
             params: String::new(),
             trace: Trace::default(),
             progress: false,
+            answer_bytes_max: ANSWER_BYTES_MAX,
             param_headers: Vec::new(),
         }
     }
@@ -158,7 +163,7 @@ mod tests {
 
     #[test]
     fn only_trace_keys_of_a_callers_meta_travel_on() {
-        let text = r#"{"traceparent":"00-a","secret":"s","progressToken":"mine","io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}}"#;
+        let text = r#"{"traceparent":"00-a","baggage":"tenant=globex","secret":"s","progressToken":"mine","io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}}"#;
         let meta = json::Members::parse(text).unwrap();
         let rpc = Rpc { trace: Trace::from_meta(Some(&meta)), progress: true, ..Rpc::new("tools/call") };
         let body: serde_json::Value = serde_json::from_str(&rpc.body(9, true)).unwrap();
