@@ -13,6 +13,7 @@ mod dev;
 mod entra;
 mod fronts;
 mod isolation;
+mod keys;
 mod outage;
 mod policy;
 mod protocol;

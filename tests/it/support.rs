@@ -8,6 +8,7 @@ pub(crate) mod identity;
 pub(crate) mod provider;
 pub(crate) mod server;
 pub(crate) mod upstreams;
+pub(crate) mod vault;
 
 /// A secret that is found again wherever it leaks: the scan after the test run looks for this word.
 pub(crate) fn canary(name: &str) -> String {

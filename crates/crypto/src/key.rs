@@ -71,7 +71,8 @@ impl Key {
         self.id
     }
 
-    pub(crate) fn bytes(&self) -> &[u8; KEY_BYTES] {
+    /// The bytes, for whoever wraps them under another key. The caller wipes its copies.
+    pub fn bytes(&self) -> &[u8; KEY_BYTES] {
         &self.bytes
     }
 }

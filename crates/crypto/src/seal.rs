@@ -8,7 +8,7 @@ use crate::error::{OpenError, SealError};
 use crate::format::{self, NONCE_BYTES, Sealed};
 use crate::key::{Key, KeyId, KeyRing};
 
-const DOMAIN: &[u8] = b"mcp-mux.sealed.v1";
+const DOMAIN: &[u8] = b"mcp-mux.sealed.v2";
 
 /// Where a sealed value is kept. It opens nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Place<'p> {
     pub column: &'p str,
     /// The row.
     pub row: &'p str,
+    /// What kind of thing it is, so that one kind is never taken for another.
+    pub kind: &'p str,
     /// The row's version, so that an old value cannot be put back under a new version.
     pub version: u64,
 }
@@ -35,6 +37,7 @@ impl Place<'_> {
             self.table.as_bytes(),
             self.column.as_bytes(),
             self.row.as_bytes(),
+            self.kind.as_bytes(),
             &version,
         ];
         let mut data = Vec::new();
@@ -88,7 +91,7 @@ mod tests {
     use super::*;
 
     const PLACE: Place<'static> =
-        Place { tenant: "acme", table: "credential", column: "sealed", row: "r1", version: 1 };
+        Place { tenant: "acme", table: "credential", column: "sealed", row: "r1", kind: "secret", version: 1 };
 
     fn ring() -> KeyRing {
         KeyRing::new(Key::from_bytes(&[7; 32]), vec![])
@@ -113,6 +116,8 @@ mod tests {
             Place { tenant: "acme", table: "secsealed", column: "", ..PLACE },
             Place { tenant: "acme", table: "sec", column: "sealedr1", row: "", ..PLACE },
             Place { tenant: "", table: "acmesec", ..PLACE },
+            Place { tenant: "acme", table: "sec", row: "r1secret", kind: "", ..PLACE },
+            Place { tenant: "acme", table: "sec", row: "r", kind: "1secret", ..PLACE },
         ] {
             assert_eq!(open(&ring(), &place, &sealed), Err(OpenError::Refused), "{place:?}");
         }
@@ -142,9 +147,9 @@ mod tests {
         }
 
         #[test]
-        fn any_other_place_is_refused(fields in prop::array::uniform4("[a-z0-9]{0,6}"), version in any::<u64>()) {
-            let [tenant, table, column, row] = &fields;
-            let place = Place { tenant, table, column, row, version };
+        fn any_other_place_is_refused(fields in prop::array::uniform5("[a-z0-9]{0,6}"), version in any::<u64>()) {
+            let [tenant, table, column, row, kind] = &fields;
+            let place = Place { tenant, table, column, row, kind, version };
             prop_assume!(place != PLACE);
             let sealed = seal(&ring(), &PLACE, b"secret").unwrap();
             prop_assert_eq!(open(&ring(), &place, &sealed), Err(OpenError::Refused));
@@ -152,11 +157,11 @@ mod tests {
 
         #[test]
         fn each_field_of_a_place_counts(other in "[a-z]{1,8}", version in 2_u64..) {
-            prop_assume!(!["acme", "credential", "sealed"].contains(&other.as_str()));
+            prop_assume!(!["acme", "credential", "sealed", "secret"].contains(&other.as_str()));
             let sealed = seal(&ring(), &PLACE, b"secret").unwrap();
             for place in [
                 Place { tenant: &other, ..PLACE }, Place { table: &other, ..PLACE }, Place { column: &other, ..PLACE },
-                Place { row: &other, ..PLACE }, Place { version, ..PLACE },
+                Place { row: &other, ..PLACE }, Place { kind: &other, ..PLACE }, Place { version, ..PLACE },
             ] {
                 prop_assert_eq!(open(&ring(), &place, &sealed), Err(OpenError::Refused));
             }

@@ -89,7 +89,7 @@ async fn authenticator(signers: &[&Signer], tasks: &Tasks) -> Result<Authenticat
         public_url: PublicUrl::try_from("https://mcp.example.com".parse::<url::Url>()?).map_err(anyhow::Error::msg)?,
         http: HttpConfig::default(),
         database: DatabaseConfig { url: None, url_file: None },
-        keys: KeysConfig { primary: None, primary_file: None, retired_files: Vec::new() },
+        keys: KeysConfig::default(),
         issuers: vec![issuer],
         fronts: Vec::new(),
         catalog: CatalogConfig::default(),

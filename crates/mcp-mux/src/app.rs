@@ -14,6 +14,7 @@ use crate::catalog::{Catalog, Face, Refresher};
 use crate::config::{Config, ConfigError, PublicUrl};
 use crate::gateway::Gateway;
 use crate::http::{ProtectedResources, Server, router};
+use crate::keys::{KeyProviders, KeysError};
 use crate::lifecycle::Tasks;
 use crate::mux::Mux;
 use crate::policy::Administration;
@@ -25,6 +26,9 @@ pub enum StartError {
     /// A setting cannot work.
     #[error("the configuration cannot be used")]
     Config(#[from] ConfigError),
+    /// The keys cannot be used.
+    #[error("the keys cannot be used")]
+    Keys(#[from] KeysError),
     /// The database cannot be used.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
@@ -66,9 +70,10 @@ pub struct Seen {
 /// Opens the database that the configuration names, brings it up to date and proves the keys.
 pub async fn open_store(config: &Config) -> Result<Store, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = Store::open(&config.database.resolve()?, config.keys.resolve()?, clock).await?;
+    let kek = Arc::new(KeyProviders::new(&config.keys)?);
+    let store = Store::open(&config.database.resolve()?, kek, clock).await?;
     store.migrate().await?;
-    store.check_keys().await?;
+    store.platform_keys().await?;
     Ok(store)
 }
 
@@ -109,12 +114,14 @@ impl App {
         tasks.spawn(Arc::clone(&api_keys).keep_fresh());
         let authenticator = authenticator.with_api_keys(Arc::clone(&api_keys));
         let mux = Mux::new(Arc::clone(&catalog), pool, store.clone(), config.http.recheck_every());
-        let gateway = Gateway::new(mux, config.keys.resolve()?, Arc::clone(&clock), tasks.clone());
+        let gateway = Gateway::new(mux, store.platform_keys().await?, Arc::clone(&clock), tasks.clone());
         let resources = ProtectedResources::new(config, &public_url);
         let recheck_every = config.http.recheck_every();
         let server = Server { authenticator, gateway, resources, tasks: tasks.clone(), recheck_every };
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
+        let kek = store.key_encryption();
+        tasks.spawn(async move { kek.keep_alive().await });
         tasks.spawn(Arc::clone(&refresher).run());
         let shutdown = tasks.shutdown();
         tasks.spawn_draining(async move {

@@ -7,6 +7,7 @@ mod delete;
 mod dev;
 mod doctor;
 mod key;
+mod keys;
 mod migrate;
 mod secret;
 mod serve;
@@ -54,6 +55,8 @@ enum Command {
     Secret(secret::Secret),
     /// Makes and takes back the API keys of scripts and services
     Key(key::Key),
+    /// Shows, turns over and destroys the keys that seal secrets
+    Keys(keys::Keys),
     /// Examines whether signing in works: providers, keys, clocks, fronts, the metadata that clients read
     ///
     /// Each finding that is not well says how to mend it. Exit status 1 if there is any.
@@ -90,6 +93,7 @@ impl Cli {
             Command::Migrate(migrate) => migrate.run().await,
             Command::Secret(secret) => secret.run().await,
             Command::Key(key) => key.run().await,
+            Command::Keys(keys) => keys.run().await,
             Command::Doctor(doctor) => doctor.run().await,
             Command::ExplainToken(explain) => explain.run().await,
         }

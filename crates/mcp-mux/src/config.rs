@@ -5,6 +5,7 @@
 
 mod front;
 mod issuer;
+mod keys;
 mod secret;
 mod unreadable;
 
@@ -13,6 +14,7 @@ pub use issuer::{
     AppOnly, ClaimMark, ClaimPath, GraphConfig, IntrospectionConfig, IssuerConfig, Preset, Profile, SigningAlgorithm,
     TokenMode, TokenType, Wanted,
 };
+pub use keys::{AppRoleConfig, KeysConfig, KubernetesConfig, SecretSource, VaultConfig, VaultLogin};
 
 use std::collections::HashSet;
 use std::fmt;
@@ -44,7 +46,7 @@ pub struct Config {
     pub http: HttpConfig,
     /// Where everything is remembered.
     pub database: DatabaseConfig,
-    /// The keys that seal credentials.
+    /// The keys that wrap what seals credentials.
     pub keys: KeysConfig,
     /// The identity providers whose tokens are accepted.
     #[serde(default)]
@@ -100,19 +102,6 @@ pub struct DatabaseConfig {
     pub url: Option<SecretString>,
     /// A file that holds the URL, for container secrets.
     pub url_file: Option<PathBuf>,
-}
-
-/// The key-encryption keys: base64 of 32 random bytes each.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeysConfig {
-    /// The key that seals, for processes that get it through the environment.
-    pub primary: Option<SecretString>,
-    /// A file that holds it; preferred, because an environment leaks more easily.
-    pub primary_file: Option<PathBuf>,
-    /// Files of earlier keys, which still open what they sealed.
-    #[serde(default)]
-    pub retired_files: Vec<PathBuf>,
 }
 
 /// How tool lists are kept fresh.
@@ -310,6 +299,8 @@ impl Config {
             }
             front.resolve()?;
         }
+        self.keys.ring()?;
+        self.keys.vault.as_ref().map(VaultConfig::login).transpose()?;
         self.check_unnamed_tokens()?;
         if !(NAME_CHARS_LEAST..=64).contains(&self.catalog.name_chars_max) {
             return Err(setting("catalog.name_chars_max", "must be from 32 to 64"));
@@ -342,6 +333,13 @@ impl Config {
     }
 }
 
+/// Who runs this program, as the operating system knows them: for records of what operators do.
+#[expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
+pub fn operator() -> String {
+    let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
+
 impl DatabaseConfig {
     /// The URL, from wherever it is kept.
     pub fn resolve(&self) -> Result<SecretString, ConfigError> {
@@ -352,32 +350,6 @@ impl DatabaseConfig {
             (None, None) => Err(setting("database", "has neither `url` nor `url_file`: say where the data is kept")),
         }
     }
-}
-
-impl KeysConfig {
-    /// The key ring, from wherever its keys are kept. There is no default key.
-    pub fn resolve(&self) -> Result<crypto::KeyRing, ConfigError> {
-        let primary = match (&self.primary, &self.primary_file) {
-            (Some(key), None) => parse_key("keys.primary", key)?,
-            (None, Some(file)) => parse_key("keys.primary_file", &secret::read("keys.primary_file", file)?)?,
-            (Some(_), Some(_)) => return Err(setting("keys", "has both `primary` and `primary_file`: keep one")),
-            (None, None) => {
-                return Err(setting(
-                    "keys",
-                    "has neither `primary` nor `primary_file`: credentials could not be sealed",
-                ));
-            }
-        };
-        let retired = self
-            .retired_files
-            .iter()
-            .map(|file| parse_key("keys.retired_files", &secret::read("keys.retired_files", file)?));
-        Ok(crypto::KeyRing::new(primary, retired.collect::<Result<_, _>>()?))
-    }
-}
-
-fn parse_key(setting: &'static str, text: &SecretString) -> Result<crypto::Key, ConfigError> {
-    crypto::Key::parse(text).map_err(|source| ConfigError::Key { setting, source })
 }
 
 #[cfg(test)]
@@ -460,11 +432,5 @@ mod tests {
             let parsed = PublicUrl::try_from(Url::parse(url).unwrap());
             assert_eq!(parsed.is_ok(), accepted, "{url}");
         }
-    }
-
-    #[test]
-    fn there_is_no_default_key() {
-        let keys = KeysConfig { primary: None, primary_file: None, retired_files: Vec::new() };
-        assert!(keys.resolve().is_err());
     }
 }

@@ -160,7 +160,7 @@ fn config(settings: &DevSettings, public_url: &PublicUrl, issuer: &str) -> Resul
         public_url: public_url.clone(),
         http: HttpConfig::default(),
         database: DatabaseConfig { url: Some(SecretString::from(database)), url_file: None },
-        keys: KeysConfig { primary: None, primary_file: Some(key_file(folder)?), retired_files: Vec::new() },
+        keys: KeysConfig { primary_file: Some(key_file(folder)?), ..KeysConfig::default() },
         issuers: vec![IssuerConfig {
             token_types: Some(vec![TokenType::AccessToken]),
             ..IssuerConfig::new("dev".parse()?, issuer)

@@ -21,6 +21,7 @@ pub mod auth;
 pub mod catalog;
 pub mod gateway;
 pub mod http;
+pub mod keys;
 pub mod mux;
 pub mod policy;
 mod upstream;

@@ -102,6 +102,31 @@ choice!(
     }
 );
 
+choice!(
+    /// What a data key is good for.
+    DataKeyState, "a data key's state", "`active`, `decrypt-only` or `destroyed`",
+    {
+        /// It seals and opens.
+        Active = "active",
+        /// It opens what it sealed, until all of that is sealed anew.
+        DecryptOnly = "decrypt-only",
+        /// It is gone; the row stays to tell that it was.
+        Destroyed = "destroyed",
+    }
+);
+choice!(
+    /// What a credential holds. A value of one kind is never opened as another.
+    CredentialKind, "a credential's kind", "`secret`, `tokens` or `client`",
+    {
+        /// What an operator set: a key, a password, a certificate.
+        Secret = "secret",
+        /// What an authorization server gave for one principal: an access token, perhaps a refresh token.
+        Tokens = "tokens",
+        /// What an authorization server registered us as.
+        Client = "client",
+    }
+);
+
 impl Level {
     /// Whether the level is enough for a tool of that class.
     pub fn covers(self, class: ToolClass) -> bool {

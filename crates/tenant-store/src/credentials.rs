@@ -1,44 +1,73 @@
-//! Credentials: what we show an upstream. They are sealed before they reach the database, and bound to the place they are kept
-//! in: the tenant, the upstream, the upstream's address, the name and the version.
+//! Credentials: what we show an upstream. They are sealed before they reach the database, with a data key of their tenant, and
+//! bound to the place they are kept in: the tenant, the upstream, its address, the owner, the name, the kind and the version.
+
+mod owner;
+mod reseal;
 
 use std::fmt;
+use std::sync::Arc;
 
-use crypto::Place;
+use crypto::{KeyRing, Place};
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
     ColumnTrait as _, DatabaseTransaction, EntityTrait as _, FromQueryResult as _, QueryFilter as _, QueryOrder as _,
-    QueryResult, QuerySelect as _,
+    QueryResult, QuerySelect as _, Select,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::entity::{credential, upstream};
+use crate::choice::CredentialKind;
+use crate::data_keys::{self, WrappedKey};
+use crate::entity::{credential, tenant_key, upstream};
 use crate::error::StoreError;
 use crate::id::{TenantId, UpstreamId};
-use crate::name::SecretName;
+use crate::name::{KekId, SecretName};
 use crate::scope::TenantStore;
 use crate::store::row;
 use crate::upstreams::{self, Upstream, origin_of};
 
-/// Length of the longest secret, in bytes.
-const SECRET_BYTES_MAX: usize = 16 * 1024;
-/// The column with an upstream's URL where credentials are read.
-const URL: &str = "upstream_url";
+pub use owner::CredentialOwner;
+pub(crate) use reseal::{reseal, sealed_with_others};
 
-/// A secret as the database holds it. It opens only as what it was stored as: of that tenant, for that upstream at that
-/// address, under that name and version.
+/// Length of the longest secret, in bytes.
+const SECRET_BYTES_MAX: usize = 64 * 1024;
+/// How often a secret is sealed again because its data key was turned over meanwhile.
+const SEAL_ATTEMPTS_MAX: usize = 5;
+/// The columns of other tables where credentials are read.
+const URL: &str = "upstream_url";
+const KEK: &str = "key_kek_id";
+const WRAPPED: &str = "key_wrapped";
+
+/// A secret as the database holds it, together with its wrapped data key. It opens only as what it was stored as: of that tenant,
+/// for that upstream at that address, of that owner, under that name, kind and version.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedCredential {
     tenant: TenantId,
     upstream: UpstreamId,
     origin: String,
+    owner: CredentialOwner,
     name: SecretName,
+    kind: CredentialKind,
     version: u32,
+    key: Arc<WrappedKey>,
     sealed: Vec<u8>,
 }
 
-impl SealedCredential {
+/// Which credential of a tenant.
+#[derive(Debug, Clone, Copy)]
+pub struct CredentialSlot<'s> {
+    /// For which upstream.
+    pub upstream: UpstreamId,
     /// Whose.
+    pub owner: &'s CredentialOwner,
+    /// Its name.
+    pub name: &'s SecretName,
+    /// What it holds.
+    pub kind: CredentialKind,
+}
+
+impl SealedCredential {
+    /// Whose tenant's.
     pub fn tenant(&self) -> TenantId {
         self.tenant
     }
@@ -53,9 +82,19 @@ impl SealedCredential {
         &self.origin
     }
 
+    /// Whose it is within the tenant.
+    pub fn owner(&self) -> &CredentialOwner {
+        &self.owner
+    }
+
     /// Its name.
     pub fn name(&self) -> &SecretName {
         &self.name
+    }
+
+    /// What it holds.
+    pub fn kind(&self) -> CredentialKind {
+        self.kind
     }
 
     /// Its version. No two credentials that an upstream ever had are of the same one.
@@ -68,9 +107,10 @@ impl SealedCredential {
         (self.tenant, self.upstream) == (upstream.tenant, upstream.id) && self.origin == upstream.origin()
     }
 
-    /// The row that it is bound to.
+    /// The row that it is bound to, each part behind its length.
     fn row(&self) -> String {
-        format!("{}/{}@{}", self.upstream, self.name, self.origin)
+        let (owner, name) = (self.owner.to_string(), self.name.as_str());
+        format!("{}/{}:{owner}/{}:{name}@{}", self.upstream, owner.len(), name.len(), self.origin)
     }
 }
 
@@ -85,110 +125,190 @@ impl fmt::Debug for SealedCredential {
 }
 
 impl TenantStore {
-    /// Stores a secret for an upstream at its present address, in place of an earlier one of that name. Answers the version.
+    /// Stores a secret of the tenant for an upstream at its present address, in place of an earlier one of that name. Answers the
+    /// version.
     pub async fn put_credential(
         &self,
         upstream: UpstreamId,
         name: &SecretName,
         value: &SecretString,
     ) -> Result<u32, StoreError> {
+        let owner = &CredentialOwner::Tenant;
+        self.put_credential_in(CredentialSlot { upstream, owner, name, kind: CredentialKind::Secret }, value).await
+    }
+
+    /// Stores a credential of any owner and kind. Only those of the tenant raise the revision: what a principal owns is read
+    /// when it is needed.
+    pub async fn put_credential_in(&self, slot: CredentialSlot<'_>, value: &SecretString) -> Result<u32, StoreError> {
         let plaintext = value.expose_secret().as_bytes();
         if plaintext.is_empty() || plaintext.len() > SECRET_BYTES_MAX {
             return Err(StoreError::SecretLength { bytes_max: SECRET_BYTES_MAX });
         }
+        for _ in 0..SEAL_ATTEMPTS_MAX {
+            let key = self.sealing_key().await?;
+            let ring = self.data_key(&key).await?;
+            if let Some(version) = self.seal_into(slot, (&key, &ring), plaintext).await? {
+                return Ok(version);
+            }
+        }
+        Err(StoreError::Busy)
+    }
+
+    /// Nothing, if the key does not seal any more.
+    async fn seal_into(
+        &self,
+        slot: CredentialSlot<'_>,
+        (key, ring): (&WrappedKey, &KeyRing),
+        plaintext: &[u8],
+    ) -> Result<Option<u32>, StoreError> {
         let writing = self.writing().await?;
         let db = writing.executor();
-        let upstream = upstreams::require(db, self.id(), upstream).await?;
+        let upstream = upstreams::require(db, self.id(), slot.upstream).await?;
+        if !data_keys::count_seal(db, key).await? {
+            return Ok(None);
+        }
         let mut credential = SealedCredential {
             tenant: upstream.tenant,
             upstream: upstream.id,
             origin: upstream.origin(),
-            name: name.clone(),
+            owner: slot.owner.clone(),
+            name: slot.name.clone(),
+            kind: slot.kind,
             version: upstreams::next_credential_version(db, &upstream).await?,
+            key: Arc::new(key.clone()),
             sealed: Vec::new(),
         };
-        let sealed = in_place(&credential, |place| crypto::seal(self.store().keys(), place, plaintext));
-        credential.sealed = sealed.map_err(|source| StoreError::Seal { name: name.clone(), source })?;
-        write(db, &credential, self.store().keys().primary().to_string()).await?;
-        writing.finish(true).await?;
-        Ok(credential.version)
+        let sealed = in_place(&credential, |place| crypto::seal(ring, place, plaintext));
+        credential.sealed = sealed.map_err(|source| StoreError::Seal { name: slot.name.clone(), source })?;
+        write(db, &credential).await?;
+        writing.finish(*slot.owner == CredentialOwner::Tenant).await?;
+        Ok(Some(credential.version))
     }
 
-    /// The credentials, sealed, ordered by upstream and name.
+    /// The tenant's own credentials, sealed, ordered by upstream and name. Each comes with its wrapped data key, read in the same
+    /// statement, so that whoever holds one can open it while keys are turned over.
     pub async fn sealed_credentials(&self) -> Result<Vec<SealedCredential>, StoreError> {
-        let select = credential::Entity::find()
-            .filter(credential::Column::TenantId.eq(self.id()))
-            .inner_join(upstream::Entity)
-            .column_as(upstream::Column::Url, URL)
-            .order_by_asc(credential::Column::UpstreamId)
-            .order_by_asc(credential::Column::Name);
+        let select = select(self.id()).filter(credential::Column::Owner.eq(CredentialOwner::Tenant));
         row::rows(&self.reading().await?.executor(), select, parse).await
     }
 
-    /// Opens a credential of this tenant, without touching the database.
-    pub fn open_credential(&self, sealed: &SealedCredential) -> Result<SecretString, StoreError> {
-        if sealed.tenant != self.id() {
+    /// One credential, sealed.
+    pub async fn find_credential(&self, slot: CredentialSlot<'_>) -> Result<Option<SealedCredential>, StoreError> {
+        let select = select(self.id())
+            .filter(credential::Column::UpstreamId.eq(slot.upstream))
+            .filter(credential::Column::Owner.eq(slot.owner.clone()))
+            .filter(credential::Column::Name.eq(slot.name.clone()))
+            .filter(credential::Column::Kind.eq(slot.kind));
+        Ok(row::rows(&self.reading().await?.executor(), select, parse).await?.pop())
+    }
+
+    /// Opens a credential of this tenant, without touching the database. The key provider is asked only where the data key was
+    /// not needed for a while.
+    pub async fn open_credential(&self, sealed: &SealedCredential) -> Result<SecretString, StoreError> {
+        if sealed.tenant != self.id() || sealed.key.tenant != self.id() {
             return Err(missing(sealed));
         }
+        let ring = self.data_key(&sealed.key).await?;
         let unopened = |source| StoreError::Unopened { upstream: sealed.upstream, name: sealed.name.clone(), source };
-        let plaintext = in_place(sealed, |place| crypto::open(self.store().keys(), place, &sealed.sealed));
-        let plaintext = plaintext.map_err(unopened)?;
+        let plaintext = in_place(sealed, |place| crypto::open(&ring, place, &sealed.sealed)).map_err(unopened)?;
         // Only text is ever sealed, so anything else was sealed by somebody else.
         let text = std::str::from_utf8(&plaintext).map_err(|_| unopened(crypto::OpenError::Refused))?;
         Ok(SecretString::from(text))
     }
 
-    /// Deletes a credential; `false` if there is none.
+    /// Deletes a credential of the tenant; `false` if there is none.
     pub async fn remove_credential(&self, upstream: UpstreamId, name: &SecretName) -> Result<bool, StoreError> {
+        self.remove_credential_of(upstream, &CredentialOwner::Tenant, name).await
+    }
+
+    /// Deletes a credential of any owner; `false` if there is none.
+    pub async fn remove_credential_of(
+        &self,
+        upstream: UpstreamId,
+        owner: &CredentialOwner,
+        name: &SecretName,
+    ) -> Result<bool, StoreError> {
         let writing = self.writing().await?;
         let delete = credential::Entity::delete_many()
             .filter(credential::Column::TenantId.eq(self.id()))
             .filter(credential::Column::UpstreamId.eq(upstream))
+            .filter(credential::Column::Owner.eq(owner.clone()))
             .filter(credential::Column::Name.eq(name.clone()));
         let deleted = delete.exec(writing.executor()).await.map_err(StoreError::write("credential"))?;
-        writing.finish(deleted.rows_affected > 0).await?;
-        Ok(deleted.rows_affected > 0)
+        let deleted = deleted.rows_affected > 0;
+        writing.finish(deleted && *owner == CredentialOwner::Tenant).await?;
+        Ok(deleted)
+    }
+
+    pub(crate) async fn data_key(&self, key: &WrappedKey) -> Result<KeyRing, StoreError> {
+        let failed = |source| StoreError::DataKey { tenant: self.id(), source };
+        self.store().held().get(key).await.map_err(failed)
     }
 }
 
-/// Calls `act` with the place that binds a credential to all that it is stored as.
+/// Calls `act` with the place that binds a credential to all that it is stored as. The data key binds itself.
 fn in_place<R>(credential: &SealedCredential, act: impl FnOnce(&Place<'_>) -> R) -> R {
     act(&Place {
         tenant: &credential.tenant.to_string(),
         table: "credential",
         column: "sealed",
         row: &credential.row(),
+        kind: credential.kind.as_str(),
         version: credential.version.into(),
     })
 }
 
-async fn write(db: &DatabaseTransaction, credential: &SealedCredential, key_id: String) -> Result<(), StoreError> {
-    use credential::Column::{KeyId, Name, Sealed, TenantId, UpstreamId, Version};
+async fn write(db: &DatabaseTransaction, credential: &SealedCredential) -> Result<(), StoreError> {
+    use credential::Column::{KeyId, Kind, Name, Owner, Sealed, TenantId, UpstreamId, Version};
 
     let row = credential::ActiveModel {
         tenant_id: Set(credential.tenant),
         upstream_id: Set(credential.upstream),
+        owner: Set(credential.owner.clone()),
         name: Set(credential.name.clone()),
+        kind: Set(credential.kind),
         version: Set(credential.version.into()),
-        key_id: Set(key_id),
+        key_id: Set(credential.key.id.to_string()),
         sealed: Set(credential.sealed.clone()),
     };
-    let same_place =
-        OnConflict::columns([TenantId, UpstreamId, Name]).update_columns([Version, KeyId, Sealed]).to_owned();
+    let same_place = OnConflict::columns([TenantId, UpstreamId, Owner, Name])
+        .update_columns([Kind, Version, KeyId, Sealed])
+        .to_owned();
     let insert = credential::Entity::insert(row).on_conflict(same_place).exec_without_returning(db);
     insert.await.map_err(StoreError::write("credential"))?;
     Ok(())
 }
 
+fn select(tenant: TenantId) -> Select<credential::Entity> {
+    credential::Entity::find()
+        .filter(credential::Column::TenantId.eq(tenant))
+        .inner_join(upstream::Entity)
+        .inner_join(tenant_key::Entity)
+        .column_as(upstream::Column::Url, URL)
+        .column_as(tenant_key::Column::KekId, KEK)
+        .column_as(tenant_key::Column::Wrapped, WRAPPED)
+        .order_by_asc(credential::Column::UpstreamId)
+        .order_by_asc(credential::Column::Name)
+}
+
 fn parse(row: &QueryResult) -> Result<SealedCredential, row::BoxError> {
     let model = credential::Model::from_query_result(row, "")?;
+    let key = WrappedKey {
+        tenant: model.tenant_id,
+        id: model.key_id.parse()?,
+        kek: row.try_get::<KekId>("", KEK)?,
+        wrapped: row.try_get("", WRAPPED)?,
+    };
     Ok(SealedCredential {
         tenant: model.tenant_id,
         upstream: model.upstream_id,
         // What the upstream's address is, not what it was: a secret does not follow an address that was altered.
         origin: origin_of(&row.try_get::<String>("", URL)?.parse()?),
+        owner: model.owner,
         name: model.name,
+        kind: model.kind,
         version: model.version.try_into()?,
+        key: Arc::new(key),
         sealed: model.sealed,
     })
 }

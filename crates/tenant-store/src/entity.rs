@@ -3,9 +3,11 @@
 
 pub(crate) mod api_key;
 pub(crate) mod credential;
-pub(crate) mod key_check;
+pub(crate) mod erasure;
+pub(crate) mod platform_key;
 pub(crate) mod revision;
 pub(crate) mod tenant;
 pub(crate) mod tenant_grant;
+pub(crate) mod tenant_key;
 pub(crate) mod tool;
 pub(crate) mod upstream;

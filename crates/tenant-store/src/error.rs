@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use crypto::{KeyId, OpenError, SealError};
+use crypto::{KeyError, KeyId, OpenError, SealError};
 use sea_orm::{DbErr, SqlxError};
 
-use crate::id::UpstreamId;
-use crate::name::{ExposedName, LocalName, SecretName};
+use crate::id::{TenantId, UpstreamId};
+use crate::kek::KekError;
+use crate::name::{ExposedName, KekId, LocalName, SecretName, TenantSlug};
 use crate::spec::SpecError;
 use crate::store::row::BoxError;
 
@@ -120,28 +121,66 @@ pub enum StoreError {
         /// Why not.
         source: OpenError,
     },
-    /// The database was sealed with a key that is not configured.
+    /// The database needs a key-encryption key that is not configured.
     #[error(
-        "the database was sealed with {needed}, which is not among the configured keys ({}): add it to them, as primary or as \
-         retired key, or use the database that belongs to them",
-        list(configured)
+        "the database needs the key-encryption key {needed}, which is not among the configured ones ({configured}): add it to \
+         them, as primary or as retired key, or use the database that belongs to them"
     )]
-    KeyMissing {
+    KekMissing {
         /// The key that is needed.
-        needed: KeyId,
+        needed: KekId,
         /// The keys that are there.
-        configured: Vec<KeyId>,
+        configured: String,
     },
-    /// The check value of a key could not be sealed.
-    #[error("cannot seal the check value of the primary key")]
-    KeyCheckSeal(#[source] SealError),
-    /// The check value of a key was altered.
-    #[error("the check value of {key} does not open: the table `key_check` was altered; restore it from a backup")]
-    KeyCheck {
-        /// Which key.
+    /// The canary does not open: the key-encryption key is another one than it says, or the row was altered.
+    #[error(
+        "the platform's own key does not open under {kek}: this is another key of that name, or the table `platform_key` was \
+         altered; restore it from a backup"
+    )]
+    KekWrong {
+        /// The key-encryption key.
+        kek: KekId,
+        /// Why not.
+        source: KekError,
+    },
+    /// The key provider cannot be asked.
+    #[error("the key-encryption key cannot be used now")]
+    KekUnavailable(#[source] KekError),
+    /// The platform has no key of its own, though one was just made.
+    #[error("the table `platform_key` was altered; restore it from a backup")]
+    PlatformKey,
+    /// The system has no randomness to give.
+    #[error("no new key can be made")]
+    KeyMade(#[source] KeyError),
+    /// A new data key could not be wrapped.
+    #[error("the new data key of tenant {tenant} cannot be wrapped")]
+    KeyWrap {
+        /// Whose.
+        tenant: TenantId,
+        /// Why not.
+        source: KekError,
+    },
+    /// A data key could not be wrapped anew; what was wrapped before stays as it is.
+    #[error("the data key {key} cannot be wrapped anew")]
+    Rewrap {
+        /// Which.
         key: KeyId,
         /// Why not.
-        source: OpenError,
+        source: KekError,
+    },
+    /// A tenant's data key cannot be had.
+    #[error("the secrets of tenant {tenant} cannot be opened now")]
+    DataKey {
+        /// Whose.
+        tenant: TenantId,
+        /// Why not.
+        source: KekError,
+    },
+    /// The tenant's keys were destroyed.
+    #[error("tenant `{tenant}` was shredded: its keys are destroyed and its name is not given away again")]
+    Shredded {
+        /// Which.
+        tenant: TenantSlug,
     },
 }
 
@@ -153,8 +192,4 @@ impl StoreError {
     pub(crate) fn write(table: &'static str) -> impl FnOnce(DbErr) -> Self {
         move |source| Self::Write { table, source }
     }
-}
-
-fn list(keys: &[KeyId]) -> String {
-    keys.iter().map(KeyId::to_string).collect::<Vec<_>>().join(", ")
 }

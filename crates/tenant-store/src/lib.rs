@@ -2,21 +2,25 @@
 //!
 //! [`Store`] is the platform's view. It hands out a [`TenantStore`] for a [`TenantScope`], and only through that are one
 //! tenant's rows read or written: a row of another tenant and no row are the same answer. Secrets lie sealed in the
-//! database, bound to the tenant, the upstream, its address, the name and the version they were stored for.
+//! database, bound to the tenant, the upstream, its address, owner, name, kind and version, under a data key of their tenant, which
+//! is itself wrapped under a key that never lies there.
 
 mod api_keys;
 mod choice;
 mod clock;
 mod credentials;
+mod data_keys;
 mod entity;
 mod error;
 mod grants;
 mod id;
-mod keys;
+mod kek;
 mod migration;
 mod name;
+mod platform_keys;
 mod revision;
 mod scope;
+mod shred;
 mod spec;
 mod store;
 mod tenants;
@@ -26,18 +30,21 @@ mod tools;
 mod upstreams;
 
 pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
-pub use choice::{ChoiceError, Level, OnToolChange, TenantState, ToolClass};
+pub use choice::{ChoiceError, CredentialKind, DataKeyState, Level, OnToolChange, TenantState, ToolClass};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
-pub use credentials::SealedCredential;
+pub use credentials::{CredentialOwner, CredentialSlot, SealedCredential};
+pub use data_keys::{DataKey, KekUse, Progress};
 pub use error::StoreError;
 pub use grants::{Grant, GrantSpec};
 pub use id::{ApiKeyId, GrantId, IdError, TenantId, UpstreamId};
+pub use kek::{Asking, KekError, KeyEncryption, KeyPlace, LocalKeys};
 pub use name::{
-    ApiKeyName, ExposedName, GrantName, Group, HeaderText, IssuerName, LocalName, NameError, SecretName, Subject,
-    TenantSlug, ToolPattern, ToolPrefix, UpstreamSlug,
+    ApiKeyName, ExposedName, GrantName, Group, HeaderText, IssuerName, KekId, LocalName, NameError, SecretName,
+    Subject, TenantSlug, ToolPattern, ToolPrefix, UpstreamSlug,
 };
 pub use revision::Revision;
 pub use scope::{TenantScope, TenantStore};
+pub use shred::ErasureCertificate;
 pub use spec::{SpecError, SpecField, check_display_name};
 pub use store::{Change, Put, Still, Store};
 pub use tenants::Tenant;

@@ -10,6 +10,9 @@ mod m20261124_000005_tool;
 mod m20261124_000006_revision;
 mod m20261124_000007_key_check;
 mod m20261124_000008_api_key;
+mod m20261125_000009_tenant_key;
+mod m20261125_000010_credential;
+mod m20261125_000011_erasure;
 
 use std::collections::HashSet;
 
@@ -34,6 +37,9 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000006_revision::Migration),
             Box::new(m20261124_000007_key_check::Migration),
             Box::new(m20261124_000008_api_key::Migration),
+            Box::new(m20261125_000009_tenant_key::Migration),
+            Box::new(m20261125_000010_credential::Migration),
+            Box::new(m20261125_000011_erasure::Migration),
         ]
     }
 }

@@ -17,6 +17,8 @@ use grammar::{Problem, check_length, printable, secret_header, slug, visible, wo
 const SLUG_BYTES_MAX: usize = 20;
 /// Length of the longest name of a grant, a secret or an issuer, in bytes.
 const NAME_BYTES_MAX: usize = 40;
+/// Length of the longest id of a key-encryption key, in bytes.
+const KEK_ID_BYTES_MAX: usize = 200;
 /// Length of the longest group or subject, in bytes.
 const CLAIM_BYTES_MAX: usize = 256;
 /// Length of the longest name at an upstream, in bytes.
@@ -138,6 +140,11 @@ name!(
     /// The name that the configuration gives an issuer.
     IssuerName, slug, NAME_BYTES_MAX,
     "an issuer's name", "1 to 40 of `a-z` and `0-9`, with single hyphens between them"
+);
+name!(
+    /// A key-encryption key: `key_…` for one that the process was given, `vault:mount/name:v3` for one in Vault.
+    KekId, printable, KEK_ID_BYTES_MAX,
+    "a key-encryption key's id", "1 to 200 bytes without control characters"
 );
 name!(
     /// A group, as its issuer calls it.

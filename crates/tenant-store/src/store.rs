@@ -8,13 +8,14 @@ pub(crate) mod transaction;
 use std::fmt;
 use std::sync::Arc;
 
-use crypto::KeyRing;
 use sea_orm::DatabaseConnection;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
 use crate::clock::{Clock, Timestamp};
+use crate::data_keys::HeldKeys;
 use crate::error::StoreError;
+use crate::kek::KeyEncryption;
 use crate::migration;
 use crate::revision::{self, Revision};
 use crate::scope::{TenantScope, TenantStore};
@@ -31,18 +32,24 @@ struct Parts {
     /// Who holds this may write. Writers of this process wait here in the order in which they came, instead of asking SQLite
     /// again and again until its time-out.
     writer: Arc<Mutex<()>>,
-    keys: KeyRing,
+    kek: Arc<dyn KeyEncryption>,
+    held: HeldKeys,
     clock: Arc<dyn Clock>,
 }
 
 impl Store {
     /// Opens the database at `url`: `sqlite://path`, `sqlite://path?mode=rwc` to create it, or `sqlite::memory:`. Neither
-    /// migrates it nor checks the keys.
+    /// migrates it nor checks the keys. What seals secrets is wrapped under `kek`.
     ///
     /// A database in memory has a single connection, so everything else waits while a [`Change`] of it is open.
-    pub async fn open(url: &SecretString, keys: KeyRing, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+    pub async fn open(
+        url: &SecretString,
+        kek: Arc<dyn KeyEncryption>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
         let database = connection::open(url.expose_secret()).await?;
-        Ok(Self(Arc::new(Parts { database, writer: Arc::default(), keys, clock })))
+        let held = HeldKeys::new(Arc::clone(&kek));
+        Ok(Self(Arc::new(Parts { database, writer: Arc::default(), kek, held, clock })))
     }
 
     /// Applies the migrations that are missing, all or none, and says how many those were.
@@ -58,14 +65,6 @@ impl Store {
         migration::pending(self.database()).await
     }
 
-    /// Finds out whether the configured keys are those of this database, before a secret is needed. The first call on a new
-    /// database writes the check values.
-    pub async fn check_keys(&self) -> Result<(), StoreError> {
-        let writing = Writing::of_its_own(self).await?;
-        crate::keys::check(writing.executor(), self.keys()).await?;
-        writing.finish(false).await
-    }
-
     /// The state of the configuration. It is another one after every change, and the same as long as nothing changed.
     pub async fn revision(&self) -> Result<Revision, StoreError> {
         revision::current(self.database()).await
@@ -76,12 +75,21 @@ impl Store {
         TenantStore::new(self.clone(), scope, None)
     }
 
+    /// What wraps the data keys.
+    pub fn key_encryption(&self) -> Arc<dyn KeyEncryption> {
+        Arc::clone(&self.0.kek)
+    }
+
     pub(crate) fn database(&self) -> &DatabaseConnection {
         &self.0.database
     }
 
-    pub(crate) fn keys(&self) -> &KeyRing {
-        &self.0.keys
+    pub(crate) fn kek(&self) -> &Arc<dyn KeyEncryption> {
+        &self.0.kek
+    }
+
+    pub(crate) fn held(&self) -> &HeldKeys {
+        &self.0.held
     }
 
     pub(crate) fn now(&self) -> Timestamp {

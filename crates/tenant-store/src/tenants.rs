@@ -60,6 +60,9 @@ impl Change {
         let db = writing.executor();
         let outcome = match find(db, slug).await? {
             None => (insert(db, self.new_tenant(slug, display_name)).await?, Put::Created),
+            Some(tenant) if tenant.state == TenantState::Shredded => {
+                return Err(StoreError::Shredded { tenant: tenant.slug });
+            }
             Some(tenant) if tenant.display_name == display_name => (tenant, Put::Unchanged),
             Some(tenant) => (rename(db, tenant, display_name).await?, Put::Changed),
         };
@@ -83,7 +86,17 @@ pub(crate) async fn require<C: ConnectionTrait>(db: &C, id: TenantId) -> Result<
     if rows.is_empty() { Err(StoreError::NotFound { what: "tenant", name: id.to_string() }) } else { Ok(()) }
 }
 
-async fn find<C: ConnectionTrait>(db: &C, slug: &TenantSlug) -> Result<Option<Tenant>, StoreError> {
+/// Fails unless the tenant exists and its keys were not destroyed.
+pub(crate) async fn require_unshredded<C: ConnectionTrait>(db: &C, id: TenantId) -> Result<(), StoreError> {
+    let missing = || StoreError::NotFound { what: "tenant", name: id.to_string() };
+    let tenant = row::models(db, tenant::Entity::find_by_id(id), parse).await?.pop().ok_or_else(missing)?;
+    match tenant.state {
+        TenantState::Shredded => Err(StoreError::Shredded { tenant: tenant.slug }),
+        TenantState::Active | TenantState::Suspended => Ok(()),
+    }
+}
+
+pub(crate) async fn find<C: ConnectionTrait>(db: &C, slug: &TenantSlug) -> Result<Option<Tenant>, StoreError> {
     let select = tenant::Entity::find().filter(tenant::Column::Slug.eq(slug.clone()));
     Ok(row::models(db, select, parse).await?.pop())
 }

@@ -9,6 +9,8 @@ use secrecy::SecretString;
 use tempfile::TempDir;
 
 use crate::clock::{ManualClock, Timestamp};
+use crate::error::StoreError;
+use crate::kek::{KeyEncryption, LocalKeys};
 use crate::store::Store;
 
 /// A store that is deleted when it is dropped.
@@ -31,9 +33,21 @@ impl ThrowAway {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_780_000_000_000)));
         let directory = TempDir::new().expect("tests run where there is a temporary directory");
         let url = url_of(&directory);
-        let store = Store::open(&url, keys.clone(), Arc::clone(&clock) as _).await.expect("a new file opens");
+        let store = Store::open(&url, Arc::new(LocalKeys::new(keys.clone())), Arc::clone(&clock) as _)
+            .await
+            .expect("a new file opens");
         store.migrate().await.expect("an empty database is migrated");
         Self { store, clock, keys, directory }
+    }
+
+    /// The same database with the same keys, as another process has it: nothing is held in memory yet.
+    pub async fn again(&self) -> Result<Store, StoreError> {
+        self.with_keys(Arc::new(LocalKeys::new(self.keys.clone()))).await
+    }
+
+    /// The same database with other keys.
+    pub async fn with_keys(&self, kek: Arc<dyn KeyEncryption>) -> Result<Store, StoreError> {
+        Store::open(&self.url(), kek, Arc::clone(&self.clock) as _).await
     }
 
     /// The URL, for a second look at the same database.

@@ -10,7 +10,7 @@ use mcp_mux::config::{
     CatalogConfig, Config, DatabaseConfig, HttpConfig, IssuerConfig, KeysConfig, LogFormat, PublicUrl, TelemetryConfig,
 };
 use mcp_mux::{App, open_store};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tenant_store::{
     ApiKeyDigest, ApiKeyId, GrantSpec, Level, NewApiKey, OnToolChange, Store, TenantScope, TenantStore, UpstreamAuth,
     UpstreamSpec,
@@ -169,11 +169,7 @@ fn config(idp: &Idp, database: &Path) -> Result<Config> {
             url: Some(SecretString::from(format!("sqlite://{}?mode=rwc", database.display()))),
             url_file: None,
         },
-        keys: KeysConfig {
-            primary: Some(SecretString::from(key.encode().expose_secret())),
-            primary_file: None,
-            retired_files: Vec::new(),
-        },
+        keys: KeysConfig { primary: Some(key.encode()), ..KeysConfig::default() },
         issuers: vec![IssuerConfig {
             scopes: vec!["mcp:use".to_owned()],
             ..IssuerConfig::new("corp".parse()?, &idp.url)
@@ -226,7 +222,7 @@ async fn rows(store: &Store, tenant: &str) -> Result<TenantStore> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test prepares the database as an operator would")]
-fn scope(tenant: tenant_store::TenantId) -> TenantScope {
+pub(crate) fn scope(tenant: tenant_store::TenantId) -> TenantScope {
     TenantScope::of(tenant)
 }
 

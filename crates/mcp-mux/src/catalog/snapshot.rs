@@ -250,6 +250,7 @@ impl Catalog {
             return Ok(false);
         }
         self.current.store(Arc::new(Snapshot::load(&self.store, self.administration).await?));
+        self.store.drop_dead_keys().await?;
         Ok(true)
     }
 

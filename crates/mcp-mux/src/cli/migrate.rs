@@ -1,10 +1,13 @@
 //! `mcp-mux migrate`: the database's schema.
 
+use std::sync::Arc;
+
 use anyhow::{Result, bail};
 use clap::Args;
 use tenant_store::{Store, SystemClock};
 
 use super::{Settings, say};
+use crate::keys::KeyProviders;
 
 #[derive(Debug, Args)]
 pub(super) struct Migrate {
@@ -18,8 +21,8 @@ pub(super) struct Migrate {
 impl Migrate {
     pub(super) async fn run(&self) -> Result<()> {
         let config = self.settings.load()?;
-        let store =
-            Store::open(&config.database.resolve()?, config.keys.resolve()?, std::sync::Arc::new(SystemClock)).await?;
+        let kek = Arc::new(KeyProviders::new(&config.keys)?);
+        let store = Store::open(&config.database.resolve()?, kek, Arc::new(SystemClock)).await?;
         if self.check {
             let pending = store.pending_migrations().await?;
             if !pending.is_empty() {

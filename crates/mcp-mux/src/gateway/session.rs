@@ -60,5 +60,5 @@ fn owner(caller: &Caller) -> String {
 }
 
 fn place(row: &str) -> Place<'_> {
-    Place { tenant: "", table: "session", column: "id", row, version: 1 }
+    Place { tenant: "", table: "session", column: "id", row, kind: "session", version: 1 }
 }

@@ -8,7 +8,9 @@ use insta::assert_snapshot;
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
 use secrecy::SecretString;
-use tenant_store::{Level, OnToolChange, Revision, Store, SystemClock, TenantScope, ToolClass, UpstreamAuth};
+use tenant_store::{
+    Level, LocalKeys, OnToolChange, Revision, Store, SystemClock, TenantScope, ToolClass, UpstreamAuth,
+};
 
 use super::*;
 
@@ -241,7 +243,7 @@ proptest! {
 }
 
 async fn store() -> anyhow::Result<Store> {
-    let keys = KeyRing::new(Key::generate()?, Vec::new());
+    let keys = Arc::new(LocalKeys::new(KeyRing::new(Key::generate()?, Vec::new())));
     let store = Store::open(&SecretString::from("sqlite::memory:"), keys, Arc::new(SystemClock)).await?;
     store.migrate().await?;
     Ok(store)
@@ -314,7 +316,7 @@ async fn an_object_is_defined_once() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn what_the_database_refuses_is_named_and_applies_nothing() -> anyhow::Result<()> {
-    let keys = KeyRing::new(Key::generate()?, Vec::new());
+    let keys = Arc::new(LocalKeys::new(KeyRing::new(Key::generate()?, Vec::new())));
     let empty = Store::open(&SecretString::from("sqlite::memory:"), keys, Arc::new(SystemClock)).await?;
     let error = apply_all(&empty, &[GOOD]).await.unwrap_err();
     assert_snapshot!(error, @"Tenant `acme` cannot be stored; nothing was applied");

@@ -3,34 +3,37 @@
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
-use tenant_store::{SealedCredential, SecretName, TenantStore, Upstream, UpstreamAuth};
+use tenant_store::{KekError, SealedCredential, SecretName, StoreError, TenantStore, Upstream, UpstreamAuth};
 
 use super::error::UpstreamError;
 
 /// The headers that prove us to `upstream`: none if it wants none. A secret that is missing is an error; nothing stands in for
 /// it.
-pub(super) fn headers(
+pub(super) async fn headers(
     rows: &TenantStore,
     upstream: &Upstream,
     stored: &[&SealedCredential],
 ) -> Result<HeaderMap, UpstreamError> {
-    let open = |name: &SecretName| {
+    let open = async |name: &SecretName| {
         let mut matching = stored.iter().filter(|sealed| sealed.is_for(upstream) && sealed.name() == name);
         let sealed = matching.next().ok_or_else(|| UpstreamError::CredentialMissing(name.clone()))?;
-        rows.open_credential(sealed).map_err(|error| {
+        rows.open_credential(sealed).await.map_err(|error| {
             tracing::error!(
                 upstream.id = %upstream.id,
                 error = &error as &dyn std::error::Error,
                 "a stored secret does not open"
             );
-            UpstreamError::CredentialUnusable(name.clone())
+            match error {
+                StoreError::DataKey { source: KekError::Unreachable, .. } => UpstreamError::SecretsUnavailable,
+                _ => UpstreamError::CredentialUnusable(name.clone()),
+            }
         })
     };
     let mut headers = HeaderMap::new();
     match &upstream.spec.auth {
         UpstreamAuth::None => {}
         UpstreamAuth::Bearer { secret } => {
-            let token = open(secret)?;
+            let token = open(secret).await?;
             let value = SecretString::from(format!("Bearer {}", token.expose_secret()));
             headers.insert(AUTHORIZATION, header_value(secret, &value)?);
         }
@@ -38,7 +41,7 @@ pub(super) fn headers(
             for (header, secret) in wanted {
                 let name = HeaderName::from_bytes(header.as_str().as_bytes())
                     .map_err(|_| UpstreamError::CredentialUnusable(secret.clone()))?;
-                headers.insert(name, header_value(secret, &open(secret)?)?);
+                headers.insert(name, header_value(secret, &open(secret).await?)?);
             }
         }
     }

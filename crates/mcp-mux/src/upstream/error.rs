@@ -23,6 +23,9 @@ pub enum UpstreamError {
     /// A stored secret does not open, or cannot be written as a header.
     #[error("has a stored secret `{0}` that cannot be used: an operator must set it again")]
     CredentialUnusable(SecretName),
+    /// The key that opens its secrets cannot be had now.
+    #[error("cannot be called: its secrets cannot be opened now; try again later")]
+    SecretsUnavailable,
     /// It answered 401 or 403.
     #[error("refused its stored credential: an operator must look at it")]
     CredentialRefused,
@@ -59,7 +62,9 @@ impl UpstreamError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Setup | Self::CredentialMissing(_) | Self::CredentialUnusable(_) => Fault::Ours,
+            Self::Setup | Self::CredentialMissing(_) | Self::CredentialUnusable(_) | Self::SecretsUnavailable => {
+                Fault::Ours
+            }
             _ => Fault::Upstream,
         }
     }

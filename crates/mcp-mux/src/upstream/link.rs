@@ -177,7 +177,7 @@ impl Link {
         let patience = deadline.min(Instant::now() + PLACE_TIMEOUT);
         let wait = timeout_at(patience, Arc::clone(&self.places).acquire_owned());
         let place = Arc::new(wait.await.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)?);
-        let credential = credential::headers(rows, &self.upstream, stored)?;
+        let credential = credential::headers(rows, &self.upstream, stored).await?;
         let attempt = Attempt { rpc, credential, deadline, place };
         let agreement = negotiate::agreement(self, &attempt.credential, deadline).await?;
         match self.exchange(&attempt, &agreement).await {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sea_orm::sqlx::pool::PoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, query};
-use sea_orm::{DatabaseConnection, SqlxError, SqlxSqliteConnector};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, SqlxError, SqlxSqliteConnector};
 use tokio::time::{Instant, sleep};
 
 use crate::error::StoreError;
@@ -34,6 +34,8 @@ pub(super) async fn open(url: &str) -> Result<DatabaseConnection, StoreError> {
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
         .synchronous(SqliteSynchronous::Normal)
+        // What is deleted is overwritten, so that a destroyed key is not found in the file.
+        .pragma("secure_delete", "ON")
         // Statements would be logged with their text; errors name what failed.
         .disable_statement_logging();
     // The connection *is* a database in memory: there is one, and it is never let go.
@@ -49,6 +51,13 @@ pub(super) async fn open(url: &str) -> Result<DatabaseConnection, StoreError> {
         Err(error) => Err(error),
     };
     Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.map_err(failed)?))
+}
+
+/// Makes the files forget what was deleted: the write-ahead log still holds pages as they were before.
+pub(crate) async fn forget_deleted(database: &DatabaseConnection) -> Result<(), StoreError> {
+    let checkpoint = database.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await;
+    checkpoint.map_err(StoreError::Transaction)?;
+    Ok(())
 }
 
 /// Makes the file one that can be read while it is written, which it then stays. SQLite does not wait for others here, so

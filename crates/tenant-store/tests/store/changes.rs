@@ -168,8 +168,7 @@ async fn a_writer_does_not_wait_for_ever() -> anyhow::Result<()> {
 async fn writers_that_meet_all_succeed() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
     // A second store stands for another process: it shares nothing but the file.
-    let keys = bed.away.keys.clone();
-    let other = tenant_store::Store::open(&bed.away.url(), keys, bed.away.clock.clone()).await?;
+    let other = bed.away.again().await?;
     let Revision(before) = bed.revision().await?;
 
     let mut writers = JoinSet::new();

@@ -4,13 +4,19 @@ use std::fs;
 
 use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
-use tenant_store::{SealedCredential, StoreError, TenantStore, UpstreamAuth, UpstreamSpec};
+use tenant_store::{
+    CredentialKind, CredentialOwner, CredentialSlot, KekError, SealedCredential, StoreError, TenantStore, UpstreamAuth,
+    UpstreamSpec,
+};
 
-use crate::support::{Bed, put_upstream};
+use crate::support::{Bed, put_upstream, scope};
 
 async fn opened(tenant: &TenantStore) -> anyhow::Result<Vec<String>> {
-    let sealed = tenant.sealed_credentials().await?;
-    sealed.iter().map(|sealed| Ok(tenant.open_credential(sealed)?.expose_secret().to_owned())).collect()
+    let mut opened = Vec::new();
+    for sealed in tenant.sealed_credentials().await? {
+        opened.push(tenant.open_credential(&sealed).await?.expose_secret().to_owned());
+    }
+    Ok(opened)
 }
 
 #[tokio::test]
@@ -50,9 +56,9 @@ async fn a_new_secret_replaces_the_old_and_no_version_comes_twice() -> anyhow::R
 async fn a_secret_has_a_length() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
     let upstream = put_upstream(&bed.acme(), "jira").await?;
-    for value in [String::new(), "x".repeat(16 * 1024 + 1)] {
+    for value in [String::new(), "x".repeat(64 * 1024 + 1)] {
         let error = bed.acme().put_credential(upstream.id, &"token".parse()?, &value.into()).await.unwrap_err();
-        assert_eq!(error.to_string(), "a secret must be 1 to 16384 bytes long");
+        assert_eq!(error.to_string(), "a secret must be 1 to 65536 bytes long");
     }
     Ok(())
 }
@@ -111,7 +117,7 @@ async fn after(sql: &str, values: impl Fn(&Bed, [String; 2]) -> Vec<sea_orm::Val
 
     for tenant in [bed.acme(), bed.globex()] {
         if let Some(sealed) = tenant.sealed_credentials().await?.pop() {
-            return Ok(match tenant.open_credential(&sealed) {
+            return Ok(match tenant.open_credential(&sealed).await {
                 Ok(_) => "it opened".to_owned(),
                 Err(error) => error.to_string().replace(&sealed.upstream().to_string(), "UPSTREAM"),
             });
@@ -125,6 +131,12 @@ async fn a_secret_that_was_moved_does_not_open() -> anyhow::Result<()> {
     let refused = "the secret `token` of upstream `UPSTREAM` does not open: set it again";
     let move_tenant = "UPDATE credential SET tenant_id = ?, upstream_id = ?";
     let moved = after(move_tenant, |bed, [_, theirs]| vec![bed.globex.id.to_string().into(), theirs.into()]).await?;
+    assert_eq!(moved, "it is gone", "the other tenant has no such data key");
+
+    let moved = after("UPDATE credential SET owner = 'principal:corp/mallory'", |_, _| vec![]).await?;
+    assert_eq!(moved, "it is gone", "the tenant's own credentials are other ones");
+
+    let moved = after("UPDATE credential SET kind = 'tokens'", |_, _| vec![]).await?;
     assert_eq!(moved, refused);
 
     let moved = after("UPDATE credential SET version = version + 1", |_, _| vec![]).await?;
@@ -144,16 +156,73 @@ async fn a_secret_that_was_moved_does_not_open() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_secret_does_not_open_for_another_tenant_though_its_upstream_was_moved_with_it() -> anyhow::Result<()> {
+async fn a_secret_does_not_open_for_another_tenant_though_all_of_its_rows_were_moved_with_it() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
     let upstream = put_upstream(&bed.acme(), "jira").await?;
     bed.acme().put_credential(upstream.id, &"token".parse()?, &"CANARY-moved".into()).await?;
-    for sql in ["UPDATE upstream SET tenant_id = ?", "UPDATE credential SET tenant_id = ?"] {
-        assert_eq!(bed.sql(sql, vec![bed.globex.id.to_string().into()]).await?, 1);
+    for table in ["upstream", "tenant_key", "credential"] {
+        let sql = format!("UPDATE {table} SET tenant_id = ?");
+        assert_eq!(bed.sql(&sql, vec![bed.globex.id.to_string().into()]).await?, 1);
     }
     let sealed = bed.globex().sealed_credentials().await?.remove(0);
     assert_eq!((sealed.tenant(), sealed.upstream()), (bed.globex.id, upstream.id));
-    assert!(matches!(bed.globex().open_credential(&sealed), Err(StoreError::Unopened { .. })));
+    // The data key is bound to its tenant too, and so does not even unwrap. A process that holds it still cannot open the secret.
+    let elsewhere = bed.away.again().await?;
+    let error = elsewhere.tenant(scope(&bed.globex)).open_credential(&sealed).await.unwrap_err();
+    assert!(matches!(error, StoreError::DataKey { source: KekError::Refused, .. }), "{error}");
+    assert!(bed.globex().open_credential(&sealed).await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_does_not_open_under_another_data_key() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let (acme, globex) = (bed.acme(), bed.globex());
+    let (ours, theirs) = (put_upstream(&acme, "jira").await?, put_upstream(&globex, "jira").await?);
+    acme.put_credential(ours.id, &"token".parse()?, &"CANARY-ours".into()).await?;
+    globex.put_credential(theirs.id, &"token".parse()?, &"CANARY-theirs".into()).await?;
+    let key = globex.data_keys().await?.remove(0).id.to_string();
+    // Somebody gives the row another key's id, with that key's row copied beside it.
+    let copy = "INSERT INTO tenant_key SELECT ?, id, kek_id, wrapped, 'decrypt-only', created_ms, seals FROM tenant_key WHERE id = ?";
+    assert_eq!(bed.sql(copy, vec![bed.acme.id.to_string().into(), key.clone().into()]).await?, 1);
+    let named = "UPDATE credential SET key_id = ? WHERE tenant_id = ?";
+    assert_eq!(bed.sql(named, vec![key.into(), bed.acme.id.to_string().into()]).await?, 1);
+    let sealed = acme.sealed_credentials().await?.remove(0);
+    assert!(acme.open_credential(&sealed).await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_principal_owns_is_nobody_elses() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    let upstream = put_upstream(&acme, "jira").await?;
+    let name = "account".parse()?;
+    let owner =
+        |subject: &str| anyhow::Ok(CredentialOwner::Principal { issuer: "corp".parse()?, subject: subject.parse()? });
+    let (alice, bob) = (owner("alice")?, owner("bob")?);
+    let slot = |owner| CredentialSlot { upstream: upstream.id, owner, name: &name, kind: CredentialKind::Tokens };
+    let before = bed.revision().await?;
+    acme.put_credential_in(slot(&alice), &"CANARY-alice".into()).await?;
+    acme.put_credential_in(slot(&bob), &"CANARY-bob".into()).await?;
+    let made_key = bed.revision().await?;
+    acme.put_credential_in(slot(&bob), &"CANARY-bob-2".into()).await?;
+    assert_eq!(bed.revision().await?, made_key, "replicas need not hear of it");
+    assert!(made_key > before, "but of the tenant's first data key");
+    assert!(acme.sealed_credentials().await?.is_empty(), "the tenant's own are other ones");
+
+    for (owner, secret) in [(&alice, "CANARY-alice"), (&bob, "CANARY-bob-2")] {
+        let sealed = acme.find_credential(slot(owner)).await?.context("it was stored")?;
+        assert_eq!(acme.open_credential(&sealed).await?.expose_secret(), secret);
+    }
+    assert!(acme.find_credential(CredentialSlot { kind: CredentialKind::Secret, ..slot(&bob) }).await?.is_none());
+    // Swapped in the database, neither opens.
+    let swap = "UPDATE credential SET owner = CASE owner WHEN 'principal:corp/alice' THEN 'principal:corp/bob' ELSE 'x' END \
+                WHERE owner = 'principal:corp/alice'";
+    assert!(acme.remove_credential_of(upstream.id, &bob, &name).await?);
+    assert_eq!(bed.sql(swap, vec![]).await?, 1);
+    let stolen = acme.find_credential(slot(&bob)).await?.context("it was moved there")?;
+    assert!(matches!(acme.open_credential(&stolen).await, Err(StoreError::Unopened { .. })));
     Ok(())
 }
 
@@ -167,7 +236,7 @@ async fn a_secret_that_was_moved_to_a_sibling_does_not_open() -> anyhow::Result<
     assert_eq!(bed.sql("UPDATE credential SET upstream_id = ?", values).await?, 1);
     let sealed = acme.sealed_credentials().await?.remove(0);
     assert_eq!(sealed.upstream(), wiki.id);
-    assert!(matches!(acme.open_credential(&sealed), Err(StoreError::Unopened { .. })));
+    assert!(matches!(acme.open_credential(&sealed).await, Err(StoreError::Unopened { .. })));
     Ok(())
 }
 
@@ -178,7 +247,7 @@ async fn a_secret_is_never_printed() -> anyhow::Result<()> {
     bed.acme().put_credential(upstream.id, &"token".parse()?, &"CANARY-printed".into()).await?;
     let sealed: SealedCredential = bed.acme().sealed_credentials().await?.remove(0);
     let shown = format!("{sealed:?} {:?} {:?} {:?}", bed.away, bed.acme(), bed.begin().await?);
-    assert!(shown.contains("/token@https://mcp.acme.example"), "{shown}");
+    assert!(shown.contains(":token@https://mcp.acme.example"), "{shown}");
     assert!(!shown.contains("CANARY-printed") && !shown.contains("sealed: "), "{shown}");
     Ok(())
 }

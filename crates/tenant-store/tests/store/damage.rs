@@ -39,7 +39,8 @@ async fn complaints(bed: &Bed) -> Vec<String> {
         acme.grants().await.err(),
         acme.tools().await.err(),
         acme.sealed_credentials().await.err(),
-        bed.check_keys().await.err(),
+        acme.data_keys().await.err(),
+        bed.platform_keys().await.err(),
         bed.revision().await.err(),
     ];
     answers.iter().flatten().map(|error| chain(error)).collect()

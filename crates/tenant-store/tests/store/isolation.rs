@@ -92,7 +92,7 @@ async fn another_tenants_credential_is_not_opened() -> anyhow::Result<()> {
     let upstream = put_upstream(&bed.acme(), "jira").await?;
     bed.acme().put_credential(upstream.id, &"token".parse()?, &"CANARY-theirs".into()).await?;
     let sealed = bed.acme().sealed_credentials().await?.remove(0);
-    let error = bed.globex().open_credential(&sealed).unwrap_err();
+    let error = bed.globex().open_credential(&sealed).await.unwrap_err();
     assert_eq!(error.to_string(), "there is no secret `token`");
     Ok(())
 }

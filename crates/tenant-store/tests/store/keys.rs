@@ -1,98 +1,336 @@
-//! A wrong key is noticed when the server starts.
+//! The key hierarchy: a wrong key is noticed at once, keys are turned over while everything goes on, and what is destroyed is gone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crypto::{Key, KeyRing};
-use tenant_store::{Store, StoreError};
+use secrecy::ExposeSecret as _;
+use tenant_store::{
+    Asking, DataKeyState, KekError, KekId, KeyEncryption, KeyPlace, LocalKeys, Store, StoreError, TenantStore, Upstream,
+};
 
-use crate::support::{Bed, put_upstream};
+use crate::support::{Bed, put_upstream, scope};
 
-async fn with_keys(bed: &Bed, keys: KeyRing) -> anyhow::Result<Store> {
-    Ok(Store::open(&bed.away.url(), keys, bed.away.clock.clone()).await?)
+fn ring(primary: &Key, retired: &[&Key]) -> anyhow::Result<LocalKeys> {
+    let copy = |key: &Key| Key::parse(&key.encode());
+    let retired = retired.iter().map(|key| copy(key)).collect::<Result<_, _>>()?;
+    Ok(LocalKeys::new(KeyRing::new(copy(primary)?, retired)))
 }
 
-/// Two rings with the same new key, which cannot be cloned: the second holds the old one too.
-fn new_key() -> anyhow::Result<(Key, Key)> {
-    let key = Key::generate()?;
-    let copy = Key::parse(&key.encode())?;
-    Ok((key, copy))
+async fn with(bed: &Bed, keys: LocalKeys) -> anyhow::Result<Store> {
+    Ok(bed.away.with_keys(Arc::new(keys)).await?)
+}
+
+/// A store under a key that the test holds, in which `acme` has secrets.
+async fn with_secrets(count: usize) -> anyhow::Result<(Bed, Key, Store, Upstream)> {
+    let (bed, first) = (Bed::new().await?, Key::generate()?);
+    let store = with(&bed, ring(&first, &[])?).await?;
+    store.platform_keys().await?;
+    let acme = store.tenant(scope(&bed.acme));
+    let upstream = put_upstream(&acme, "jira").await?;
+    for n in 0..count {
+        acme.put_credential(upstream.id, &format!("s{n}").parse()?, &format!("CANARY-{n}").into()).await?;
+    }
+    Ok((bed, first, store, upstream))
+}
+
+/// Opens all of acme's secrets.
+async fn open_all(rows: &TenantStore) -> Result<usize, StoreError> {
+    let sealed = rows.sealed_credentials().await?;
+    for sealed in &sealed {
+        assert!(rows.open_credential(sealed).await?.expose_secret().starts_with("CANARY-"));
+    }
+    Ok(sealed.len())
 }
 
 #[tokio::test]
 async fn the_right_key_passes_again_and_again() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
-    let before = bed.revision().await?;
+    let first = bed.platform_keys().await?.primary();
     for _ in 0..3 {
-        bed.check_keys().await?;
+        assert_eq!(bed.platform_keys().await?.primary(), first);
     }
-    assert_eq!(bed.revision().await?, before);
+    assert_eq!(bed.away.again().await?.platform_keys().await?.primary(), first, "each replica has the same");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_wrong_key_is_noticed_before_a_secret_is_needed() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
-    bed.check_keys().await?;
-    let wrong = KeyRing::new(Key::generate()?, Vec::new());
-    let error = with_keys(&bed, wrong.clone()).await?.check_keys().await.unwrap_err();
+    bed.platform_keys().await?;
+    let wrong = Key::generate()?;
+    let error = with(&bed, ring(&wrong, &[])?).await?.platform_keys().await.unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
-            "the database was sealed with {}, which is not among the configured keys ({}): add it to them, as primary or as \
-             retired key, or use the database that belongs to them",
+            "the database needs the key-encryption key {}, which is not among the configured ones ({}): add it to them, as \
+             primary or as retired key, or use the database that belongs to them",
             bed.away.keys.primary(),
-            wrong.primary()
+            wrong.id()
         )
     );
     // The wrong key has left no trace.
-    bed.check_keys().await?;
+    bed.platform_keys().await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn a_wrong_key_is_noticed_though_it_was_never_checked_before() -> anyhow::Result<()> {
+async fn an_altered_canary_is_noticed() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
-    let upstream = put_upstream(&bed.acme(), "jira").await?;
-    bed.acme().put_credential(upstream.id, &"token".parse()?, &"CANARY-key".into()).await?;
-    let wrong = KeyRing::new(Key::generate()?, Vec::new());
-    let error = with_keys(&bed, wrong).await?.check_keys().await.unwrap_err();
-    assert!(matches!(error, StoreError::KeyMissing { needed, .. } if needed == bed.away.keys.primary()), "{error}");
+    bed.platform_keys().await?;
+    assert_eq!(bed.sql("UPDATE platform_key SET wrapped = ?", vec![vec![1_u8; 69].into()]).await?, 1);
+    let error = bed.platform_keys().await.unwrap_err();
+    assert!(matches!(error, StoreError::KekWrong { .. }), "{error}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_key_is_replaced_by_one_that_joined_beside_it() -> anyhow::Result<()> {
-    let first = Key::generate()?;
+async fn each_tenant_has_a_data_key_of_its_own_and_seals_are_counted() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
-    let copy = || Key::parse(&first.encode());
-    let old = with_keys(&bed, KeyRing::new(copy()?, Vec::new())).await?;
-    old.check_keys().await?;
-    let upstream = put_upstream(&bed.acme(), "jira").await?;
-    let acme = crate::support::scope(&bed.acme);
-    old.tenant(acme).put_credential(upstream.id, &"token".parse()?, &"CANARY-key".into()).await?;
-
-    let (new, alone) = new_key()?;
-    let both = with_keys(&bed, KeyRing::new(new, vec![copy()?])).await?;
-    both.check_keys().await?;
-    let alone = with_keys(&bed, KeyRing::new(alone, Vec::new())).await?;
-    assert!(matches!(alone.check_keys().await, Err(StoreError::KeyMissing { needed, .. }) if needed == first.id()));
-
-    // Sealed again with the new key, the old one is needed no more, and is a stranger from then on.
-    both.tenant(acme).put_credential(upstream.id, &"token".parse()?, &"CANARY-key".into()).await?;
-    alone.check_keys().await?;
-    assert_eq!(bed.sql("DELETE FROM key_check WHERE key_id = ?", vec![first.id().to_string().into()]).await?, 0);
-    assert!(matches!(old.check_keys().await, Err(StoreError::KeyMissing { needed, .. }) if needed != first.id()));
+    for tenant in [bed.acme(), bed.globex()] {
+        let upstream = put_upstream(&tenant, "jira").await?;
+        for name in ["a", "b", "a"] {
+            tenant.put_credential(upstream.id, &name.parse()?, &"CANARY-x".into()).await?;
+        }
+    }
+    let (acme, globex) = (bed.acme().data_keys().await?, bed.globex().data_keys().await?);
+    assert_eq!((acme.len(), globex.len()), (1, 1));
+    assert_ne!(acme[0].id, globex[0].id);
+    assert_eq!((acme[0].state, acme[0].seals, acme[0].credentials), (DataKeyState::Active, 3, 2));
     Ok(())
 }
 
 #[tokio::test]
-async fn an_altered_check_value_is_noticed() -> anyhow::Result<()> {
-    let bed = Bed::new().await?;
-    bed.check_keys().await?;
-    assert_eq!(bed.sql("UPDATE key_check SET sealed = ?", vec![vec![1_u8; 64].into()]).await?, 1);
-    let error = bed.check_keys().await.unwrap_err().to_string();
-    let key = bed.away.keys.primary();
+async fn the_outer_key_is_turned_over_and_the_old_one_is_needed_no_more() -> anyhow::Result<()> {
+    let (bed, first, _, _) = with_secrets(3).await?;
+    let second = Key::generate()?;
+    // Readers first: a process that knows both, and still wraps with the old one.
+    let readers = with(&bed, ring(&first, &[&second])?).await?;
+    readers.platform_keys().await?;
+    // Then writers.
+    let writers = with(&bed, ring(&second, &[&first])?).await?;
+    writers.platform_keys().await?;
     assert_eq!(
-        error,
-        format!("the check value of {key} does not open: the table `key_check` was altered; restore it from a backup")
+        writers.kek_uses().await?.iter().map(|used| used.kek.to_string()).collect::<Vec<_>>(),
+        [first.id().to_string()]
     );
+    while writers.rewrap_some().await?.left > 0 {}
+    let uses = writers.kek_uses().await?;
+    assert_eq!(uses.len(), 1, "nothing is left under the old key: {uses:?}");
+    assert_eq!((uses[0].kek.to_string(), uses[0].tenant_keys, uses[0].platform_keys), (second.id().to_string(), 1, 1));
+
+    let alone = with(&bed, ring(&second, &[])?).await?;
+    alone.platform_keys().await?;
+    assert_eq!(open_all(&alone.tenant(scope(&bed.acme))).await?, 3);
+    let stranger = with(&bed, ring(&first, &[])?).await?;
+    assert!(matches!(stranger.platform_keys().await, Err(StoreError::KekMissing { .. })));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_data_key_is_turned_over_and_destroyed_only_when_nothing_is_left_under_it() -> anyhow::Result<()> {
+    let (bed, _, store, upstream) = with_secrets(120).await?;
+    let acme = store.tenant(scope(&bed.acme));
+    let held_before = acme.sealed_credentials().await?;
+    let old = acme.data_keys().await?[0].id;
+    let new = acme.begin_rotation().await?;
+    // Halfway: some are sealed with the new key, some with the old one, and all open.
+    let progress = acme.reseal_some().await?;
+    assert!(progress.done > 0 && progress.left > 0, "{progress:?}");
+    assert!(acme.is_rotating().await?);
+    assert_eq!(open_all(&acme).await?, 120);
+    acme.put_credential(upstream.id, &"late".parse()?, &"CANARY-late".into()).await?;
+
+    // The process that did this is gone; another one goes on.
+    let other = with_same(&bed, &store).await?;
+    let acme = other.tenant(scope(&bed.acme));
+    while acme.reseal_some().await?.left > 0 {}
+    assert!(!acme.is_rotating().await?);
+    let keys = acme.data_keys().await?;
+    let states: Vec<_> = keys.iter().map(|key| (key.id, key.state, key.credentials)).collect();
+    assert_eq!(states, [(old, DataKeyState::Destroyed, 0), (new, DataKeyState::Active, 121)]);
+    assert_eq!(open_all(&acme).await?, 121);
+    // Who read before the rotation can still use what it read.
+    for sealed in &held_before {
+        store.tenant(scope(&bed.acme)).open_credential(sealed).await?;
+    }
+    Ok(())
+}
+
+/// Another process on the same database: `bed.away` has other keys than these tests use, so they are handed on.
+async fn with_same(bed: &Bed, store: &Store) -> anyhow::Result<Store> {
+    Ok(bed.away.with_keys(store.key_encryption()).await?)
+}
+
+#[tokio::test]
+async fn two_rotations_at_once_end_as_one() -> anyhow::Result<()> {
+    let (bed, _, store, _) = with_secrets(80).await?;
+    let acme = store.tenant(scope(&bed.acme));
+    acme.begin_rotation().await?;
+    let other = with_same(&bed, &store).await?.tenant(scope(&bed.acme));
+    let turn = async |rows: &TenantStore| -> Result<u64, StoreError> {
+        let mut done = 0;
+        loop {
+            let progress = rows.reseal_some().await?;
+            done += progress.done;
+            if progress.left == 0 {
+                return Ok(done);
+            }
+        }
+    };
+    let (one, two) = tokio::join!(turn(&acme), turn(&other));
+    assert_eq!(one? + two?, 80, "each secret was sealed anew once");
+    assert_eq!(open_all(&acme).await?, 80);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_shredded_does_not_come_back() -> anyhow::Result<()> {
+    let (bed, first, store, upstream) = with_secrets(4).await?;
+    let acme = store.tenant(scope(&bed.acme));
+    let read_before = acme.sealed_credentials().await?.remove(0);
+    let before = tempfile::tempdir()?;
+    let old_copy = before.path().join("old.db");
+    bed.sql(&format!("VACUUM INTO '{}'", old_copy.display()), vec![]).await?;
+
+    let certificate = store.shred(&bed.acme.slug, "operator").await?;
+    assert_eq!((certificate.ciphertexts, certificate.key_ids.len()), (4, 1));
+    assert_eq!(certificate.wrapped_under.iter().map(ToString::to_string).collect::<Vec<_>>(), [first.id().to_string()]);
+    let kept = store.erasures().await?;
+    assert_eq!(kept.len(), 1);
+    assert!(kept[0].1.contains("\"ciphertexts\":4"), "{}", kept[0].1);
+
+    assert!(acme.sealed_credentials().await?.is_empty());
+    let error = acme.put_credential(upstream.id, &"s".parse()?, &"CANARY-new".into()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Shredded { .. }), "{error}");
+    let change = store.begin().await?;
+    assert!(matches!(change.put_tenant(&bed.acme.slug, "Acme again").await, Err(StoreError::Shredded { .. })));
+    drop(change);
+    assert!(matches!(store.shred(&bed.acme.slug, "operator").await, Err(StoreError::Shredded { .. })));
+
+    // The outer key is turned over, as the certificate says, and the old one is gone.
+    let second = Key::generate()?;
+    let writers = with(&bed, ring(&second, &[&first])?).await?;
+    while writers.rewrap_some().await?.left > 0 {}
+    let current = || ring(&second, &[]);
+    let restored = format!("sqlite://{}", old_copy.display()).into();
+    let restored = Store::open(&restored, Arc::new(current()?), bed.away.clock.clone()).await?;
+    let rows = restored.tenant(scope(&bed.acme));
+    let sealed = rows.sealed_credentials().await?;
+    assert_eq!(sealed.len(), 4, "the old copy has them");
+    for sealed in sealed.iter().chain([&read_before]) {
+        let error = rows.open_credential(sealed).await.unwrap_err();
+        assert!(matches!(error, StoreError::DataKey { source: KekError::Unknown(_), .. }), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_destroyed_key_is_in_no_file_of_the_database() -> anyhow::Result<()> {
+    let (bed, _, store, _) = with_secrets(2).await?;
+    let other = crate::support::other(&bed.away).await?;
+    let row = sea_orm::ConnectionTrait::query_one_raw(
+        &other,
+        sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, "SELECT wrapped FROM tenant_key"),
+    );
+    let wrapped: Vec<u8> = row.await?.ok_or_else(|| anyhow::anyhow!("there is one"))?.try_get("", "wrapped")?;
+    other.close().await?;
+    let holds = |wrapped: &[u8]| {
+        let files =
+            ["", "-wal"].map(|end| std::fs::read(format!("{}{end}", bed.away.path().display())).unwrap_or_default());
+        files.iter().any(|bytes| bytes.windows(wrapped.len()).any(|window| window == wrapped))
+    };
+    assert!(holds(&wrapped), "it was there");
+    store.shred(&bed.acme.slug, "operator").await?;
+    assert!(!holds(&wrapped), "it is overwritten");
+    Ok(())
+}
+
+/// A provider that can be told to be out of reach, and counts what it is asked.
+#[derive(Debug)]
+struct Provider {
+    keys: LocalKeys,
+    is_out: AtomicBool,
+    unwraps: AtomicUsize,
+}
+
+impl KeyEncryption for Provider {
+    fn primary(&self) -> Asking<'_, KekId> {
+        self.keys.primary()
+    }
+
+    fn wrap<'a>(&'a self, place: KeyPlace, key: &'a Key) -> Asking<'a, (KekId, Vec<u8>)> {
+        if self.is_out.load(Ordering::SeqCst) {
+            return Box::pin(std::future::ready(Err(KekError::Unreachable)));
+        }
+        self.keys.wrap(place, key)
+    }
+
+    fn unwrap<'a>(&'a self, place: KeyPlace, kek: &'a KekId, wrapped: &'a [u8]) -> Asking<'a, Key> {
+        self.unwraps.fetch_add(1, Ordering::SeqCst);
+        if self.is_out.load(Ordering::SeqCst) {
+            return Box::pin(std::future::ready(Err(KekError::Unreachable)));
+        }
+        self.keys.unwrap(place, kek, wrapped)
+    }
+
+    fn knows(&self, kek: &KekId) -> bool {
+        self.keys.knows(kek)
+    }
+
+    fn describe(&self) -> String {
+        self.keys.describe()
+    }
+}
+
+#[tokio::test]
+async fn an_outage_of_the_provider_leaves_known_tenants_working_and_others_closed() -> anyhow::Result<()> {
+    let (bed, first, store, _) = with_secrets(1).await?;
+    let globex = store.tenant(scope(&bed.globex));
+    let upstream = put_upstream(&globex, "jira").await?;
+    globex.put_credential(upstream.id, &"token".parse()?, &"CANARY-globex".into()).await?;
+
+    let provider =
+        Arc::new(Provider { keys: ring(&first, &[])?, is_out: AtomicBool::new(false), unwraps: AtomicUsize::new(0) });
+    let replica = bed.away.with_keys(Arc::clone(&provider) as Arc<dyn KeyEncryption>).await?;
+    let (acme, globex) = (replica.tenant(scope(&bed.acme)), replica.tenant(scope(&bed.globex)));
+    let (ours, theirs) = (acme.sealed_credentials().await?.remove(0), globex.sealed_credentials().await?.remove(0));
+    acme.open_credential(&ours).await?;
+    acme.open_credential(&ours).await?;
+    assert_eq!(provider.unwraps.load(Ordering::SeqCst), 1, "a key that is held is not asked for again");
+
+    provider.is_out.store(true, Ordering::SeqCst);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_mins(6)).await;
+    acme.open_credential(&ours).await?;
+    assert_eq!(provider.unwraps.load(Ordering::SeqCst), 2, "it is asked for again after minutes");
+    let error = globex.open_credential(&theirs).await.unwrap_err();
+    assert!(matches!(error, StoreError::DataKey { source: KekError::Unreachable, .. }), "{error}");
+
+    // Not for ever: a key that nobody vouched for within the hour is not used.
+    for _ in 0..7 {
+        tokio::time::advance(Duration::from_mins(8)).await;
+        drop(acme.open_credential(&ours).await);
+    }
+    assert!(acme.open_credential(&ours).await.is_err());
+    provider.is_out.store(false, Ordering::SeqCst);
+    tokio::time::advance(Duration::from_secs(3)).await;
+    acme.open_credential(&ours).await?;
+    globex.open_credential(&theirs).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn however_many_need_a_key_one_asks_for_it() -> anyhow::Result<()> {
+    let (bed, first, _, _) = with_secrets(1).await?;
+    let provider =
+        Arc::new(Provider { keys: ring(&first, &[])?, is_out: AtomicBool::new(false), unwraps: AtomicUsize::new(0) });
+    let replica = bed.away.with_keys(Arc::clone(&provider) as Arc<dyn KeyEncryption>).await?;
+    let acme = replica.tenant(scope(&bed.acme));
+    let sealed = acme.sealed_credentials().await?.remove(0);
+    let opened = futures::future::join_all((0..50).map(|_| acme.open_credential(&sealed))).await;
+    assert!(opened.iter().all(Result::is_ok));
+    assert_eq!(provider.unwraps.load(Ordering::SeqCst), 1);
     Ok(())
 }

@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait as _, Database};
 use secrecy::SecretString;
 use tempfile::TempDir;
 use tenant_store::testing::ThrowAway;
-use tenant_store::{Revision, Store, SystemClock};
+use tenant_store::{LocalKeys, Revision, Store, SystemClock};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -19,7 +19,7 @@ const LONG_ENOUGH: Duration = Duration::from_millis(200);
 
 async fn open(url: &str) -> anyhow::Result<Store> {
     let keys = crypto::KeyRing::new(crypto::Key::generate()?, Vec::new());
-    Ok(Store::open(&SecretString::from(url), keys, Arc::new(SystemClock)).await?)
+    Ok(Store::open(&SecretString::from(url), Arc::new(LocalKeys::new(keys)), Arc::new(SystemClock)).await?)
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn a_new_file_that_somebody_else_has_open_is_waited_for() -> anyhow::Resul
 #[tokio::test]
 async fn a_file_outlives_the_store_that_wrote_it() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
-    let again = Store::open(&bed.away.url(), bed.away.keys.clone(), bed.away.clock.clone()).await?;
+    let again = bed.away.again().await?;
     assert_eq!(again.tenants().await?, [bed.acme.clone(), bed.globex.clone()]);
     Ok(())
 }

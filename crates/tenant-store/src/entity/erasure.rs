@@ -1,13 +1,17 @@
-//! Table `key_check`: one known text per key, sealed with it. The one table with sealed values that belongs to no tenant.
+//! Table `erasure`: certificates of tenants whose keys were destroyed.
 
 use sea_orm::entity::prelude::*;
 
+use crate::id::TenantId;
+
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-#[sea_orm(table_name = "key_check")]
+#[sea_orm(table_name = "erasure")]
 pub(crate) struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub(crate) key_id: String,
-    pub(crate) sealed: Vec<u8>,
+    pub(crate) tenant_id: TenantId,
+    pub(crate) at_ms: i64,
+    /// The certificate, as it was printed.
+    pub(crate) certificate: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -1,0 +1,241 @@
+//! `mcp-mux keys`: the key hierarchy. Data keys seal a tenant's secrets; key-encryption keys wrap data keys.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+use tenant_store::{
+    Clock as _, DataKey, DataKeyState, ErasureCertificate, Progress, Store, SystemClock, Tenant, TenantSlug,
+};
+
+use super::{Settings, administration, print, say};
+use crate::app::open_store;
+use crate::config;
+
+/// From how many seals on a data key should be turned over: far below what is safe (2^32, NIST SP 800-38D §8.3).
+const SEALS_WARN: u64 = 1 << 30;
+/// From which age on a data key should be turned over, in days.
+const AGE_WARN_DAYS: i64 = 365;
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+
+#[derive(Debug, Args)]
+pub(super) struct Keys {
+    #[command(subcommand)]
+    action: Action,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Says which keys are in use, how much lies under each, and what should be turned over
+    Status {
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Turns a key over while everything serves
+    ///
+    /// Can be stopped at any moment and started again: it goes on where it was. An old data key is destroyed once nothing is left
+    /// under it.
+    Rotate(Rotate),
+    /// Destroys a tenant's keys, and with them all its secrets, for good
+    ///
+    /// The tenant is served no more and its name is not given away. Prints an erasure certificate on stdout and keeps it. Backups
+    /// still hold the destroyed keys, wrapped: the certificate names the key-encryption keys that must go too.
+    Shred {
+        /// The tenant
+        tenant: TenantSlug,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Rotate {
+    /// Wrap all data keys under the present key-encryption key. First give every replica the new key as a retired one, then make it
+    /// the primary one everywhere, then run this, then take the old one away
+    #[arg(long)]
+    kek: bool,
+    /// Give this tenant a new data key, and seal all its secrets with it
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<TenantSlug>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+impl Keys {
+    pub(super) async fn run(&self) -> Result<()> {
+        let store = open_store(&self.settings.load()?).await?;
+        match &self.action {
+            Action::Status { output } => status(&store, *output).await,
+            Action::Rotate(Rotate { tenant: Some(tenant), .. }) => rotate_tenant(&store, tenant).await,
+            Action::Rotate(_) => rotate_kek(&store).await,
+            Action::Shred { tenant, yes } => shred(&store, tenant, *yes).await,
+        }
+    }
+}
+
+async fn status(store: &Store, output: Output) -> Result<()> {
+    let primary = store.key_encryption().primary().await.context("asking for the present key-encryption key")?;
+    let uses = store.kek_uses().await?;
+    let mut tenants = Vec::new();
+    for tenant in store.tenants().await? {
+        let keys = store.tenant(administration().scope(tenant.id)).data_keys().await?;
+        tenants.push((tenant, keys));
+    }
+    if output == Output::Json {
+        let keks = uses.iter().map(|used| {
+            json!({ "id": used.kek, "primary": used.kek == primary, "tenantKeys": used.tenant_keys, "platformKeys": used.platform_keys })
+        });
+        let tenants = tenants.iter().map(|(tenant, keys)| {
+            json!({ "tenant": tenant.slug, "state": tenant.state, "keys": keys.iter().map(as_json).collect::<Vec<_>>() })
+        });
+        let all = json!({
+            "primary": primary, "keyEncryptionKeys": keks.collect::<Vec<_>>(), "tenants": tenants.collect::<Vec<_>>(),
+        });
+        print(&all.to_string());
+        return Ok(());
+    }
+    print("key-encryption key                          wraps");
+    for used in &uses {
+        let word = if used.kek == primary { "primary" } else { "old: `mcp-mux keys rotate --kek` empties it" };
+        print(&format!(
+            "{:<42}  {} of tenants, {} of the platform  ({word})",
+            used.kek, used.tenant_keys, used.platform_keys
+        ));
+    }
+    print("");
+    print("tenant                data key              state         seals       secrets");
+    for (tenant, keys) in &tenants {
+        for key in keys {
+            let row = (key.id.to_string(), key.state.as_str(), key.seals, key.credentials);
+            print(&format!(
+                "{:<20}  {:<20}  {:<12}  {:<10}  {}{}",
+                tenant.slug,
+                row.0,
+                row.1,
+                row.2,
+                row.3,
+                advice(key)
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn as_json(key: &DataKey) -> serde_json::Value {
+    json!({
+        "id": key.id.to_string(), "state": key.state, "wrappedUnder": key.kek, "createdAtMs": key.created_at.as_millis(),
+        "seals": key.seals, "secrets": key.credentials,
+    })
+}
+
+fn advice(key: &DataKey) -> &'static str {
+    let age_days = (SystemClock.now().as_millis() - key.created_at.as_millis()) / DAY_MS;
+    match key.state {
+        DataKeyState::DecryptOnly => "   a rotation is not finished: run it again",
+        DataKeyState::Active if key.seals >= SEALS_WARN || age_days >= AGE_WARN_DAYS => "   turn it over",
+        DataKeyState::Active | DataKeyState::Destroyed => "",
+    }
+}
+
+async fn rotate_kek(store: &Store) -> Result<()> {
+    let primary = store.key_encryption().primary().await.context("asking for the present key-encryption key")?;
+    let mut done = 0;
+    loop {
+        let Progress { done: more, left } = store.rewrap_some().await?;
+        done += more;
+        say(&format!("{done} keys wrapped under {primary}, {left} left"));
+        if left == 0 {
+            break;
+        }
+    }
+    let old: Vec<_> = store.kek_uses().await?.into_iter().filter(|used| used.kek != primary).collect();
+    ensure!(
+        old.is_empty(),
+        "something was wrapped under another key meanwhile: is a replica still configured with the old one?"
+    );
+    say("nothing is left under any other key: the old ones can be taken out of the configuration");
+    Ok(())
+}
+
+async fn rotate_tenant(store: &Store, slug: &TenantSlug) -> Result<()> {
+    let tenant = find(store, slug).await?;
+    let rows = store.tenant(administration().scope(tenant.id));
+    if rows.is_rotating().await? {
+        say("going on with a rotation that was not finished");
+    } else {
+        say(&format!("tenant `{slug}` has the new data key {}", rows.begin_rotation().await?));
+    }
+    let mut done = 0;
+    loop {
+        let Progress { done: more, left } = rows.reseal_some().await?;
+        done += more;
+        say(&format!("{done} secrets sealed anew, {left} left"));
+        if left == 0 {
+            break;
+        }
+    }
+    say("nothing is left under the old key: it is destroyed");
+    Ok(())
+}
+
+async fn shred(store: &Store, slug: &TenantSlug, yes: bool) -> Result<()> {
+    let tenant = find(store, slug).await?;
+    if !yes {
+        confirm(&tenant)?;
+    }
+    let certificate = store.shred(slug, &config::operator()).await?;
+    print(&serde_json::to_string_pretty(&certificate)?);
+    say(&words(&certificate));
+    Ok(())
+}
+
+fn confirm(tenant: &Tenant) -> Result<()> {
+    let stdin = std::io::stdin();
+    ensure!(stdin.is_terminal(), "destroying keys asks for the tenant's name at a terminal; in a script say --yes");
+    say(&format!(
+        "This destroys the keys of `{}` ({}) and with them every secret stored for it. It cannot be undone.",
+        tenant.slug, tenant.display_name
+    ));
+    say("Type the tenant's short name to go on:");
+    std::io::stderr().flush()?;
+    let mut typed = String::new();
+    stdin.read_line(&mut typed)?;
+    if typed.trim() == tenant.slug.as_str() { Ok(()) } else { bail!("that is not its name: nothing was destroyed") }
+}
+
+/// What the certificate does and does not mean.
+fn words(certificate: &ErasureCertificate) -> String {
+    let keks = certificate.wrapped_under.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let done = format!(
+        "tenant `{}` is shredded: {} data keys destroyed, {} ciphertexts deleted; the certificate is kept in the database.\n",
+        certificate.tenant,
+        certificate.key_ids.len(),
+        certificate.ciphertexts
+    );
+    let backups = match keks.as_str() {
+        "" => String::new(),
+        keks => format!(
+            "Backups from before still hold its keys, wrapped under {keks}. They open there until these are destroyed too: make a \
+             new key-encryption key the primary one, run `mcp-mux keys rotate --kek`, and destroy the old one; or wait until \
+             the backups have expired.\n"
+        ),
+    };
+    done + &backups
+        + "Other replicas drop what they hold in memory within seconds; a replica that cannot reach the database, within the hour."
+}
+
+async fn find(store: &Store, slug: &TenantSlug) -> Result<Tenant> {
+    store.find_tenant(slug).await?.with_context(|| format!("there is no tenant `{slug}`"))
+}

@@ -1,0 +1,122 @@
+//! Crypto-shredding: a tenant's data keys are destroyed, and with them everything that was ever sealed with them, wherever it lies.
+
+use std::collections::BTreeSet;
+
+use crypto::KeyId;
+use sea_orm::ActiveValue::Set;
+use sea_orm::{ColumnTrait as _, EntityTrait as _, PaginatorTrait as _, QueryFilter as _};
+use serde::Serialize;
+
+use crate::choice::{DataKeyState, TenantState};
+use crate::clock::Timestamp;
+use crate::data_keys::of_tenant;
+use crate::entity::{credential, erasure, tenant, tenant_key};
+use crate::error::StoreError;
+use crate::id::TenantId;
+use crate::name::{KekId, TenantSlug};
+use crate::revision::{self, Revision};
+use crate::store::transaction::Writing;
+use crate::store::{Store, row};
+use crate::tenants;
+
+/// What was destroyed, for the tenant's records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErasureCertificate {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// Its short name, which is not given away again.
+    pub tenant: TenantSlug,
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// Who did it, as the operating system knows them.
+    pub by: String,
+    /// The data keys that were destroyed, now or before.
+    pub key_ids: Vec<String>,
+    /// How many ciphertexts lay under them and were deleted too.
+    pub ciphertexts: u64,
+    /// The key-encryption keys under which copies of the destroyed keys may lie in backups. Once these are destroyed as well, the
+    /// backups hold nothing that opens.
+    pub wrapped_under: Vec<KekId>,
+    /// The state of the configuration that this made.
+    pub revision: u64,
+    /// The head of the audit chain; none before there is one.
+    pub audit_head: Option<String>,
+}
+
+impl Store {
+    /// Destroys a tenant's data keys and what lies under them, and says what that was. Once, and for good. The certificate is kept.
+    pub async fn shred(&self, slug: &TenantSlug, by: &str) -> Result<ErasureCertificate, StoreError> {
+        let writing = Writing::of_its_own(self).await?;
+        let db = writing.executor();
+        let missing = || StoreError::NotFound { what: "tenant", name: slug.to_string() };
+        let found = tenants::find(db, slug).await?.ok_or_else(missing)?;
+        if found.state == TenantState::Shredded {
+            return Err(StoreError::Shredded { tenant: found.slug });
+        }
+        let keys = row::models(db, of_tenant(found.id), |row| Ok((row.id.parse::<KeyId>()?, row.kek_id))).await?;
+        let sealed = credential::Entity::find().filter(credential::Column::TenantId.eq(found.id));
+        let ciphertexts = sealed.count(db).await.map_err(StoreError::read("credential"))?;
+        let Revision(before) = revision::current(db).await?;
+        let certificate = ErasureCertificate {
+            tenant_id: found.id,
+            tenant: found.slug,
+            at_ms: self.now().as_millis(),
+            by: by.to_owned(),
+            key_ids: keys.iter().map(|(id, _)| id.to_string()).collect(),
+            ciphertexts,
+            wrapped_under: keys.into_iter().map(|(_, kek)| kek).collect::<BTreeSet<_>>().into_iter().collect(),
+            revision: before + 1,
+            audit_head: None,
+        };
+        destroy(&writing, &certificate).await?;
+        writing.finish(true).await?;
+        self.held().retain(&self.living_keys().await?).await;
+        crate::store::connection::forget_deleted(self.database()).await?;
+        Ok(certificate)
+    }
+
+    /// The certificates, the oldest first, as they were printed.
+    pub async fn erasures(&self) -> Result<Vec<(Timestamp, String)>, StoreError> {
+        let mut all = row::models(self.database(), erasure::Entity::find(), |row| {
+            Ok((Timestamp::from_millis(row.at_ms), row.certificate))
+        })
+        .await?;
+        all.sort();
+        Ok(all)
+    }
+
+    /// Drops from memory the data keys that are no longer in the database.
+    pub async fn drop_dead_keys(&self) -> Result<(), StoreError> {
+        self.held().retain(&self.living_keys().await?).await;
+        Ok(())
+    }
+
+    async fn living_keys(&self) -> Result<std::collections::HashSet<(TenantId, KeyId)>, StoreError> {
+        let living = tenant_key::Entity::find().filter(tenant_key::Column::State.ne(DataKeyState::Destroyed));
+        let keys = row::models(self.database(), living, |row| Ok((row.tenant_id, row.id.parse()?))).await?;
+        Ok(keys.into_iter().collect())
+    }
+}
+
+async fn destroy(writing: &Writing, certificate: &ErasureCertificate) -> Result<(), StoreError> {
+    let db = writing.executor();
+    let id = certificate.tenant_id;
+    let delete = credential::Entity::delete_many().filter(credential::Column::TenantId.eq(id));
+    delete.exec(db).await.map_err(StoreError::write("credential"))?;
+    let gone =
+        tenant_key::ActiveModel { wrapped: Set(Vec::new()), state: Set(DataKeyState::Destroyed), ..Default::default() };
+    let update = tenant_key::Entity::update_many().set(gone).filter(tenant_key::Column::TenantId.eq(id));
+    update.exec(db).await.map_err(StoreError::write("tenant_key"))?;
+    let update = tenant::Entity::update_many()
+        .set(tenant::ActiveModel { state: Set(TenantState::Shredded), ..Default::default() })
+        .filter(tenant::Column::Id.eq(id));
+    update.exec(db).await.map_err(StoreError::write("tenant"))?;
+    let row = erasure::ActiveModel {
+        tenant_id: Set(id),
+        at_ms: Set(certificate.at_ms),
+        certificate: Set(row::json("erasure", certificate)?),
+    };
+    erasure::Entity::insert(row).exec_without_returning(db).await.map_err(StoreError::write("erasure"))?;
+    Ok(())
+}
