@@ -148,7 +148,7 @@ fn part(text: &str, index: usize) -> Option<Map<String, Value>> {
 fn shown(value: Option<&Value>) -> String {
     match value {
         None => "absent".to_owned(),
-        Some(Value::String(text)) => text.escape_debug().to_string(),
+        Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use super::{Settings, say};
+use super::{Settings, say_lines};
 use crate::app::open_store;
 use crate::manifest::{self, ApplyError, MANIFEST_BYTES_MAX, Manifest};
 use crate::policy::Administration;
@@ -34,7 +34,7 @@ impl Apply {
             ApplyError::Manifest(error) => show(error),
             error => anyhow::Error::from(error).context("nothing was applied"),
         })?;
-        say(&report.to_string());
+        say_lines(&report.to_string());
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::{Clock, SystemClock};
 
-use super::{Settings, print, say};
+use super::{Settings, print_json, say};
 use crate::app::open_store;
 use crate::auth::doctor::{self, Finding};
 use crate::auth::explain::{Explanation, Fact};
@@ -61,7 +61,7 @@ impl Doctor {
         };
         match self.output {
             Output::Json => {
-                print(&serde_json::to_string(&serde_json::json!({ "findings": findings, "token": explanation }))?);
+                print_json(&serde_json::json!({ "findings": findings, "token": explanation }))?;
             }
             Output::Text => {
                 findings.iter().for_each(tell);
@@ -81,7 +81,7 @@ impl ExplainToken {
         let config = self.settings.load()?;
         let explanation = explain(&config, &read_token()?, &self.endpoint).await?;
         match self.output {
-            Output::Json => print(&serde_json::to_string(&explanation)?),
+            Output::Json => print_json(&explanation)?,
             Output::Text => tell_explanation(&explanation),
         }
         refused(Some(&explanation))
