@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Form, Json, Router};
-use mcp_mux::config::{Config, IssuerConfig};
+use mcp_mux::config::{AppOnly, Config, IssuerConfig};
 use serde_json::{Value, json};
 use tenant_store::Level;
 use tokio::net::TcpListener;
@@ -101,6 +101,25 @@ async fn what_is_no_access_token_of_a_user_is_refused() -> Result<()> {
         ("no directory", json!({"tid": null}), 401),
         ("a directory with a slash in it", json!({"tid": "a/b"}), 401),
         ("another scope", json!({"scp": "other.access"}), 403),
+    ] {
+        assert_eq!(sees(&server, changes).await?.0, status, "{what}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_program_is_told_from_an_id_token_where_programs_are_allowed() -> Result<()> {
+    let server = server("entra_programs", |issuer| {
+        issuer.app_only = AppOnly::Allow;
+        issuer.required_scopes = Vec::new();
+        Ok(())
+    })
+    .await?;
+    for (what, changes, status) in [
+        ("an ID token with app roles", json!({"scp": null, "roles": ["acme"]}), 401),
+        ("a program's own, as it says", json!({"scp": null, "roles": ["acme"], "idtyp": "app"}), 200),
+        ("a program's own, by its subject", json!({"scp": null, "roles": ["acme"], "sub": ALICE}), 200),
+        ("a user's", json!({"roles": ["acme"]}), 200),
     ] {
         assert_eq!(sees(&server, changes).await?.0, status, "{what}");
     }

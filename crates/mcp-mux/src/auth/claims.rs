@@ -116,7 +116,7 @@ impl Claims {
             return Err(Refusal::IdToken);
         }
         let marks = &profile.access_claims;
-        if !marks.is_empty() && marks.iter().all(|claim| self.find(claim).is_none()) {
+        if !marks.is_empty() && !marks.iter().any(|mark| self.bears(mark)) {
             return Err(Refusal::IdToken);
         }
         if self.all.contains_key("cnf") { Err(Refusal::Confirmation) } else { Ok(()) }
@@ -129,11 +129,14 @@ impl Claims {
     }
 
     fn bears(&self, ClaimMark { claim, wanted }: &ClaimMark) -> bool {
-        let text = self.find(claim).and_then(Value::as_str);
+        let text = |claim| self.find(claim).and_then(Value::as_str);
         match wanted {
+            Wanted::Present => self.find(claim).is_some(),
             Wanted::Absent => self.find(claim).is_none(),
-            Wanted::Text(wanted) => text == Some(wanted),
-            Wanted::Prefix(wanted) => text.is_some_and(|text| text.starts_with(wanted)),
+            Wanted::Text(wanted) => text(claim) == Some(wanted),
+            Wanted::Prefix(wanted) => text(claim).is_some_and(|text| text.starts_with(wanted)),
+            Wanted::Suffix(wanted) => text(claim).is_some_and(|text| text.ends_with(wanted)),
+            Wanted::SameAs(other) => text(claim).is_some_and(|own| text(other) == Some(own)),
         }
     }
 
