@@ -6,6 +6,7 @@
 
 mod api_keys;
 mod claims;
+mod discovery;
 pub mod doctor;
 mod error;
 pub mod explain;

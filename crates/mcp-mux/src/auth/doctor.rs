@@ -1,5 +1,6 @@
 //! An examination of the identity providers and fronts, end to end, for an operator: what was found, what is wrong, how to mend it.
 
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use jsonwebtoken::jwk::JwkSet;
@@ -8,6 +9,7 @@ use serde::Serialize;
 use tenant_store::Clock;
 use url::Url;
 
+use super::discovery;
 use super::fetch::{self, FetchError};
 use super::graph::Graph;
 use super::introspection::Introspection;
@@ -41,12 +43,12 @@ impl Finding {
 }
 
 /// Examines everything that identity depends on.
-pub async fn examine(config: &Config, http: &reqwest::Client, clock: &std::sync::Arc<dyn Clock>) -> Vec<Finding> {
+pub async fn examine(config: &Config, http: &reqwest::Client, clock: &Arc<dyn Clock>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for issuer in &config.issuers {
         match issuer.mode {
             TokenMode::Jwt => examine_keys(issuer, http, clock.as_ref(), &mut findings).await,
-            TokenMode::Introspect => findings.push(examine_introspection(issuer, http, clock.as_ref()).await),
+            TokenMode::Introspect => findings.push(examine_introspection(issuer, http, clock).await),
         }
         if issuer.graph.is_some() {
             findings.push(examine_graph(issuer, http, clock).await);
@@ -77,7 +79,7 @@ async fn examine_keys(issuer: &IssuerConfig, http: &reqwest::Client, clock: &dyn
     let name = issuer.name.as_str();
     let url = match &issuer.jwks_url {
         Some(url) => url.clone(),
-        None => match fetch::discover(http, &issuer.url).await {
+        None => match discovery::discover(http, &issuer.url).await {
             Ok(endpoints) => {
                 findings.push(Finding::well(name, "discovery", format!("{} names its endpoints", issuer.url)));
                 endpoints.jwks
@@ -142,12 +144,14 @@ fn examine_clock(name: &str, date: Option<&str>, clock: &dyn Clock) -> Finding {
     }
 }
 
-async fn examine_introspection(issuer: &IssuerConfig, http: &reqwest::Client, clock: &dyn Clock) -> Finding {
+async fn examine_introspection(issuer: &IssuerConfig, http: &reqwest::Client, clock: &Arc<dyn Clock>) -> Finding {
     let name = issuer.name.as_str();
     let mend = "the introspection endpoint must be reachable and accept `client_id` with its secret";
-    let Some(Ok(endpoint)) =
-        issuer.introspection.as_ref().map(|settings| Introspection::new(&issuer.url, settings, http.clone()))
-    else {
+    let endpoint = issuer
+        .introspection
+        .as_ref()
+        .map(|settings| Introspection::new(&issuer.url, settings, http.clone(), Arc::clone(clock)));
+    let Some(Ok(endpoint)) = endpoint else {
         return Finding::ill(name, "introspection", "its secret cannot be read", mend);
     };
     // No provider has issued this one, so the right answer is that it is not active.
@@ -165,10 +169,10 @@ async fn examine_introspection(issuer: &IssuerConfig, http: &reqwest::Client, cl
     }
 }
 
-async fn examine_graph(issuer: &IssuerConfig, http: &reqwest::Client, clock: &std::sync::Arc<dyn Clock>) -> Finding {
+async fn examine_graph(issuer: &IssuerConfig, http: &reqwest::Client, clock: &Arc<dyn Clock>) -> Finding {
     let name = issuer.name.as_str();
     let mend = "the application needs its secret and the application permission GroupMember.Read.All, with an administrator's consent";
-    let graph = issuer.graph.as_ref().map(|graph| Graph::new(graph, http.clone(), std::sync::Arc::clone(clock)));
+    let graph = issuer.graph.as_ref().map(|graph| Graph::new(graph, http.clone(), Arc::clone(clock)));
     match graph {
         Some(Ok(graph)) => match graph.can_sign_in().await {
             Ok(()) => Finding::well(name, "graph", "we can sign in at Microsoft Graph"),

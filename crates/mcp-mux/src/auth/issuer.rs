@@ -61,9 +61,9 @@ impl Issuer {
         tasks: &Tasks,
     ) -> Result<Self, ConfigError> {
         let verifier = match &config.introspection {
-            Some(settings) if config.mode == TokenMode::Introspect => {
-                Verifier::Introspection(Box::new(Introspection::new(&config.url, settings, http.clone())?))
-            }
+            Some(settings) if config.mode == TokenMode::Introspect => Verifier::Introspection(Box::new(
+                Introspection::new(&config.url, settings, http.clone(), Arc::clone(clock))?,
+            )),
             _ => {
                 let keys = Arc::new(IssuerKeys::new(config, http.clone(), Arc::clone(clock)));
                 tasks.spawn(Arc::clone(&keys).keep_fresh());

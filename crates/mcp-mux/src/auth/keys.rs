@@ -16,8 +16,9 @@ use tenant_store::{Clock, Timestamp};
 use tokio::sync::Mutex;
 use url::Url;
 
+use super::discovery::Discovery;
 use super::error::{AuthError, Refusal};
-use super::fetch::{self, FetchError};
+use super::fetch::{self, FETCH_TIMEOUT, FetchError};
 use super::token;
 use crate::config::{IssuerConfig, SigningAlgorithm};
 
@@ -27,8 +28,6 @@ const REFRESH_EVERY: Duration = Duration::from_mins(10);
 const RETRY_EVERY: Duration = Duration::from_secs(15);
 /// The time between two fetches that unknown key ids may cause.
 const GATE: Duration = Duration::from_secs(30);
-/// How often the discovery document is read again; at once, when the key set cannot be had where it said.
-const DISCOVER_EVERY: Duration = Duration::from_hours(24);
 /// For how long keys are good after the last successful fetch.
 const STALE_MAX: Duration = Duration::from_hours(24);
 /// Most keys of one set.
@@ -43,7 +42,7 @@ pub(super) struct IssuerKeys {
     http: reqwest::Client,
     clock: Arc<dyn Clock>,
     current: ArcSwap<KeySet>,
-    discovered: Mutex<Option<(Url, Timestamp)>>,
+    discovery: Discovery,
     /// When the last fetch began that an unknown key id caused; held while any fetch runs.
     fetching: Mutex<Option<Timestamp>>,
     /// Another number whenever a key was taken away.
@@ -76,10 +75,10 @@ impl IssuerKeys {
         Self {
             issuer: config.url.clone(),
             jwks_url: config.jwks_url.clone(),
+            discovery: Discovery::new(&config.url, http.clone(), Arc::clone(&clock)),
             http,
             clock,
             current: ArcSwap::default(),
-            discovered: Mutex::new(None),
             fetching: Mutex::new(None),
             generation: AtomicU64::new(0),
         }
@@ -145,17 +144,10 @@ impl IssuerKeys {
 
     /// Where the key set is.
     async fn place(&self) -> Result<Url, FetchError> {
-        if let Some(url) = &self.jwks_url {
-            return Ok(url.clone());
+        match &self.jwks_url {
+            Some(url) => Ok(url.clone()),
+            None => Ok(self.discovery.endpoints().await?.jwks),
         }
-        let mut discovered = self.discovered.lock().await;
-        let now = self.clock.now();
-        if let Some((url, _)) = discovered.as_ref().filter(|(_, at)| now < at.plus(DISCOVER_EVERY)) {
-            return Ok(url.clone());
-        }
-        let url = fetch::discover(&self.http, &self.issuer).await?.jwks;
-        *discovered = Some((url.clone(), now));
-        Ok(url)
     }
 
     /// Fetches the set; one that cannot be used leaves the known keys as they are.
@@ -165,7 +157,7 @@ impl IssuerKeys {
             let set: JwkSet = serde_json::from_slice(&body).map_err(|_| FetchError::NotUnderstood)?;
             verifying_keys(&set)
         };
-        match set.await {
+        match tokio::time::timeout(FETCH_TIMEOUT, set).await.unwrap_or(Err(FetchError::Late)) {
             Ok(keys) => {
                 tracing::debug!(issuer = %self.issuer, keys = keys.len(), "fetched an issuer's keys");
                 let stays = |old: &VerifyingKey| keys.iter().any(|key| key.published == old.published);
@@ -177,7 +169,7 @@ impl IssuerKeys {
                 true
             }
             Err(error) => {
-                *self.discovered.lock().await = None;
+                self.discovery.doubt().await;
                 tracing::warn!(
                     issuer = %self.issuer, error = &error as &dyn std::error::Error,
                     "an issuer's keys could not be fetched; those known stay in use"
