@@ -184,7 +184,9 @@ async fn groups_that_were_left_out_are_not_no_groups() -> Result<()> {
         order["claims"]["aud"] = json!(endpoint);
         order["claims"]["groups"] = Value::Null;
         let answer = ping(&server, &provider.mint(&order).await?).await?;
-        assert_eq!(answer.status, 401);
+        assert_eq!(answer.status, 403, "to sign in again would not help");
+        let challenge = answer.headers["www-authenticate"].to_str()?;
+        assert!(!challenge.contains("error="), "{challenge}");
         assert!(answer.text.contains("application roles"), "it names the mend: {}", answer.text);
     }
     Ok(())

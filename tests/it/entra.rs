@@ -211,15 +211,17 @@ async fn groups_that_were_left_out_are_asked_for_where_the_configuration_says() 
     bob["oid"] = json!("11111111-0f55-4a8e-9f5e-2f6f1c7b9d02");
     assert_eq!(sees(&server, bob).await?, NOTHING, "his own groups, not alice's");
     let mut nobody = overage(&endpoint);
-    nobody["oid"] = json!("../../me");
-    assert_eq!(sees(&server, nobody).await?.0, 401, "only an object id is put into an address");
+    nobody["oid"] = json!("me");
+    assert_eq!(sees(&server, nobody).await?.0, 403, "only an object id is put into an address");
     Ok(())
 }
 
 #[tokio::test]
 async fn groups_that_cannot_be_asked_for_are_not_no_groups() -> Result<()> {
     let unasked = server("entra_overage", |_| Ok(())).await?;
-    assert_eq!(sees(&unasked, overage("https://graph.microsoft.com")).await?.0, 401);
+    assert_eq!(sees(&unasked, overage("https://graph.microsoft.com")).await?.0, 403);
+    let roles = json!({"_claim_names": {"roles": "src1"}});
+    assert_eq!(sees(&unasked, roles).await?.0, 403, "nor are roles no roles");
     let down = server("entra_graph_down", |issuer| ask_graph(issuer, "http://127.0.0.1:9")).await?;
     assert_eq!(sees(&down, overage("https://graph.microsoft.com")).await?.0, 503);
     let roles_only = server("entra_roles_only", |issuer| {

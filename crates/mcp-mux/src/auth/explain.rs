@@ -78,7 +78,7 @@ impl Authenticator {
                 ];
                 Explanation { says, taken_for, refused: None }
             }
-            Err(error) => Explanation { says, taken_for: Vec::new(), refused: Some(Why::of(error)) },
+            Err(error) => Explanation { says, taken_for: Vec::new(), refused: Some(Why::of(&error)) },
         }
     }
 
@@ -132,7 +132,7 @@ impl Explanation {
 }
 
 impl Why {
-    fn of(error: AuthError) -> Self {
+    fn of(error: &AuthError) -> Self {
         let reason = match error {
             AuthError::Invalid(refusal) => refusal.to_string(),
             error => error.to_string(),
@@ -166,17 +166,17 @@ fn fact(name: &'static str, value: &str) -> Fact {
 }
 
 /// How an operator mends a refusal.
-fn mend(error: AuthError) -> &'static str {
+fn mend(error: &AuthError) -> &'static str {
     match error {
         AuthError::Missing | AuthError::Malformed | AuthError::InQuery => error.advice(),
         AuthError::GroupsOverage => {
             "use app roles, or emit only the groups that are assigned to the application; or set `issuers.graph`, so that Microsoft Graph is asked"
         }
-        AuthError::InsufficientScope => {
+        AuthError::InsufficientScope(_) => {
             "let the client ask for the scope in `required_scopes`; where it is spelt otherwise, set `scope_claims`"
         }
         AuthError::ProviderUnavailable => "run `mcp-mux doctor`: the provider's keys or answers cannot be had",
-        AuthError::Invalid(refusal) => mend_refusal(refusal),
+        AuthError::Invalid(refusal) => mend_refusal(*refusal),
     }
 }
 

@@ -86,7 +86,7 @@ impl Graph {
     /// All groups of a person, also those that come through other groups. However many ask at once, Graph is asked once.
     pub(super) async fn groups_of(&self, person: Uuid) -> Result<Vec<Group>, AuthError> {
         let asked = self.groups.try_get_with(person, self.ask(person)).await;
-        asked.map(|groups| groups.to_vec()).map_err(|error| *error)
+        asked.map(|groups| groups.to_vec()).map_err(|error| error.as_ref().clone())
     }
 
     /// Whether we are let in there at all.

@@ -119,7 +119,11 @@ impl Issuer {
         claims.check(&self.config, &self.profile, judgement.audiences, judgement.now)?;
         let subject = claims.subject(&self.profile)?;
         let mut groups = claims.groups(&self.profile)?;
-        if claims.lacks_groups(&self.profile) {
+        // Nobody but the token says what roles there are.
+        if claims.lacks(&self.profile.role_claims) {
+            return Err(AuthError::GroupsOverage);
+        }
+        if claims.lacks(&self.profile.group_claims) {
             groups.extend(self.left_out_groups(claims).await?);
         }
         Ok(Identity {

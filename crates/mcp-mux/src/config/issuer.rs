@@ -203,9 +203,12 @@ impl IssuerConfig {
         }
     }
 
-    /// The OAuth scopes that clients are told to ask for.
-    pub fn advertised_scopes(&self) -> &[String] {
-        if self.scopes.is_empty() { &self.required_scopes } else { &self.scopes }
+    /// The OAuth scopes that clients are told to ask for, each once and in order.
+    pub fn advertised_scopes(&self) -> Vec<String> {
+        let mut scopes = if self.scopes.is_empty() { self.required_scopes.clone() } else { self.scopes.clone() };
+        scopes.sort();
+        scopes.dedup();
+        scopes
     }
 
     /// Checks what types cannot say; `place` is how the file names this issuer.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use tenant_store::TenantSlug;
 
 use super::{Server, problem};
-use crate::config::{Config, PublicUrl};
+use crate::config::{Config, IssuerConfig, PublicUrl};
 use crate::mux::Endpoint;
 
 /// The parts of the documents that all endpoints share.
@@ -21,6 +21,7 @@ use crate::mux::Endpoint;
 pub struct ProtectedResources {
     public_url: PublicUrl,
     authorization_servers: Vec<String>,
+    /// Those that every issuer is to be asked for; none where issuers differ, since a client asks one of them for all.
     scopes: Vec<String>,
 }
 
@@ -40,10 +41,9 @@ pub(super) struct ProtectedResource {
 impl ProtectedResources {
     /// From the configuration; `public_url` may differ from the configured one where a free port was taken.
     pub fn new(config: &Config, public_url: &PublicUrl) -> Self {
-        let mut scopes: Vec<String> =
-            config.issuers.iter().flat_map(|issuer| issuer.advertised_scopes().iter().cloned()).collect();
-        scopes.sort();
-        scopes.dedup();
+        let mut asked_for = config.issuers.iter().map(IssuerConfig::advertised_scopes);
+        let first = asked_for.next().unwrap_or_default();
+        let scopes = if asked_for.all(|scopes| scopes == first) { first } else { Vec::new() };
         Self {
             public_url: public_url.clone(),
             authorization_servers: config.issuers.iter().map(|issuer| issuer.url.clone()).collect(),
