@@ -1,8 +1,12 @@
 //! Why nobody was let in. What the client reads depends on the kind alone; the reason behind a refusal is for the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
+
+/// When to try again what nobody could say: by then a provider is asked again for keys that it may have made since.
+const RETRY_AFTER: Duration = super::keys::GATE;
 
 /// A request whose caller could not be verified.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -124,6 +128,11 @@ impl AuthError {
             Self::InsufficientScope(_) => Some("insufficient_scope"),
             Self::Invalid(_) => Some("invalid_token"),
         }
+    }
+
+    /// After what time the same request may be let in.
+    pub fn retry_after(&self) -> Option<Duration> {
+        matches!(self, Self::ProviderUnavailable).then_some(RETRY_AFTER)
     }
 
     /// What the client reads.

@@ -65,7 +65,7 @@ impl Issuer {
                 Introspection::new(&config.url, settings, http.clone(), Arc::clone(clock))?,
             )),
             _ => {
-                let keys = Arc::new(IssuerKeys::new(config, http.clone(), Arc::clone(clock)));
+                let keys = Arc::new(IssuerKeys::new(config, http.clone(), Arc::clone(clock), tasks.clone()));
                 tasks.spawn(Arc::clone(&keys).keep_fresh());
                 Verifier::Keys(keys)
             }

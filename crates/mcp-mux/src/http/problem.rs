@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Response, StatusCode};
 
 use super::well_known::ProtectedResource;
@@ -24,6 +24,9 @@ pub(super) fn unauthorized(error: &AuthError, resource: &ProtectedResource) -> R
     let mut response = plain(error.status(), error.advice());
     if let Ok(challenge) = HeaderValue::from_str(&challenge) {
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    if let Some(after) = error.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, after.as_secs().into());
     }
     response
 }
