@@ -155,10 +155,18 @@ async fn an_opaque_token_is_asked_about_and_its_scope_and_client_are_judged() ->
     let token = service_token(&provider, &endpoint, "mcp:use").await?;
     assert!(!token.contains('.'), "it is opaque");
     let before = provider.asked("introspection").await?;
-    for _ in 0..3 {
-        assert_eq!(status(&server, &token).await?, 200);
+    for path in ["/mcp", "/mcp", "/t/acme/mcp", "/t/globex/mcp"] {
+        let answer = Http::new(&server.url(path), Some(&token))?.legacy("ping", &json!({})).await?;
+        assert_eq!(answer.status, 200, "{path}");
     }
-    assert_eq!(provider.asked("introspection").await?, before + 1, "the answer is remembered for a while");
+    assert_eq!(provider.asked("introspection").await?, before + 1, "the answer is remembered, for every route");
+    let narrow = service_token(&provider, &server.url("/t/acme/mcp"), "mcp:use").await?;
+    for (path, expected) in [("/t/acme/mcp", 200), ("/mcp", 401), ("/t/globex/mcp", 401), ("/t/acme/mcp", 200)] {
+        let answer = Http::new(&server.url(path), Some(&narrow))?.legacy("ping", &json!({})).await?;
+        assert_eq!(answer.status, expected, "what is remembered is good where the token is: {path}");
+    }
+    assert_eq!(provider.asked("introspection").await?, before + 2);
+    let before = before + 1;
 
     for _ in 0..3 {
         assert_eq!(status(&server, "nobody-made-this-token").await?, 401);

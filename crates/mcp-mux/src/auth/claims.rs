@@ -43,6 +43,25 @@ struct Required {
     nbf: Option<i64>,
 }
 
+/// Where a token is good, as far as its audience goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum GoodFor {
+    /// On every route: an audience of the settings, or none at all from a client that is allowed.
+    Everything,
+    /// On routes with one of these identifiers.
+    Only(Arc<[String]>),
+}
+
+impl GoodFor {
+    /// Whether that includes a route with these identifiers.
+    pub(super) fn includes(&self, route: &[String]) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Only(audiences) => audiences.iter().any(|audience| route.contains(audience)),
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Audience {
@@ -68,7 +87,9 @@ impl Claims {
         if self.required.iss != issuer.url {
             return Err(Refusal::UnknownIssuer.into());
         }
-        self.check_audience(issuer, audiences)?;
+        if !self.good_for(issuer)?.includes(audiences) {
+            return Err(Refusal::Audience.into());
+        }
         self.check_times(profile.max_lifetime, now)?;
         self.check_kind(profile)?;
         if !issuer.allowed_clients.is_empty() {
@@ -89,15 +110,19 @@ impl Claims {
         }
     }
 
-    fn check_audience(&self, issuer: &IssuerConfig, audiences: &[String]) -> Result<(), Refusal> {
-        let accepted = |audience: &String| audiences.contains(audience) || issuer.audiences.contains(audience);
-        let for_us = match &self.required.aud {
-            Some(Audience::One(audience)) => accepted(audience),
-            Some(Audience::Many(audiences)) => audiences.iter().any(accepted),
+    /// Where the token is good.
+    pub(super) fn good_for(&self, issuer: &IssuerConfig) -> Result<GoodFor, Refusal> {
+        let audiences = match &self.required.aud {
+            Some(Audience::One(audience)) => std::slice::from_ref(audience),
+            Some(Audience::Many(audiences)) => audiences.as_slice(),
             // RFC 7662 leaves the audience open. Then it is the client that must be one of those that call us.
-            None => issuer.mode == TokenMode::Introspect && !issuer.allowed_clients.is_empty(),
+            None if issuer.mode == TokenMode::Introspect && !issuer.allowed_clients.is_empty() => {
+                return Ok(GoodFor::Everything);
+            }
+            None => return Err(Refusal::Audience),
         };
-        if for_us { Ok(()) } else { Err(Refusal::Audience) }
+        let is_configured = |audience: &String| issuer.audiences.contains(audience);
+        if audiences.iter().any(is_configured) { Ok(GoodFor::Everything) } else { Ok(GoodFor::Only(audiences.into())) }
     }
 
     fn check_times(&self, max_lifetime: Duration, now: Timestamp) -> Result<(), Refusal> {

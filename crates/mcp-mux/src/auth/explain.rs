@@ -54,7 +54,7 @@ impl Authenticator {
         }
         let judged = match self.by_api_key(text, now) {
             Some(identity) => identity,
-            None => self.verify(text, Judgement { audiences, now }).await.map(|(identity, _)| identity),
+            None => self.verify(text, Judgement { audiences, now }).await.map(|verified| verified.identity),
         };
         let says = self.says(text);
         match judged {
