@@ -140,6 +140,25 @@ async fn a_provider_that_is_slow_at_the_start_delays_and_refuses_nobody() -> Res
 }
 
 #[tokio::test]
+async fn a_refresh_token_is_no_access_token_even_from_an_allowed_client() -> Result<()> {
+    let provider = Provider::start().await?;
+    provider.set("format=opaque").await?;
+    let issuer = IssuerConfig {
+        mode: TokenMode::Introspect,
+        allowed_clients: vec!["public-mcp".to_owned()],
+        introspection: Some(introspection()?),
+        ..provider.issuer()?
+    };
+    let server = two_tenants("refresh_token", issuer).await?;
+    let tokens = provider.sign_in("openid offline_access", None).await?;
+    let token =
+        |name: &str| tokens[name].as_str().map(ToOwned::to_owned).with_context(|| format!("no {name}: {tokens}"));
+    assert_eq!(status(&server, &token("access_token")?).await?, 200, "it names no audience either");
+    assert_eq!(status(&server, &token("refresh_token")?).await?, 401);
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_opaque_token_is_asked_about_and_its_scope_and_client_are_judged() -> Result<()> {
     let provider = Provider::start().await?;
     provider.set("format=opaque").await?;
@@ -274,6 +293,10 @@ async fn an_answer_about_a_token_is_judged_as_a_token_would_be() -> Result<()> {
         ("of the past", json!({"exp": now - 31}), 401),
         ("of the future", json!({"nbf": now + 600}), 401),
         ("without a user", json!({"sub": null}), 401),
+        ("about a token that whoever holds it may use", json!({"token_type": "bearer"}), 200),
+        ("about another kind of token", json!({"token_type": "refresh_token"}), 401),
+        ("about a kind of another shape", json!({"token_type": ["Bearer"]}), 401),
+        ("about what Keycloak calls a refresh token", json!({"typ": "Refresh"}), 401),
         ("bound to a key", json!({"cnf": {"jkt": "x"}}), 401),
         ("with groups of another shape", json!({"groups": 7}), 401),
     ] {

@@ -25,6 +25,11 @@ const SUBJECT_SEPARATOR: char = '/';
 /// Claims that only ID tokens carry (OpenID Connect Core §3).
 const ID_TOKEN_CLAIMS: [&str; 3] = ["nonce", "at_hash", "c_hash"];
 
+/// What Keycloak calls its other tokens in their `typ`: they are signed like access tokens, and introspected like them.
+const OTHER_KINDS: [&str; 3] = ["Refresh", "Offline", "Logout"];
+/// The `token_type` of an access token that whoever holds it may use (RFC 6750 §4).
+const BEARER: &str = "Bearer";
+
 /// Claims that somebody vouches for.
 #[derive(Debug)]
 pub(super) struct Claims {
@@ -92,6 +97,9 @@ impl Claims {
         }
         self.check_times(profile.max_lifetime, now)?;
         self.check_kind(profile)?;
+        if issuer.mode == TokenMode::Introspect {
+            self.check_answer()?;
+        }
         if !issuer.allowed_clients.is_empty() {
             let client = self.client(profile)?.ok_or(Refusal::Client)?;
             if !issuer.allowed_clients.iter().any(|allowed| *allowed == *client) {
@@ -125,6 +133,16 @@ impl Claims {
         if audiences.iter().any(is_configured) { Ok(GoodFor::Everything) } else { Ok(GoodFor::Only(audiences.into())) }
     }
 
+    /// What only an answer about a token says. Providers are asked about refresh tokens too, and call them active. These have no
+    /// audience and no `token_type` (RFC 7662 §2.2), so one of the two must be there.
+    fn check_answer(&self) -> Result<(), Refusal> {
+        match self.all.get("token_type").filter(|kind| !kind.is_null()) {
+            None if self.required.aud.is_some() => Ok(()),
+            Some(Value::String(kind)) if kind.eq_ignore_ascii_case(BEARER) => Ok(()),
+            _ => Err(Refusal::OtherKind),
+        }
+    }
+
     fn check_times(&self, max_lifetime: Duration, now: Timestamp) -> Result<(), Refusal> {
         let Required { exp, iat, nbf, .. } = &self.required;
         if now >= seconds(*exp).plus(LEEWAY) {
@@ -140,8 +158,11 @@ impl Claims {
     }
 
     fn check_kind(&self, profile: &Profile) -> Result<(), Refusal> {
-        let is_id = self.all.get("typ").and_then(Value::as_str) == Some("ID");
-        if is_id || ID_TOKEN_CLAIMS.iter().any(|claim| self.all.contains_key(*claim)) {
+        let kind = self.all.get("typ").and_then(Value::as_str);
+        if kind.is_some_and(|kind| OTHER_KINDS.contains(&kind)) {
+            return Err(Refusal::OtherKind);
+        }
+        if kind == Some("ID") || ID_TOKEN_CLAIMS.iter().any(|claim| self.all.contains_key(*claim)) {
             return Err(Refusal::IdToken);
         }
         let marks = &profile.access_claims;

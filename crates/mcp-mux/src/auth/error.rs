@@ -100,6 +100,9 @@ pub enum Refusal {
     /// It is an ID token.
     #[error("it is an ID token")]
     IdToken,
+    /// It is a refresh token, or another one that is for the provider alone.
+    #[error("it is a refresh token, or of another kind than an access token")]
+    OtherKind,
     /// It is bound to a key that the request does not prove (`cnf`).
     #[error("it is bound to a key that was not proven")]
     Confirmation,

@@ -209,6 +209,9 @@ fn mend_refusal(refusal: Refusal) -> &'static str {
         Refusal::Contradiction => "the front sends one user's token with another user's name",
         Refusal::Lifetime => "shorten the life of access tokens at the provider, or raise `max_lifetime_seconds`",
         Refusal::IdToken => "send the access token, not the ID token",
+        Refusal::OtherKind => {
+            "send the access token; the provider's answer about one has an `aud`, or the `token_type` Bearer"
+        }
         Refusal::Confirmation => {
             "have the provider issue bearer tokens: proofs of possession (DPoP, mTLS) are not supported"
         }
