@@ -1,9 +1,14 @@
 //! Who is let in, and what the others are told.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result};
 use jsonwebtoken::{Algorithm, Header};
-use mcp_mux::config::IssuerConfig;
+use mcp_mux::auth::doctor;
+use mcp_mux::config::{Config, IssuerConfig, PublicUrl};
+use mcp_mux::http::ProtectedResources;
 use serde_json::{Value, json};
+use tenant_store::{Clock, SystemClock};
 
 use crate::support::client::Http;
 use crate::support::identity::Idp;
@@ -72,6 +77,26 @@ async fn where_issuers_want_different_scopes_each_client_is_told_its_own_issuers
         assert_eq!(status, 403);
         assert!(challenge.contains(&format!("scope=\"{scope}\", error=\"insufficient_scope\"")), "{challenge}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn doctor_compares_the_whole_metadata_document_with_the_settings() -> Result<()> {
+    let server = TestServer::start("doctor_metadata", &[]).await?;
+    let mut config = server.config.clone();
+    config.public_url = PublicUrl::try_from(url::Url::parse(&server.url(""))?).map_err(anyhow::Error::msg)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let found = async |config: &Config| {
+        let metadata = ProtectedResources::new(config, &config.public_url).aggregate_document();
+        let findings = doctor::examine(config, &metadata, &mcp_mux::egress_client()?, &clock).await;
+        let finding = findings.into_iter().find(|finding| finding.what == "metadata").context("a finding")?;
+        Ok::<_, anyhow::Error>((finding.mend.is_none(), finding.found))
+    };
+    let (is_well, found_text) = found(&config).await?;
+    assert!(is_well, "{found_text}");
+    config.issuers[0].scopes = vec!["mcp:other".to_owned()];
+    let (is_well, found_text) = found(&config).await?;
+    assert!(!is_well && found_text.contains("scopes_supported"), "{found_text}");
     Ok(())
 }
 

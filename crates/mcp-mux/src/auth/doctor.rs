@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 use jsonwebtoken::jwk::JwkSet;
 use secrecy::SecretString;
 use serde::Serialize;
+use serde_json::Value;
 use tenant_store::Clock;
 use url::Url;
 
@@ -42,8 +43,13 @@ impl Finding {
     }
 }
 
-/// Examines everything that identity depends on.
-pub async fn examine(config: &Config, http: &reqwest::Client, clock: &Arc<dyn Clock>) -> Vec<Finding> {
+/// Examines everything that identity depends on. Clients must find `metadata` as the document about us.
+pub async fn examine(
+    config: &Config,
+    metadata: &Value,
+    http: &reqwest::Client,
+    clock: &Arc<dyn Clock>,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     for issuer in &config.issuers {
         match issuer.mode {
@@ -71,7 +77,7 @@ pub async fn examine(config: &Config, http: &reqwest::Client, clock: &Arc<dyn Cl
             }
         }
     }
-    findings.push(examine_metadata(config, http).await);
+    findings.push(examine_metadata(config, metadata, http).await);
     findings
 }
 
@@ -205,29 +211,33 @@ async fn examine_session_front(name: &str, url: &Url, http: &reqwest::Client) ->
 }
 
 /// The document by which clients find the provider, as they get it: through whatever stands in front of us.
-async fn examine_metadata(config: &Config, http: &reqwest::Client) -> Finding {
+async fn examine_metadata(config: &Config, expected: &Value, http: &reqwest::Client) -> Finding {
     let what = "metadata";
     let address = config.public_url.join("/.well-known/oauth-protected-resource/mcp");
     let fetched = match Url::parse(&address) {
         Ok(url) => fetch::get(http, &url).await,
         Err(_) => Err(FetchError::NotUnderstood),
     };
-    let document = fetched
-        .and_then(|body| serde_json::from_slice::<serde_json::Value>(&body).map_err(|_| FetchError::NotUnderstood));
+    let document =
+        fetched.and_then(|body| serde_json::from_slice::<Value>(&body).map_err(|_| FetchError::NotUnderstood));
     let mend =
         "start `mcp-mux serve`, and let the proxy in front of it pass `/.well-known/oauth-protected-resource` on";
     match document {
-        Ok(document)
-            if document.get("resource").and_then(|value| value.as_str()) == Some(&config.public_url.join("/mcp")) =>
-        {
+        Ok(document) if document == *expected => {
             Finding::well("mcp-mux", what, format!("{address} is what clients need"))
         }
-        Ok(_) => Finding::ill(
-            "mcp-mux",
-            what,
-            "the document names another resource",
-            "`public_url` must be what clients type",
-        ),
+        Ok(document) => {
+            let names = expected.as_object().into_iter().flat_map(serde_json::Map::keys);
+            let other: Vec<&str> =
+                names.filter(|name| document.get(*name) != expected.get(*name)).map(String::as_str).collect();
+            let other = if other.is_empty() { "more than ours".to_owned() } else { other.join(", ") };
+            Finding::ill(
+                "mcp-mux",
+                what,
+                format!("the document at {address} is another one than these settings make: {other}"),
+                "`public_url` must be what clients type, and lead to a server with these settings that was restarted since",
+            )
+        }
         Err(error) => Finding::ill("mcp-mux", what, format!("{address}: {}", words(&error)), mend),
     }
 }

@@ -14,6 +14,7 @@ use crate::auth::doctor::{self, Finding};
 use crate::auth::explain::{Explanation, Fact};
 use crate::auth::{ApiKeys, Authenticator, TOKEN_BYTES_MAX};
 use crate::config::Config;
+use crate::http::ProtectedResources;
 use crate::lifecycle::Tasks;
 use crate::upstream::egress_client;
 
@@ -54,7 +55,8 @@ impl Doctor {
         let config = self.settings.load()?;
         let token = if self.token { Some(read_token()?) } else { None };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let findings = doctor::examine(&config, &egress_client()?, &clock).await;
+        let metadata = ProtectedResources::new(&config, &config.public_url).aggregate_document();
+        let findings = doctor::examine(&config, &metadata, &egress_client()?, &clock).await;
         let explanation = match &token {
             Some(token) => Some(explain(&config, token, "/mcp").await?),
             None => None,

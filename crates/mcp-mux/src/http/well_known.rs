@@ -69,6 +69,11 @@ impl ProtectedResources {
         }
     }
 
+    /// The document of the endpoint for all tenants.
+    pub fn aggregate_document(&self) -> Value {
+        self.document(&Endpoint::Aggregate)
+    }
+
     fn document(&self, endpoint: &Endpoint) -> Value {
         let mut document = Map::from_iter([
             ("resource".to_owned(), json!(self.of(endpoint).url)),
@@ -87,7 +92,7 @@ impl ProtectedResources {
 }
 
 pub(super) async fn aggregate(State(server): State<Arc<Server>>) -> Json<Value> {
-    Json(server.resources.document(&Endpoint::Aggregate))
+    Json(server.resources.aggregate_document())
 }
 
 pub(super) async fn tenant(State(server): State<Arc<Server>>, Path(tenant): Path<String>) -> Response {
