@@ -44,6 +44,8 @@ pub(crate) const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// How long a verified token is remembered, at most; never past its expiry.
 pub(crate) const VERIFIED_LIFE: Duration = Duration::from_mins(1);
 
+/// How long it may take to find out who calls, whoever must be asked.
+const AUTHENTICATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most of what is remembered of verified tokens: each counts as one and its groups.
 const VERIFIED_WEIGHT_MAX: u64 = 2_000_000;
 /// How the API keys of Open WebUI and of model providers begin. They are somebody's password elsewhere, and never asked about.
@@ -137,6 +139,11 @@ impl Authenticator {
         headers: &HeaderMap,
         audiences: &[String],
     ) -> Result<Identity, AuthError> {
+        let judged = tokio::time::timeout(AUTHENTICATE_TIMEOUT, self.judge(uri, headers, audiences)).await;
+        judged.unwrap_or(Err(AuthError::ProviderUnavailable))
+    }
+
+    async fn judge(&self, uri: &Uri, headers: &HeaderMap, audiences: &[String]) -> Result<Identity, AuthError> {
         if has_token(uri) {
             return Err(AuthError::InQuery);
         }

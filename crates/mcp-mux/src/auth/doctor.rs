@@ -177,11 +177,11 @@ async fn examine_introspection(issuer: &IssuerConfig, http: &reqwest::Client, cl
 
 async fn examine_graph(issuer: &IssuerConfig, http: &reqwest::Client, clock: &Arc<dyn Clock>) -> Finding {
     let name = issuer.name.as_str();
-    let mend = "the application needs its secret and the application permission GroupMember.Read.All, with an administrator's consent";
+    let mend = "the application needs its secret and the application permissions User.ReadBasic.All and GroupMember.Read.All (or User.Read.All), with an administrator's consent";
     let graph = issuer.graph.as_ref().map(|graph| Graph::new(graph, http.clone(), Arc::clone(clock)));
     match graph {
-        Some(Ok(graph)) => match graph.can_sign_in().await {
-            Ok(()) => Finding::well(name, "graph", "we can sign in at Microsoft Graph"),
+        Some(Ok(graph)) => match graph.may_ask().await {
+            Ok(()) => Finding::well(name, "graph", "Microsoft Graph answers when it is asked for somebody's groups"),
             Err(error) => Finding::ill(name, "graph", words(&error), mend),
         },
         _ => Finding::ill(name, "graph", "its secret cannot be read", mend),

@@ -25,6 +25,8 @@ pub(super) enum FetchError {
     Unreachable(#[source] reqwest::Error),
     #[error("it did not answer in time")]
     Late,
+    #[error("it failed a moment ago, and is not asked again yet")]
+    FailedBefore,
     #[error("it answered with status {0}")]
     Status(u16),
     #[error("it is too large")]

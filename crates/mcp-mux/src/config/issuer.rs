@@ -134,7 +134,7 @@ pub struct IntrospectionConfig {
 pub struct GraphConfig {
     /// The directory, as a GUID.
     pub tenant_id: String,
-    /// The name under which we ask: an application with the permission `GroupMember.Read.All`.
+    /// The name under which we ask: an application with the permissions `User.ReadBasic.All` and `GroupMember.Read.All`.
     pub client_id: String,
     /// Its secret.
     pub client_secret: Option<SecretString>,
