@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use axum::routing::post;
 use axum::{Json, Router};
 use mcp_mux::config::{AppOnly, IntrospectionConfig, IssuerConfig, TokenMode};
@@ -85,6 +85,13 @@ async fn keys_that_are_rotated_with_and_without_overlap_are_followed() -> Result
     let second = provider.token(&endpoint).await?;
     assert_eq!(status(&server, &second).await?, 200, "a new key is found at its first token");
     assert_eq!(status(&server, &first).await?, 200, "the old one is published still");
+
+    // A server of its own: what the first one was caused to fetch keeps its gate shut for a while.
+    let server = two_tenants("rotation_alone", provider.issuer()?).await?;
+    let endpoint = server.app.endpoint();
+    assert_eq!(status(&server, &provider.token(&endpoint).await?).await?, 200);
+    provider.rotate(false).await?;
+    assert_eq!(status(&server, &provider.token(&endpoint).await?).await?, 200, "without overlap too");
     Ok(())
 }
 
@@ -131,11 +138,23 @@ async fn two_thousand_invented_keys_cause_one_fetch_and_a_provider_that_is_gone_
 }
 
 #[tokio::test]
-async fn a_provider_that_is_slow_at_the_start_delays_and_refuses_nobody() -> Result<()> {
+async fn a_provider_that_is_slow_at_the_start_is_waited_for_and_delays_nobody_elses_tokens() -> Result<()> {
     let provider = Provider::start().await?;
     provider.set("jwksDelayMs=3000").await?;
-    let server = two_tenants("slow_start", provider.issuer()?).await?;
-    assert_eq!(status(&server, &provider.token(&server.app.endpoint()).await?).await?, 200);
+    let slow = IssuerConfig { name: "slow".parse()?, ..provider.issuer()? };
+    let server = TestServer::start_with("slow_start", &[], |config| {
+        config.issuers.push(slow);
+        Ok(())
+    })
+    .await?;
+    let (of_slow, other) = (provider.token(&server.app.endpoint()).await?, server.token("alice", &["acme"])?);
+    let (waiting, others) = (status(&server, &of_slow), status(&server, &other));
+    tokio::pin!(waiting);
+    tokio::select! {
+        early = &mut waiting => bail!("the keys cannot be known yet, and the answer was {early:?}"),
+        other = others => assert_eq!(other?, 200),
+    }
+    assert_eq!(waiting.await?, 200, "it was not refused for want of keys");
     Ok(())
 }
 
