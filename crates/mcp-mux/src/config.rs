@@ -5,14 +5,13 @@
 
 mod front;
 mod issuer;
+mod profile;
 mod secret;
 mod unreadable;
 
 pub use front::{Front, FrontConfig, FrontMode, FrontProof};
-pub use issuer::{
-    AppOnly, ClaimMark, ClaimPath, GraphConfig, IntrospectionConfig, IssuerConfig, Preset, Profile, SigningAlgorithm,
-    TokenMode, TokenType, Wanted,
-};
+pub use issuer::{AppOnly, GraphConfig, IntrospectionConfig, IssuerConfig, Preset, TokenMode};
+pub use profile::{ClaimMark, ClaimPath, Profile, SigningAlgorithm, TokenType, Wanted};
 
 use std::collections::HashSet;
 use std::fmt;
@@ -459,6 +458,44 @@ mod tests {
         ] {
             let parsed = PublicUrl::try_from(Url::parse(url).unwrap());
             assert_eq!(parsed.is_ok(), accepted, "{url}");
+        }
+    }
+
+    /// The smallest configuration with more settings of its issuer.
+    fn issuer(settings: &str) -> Result<Config, ConfigError> {
+        parse(&format!("{SMALLEST}\n{settings}"), &[])
+    }
+
+    #[test]
+    fn a_clients_id_is_an_audience_only_where_something_tells_id_tokens_apart() {
+        for (settings, accepted) in [
+            (r#"audiences = ["open-webui"]"#, false),
+            (r#"audiences = ["https://mcp.example.com/mcp", "66666666-7777-8888-9999-000000000000"]"#, false),
+            ("preset = \"keycloak\"\naudiences = [\"open-webui\"]", false),
+            (r#"audiences = ["https://mcp.example.com/mcp", "api://mcp", "urn:mcp"]"#, true),
+            ("audiences = [\"open-webui\"]\nrequired_scopes = [\"mcp:use\"]", true),
+            ("audiences = [\"open-webui\"]\naccess_claims = [\"scope\"]", true),
+            ("audiences = [\"open-webui\"]\ntoken_types = [\"at+jwt\"]", true),
+            ("preset = \"okta\"\naudiences = [\"open-webui\"]", true),
+        ] {
+            assert_eq!(issuer(settings).is_ok(), accepted, "{settings}");
+        }
+    }
+
+    #[test]
+    fn a_scope_is_one_that_a_challenge_can_name() {
+        for (scope, accepted) in [
+            ("mcp:use", true),
+            ("https://mcp.example.com/mcp/mcp.access", true),
+            ("", false),
+            ("mcp use", false),
+            ("mcp\u{e4}", false),
+            ("mcp\\\"", false),
+            ("mcp\\n", false),
+        ] {
+            for key in ["scopes", "required_scopes"] {
+                assert_eq!(issuer(&format!("{key} = [\"{scope}\"]")).is_ok(), accepted, "{key} {scope}");
+            }
         }
     }
 

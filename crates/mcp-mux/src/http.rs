@@ -131,7 +131,7 @@ async fn mcp(server: &Arc<Server>, endpoint: Endpoint, mut request: Request) -> 
     let identity = match server.authenticator.authenticate(request.uri(), request.headers(), &resource.audiences).await
     {
         Ok(identity) => identity,
-        Err(error) => return problem::unauthorized(error, &resource),
+        Err(error) => return problem::unauthorized(&error, &resource),
     };
     let (uri, headers) = (request.uri().clone(), request.headers().clone());
     strip_credentials(request.headers_mut());

@@ -1,9 +1,15 @@
 //! Why nobody was let in. What the client reads depends on the kind alone; the reason behind a refusal is for the log.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::StatusCode;
 
+/// When to try again what nobody could say: by then a provider is asked again for keys that it may have made since.
+const RETRY_AFTER: Duration = super::keys::GATE;
+
 /// A request whose caller could not be verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// It carries no bearer token.
     #[error("the request carries no bearer token")]
@@ -20,9 +26,9 @@ pub enum AuthError {
     /// It carries a token in its address.
     #[error("the request's address carries a token")]
     InQuery,
-    /// Its token is good and lacks an OAuth scope.
+    /// Its token is good and lacks an OAuth scope. These, separated by spaces, are what its issuer is to be asked for.
     #[error("the token lacks an OAuth scope")]
-    InsufficientScope,
+    InsufficientScope(Arc<str>),
     /// Whoever could say whether the token is good, or whose it is, cannot be asked.
     #[error("the identity provider cannot be asked")]
     ProviderUnavailable,
@@ -94,6 +100,9 @@ pub enum Refusal {
     /// It is an ID token.
     #[error("it is an ID token")]
     IdToken,
+    /// It is a refresh token, or another one that is for the provider alone.
+    #[error("it is a refresh token, or of another kind than an access token")]
+    OtherKind,
     /// It is bound to a key that the request does not prove (`cnf`).
     #[error("it is bound to a key that was not proven")]
     Confirmation,
@@ -104,32 +113,38 @@ pub enum Refusal {
 
 impl AuthError {
     /// The status of the answer.
-    pub fn status(self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed | Self::InQuery => StatusCode::BAD_REQUEST,
-            Self::InsufficientScope => StatusCode::FORBIDDEN,
+            Self::InsufficientScope(_) | Self::GroupsOverage => StatusCode::FORBIDDEN,
             Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Missing | Self::Invalid(_) | Self::GroupsOverage => StatusCode::UNAUTHORIZED,
+            Self::Missing | Self::Invalid(_) => StatusCode::UNAUTHORIZED,
         }
     }
 
-    /// The `error` of the challenge (RFC 6750 §3.1): none when no credential was sent, or when it was not judged.
-    pub fn challenge_error(self) -> Option<&'static str> {
+    /// The `error` of the challenge (RFC 6750 §3.1): none when no credential was sent, when it was not judged, or when no other
+    /// token would help.
+    pub fn challenge_error(&self) -> Option<&'static str> {
         match self {
-            Self::Missing | Self::ProviderUnavailable => None,
+            Self::Missing | Self::ProviderUnavailable | Self::GroupsOverage => None,
             Self::Malformed | Self::InQuery => Some("invalid_request"),
-            Self::InsufficientScope => Some("insufficient_scope"),
-            Self::Invalid(_) | Self::GroupsOverage => Some("invalid_token"),
+            Self::InsufficientScope(_) => Some("insufficient_scope"),
+            Self::Invalid(_) => Some("invalid_token"),
         }
+    }
+
+    /// After what time the same request may be let in.
+    pub fn retry_after(&self) -> Option<Duration> {
+        matches!(self, Self::ProviderUnavailable).then_some(RETRY_AFTER)
     }
 
     /// What the client reads.
-    pub fn advice(self) -> &'static str {
+    pub fn advice(&self) -> &'static str {
         match self {
             Self::Missing => "sign in: the header WWW-Authenticate says where",
             Self::Malformed => "send exactly one header `Authorization: Bearer <token>`",
             Self::InQuery => "send the token in the header Authorization, never in the address",
-            Self::InsufficientScope => {
+            Self::InsufficientScope(_) => {
                 "this token may not be used here: sign in again and grant the scope that the header WWW-Authenticate names"
             }
             Self::Invalid(_) => "this token is not good here: sign in again",
