@@ -56,6 +56,12 @@ impl Http {
         Ok(self)
     }
 
+    /// The same with one header more, beside any of its name.
+    pub(crate) fn and(mut self, name: &'static str, value: &str) -> Result<Self> {
+        self.headers.append(HeaderName::from_static(name), HeaderValue::from_str(value)?);
+        Ok(self)
+    }
+
     /// The same connection with another token.
     pub(crate) fn as_bearer(&self, token: &str) -> Result<Self> {
         let mut headers = self.headers.clone();
