@@ -31,7 +31,7 @@ fn every_block_of_settings_is_one_that_the_program_reads() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let secrets = tempfile::tempdir()?;
     for name in ["key", "mcp-mux-key", "graph", "introspection", "webui-jwt", "webui-key"] {
-        fs::write(secrets.path().join(name), "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef")?;
+        fs::write(secrets.path().join(name), format!("{name}-0123456789abcdef0123456789abcdef0123456789abcdef"))?;
     }
     let mut found = vec![root.join("README.md")];
     pages(&root.join("docs"), &mut found)?;

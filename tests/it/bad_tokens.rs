@@ -228,6 +228,9 @@ async fn a_token_in_the_address_is_refused_even_beside_a_good_one() -> Result<()
         let client = Http::new(&server.url(&format!("/mcp?access_token={good}")), token)?;
         let answer = client.legacy("ping", &json!({})).await?;
         assert_eq!((answer.status, answer.text.contains(&good)), (400, false));
+        assert_eq!((&answer.json()?["id"], answer.code()?), (&Value::Null, Some(-32600)), "an MCP client can read it");
+        let plain = client.request(reqwest::Method::GET).await?;
+        assert_eq!(plain.headers["content-type"], "text/plain; charset=utf-8");
     }
     Ok(())
 }

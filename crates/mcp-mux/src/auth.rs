@@ -19,14 +19,14 @@ mod keys;
 mod token;
 
 pub use api_keys::ApiKeys;
-pub use error::{AuthError, Refusal};
+pub use error::{AuthError, HeaderFault, Refusal};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 use tenant_store::{Clock, Group, Timestamp};
@@ -163,20 +163,23 @@ impl Authenticator {
         }
         let now = self.clock.now();
         let Some(token) = bearer(headers)? else {
-            return self.fronts.by_jwt(headers, now).unwrap_or(Err(AuthError::Missing));
+            let missing = if self.issuers.is_empty() { AuthError::MissingProof } else { AuthError::Missing };
+            return self.fronts.by_jwt(headers, now).unwrap_or(Err(missing));
         };
-        if let Some(front) = self.fronts.of_key(token) {
-            return front.identity(headers, now);
-        }
-        let judgement = Judgement { audiences, now };
-        let identity = match self.by_api_key(token, now) {
-            Some(identity) => identity?,
-            None => self.known_or_verified(token, judgement).await?,
+        let identity = if let Some(front) = self.fronts.of_key(token) {
+            front.identity(headers, now)?
+        } else if let Some(identity) = self.by_api_key(token, now) {
+            identity?
+        } else {
+            self.known_or_verified(token, Judgement { audiences, now }).await?
         };
-        if self.fronts.contradict(&identity, headers, now) {
-            return Err(Refusal::Contradiction.into());
-        }
+        self.fronts.agree(&identity, headers, now)?;
         Ok(identity)
+    }
+
+    /// The headers in which configured fronts name their users.
+    pub fn identity_headers(&self) -> &[HeaderName] {
+        self.fronts.identity_headers()
     }
 
     /// How long an identity is good for from now on.
@@ -229,12 +232,14 @@ impl Authenticator {
             return Ok((identity, good_for, trust));
         }
         // Open WebUI's sessions name no issuer. What does not look like one is not shown to Open WebUI.
-        let session = self.fronts.session().filter(|_| token.is_session).ok_or(Refusal::UnknownIssuer)?;
+        let (Some(session), Some(user)) = (self.fronts.session(), &token.session_user) else {
+            return Err(Refusal::UnknownIssuer.into());
+        };
         let expires_at = Timestamp::from_millis(token.expires_s.ok_or(Refusal::ClaimShape)?.saturating_mul(1_000));
         if judgement.now >= expires_at {
             return Err(Refusal::Expired.into());
         }
-        let identity = session.identity(text, expires_at).await?;
+        let identity = session.identity(text, user, expires_at).await?;
         Ok((identity, GoodFor::Everything, Trust { life: VERIFIED_LIFE, keys: None }))
     }
 }
@@ -250,7 +255,8 @@ fn has_token(uri: &Uri) -> bool {
     pairs.into_iter().flatten().any(|(name, _)| name == "access_token")
 }
 
-/// The token of the one `Authorization: Bearer` header (RFC 6750 §2.1). A token anywhere else is none.
+/// The token of the one `Authorization: Bearer` header (RFC 6750 §2.1). Another scheme is a proof that we cannot judge, and what
+/// stands beside it does not count instead.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -259,8 +265,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     }
     let text = value.to_str().map_err(|_| AuthError::Malformed)?;
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Ok(None);
+    if !text.is_empty() && !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(AuthError::Malformed);
     }
     let token = token.trim();
     match token.len() {

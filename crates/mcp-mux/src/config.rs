@@ -210,6 +210,11 @@ impl TryFrom<Url> for PublicUrl {
     }
 }
 
+/// Whether a text is an origin as browsers send it, which knows no path, no `*` and no port that its scheme has anyway.
+fn is_origin(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text.to_ascii_lowercase())
+}
+
 /// Whether a URL stays on this machine.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -300,6 +305,7 @@ impl Config {
             }
             issuer.check(&place)?;
         }
+        let mut fronts = Vec::with_capacity(self.fronts.len());
         for (index, front) in self.fronts.iter().enumerate() {
             if !seen.insert(front.name.as_str()) {
                 return Err(setting(
@@ -307,7 +313,13 @@ impl Config {
                     "repeats the name of an issuer or of an earlier front",
                 ));
             }
-            front.resolve()?;
+            fronts.push(front.resolve()?);
+        }
+        front::check_secrets(&fronts)?;
+        if let Some(text) = self.http.allowed_origins.iter().find(|text| !is_origin(text)) {
+            let problem =
+                format!("has `{text}`: an origin is scheme, host and port only, as https://webui.example.com");
+            return Err(setting("http.allowed_origins", problem));
         }
         self.check_unnamed_tokens()?;
         if !(NAME_CHARS_LEAST..=64).contains(&self.catalog.name_chars_max) {
@@ -497,6 +509,29 @@ mod tests {
                 assert_eq!(issuer(&format!("{key} = [\"{scope}\"]")).is_ok(), accepted, "{key} {scope}");
             }
         }
+    }
+
+    #[test]
+    fn an_allowed_origin_is_what_browsers_send() {
+        let with = |origin: &str| parse(&format!("http.allowed_origins = [\"{origin}\"]\n{SMALLEST}"), &[]);
+        for origin in ["https://webui.example.com", "http://localhost:6274", "https://WebUI.example.com"] {
+            assert!(with(origin).is_ok(), "{origin}");
+        }
+        for origin in ["*", "null", "", "webui.example.com", "https://webui.example.com/", "https://a.example.com:443"]
+        {
+            assert!(with(origin).is_err(), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_secret_of_two_fronts_is_an_error() {
+        let front = |name: &str| {
+            format!(
+                "[[fronts]]\nname = \"{name}\"\nmode = \"headers\"\nkey = \"CANARY-0123456789abcdef0123456789abcdef\"\n"
+            )
+        };
+        assert!(parse(&format!("{SMALLEST}\n{}", front("a")), &[]).is_ok());
+        assert!(parse(&format!("{SMALLEST}\n{}{}", front("a"), front("b")), &[]).is_err());
     }
 
     #[test]

@@ -14,9 +14,15 @@ pub enum AuthError {
     /// It carries no bearer token.
     #[error("the request carries no bearer token")]
     Missing,
+    /// It carries no bearer token, and no issuer is configured where one could be had.
+    #[error("the request carries no proof of a front, and no API key")]
+    MissingProof,
     /// It carries several, or something that is no token.
     #[error("the request's authorization cannot be read")]
     Malformed,
+    /// A front has proved itself, or would have, and what it says of its user cannot be read.
+    #[error("a header in which the front names its user cannot be read")]
+    FrontHeader(#[from] HeaderFault),
     /// It carries a token that is not good here.
     #[error("the token was refused")]
     Invalid(#[from] Refusal),
@@ -32,6 +38,26 @@ pub enum AuthError {
     /// Whoever could say whether the token is good, or whose it is, cannot be asked.
     #[error("the identity provider cannot be asked")]
     ProviderUnavailable,
+}
+
+/// Why a header in which a front names its user, or that user's groups, cannot be read. For the log only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderFault {
+    /// Two are two claims to be somebody.
+    #[error("it is there twice")]
+    Twice,
+    /// It is longer than it may be, or not of visible characters.
+    #[error("it is too long, or no text")]
+    Text,
+    /// A percent sign begins no byte, or the bytes are no text.
+    #[error("its percent-encoding is wrong")]
+    Encoding,
+    /// The front sent a template as it was written, without filling it in.
+    #[error("it holds a template that the front did not fill in")]
+    Template,
+    /// It lists too many groups, or something that is none.
+    #[error("it is no list of groups")]
+    Groups,
 }
 
 /// Why a token is not good. For the log only.
@@ -115,10 +141,10 @@ impl AuthError {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed | Self::InQuery => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::FrontHeader(_) | Self::InQuery => StatusCode::BAD_REQUEST,
             Self::InsufficientScope(_) | Self::GroupsOverage => StatusCode::FORBIDDEN,
             Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Missing | Self::Invalid(_) => StatusCode::UNAUTHORIZED,
+            Self::Missing | Self::MissingProof | Self::Invalid(_) => StatusCode::UNAUTHORIZED,
         }
     }
 
@@ -126,8 +152,8 @@ impl AuthError {
     /// token would help.
     pub fn challenge_error(&self) -> Option<&'static str> {
         match self {
-            Self::Missing | Self::ProviderUnavailable | Self::GroupsOverage => None,
-            Self::Malformed | Self::InQuery => Some("invalid_request"),
+            Self::Missing | Self::MissingProof | Self::ProviderUnavailable | Self::GroupsOverage => None,
+            Self::Malformed | Self::FrontHeader(_) | Self::InQuery => Some("invalid_request"),
             Self::InsufficientScope(_) => Some("insufficient_scope"),
             Self::Invalid(_) => Some("invalid_token"),
         }
@@ -142,6 +168,12 @@ impl AuthError {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Missing => "sign in: the header WWW-Authenticate says where",
+            Self::MissingProof => {
+                "nobody signs in here: send the key or the signed header of a configured front, or an API key"
+            }
+            Self::FrontHeader(_) => {
+                "a header in which the front names its user or groups cannot be read: send each once, and look at the templates of the connection"
+            }
             Self::Malformed => "send exactly one header `Authorization: Bearer <token>`",
             Self::InQuery => "send the token in the header Authorization, never in the address",
             Self::InsufficientScope(_) => {

@@ -168,7 +168,11 @@ fn fact(name: &'static str, value: &str) -> Fact {
 /// How an operator mends a refusal.
 fn mend(error: &AuthError) -> &'static str {
     match error {
-        AuthError::Missing | AuthError::Malformed | AuthError::InQuery => error.advice(),
+        AuthError::Missing
+        | AuthError::MissingProof
+        | AuthError::Malformed
+        | AuthError::FrontHeader(_)
+        | AuthError::InQuery => error.advice(),
         AuthError::GroupsOverage => {
             "use app roles, or emit only the groups that are assigned to the application; or set `issuers.graph`, so that Microsoft Graph is asked"
         }
