@@ -30,12 +30,10 @@ struct WebUi {
     id: &'static str,
     /// What it says about groups, if it can.
     groups: Result<Value, StatusCode>,
-    /// It answers about unknown sessions once so many questions wait.
-    patience: usize,
     asked: AtomicUsize,
-    waiting: AtomicUsize,
-    most_waiting: AtomicUsize,
-    enough: watch::Sender<bool>,
+    /// Whether it answers about unknown sessions; until then they wait.
+    answers: watch::Sender<bool>,
+    waiting: watch::Sender<usize>,
 }
 
 impl WebUi {
@@ -44,11 +42,9 @@ impl WebUi {
             role: "user",
             id: ALICE,
             groups: Ok(json!([{"id": TEAM_A, "name": "team-a", "description": "", "member_count": 1}])),
-            patience: 0,
             asked: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
-            most_waiting: AtomicUsize::new(0),
-            enough: watch::Sender::new(false),
+            answers: watch::Sender::new(true),
+            waiting: watch::Sender::new(0),
         }
     }
 
@@ -76,13 +72,8 @@ fn is_alices(headers: &HeaderMap) -> bool {
 async fn whoami(State(webui): State<Arc<WebUi>>, headers: HeaderMap) -> Result<Json<Value>, StatusCode> {
     webui.asked.fetch_add(1, Ordering::SeqCst);
     if !is_alices(&headers) {
-        let waiting = webui.waiting.fetch_add(1, Ordering::SeqCst) + 1;
-        webui.most_waiting.fetch_max(waiting, Ordering::SeqCst);
-        if waiting >= webui.patience {
-            webui.enough.send_replace(true);
-        }
-        drop(webui.enough.subscribe().wait_for(|enough| *enough).await);
-        webui.waiting.fetch_sub(1, Ordering::SeqCst);
+        webui.waiting.send_modify(|waiting| *waiting += 1);
+        drop(webui.answers.subscribe().wait_for(|answers| *answers).await);
         return Err(StatusCode::UNAUTHORIZED);
     }
     let (id, role) = (webui.id, webui.role);
@@ -172,13 +163,27 @@ async fn an_invented_session_costs_the_front_one_question() -> Result<()> {
 
 #[tokio::test]
 async fn invented_sessions_wait_for_their_turn() -> Result<()> {
-    let (server, webui) = WebUi { patience: QUESTIONS_MAX, ..WebUi::new() }.behind("front_session_turns").await?;
+    let webui = WebUi { answers: watch::Sender::new(false), ..WebUi::new() };
+    let (server, webui) = webui.behind("front_session_turns").await?;
     let many = (0..3 * QUESTIONS_MAX).map(|number| {
         let server = &server;
         async move { sees(with(server, &session(&format!("nobody-{number}"))?)?).await }
     });
-    assert!(try_join_all(many).await?.iter().all(|seen| seen.0 == 401));
-    assert_eq!(webui.most_waiting.load(Ordering::SeqCst), QUESTIONS_MAX);
+    let meanwhile = async {
+        webui.waiting.subscribe().wait_for(|waiting| *waiting >= QUESTIONS_MAX).await?;
+        // Others are served, and the rest has time to come too early.
+        let alice = server.client("alice", &["acme"])?;
+        for _ in 0..50 {
+            assert_eq!(alice.legacy("ping", &json!({})).await?.status, 200);
+        }
+        let waiting = *webui.waiting.borrow();
+        webui.answers.send_replace(true);
+        Ok::<_, anyhow::Error>(waiting)
+    };
+    let (seen, waiting) = tokio::try_join!(try_join_all(many), meanwhile)?;
+    assert_eq!(waiting, QUESTIONS_MAX);
+    assert!(seen.iter().all(|seen| seen.0 == 401));
+    assert_eq!(webui.asked(), 3 * QUESTIONS_MAX);
     Ok(())
 }
 
