@@ -6,7 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use mcp_mux::config::Config;
 
-const BEGINNING: &str = "public_url = \"https://mcp.example.com\"\n[database]\nurl = \"sqlite::memory:\"\n[keys]\nprimary_file = \"/run/secrets/key\"\n";
+const BEGINNING: &str = "public_url = \"https://mcp.example.com\"\n[database]\nurl = \"sqlite::memory:\"\n";
+const KEYS: &str = "[keys]\nprimary_file = \"/run/secrets/key\"\n";
+const ISSUER: &str = "\n[[issuers]]\nname = \"corp\"\nurl = \"https://idp.example.com\"\n";
+
+/// A block with what else a configuration must have.
+fn completed(block: &str) -> String {
+    let keys = if block.contains("[keys") { "" } else { KEYS };
+    let issuer = if block.contains("[[issuers]]") || block.contains("[[fronts]]") { "" } else { ISSUER };
+    format!("{BEGINNING}{keys}{block}{issuer}")
+}
 
 fn pages(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
@@ -30,8 +39,8 @@ fn blocks<'p>(page: &'p str, kind: &str) -> Vec<&'p str> {
 fn every_block_of_settings_is_one_that_the_program_reads() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let secrets = tempfile::tempdir()?;
-    for name in ["key", "mcp-mux-key", "graph", "introspection", "webui-jwt", "webui-key"] {
-        fs::write(secrets.path().join(name), "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef")?;
+    for name in ["key", "mcp-mux-key", "mcp-mux-key-2025", "graph", "introspection", "webui-jwt", "webui-key"] {
+        fs::write(secrets.path().join(name), format!("{name}-0123456789abcdef0123456789abcdef0123456789abcdef"))?;
     }
     let mut found = vec![root.join("README.md")];
     pages(&root.join("docs"), &mut found)?;
@@ -39,7 +48,7 @@ fn every_block_of_settings_is_one_that_the_program_reads() -> Result<()> {
     for path in found {
         let page = fs::read_to_string(&path)?;
         for block in blocks(&page, "toml") {
-            let whole = if block.contains("public_url") { block.to_owned() } else { format!("{BEGINNING}{block}") };
+            let whole = if block.contains("public_url") { block.to_owned() } else { completed(block) };
             let whole = whole.replace("/run/secrets/", &format!("{}/", secrets.path().display()));
             let file = secrets.path().join("mcp-mux.toml");
             fs::write(&file, &whole)?;

@@ -1,11 +1,14 @@
 // The identity provider of the tests, as a process: `node idp.mjs [port]` prints `READY <issuer>` and serves until its stdin ends.
 //
-// Beside the provider itself there is a door for tests, below /__test/: `mint` (POST: a token made to order), `rotate` (new keys,
-// with or without the old ones), `set` (the knobs), `stats` (how often it was asked).
+// Beside the provider itself there is a door for tests, below /__test/: `mint` (POST: a token made to order), `signIn` (POST: the
+// real tokens of a person), `keys` and `pem` (what is public of the keys), `rotate` (new keys, with or without the old ones), `set`
+// (the knobs), `stats` (how often it was asked).
+import { createPublicKey } from 'node:crypto';
 import http from 'node:http';
 import { memory } from './adapter.mjs';
 import { mint, newKeys, publicPart } from './keys.mjs';
 import { build, interact } from './provider.mjs';
+import { signIn } from './sign_in.mjs';
 
 const knobs = { alg: 'RS256', ttl: 300, format: 'jwt', jwksDelayMs: 0, jwksDown: 0 };
 const stats = { jwks: 0, discovery: 0, introspection: 0 };
@@ -27,6 +30,10 @@ async function body(request) {
 /** What a test asks for. */
 const TESTS = {
   mint: async (request) => ({ token: await mint(issuer, jwks, await body(request)) }),
+  signIn: async (request) => signIn(issuer, await body(request)),
+  pem: async () => ({
+    pem: createPublicKey({ key: publicPart(jwks.keys[0]), format: 'jwk' }).export({ type: 'spki', format: 'pem' }),
+  }),
   keys: async () => ({ keys: jwks.keys.map(publicPart) }),
   rotate: async (request, query) => {
     const fresh = await newKeys();

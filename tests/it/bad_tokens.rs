@@ -1,7 +1,7 @@
 //! Tokens that must not be accepted, whatever is right about them: each is a good token of the real provider but for one thing.
 
 use anyhow::{Context as _, Result};
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use mcp_mux::config::IssuerConfig;
 use serde_json::{Value, json};
@@ -38,8 +38,9 @@ fn assert_refused(what: &str, token: &str, answer: &Answer) -> Result<()> {
 }
 
 /// What is wrong, and the order for it: see `tests/idp/keys.mjs`.
-fn orders(endpoint: &str, issuer: &str) -> Vec<(&'static str, Value)> {
+fn orders(endpoint: &str, issuer: &str) -> Result<Vec<(&'static str, Value)>> {
     let now = SystemClock.now().as_millis() / 1000;
+    let fraction: f64 = format!("{}.5", now + 300).parse()?;
     let claims = [
         ("another audience", json!({"aud": "https://other.example.com/mcp"})),
         ("no audience", json!({"aud": null})),
@@ -60,7 +61,8 @@ fn orders(endpoint: &str, issuer: &str) -> Vec<(&'static str, Value)> {
         ("no end", json!({"exp": null})),
         ("expired", json!({"exp": now - 31, "iat": now - 331})),
         ("a text for an end", json!({"exp": (now + 300).to_string()})),
-        ("a fraction for an end", json!({"exp": 1e300})),
+        ("a fraction for an end", json!({"exp": fraction})),
+        ("an end beyond all time", json!({"exp": 1e300})),
         ("an end before time began", json!({"exp": -1})),
         ("not valid yet", json!({"nbf": now + 600})),
         ("from the future", json!({"iat": now + 600, "exp": now + 900})),
@@ -69,6 +71,9 @@ fn orders(endpoint: &str, issuer: &str) -> Vec<(&'static str, Value)> {
         ("an ID token's nonce", json!({"nonce": "n"})),
         ("an ID token's hash", json!({"at_hash": "h"})),
         ("an ID token as Keycloak marks it", json!({"typ": "ID"})),
+        ("a refresh token as Keycloak marks it", json!({"typ": "Refresh"})),
+        ("an offline token as Keycloak marks it", json!({"typ": "Offline"})),
+        ("a logout token as Keycloak marks it", json!({"typ": "Logout"})),
         ("bound to a key (DPoP)", json!({"cnf": {"jkt": "x"}})),
         ("bound to a certificate", json!({"cnf": {"x5t#S256": "x"}})),
         ("a program without a user", json!({"sub": "public-mcp"})),
@@ -96,17 +101,17 @@ fn orders(endpoint: &str, issuer: &str) -> Vec<(&'static str, Value)> {
         ("a certificate that it brings along", json!({"foreign": true, "header": {"x5c": ["MIIB"]}})),
     ];
     let all = claims.chain(headers).chain(others);
-    all.map(|(what, mut order)| {
+    let all = all.map(|(what, mut order)| {
         if order["claims"].get("aud").is_none() {
             order["claims"]["aud"] = json!(endpoint);
         }
         (what, order)
-    })
-    .collect()
+    });
+    Ok(all.collect())
 }
 
 /// Tokens that no provider would sign.
-fn forged(good: &str, keys: &Value) -> Result<Vec<(&'static str, String)>> {
+fn forged(good: &str, keys: &Value, pem: &str) -> Result<Vec<(&'static str, String)>> {
     let mut parts = good.split('.');
     let (header, payload, signature) =
         (parts.next().context("a header")?, parts.next().context("a payload")?, parts.next().context("a signature")?);
@@ -114,7 +119,6 @@ fn forged(good: &str, keys: &Value) -> Result<Vec<(&'static str, String)>> {
     let unsigned = |alg: &str| BASE64_URL_SAFE_NO_PAD.encode(json!({"alg": alg, "typ": "at+jwt"}).to_string());
     let public = keys["keys"][0].to_string();
     let modulus = keys["keys"][0]["n"].as_str().context("an RSA key")?.to_owned();
-    let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64_STANDARD.encode(&modulus));
     let kid = keys["keys"][0]["kid"].as_str().map(ToOwned::to_owned);
     let symmetric = |algorithm: Algorithm, secret: &str| {
         let header = Header { kid: kid.clone(), typ: Some("at+jwt".to_owned()), ..Header::new(algorithm) };
@@ -129,7 +133,7 @@ fn forged(good: &str, keys: &Value) -> Result<Vec<(&'static str, String)>> {
         ("no signature, in capitals", format!("{}.{payload}.", unsigned("NONE"))),
         ("no algorithm, and the old signature", format!("{}.{payload}.{signature}", unsigned("none"))),
         ("HS256 with the public key as JSON", symmetric(Algorithm::HS256, &public)?),
-        ("HS256 with the public key as PEM", symmetric(Algorithm::HS256, &pem)?),
+        ("HS256 with the public key as PEM", symmetric(Algorithm::HS256, pem)?),
         ("HS512 with the modulus", symmetric(Algorithm::HS512, &modulus)?),
         ("another algorithm than its key's", format!("{es256}.{payload}.{signature}")),
         ("a number for a key id", format!("{number}.{payload}.{signature}")),
@@ -160,8 +164,13 @@ async fn every_bad_token_is_refused_in_the_same_words() -> Result<()> {
     let good = provider.token(&endpoint).await?;
     assert_eq!(ping(&server, &good).await?.status, 200, "the good one is good");
 
-    let mut bad = forged(&good, &provider.keys().await?)?;
-    for (what, order) in orders(&endpoint, &provider.url) {
+    let mut bad = forged(&good, &provider.keys().await?, &provider.pem().await?)?;
+    let real = provider.sign_in("openid offline_access mcp:use", Some(&endpoint)).await?;
+    let token = |name: &str| real[name].as_str().map(ToOwned::to_owned).with_context(|| format!("no {name}: {real}"));
+    assert_eq!(ping(&server, &token("access_token")?).await?.status, 200, "so is the one that came with the others");
+    bad.push(("a real ID token", token("id_token")?));
+    bad.push(("a real refresh token", token("refresh_token")?));
+    for (what, order) in orders(&endpoint, &provider.url)? {
         bad.push((what, provider.mint(&order).await.with_context(|| format!("minting {what}"))?));
     }
     assert!(bad.len() >= 70, "{}", bad.len());
@@ -184,9 +193,29 @@ async fn groups_that_were_left_out_are_not_no_groups() -> Result<()> {
         order["claims"]["aud"] = json!(endpoint);
         order["claims"]["groups"] = Value::Null;
         let answer = ping(&server, &provider.mint(&order).await?).await?;
-        assert_eq!(answer.status, 401);
+        assert_eq!(answer.status, 403, "to sign in again would not help");
+        let challenge = answer.headers["www-authenticate"].to_str()?;
+        assert!(!challenge.contains("error="), "{challenge}");
         assert!(answer.text.contains("application roles"), "it names the mend: {}", answer.text);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_id_token_is_refused_even_where_its_client_is_an_audience() -> Result<()> {
+    let provider = Provider::start().await?;
+    let issuer: IssuerConfig = serde_json::from_value(json!({
+        "name": "corp", "url": provider.url, "audiences": ["public-mcp"], "access_claims": ["scope"],
+    }))?;
+    let server = server("id_token", issuer).await?;
+    let real = provider.sign_in("openid", None).await?;
+    assert_refused("a real one", "", &ping(&server, real["id_token"].as_str().context("an ID token")?).await?)?;
+    // As providers issue it that say no more than they must.
+    let claims = json!({"aud": "public-mcp", "scope": null, "client_id": null});
+    let bare = provider.mint(&json!({"header": {"typ": "JWT"}, "claims": claims})).await?;
+    assert_refused("a bare one", "", &ping(&server, &bare).await?)?;
+    let access = provider.mint(&json!({"header": {"typ": "JWT"}, "claims": {"aud": "public-mcp"}})).await?;
+    assert_eq!(ping(&server, &access).await?.status, 200);
     Ok(())
 }
 
@@ -199,6 +228,9 @@ async fn a_token_in_the_address_is_refused_even_beside_a_good_one() -> Result<()
         let client = Http::new(&server.url(&format!("/mcp?access_token={good}")), token)?;
         let answer = client.legacy("ping", &json!({})).await?;
         assert_eq!((answer.status, answer.text.contains(&good)), (400, false));
+        assert_eq!((&answer.json()?["id"], answer.code()?), (&Value::Null, Some(-32600)), "an MCP client can read it");
+        let plain = client.request(reqwest::Method::GET).await?;
+        assert_eq!(plain.headers["content-type"], "text/plain; charset=utf-8");
     }
     Ok(())
 }

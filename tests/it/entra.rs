@@ -1,16 +1,17 @@
 //! Tokens as Entra ID makes them: who the user is, roles, and groups that are too many for the token.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Result;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Form, Json, Router};
-use mcp_mux::config::{Config, IssuerConfig};
+use mcp_mux::auth::doctor;
+use mcp_mux::config::{AppOnly, Config, IssuerConfig};
 use serde_json::{Value, json};
-use tenant_store::Level;
+use tenant_store::{Clock, Level, SystemClock};
 use tokio::net::TcpListener;
 
 use crate::support::canary;
@@ -20,6 +21,7 @@ use crate::support::upstreams::RealUpstream;
 
 const DIRECTORY: &str = "7f9c1b0e-6d35-4c1e-8a53-0b2f6a4f5d11";
 const ALICE: &str = "0c5a1e34-0f55-4a8e-9f5e-2f6f1c7b9d02";
+const BOB: &str = "11111111-0f55-4a8e-9f5e-2f6f1c7b9d02";
 
 /// A server whose issuer `corp` is a directory of Entra ID; acme's grant is for the group or role `acme`.
 async fn server(name: &str, change: impl FnOnce(&mut IssuerConfig) -> Result<()>) -> Result<TestServer> {
@@ -83,10 +85,9 @@ async fn groups_and_roles_of_the_directory_open_what_grants_name() -> Result<()>
     grant.subjects = vec![format!("{DIRECTORY}/{ALICE}").parse()?];
     rows.put_grant(&"alice".parse()?, &grant).await?;
     server.app.follow().await?;
-    let other = "11111111-0f55-4a8e-9f5e-2f6f1c7b9d02";
-    assert_eq!(sees(&server, json!({"oid": other, "groups": null, "roles": ["acme"]})).await?, ALL, "by role");
+    assert_eq!(sees(&server, json!({"oid": BOB, "groups": null, "roles": ["acme"]})).await?, ALL, "by role");
     assert_eq!(sees(&server, json!({"groups": null})).await?, ALL, "by directory and object id");
-    assert_eq!(sees(&server, json!({"oid": other, "groups": null})).await?, NOTHING);
+    assert_eq!(sees(&server, json!({"oid": BOB, "groups": null})).await?, NOTHING);
     Ok(())
 }
 
@@ -107,11 +108,34 @@ async fn what_is_no_access_token_of_a_user_is_refused() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_program_is_told_from_an_id_token_where_programs_are_allowed() -> Result<()> {
+    let server = server("entra_programs", |issuer| {
+        issuer.app_only = AppOnly::Allow;
+        issuer.required_scopes = Vec::new();
+        Ok(())
+    })
+    .await?;
+    for (what, changes, status) in [
+        ("an ID token with app roles", json!({"scp": null, "roles": ["acme"]}), 401),
+        ("a program's own, as it says", json!({"scp": null, "roles": ["acme"], "idtyp": "app"}), 200),
+        ("a program's own, by its subject", json!({"scp": null, "roles": ["acme"], "sub": ALICE}), 200),
+        ("a user's", json!({"roles": ["acme"]}), 200),
+    ] {
+        assert_eq!(sees(&server, changes).await?.0, status, "{what}");
+    }
+    Ok(())
+}
+
 /// A stub of the two endpoints of Microsoft that are asked, by their documentation.
 #[derive(Clone, Default)]
 struct Graph {
     tokens: Arc<AtomicUsize>,
     questions: Arc<AtomicUsize>,
+    /// It gives out no token.
+    is_down: Arc<AtomicBool>,
+    /// Its tokens may not read groups.
+    forbids: Arc<AtomicBool>,
 }
 
 impl Graph {
@@ -133,6 +157,9 @@ async fn token(
     Form(form): Form<Value>,
 ) -> Result<Json<Value>, StatusCode> {
     graph.tokens.fetch_add(1, Ordering::SeqCst);
+    if graph.is_down.load(Ordering::SeqCst) {
+        return Err(StatusCode::INTERNAL_SERVER_ERROR);
+    }
     let is_us = headers.get("authorization").is_some_and(|value| value.as_bytes().starts_with(b"Basic "));
     let is_asked_well = form["grant_type"] == "client_credentials"
         && form["scope"].as_str().is_some_and(|scope| scope.ends_with("/.default"));
@@ -155,7 +182,14 @@ async fn member_objects(
     if question != json!({"securityEnabledOnly": false}) {
         return Err(StatusCode::BAD_REQUEST);
     }
-    let groups = if person == ALICE { json!(["acme", "other"]) } else { json!([]) };
+    if graph.forbids.load(Ordering::SeqCst) {
+        return Err(StatusCode::FORBIDDEN);
+    }
+    let groups = match person.as_str() {
+        ALICE => json!(["acme", "other"]),
+        BOB => json!([]),
+        _ => return Err(StatusCode::NOT_FOUND),
+    };
     Ok(Json(
         json!({"@odata.context": "https://graph.microsoft.com/v1.0/$metadata#Collection(Edm.String)", "value": groups}),
     ))
@@ -189,18 +223,20 @@ async fn groups_that_were_left_out_are_asked_for_where_the_configuration_says() 
     assert_eq!(evil.questions.load(Ordering::SeqCst), 0, "never where the token says");
 
     let mut bob = overage(&endpoint);
-    bob["oid"] = json!("11111111-0f55-4a8e-9f5e-2f6f1c7b9d02");
+    bob["oid"] = json!(BOB);
     assert_eq!(sees(&server, bob).await?, NOTHING, "his own groups, not alice's");
     let mut nobody = overage(&endpoint);
-    nobody["oid"] = json!("../../me");
-    assert_eq!(sees(&server, nobody).await?.0, 401, "only an object id is put into an address");
+    nobody["oid"] = json!("me");
+    assert_eq!(sees(&server, nobody).await?.0, 403, "only an object id is put into an address");
     Ok(())
 }
 
 #[tokio::test]
 async fn groups_that_cannot_be_asked_for_are_not_no_groups() -> Result<()> {
     let unasked = server("entra_overage", |_| Ok(())).await?;
-    assert_eq!(sees(&unasked, overage("https://graph.microsoft.com")).await?.0, 401);
+    assert_eq!(sees(&unasked, overage("https://graph.microsoft.com")).await?.0, 403);
+    let roles = json!({"_claim_names": {"roles": "src1"}});
+    assert_eq!(sees(&unasked, roles).await?.0, 403, "nor are roles no roles");
     let down = server("entra_graph_down", |issuer| ask_graph(issuer, "http://127.0.0.1:9")).await?;
     assert_eq!(sees(&down, overage("https://graph.microsoft.com")).await?.0, 503);
     let roles_only = server("entra_roles_only", |issuer| {
@@ -208,5 +244,39 @@ async fn groups_that_cannot_be_asked_for_are_not_no_groups() -> Result<()> {
         Ok(())
     });
     assert_eq!(sees(&roles_only.await?, overage("x")).await?, NOTHING, "who reads no groups misses none");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_directory_that_gives_no_token_is_asked_once_for_all_who_wait() -> Result<()> {
+    let graph = Graph::default();
+    graph.is_down.store(true, Ordering::SeqCst);
+    let url = graph.start().await?;
+    let server = server("entra_graph_fails", |issuer| ask_graph(issuer, &url)).await?;
+    for person in [ALICE, BOB, DIRECTORY] {
+        let mut changes = overage(&url);
+        changes["oid"] = json!(person);
+        assert_eq!(sees(&server, changes).await?.0, 503);
+    }
+    assert_eq!(graph.tokens.load(Ordering::SeqCst), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_permission_that_is_granted_later_counts_at_once() -> Result<()> {
+    let graph = Graph::default();
+    let url = graph.start().await?;
+    let server = server("entra_graph_forbids", |issuer| ask_graph(issuer, &url)).await?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    for forbids in [true, false] {
+        graph.forbids.store(forbids, Ordering::SeqCst);
+        let seen = sees(&server, overage(&url)).await?;
+        assert_eq!(seen, if forbids { (503, 0) } else { ALL });
+        let findings = doctor::examine(&server.config, &json!({}), &mcp_mux::egress_client()?, &clock).await;
+        let finding = findings.iter().find(|finding| finding.what == "graph");
+        let mend = finding.and_then(|finding| finding.mend);
+        assert_eq!(mend.is_some_and(|mend| mend.contains("User.ReadBasic.All")), forbids, "{finding:?}");
+    }
+    assert_eq!(graph.tokens.load(Ordering::SeqCst), 4, "the one that was no use is not kept; doctor has its own");
     Ok(())
 }

@@ -1,43 +1,44 @@
-//! Open WebUI as a trusted front, in each of its three ways, with the headers that it was seen to send, and with what somebody
-//! else could send.
+//! Open WebUI as a trusted front that proves itself by a signature or a key, with the headers that it was seen to send, and with
+//! what somebody else could send. Its sessions are in `front_session`.
 
 use anyhow::Result;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::get;
-use axum::{Json, Router};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use jsonwebtoken::crypto::sign;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use mcp_mux::config::FrontConfig;
+use secrecy::SecretString;
 use serde_json::{Value, json};
-use tenant_store::{Clock as _, GrantSpec, Level, SystemClock};
-use tokio::net::TcpListener;
+use tenant_store::{ApiKeyDigest, Clock as _, GrantSpec, Level, NewApiKey, SystemClock};
 
-use crate::support::canary;
 use crate::support::client::Http;
-use crate::support::server::{Setup, TestServer, serve};
+use crate::support::server::{Setup, TestServer};
 use crate::support::upstreams::RealUpstream;
+use crate::support::{api_key, canary};
 
-const ALICE: &str = "a10b2d8e-ac6c-4866-aaf6-0a861af5e25f";
-const BOB: &str = "2bbe989b-c22a-4e00-9712-926e1c48278e";
-const TEAM_A: &str = "88a2fb19-5cfd-4c77-9b5c-86355abcab0d";
+pub(crate) const ALICE: &str = "a10b2d8e-ac6c-4866-aaf6-0a861af5e25f";
+pub(crate) const BOB: &str = "2bbe989b-c22a-4e00-9712-926e1c48278e";
+pub(crate) const TEAM_A: &str = "88a2fb19-5cfd-4c77-9b5c-86355abcab0d";
 
-fn front(settings: Value) -> Result<FrontConfig> {
+pub(crate) fn front(settings: Value) -> Result<FrontConfig> {
     Ok(serde_json::from_value(settings)?)
 }
 
-fn secret(name: &str) -> String {
+pub(crate) fn secret(name: &str) -> String {
     format!("{}-0123456789abcdef0123456789abcdef", canary(name))
 }
 
 /// A server with one front called `webui`, in which acme is for alice by her id and for team A by its id.
-async fn with_front(name: &str, settings: Value) -> Result<TestServer> {
+pub(crate) async fn with_front(name: &str, settings: Value) -> Result<TestServer> {
+    with_fronts(name, vec![front(settings)?]).await
+}
+
+/// The same with several fronts.
+async fn with_fronts(name: &str, fronts: Vec<FrontConfig>) -> Result<TestServer> {
     let key = canary("upstream");
     let (url, _) = RealUpstream::named("acme").serve(&key, false).await?;
     let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: Some(&key), level: Level::Write };
-    let front = front(settings)?;
     let server = TestServer::start_with(name, &[setup], |config| {
-        config.fronts.push(front);
+        config.fronts = fronts;
         Ok(())
     })
     .await?;
@@ -66,15 +67,24 @@ fn user_jwt(secret: &str, changes: &Value) -> Result<String> {
     Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.as_bytes()))?)
 }
 
+/// The same claims under a header that says more.
+fn user_jwt_under(secret: &str, header: &Value) -> Result<String> {
+    let plain = user_jwt(secret, &json!({}))?;
+    let claims = plain.split('.').nth(1).unwrap_or_default();
+    let message = format!("{}.{claims}", BASE64_URL_SAFE_NO_PAD.encode(header.to_string()));
+    let signature = sign(message.as_bytes(), &EncodingKey::from_secret(secret.as_bytes()), Algorithm::HS256)?;
+    Ok(format!("{message}.{signature}"))
+}
+
 /// The status of a list, and how many tools it has.
-async fn sees(client: Http) -> Result<(u16, usize)> {
+pub(crate) async fn sees(client: Http) -> Result<(u16, usize)> {
     let answer = client.modern("tools/list", json!({})).await?;
     let tools = answer.json().ok().and_then(|list| list["result"]["tools"].as_array().map(Vec::len));
     Ok((answer.status, tools.unwrap_or_default()))
 }
 
-const ALL: (u16, usize) = (200, 3);
-const NOTHING: (u16, usize) = (200, 0);
+pub(crate) const ALL: (u16, usize) = (200, 3);
+pub(crate) const NOTHING: (u16, usize) = (200, 0);
 
 #[tokio::test]
 async fn a_signed_jwt_names_the_user_and_a_forged_one_names_nobody() -> Result<()> {
@@ -93,14 +103,52 @@ async fn a_signed_jwt_names_the_user_and_a_forged_one_names_nobody() -> Result<(
         ("a life too long", user_jwt(&secret, &json!({"exp": now + 90_000}))?),
         ("another sender", user_jwt(&secret, &json!({"iss": "other"}))?),
         ("a user who was not let in", user_jwt(&secret, &json!({"role": "pending"}))?),
+        ("for somebody else", user_jwt(&secret, &json!({"aud": "another-tool-server"}))?),
+        ("not yet", user_jwt(&secret, &json!({"nbf": now + 60}))?),
+        ("an extension", user_jwt_under(&secret, &json!({"alg": "HS256", "crit": ["exp"]}))?),
+        ("an unencoded payload", user_jwt_under(&secret, &json!({"alg": "HS256", "b64": false}))?),
         ("an empty user", user_jwt(&secret, &json!({"sub": ""}))?),
         ("the front itself", user_jwt(&secret, &json!({"sub": "(nobody)"}))?),
         ("unsigned", "eyJhbGciOiJub25lIn0.eyJpc3MiOiJvcGVuLXdlYnVpIn0.".to_owned()),
     ] {
         assert_eq!(sees(with(&jwt)?).await?.0, 401, "{what}");
     }
+    assert_eq!(sees(with(&user_jwt_under(&secret, &json!({"alg": "HS256", "typ": "JWT"}))?)?).await?, ALL);
     let groups = with(&user_jwt(&secret, &json!({"sub": BOB}))?)?.with("x-user-group-ids", TEAM_A)?;
     assert_eq!(sees(groups).await?, NOTHING, "the JWT does not vouch for other headers");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_front_with_an_audience_takes_only_what_names_it() -> Result<()> {
+    let secret = secret("jwt-secret");
+    let settings = json!({"name": "webui", "mode": "jwt", "jwt_secret": secret, "audience": "mcp-mux"});
+    let server = with_front("front_jwt_audience", settings).await?;
+    let for_audience = |audience: Value| {
+        Http::new(&server.url("/mcp"), None)?
+            .with("x-openwebui-user-jwt", &user_jwt(&secret, &json!({ "aud": audience }))?)
+    };
+    assert_eq!(sees(for_audience(json!("mcp-mux"))?).await?, ALL);
+    assert_eq!(sees(for_audience(json!(["other", "mcp-mux"]))?).await?, ALL);
+    for audience in [Value::Null, json!("other"), json!([]), json!({"mcp-mux": 1})] {
+        assert_eq!(sees(for_audience(audience)?).await?.0, 401);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_jwt_beside_another_kind_of_proof_lets_nobody_in() -> Result<()> {
+    let secret = secret("jwt-secret");
+    let server = with_front("front_jwt_scheme", json!({"name": "webui", "mode": "jwt", "jwt_secret": secret})).await?;
+    let beside = |authorization: &str| {
+        let named =
+            Http::new(&server.url("/mcp"), None)?.with("x-openwebui-user-jwt", &user_jwt(&secret, &json!({}))?)?;
+        named.with("authorization", authorization)
+    };
+    assert_eq!(sees(beside("Bearer ")?).await?, ALL, "a client whose field for the key is empty");
+    for authorization in ["Basic bWU6c2VjcmV0", "DPoP token", "Basic", "Negotiate"] {
+        assert_eq!(sees(beside(authorization)?).await?.0, 400, "{authorization}");
+    }
     Ok(())
 }
 
@@ -128,11 +176,12 @@ fn recorded(client: Http, user: &str, group: &str) -> Result<Http> {
         .with("x-user-groups", "team-a")?
         .with("x-user-group-ids", group)?
         .with("x-user-email", "alice@example.test")?
-        .with("x-openwebui-user-name", "Alice%20Ashe")?
+        .with("x-openwebui-user-name", "Alice Ashe")?
         .with("x-openwebui-user-id", user)?
-        .with("x-openwebui-user-email", "alice%40example.test")?
+        .with("x-openwebui-user-email", "alice@example.test")?
         .with("x-openwebui-user-role", "user")?
-        .with("x-openwebui-chat-id", "d668ff2c-53e7-4fa8-a528-cce9629cbe36")
+        .with("x-openwebui-chat-id", "d668ff2c-53e7-4fa8-a528-cce9629cbe36")?
+        .with("x-openwebui-message-id", "2b914c88-f000-4414-8b34-07605c0c10cf")
 }
 
 #[tokio::test]
@@ -157,6 +206,31 @@ async fn plain_headers_count_only_beside_the_fronts_key() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_a_front_sends_is_an_id_or_nothing() -> Result<()> {
+    let key = secret("front-key");
+    let settings = json!({
+        "name": "webui", "mode": "headers", "key": key, "user_header": "X-Staff", "groups_header": "X-User-Group-Ids",
+    });
+    let server = with_front("front_headers_literal", settings).await?;
+    let named = |id: &str, groups: &str| {
+        Http::new(&server.url("/mcp"), Some(&key))?.with("x-staff", id)?.with("x-user-group-ids", groups)
+    };
+    assert_eq!(sees(named(ALICE, "")?).await?, ALL);
+    let encoded = ALICE.replace('-', "%2D");
+    assert_eq!(sees(named(&encoded, "")?).await?, NOTHING, "an id is taken as it is");
+    for (id, groups) in [("{{USER_ID}}", TEAM_A), (ALICE, "{{USER_GROUP_IDS}}"), (ALICE, "role:admin"), (ALICE, "%zz")]
+    {
+        let answer = named(id, groups)?.modern("tools/list", json!({})).await?;
+        assert_eq!(answer.status, 400, "{id} {groups}");
+        assert!(answer.text.contains("look at the templates"), "{}", answer.text);
+    }
+    assert_eq!(sees(named(ALICE, "")?.and("x-staff", BOB)?).await?.0, 400, "two users");
+    let log = server.logged()?;
+    assert!(log.contains("template that it did not fill in") && log.contains("x-staff"), "an operator can find it");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_fronts_users_are_not_the_issuers() -> Result<()> {
     let key = secret("front-key");
     let settings = json!({"name": "webui", "mode": "headers", "key": key, "groups_header": "X-User-Group-Ids"});
@@ -177,84 +251,67 @@ async fn a_token_and_a_front_that_name_different_users_are_refused() -> Result<(
     claims["email"] = json!("Alice@example.test");
     let token = server.idp.sign(&claims)?;
     let beside = |jwt: &str| Http::new(&server.url("/mcp"), Some(&token))?.with("x-openwebui-user-jwt", jwt);
+    let own = user_jwt(&secret, &json!({}))?;
 
-    assert_eq!(sees(beside(&user_jwt(&secret, &json!({}))?)?).await?, ALL, "the same user");
+    assert_eq!(sees(beside(&own)?).await?, ALL, "the same user");
     let other = user_jwt(&secret, &json!({"email": "bob@example.test"}))?;
     assert_eq!(sees(beside(&other)?).await?.0, 401);
     assert_eq!(sees(beside("not.a.jwt")?).await?, ALL, "what proves nothing is not read");
     let unsaid = user_jwt(&secret, &json!({"email": null, "sub": BOB}))?;
     assert_eq!(sees(beside(&unsaid)?).await?, ALL, "the token says who it is, and nothing says otherwise");
-    Ok(())
-}
-
-/// Open WebUI's two answers about a session, as it gave them.
-async fn webui(role: &'static str) -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}", listener.local_addr()?);
-    let routes =
-        Router::new().route("/api/v1/auths/", get(whoami)).route("/api/v1/groups/", get(groups)).with_state(role);
-    serve(listener, routes);
-    Ok(url)
-}
-
-fn session_user(headers: &HeaderMap) -> Option<String> {
-    let token = headers.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ")?;
-    let payload = token.split('.').nth(1)?;
-    let claims: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
-    claims["id"].as_str().filter(|id| *id == ALICE).map(ToOwned::to_owned)
-}
-
-async fn whoami(State(role): State<&'static str>, headers: HeaderMap) -> Result<Json<Value>, StatusCode> {
-    let id = session_user(&headers).ok_or(StatusCode::UNAUTHORIZED)?;
-    Ok(Json(json!({"id": id, "email": "alice@example.test", "name": "Alice Ashe", "role": role, "permissions": {}})))
-}
-
-async fn groups(headers: HeaderMap) -> Result<Json<Value>, StatusCode> {
-    session_user(&headers).ok_or(StatusCode::UNAUTHORIZED)?;
-    Ok(Json(json!([{"id": TEAM_A, "name": "team-a", "description": "", "member_count": 1}])))
-}
-
-/// A session as Open WebUI signs it. The signature is Open WebUI's business.
-fn session(id: &str) -> Result<String> {
-    let now = SystemClock.now().as_millis() / 1000;
-    let claims = json!({"id": id, "typ": "session", "auth_method": "password", "exp": now + 2_419_200, "iat": now});
-    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(b"webui"))?)
-}
-
-#[tokio::test]
-async fn a_session_is_whose_the_front_says() -> Result<()> {
-    let url = webui("user").await?;
-    let server = with_front("front_session", json!({"name": "webui", "mode": "session", "url": url})).await?;
-    let with = |token: &str| Http::new(&server.url("/mcp"), Some(token));
-    assert_eq!(sees(with(&session(ALICE)?)?).await?, ALL);
-    assert_eq!(sees(with(&session(BOB)?)?).await?.0, 401, "the front does not know it");
-    assert_eq!(sees(with("sk-0123456789abcdef")?).await?.0, 401, "an API key of Open WebUI is not asked about");
+    assert_eq!(sees(beside(&own)?.and("x-openwebui-user-jwt", &other)?).await?.0, 400, "two users");
     Ok(())
 }
 
 #[tokio::test]
-async fn an_administrator_of_the_front_is_not_in_all_of_its_groups() -> Result<()> {
-    let url = webui("admin").await?;
-    let server = with_front("front_session_admin", json!({"name": "webui", "mode": "session", "url": url})).await?;
-    let only_team = GrantSpec {
+async fn a_key_of_a_fronts_user_is_not_good_beside_another_user_of_that_front() -> Result<()> {
+    let secret = secret("jwt-secret");
+    let server =
+        with_front("front_disagrees_key", json!({"name": "webui", "mode": "jwt", "jwt_secret": secret})).await?;
+    let key = api_key("front");
+    let new = NewApiKey {
+        name: "alice".parse()?,
         issuer: "webui".parse()?,
-        groups: vec![TEAM_A.parse()?],
-        subjects: Vec::new(),
-        level: Level::Write,
-        allow: vec!["*".parse()?],
-        deny: Vec::new(),
+        subject: ALICE.parse()?,
+        digest: ApiKeyDigest::of(&SecretString::from(key.as_str())),
+        tenants: None,
+        expires_at: None,
     };
-    server.rows("acme").await?.put_grant(&"front".parse()?, &only_team).await?;
-    server.app.refresher().refresh_all().await;
-    assert_eq!(sees(Http::new(&server.url("/mcp"), Some(&session(ALICE)?))?).await?, NOTHING);
+    server.app.store().add_api_key(&new).await?;
+    server.app.follow().await?;
+    let beside = |jwt: &str| Http::new(&server.url("/mcp"), Some(&key))?.with("x-openwebui-user-jwt", jwt);
+    assert_eq!(sees(beside(&user_jwt(&secret, &json!({}))?)?).await?, ALL);
+    assert_eq!(sees(beside(&user_jwt(&secret, &json!({"sub": BOB}))?)?).await?.0, 401);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_front_that_cannot_be_asked_lets_nobody_in() -> Result<()> {
-    let settings = json!({"name": "webui", "mode": "session", "url": "http://127.0.0.1:9"});
-    let server = with_front("front_session_down", settings).await?;
-    let answer = Http::new(&server.url("/mcp"), Some(&session(ALICE)?))?.modern("tools/list", json!({})).await?;
-    assert_eq!(answer.status, 503);
+async fn two_fronts_that_name_different_users_in_one_request_are_refused() -> Result<()> {
+    let (secret, key) = (secret("jwt-secret"), secret("front-key"));
+    let keyed = json!({"name": "webui", "mode": "headers", "key": key, "groups_header": "X-User-Group-Ids"});
+    let signed = json!({"name": "signed", "mode": "jwt", "jwt_secret": secret});
+    let server = with_fronts("front_disagrees_front", vec![front(keyed)?, front(signed)?]).await?;
+    let beside = |jwt: &str| {
+        recorded(Http::new(&server.url("/mcp"), Some(&key))?, ALICE, TEAM_A)?.with("x-openwebui-user-jwt", jwt)
+    };
+    assert_eq!(sees(beside(&user_jwt(&secret, &json!({}))?)?).await?, ALL, "the same user");
+    assert_eq!(sees(beside(&user_jwt(&secret, &json!({"sub": BOB}))?)?).await?.0, 401);
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_nobody_can_sign_in_nobody_is_told_to() -> Result<()> {
+    let settings = json!({"name": "webui", "mode": "headers", "key": secret("front-key")});
+    let front = front(settings)?;
+    let server = TestServer::start_with("front_alone", &[], |config| {
+        config.issuers.clear();
+        config.fronts.push(front);
+        Ok(())
+    })
+    .await?;
+    let answer = Http::new(&server.url("/mcp"), None)?.legacy("ping", &json!({})).await?;
+    assert_eq!(answer.status, 401);
+    assert!(answer.headers.contains_key("www-authenticate"));
+    assert!(!answer.text.contains("sign in") && answer.text.contains("configured front"), "{}", answer.text);
     Ok(())
 }

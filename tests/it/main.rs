@@ -6,11 +6,13 @@ mod support;
 
 mod api_keys;
 mod bad_tokens;
+mod browser;
 mod bytes;
 mod call;
 mod clients;
 mod dev;
 mod entra;
+mod front_session;
 mod fronts;
 mod isolation;
 mod keys;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use axum::routing::post;
 use axum::{Json, Router};
 use mcp_mux::config::{AppOnly, IntrospectionConfig, IssuerConfig, TokenMode};
@@ -85,6 +85,13 @@ async fn keys_that_are_rotated_with_and_without_overlap_are_followed() -> Result
     let second = provider.token(&endpoint).await?;
     assert_eq!(status(&server, &second).await?, 200, "a new key is found at its first token");
     assert_eq!(status(&server, &first).await?, 200, "the old one is published still");
+
+    // A server of its own: what the first one was caused to fetch keeps its gate shut for a while.
+    let server = two_tenants("rotation_alone", provider.issuer()?).await?;
+    let endpoint = server.app.endpoint();
+    assert_eq!(status(&server, &provider.token(&endpoint).await?).await?, 200);
+    provider.rotate(false).await?;
+    assert_eq!(status(&server, &provider.token(&endpoint).await?).await?, 200, "without overlap too");
     Ok(())
 }
 
@@ -117,7 +124,10 @@ async fn two_thousand_invented_keys_cause_one_fetch_and_a_provider_that_is_gone_
     for number in 0..2_000 {
         let header = json!({"alg": "RS256", "typ": "at+jwt", "kid": format!("invented-{number}")}).to_string();
         let forged = format!("{}.{rest}", base64_url(header.as_bytes()));
-        assert_eq!(client.as_bearer(&forged)?.legacy("ping", &json!({})).await?.status, 401);
+        let answer = client.as_bearer(&forged)?.legacy("ping", &json!({})).await?;
+        // One was looked for in vain. Whether the others exist nobody asks, so nobody says that they are bad.
+        assert_eq!(answer.status, if number == 0 { 401 } else { 503 }, "{number}");
+        assert_eq!(answer.headers.contains_key("retry-after"), number > 0);
     }
     assert!(provider.asked("jwks").await? <= before + 1);
 
@@ -128,11 +138,42 @@ async fn two_thousand_invented_keys_cause_one_fetch_and_a_provider_that_is_gone_
 }
 
 #[tokio::test]
-async fn a_provider_that_is_slow_at_the_start_delays_and_refuses_nobody() -> Result<()> {
+async fn a_provider_that_is_slow_at_the_start_is_waited_for_and_delays_nobody_elses_tokens() -> Result<()> {
     let provider = Provider::start().await?;
     provider.set("jwksDelayMs=3000").await?;
-    let server = two_tenants("slow_start", provider.issuer()?).await?;
-    assert_eq!(status(&server, &provider.token(&server.app.endpoint()).await?).await?, 200);
+    let slow = IssuerConfig { name: "slow".parse()?, ..provider.issuer()? };
+    let server = TestServer::start_with("slow_start", &[], |config| {
+        config.issuers.push(slow);
+        Ok(())
+    })
+    .await?;
+    let (of_slow, other) = (provider.token(&server.app.endpoint()).await?, server.token("alice", &["acme"])?);
+    let (waiting, others) = (status(&server, &of_slow), status(&server, &other));
+    tokio::pin!(waiting);
+    tokio::select! {
+        early = &mut waiting => bail!("the keys cannot be known yet, and the answer was {early:?}"),
+        other = others => assert_eq!(other?, 200),
+    }
+    assert_eq!(waiting.await?, 200, "it was not refused for want of keys");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_no_access_token_even_from_an_allowed_client() -> Result<()> {
+    let provider = Provider::start().await?;
+    provider.set("format=opaque").await?;
+    let issuer = IssuerConfig {
+        mode: TokenMode::Introspect,
+        allowed_clients: vec!["public-mcp".to_owned()],
+        introspection: Some(introspection()?),
+        ..provider.issuer()?
+    };
+    let server = two_tenants("refresh_token", issuer).await?;
+    let tokens = provider.sign_in("openid offline_access", None).await?;
+    let token =
+        |name: &str| tokens[name].as_str().map(ToOwned::to_owned).with_context(|| format!("no {name}: {tokens}"));
+    assert_eq!(status(&server, &token("access_token")?).await?, 200, "it names no audience either");
+    assert_eq!(status(&server, &token("refresh_token")?).await?, 401);
     Ok(())
 }
 
@@ -152,10 +193,18 @@ async fn an_opaque_token_is_asked_about_and_its_scope_and_client_are_judged() ->
     let token = service_token(&provider, &endpoint, "mcp:use").await?;
     assert!(!token.contains('.'), "it is opaque");
     let before = provider.asked("introspection").await?;
-    for _ in 0..3 {
-        assert_eq!(status(&server, &token).await?, 200);
+    for path in ["/mcp", "/mcp", "/t/acme/mcp", "/t/globex/mcp"] {
+        let answer = Http::new(&server.url(path), Some(&token))?.legacy("ping", &json!({})).await?;
+        assert_eq!(answer.status, 200, "{path}");
     }
-    assert_eq!(provider.asked("introspection").await?, before + 1, "the answer is remembered for a while");
+    assert_eq!(provider.asked("introspection").await?, before + 1, "the answer is remembered, for every route");
+    let narrow = service_token(&provider, &server.url("/t/acme/mcp"), "mcp:use").await?;
+    for (path, expected) in [("/t/acme/mcp", 200), ("/mcp", 401), ("/t/globex/mcp", 401), ("/t/acme/mcp", 200)] {
+        let answer = Http::new(&server.url(path), Some(&narrow))?.legacy("ping", &json!({})).await?;
+        assert_eq!(answer.status, expected, "what is remembered is good where the token is: {path}");
+    }
+    assert_eq!(provider.asked("introspection").await?, before + 2);
+    let before = before + 1;
 
     for _ in 0..3 {
         assert_eq!(status(&server, "nobody-made-this-token").await?, 401);
@@ -263,6 +312,10 @@ async fn an_answer_about_a_token_is_judged_as_a_token_would_be() -> Result<()> {
         ("of the past", json!({"exp": now - 31}), 401),
         ("of the future", json!({"nbf": now + 600}), 401),
         ("without a user", json!({"sub": null}), 401),
+        ("about a token that whoever holds it may use", json!({"token_type": "bearer"}), 200),
+        ("about another kind of token", json!({"token_type": "refresh_token"}), 401),
+        ("about a kind of another shape", json!({"token_type": ["Bearer"]}), 401),
+        ("about what Keycloak calls a refresh token", json!({"typ": "Refresh"}), 401),
         ("bound to a key", json!({"cnf": {"jkt": "x"}}), 401),
         ("with groups of another shape", json!({"groups": 7}), 401),
     ] {

@@ -1,15 +1,17 @@
 //! Legacy sessions belong to whoever began them, and a running stream to whoever may still call.
 
 use anyhow::{Context as _, Result, bail};
+use mcp_mux::config::{FrontConfig, IssuerConfig};
 use reqwest::Method;
 use secrecy::SecretString;
 use serde_json::json;
 use tenant_store::{ApiKeyDigest, Clock as _, GrantSpec, Level, NewApiKey, SystemClock};
 
-use crate::support::api_key;
 use crate::support::client::{Answer, Http};
+use crate::support::identity::Idp;
 use crate::support::server::{Setup, TestServer};
 use crate::support::upstreams::{ByteUpstream, Say, Seen};
+use crate::support::{api_key, canary};
 
 async fn everything_with(client: Http, session: &str) -> Result<Vec<Answer>> {
     let client = client.with("mcp-session-id", session)?;
@@ -41,7 +43,7 @@ async fn a_session_is_its_owners_and_nobody_elses_on_every_method() -> Result<()
 }
 
 #[tokio::test]
-async fn a_session_of_another_client_or_issuer_with_the_same_subject_is_refused() -> Result<()> {
+async fn a_session_of_another_client_with_the_same_subject_is_refused() -> Result<()> {
     let server = TestServer::start("session_client", &[]).await?;
     let as_client = |client: &str| {
         let mut claims = server.idp.claims("alice", &["acme"], &server.app.endpoint());
@@ -51,6 +53,55 @@ async fn a_session_of_another_client_or_issuer_with_the_same_subject_is_refused(
     let session = as_client("desktop")?.begin_session().await?;
     assert_eq!(everything_with(as_client("desktop")?, &session).await?[0].status, 200);
     assert_eq!(everything_with(as_client("browser")?, &session).await?[0].status, 404);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_of_another_issuer_or_front_with_the_same_subject_is_refused() -> Result<()> {
+    let (other, key) = (Idp::start().await?, format!("{}-0123456789abcdef", canary("front-key")));
+    let front: FrontConfig = serde_json::from_value(json!({"name": "webui", "mode": "headers", "key": key}))?;
+    let server = TestServer::start_with("session_issuer", &[], |config| {
+        config.issuers.push(IssuerConfig::new("other".parse()?, &other.url));
+        config.fronts.push(front);
+        Ok(())
+    })
+    .await?;
+    let token = other.sign(&other.claims("alice", &["acme"], &server.app.endpoint()))?;
+    let clients = || {
+        Ok::<_, anyhow::Error>([
+            server.client("alice", &["acme"])?,
+            Http::new(&server.url("/mcp"), Some(&token))?,
+            Http::new(&server.url("/mcp"), Some(&key))?.with("x-openwebui-user-id", "alice")?,
+        ])
+    };
+    for (owner, client) in clients()?.into_iter().enumerate() {
+        let session = client.begin_session().await?;
+        for (holder, client) in clients()?.into_iter().enumerate() {
+            let statuses = everything_with(client, &session).await?;
+            let statuses: Vec<_> = statuses.iter().map(|answer| answer.status).collect();
+            let expected = if holder == owner { [200, 200, 405, 405] } else { [404; 4] };
+            assert_eq!(statuses, expected, "{holder} with the session of {owner}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_ends_with_the_token_it_was_begun_with() -> Result<()> {
+    let server = TestServer::start("session_token", &[]).await?;
+    let mut claims = server.idp.claims("alice", &["acme"], &server.app.endpoint());
+    // Good for one more second: clocks may differ by thirty.
+    claims["exp"] = json!(SystemClock.now().as_millis() / 1000 - 28);
+    let session = Http::new(&server.url("/mcp"), Some(&server.idp.sign(&claims)?))?.begin_session().await?;
+    let later = server.client("alice", &["acme"])?.with("mcp-session-id", &session)?;
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&404) {
+        let status = later.legacy("ping", &json!({})).await?.status;
+        if statuses.last() != Some(&status) {
+            statuses.push(status);
+        }
+    }
+    assert_eq!(statuses, [200, 404], "a later token of the same caller does not prolong it");
     Ok(())
 }
 

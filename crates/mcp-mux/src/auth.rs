@@ -6,6 +6,7 @@
 
 mod api_keys;
 mod claims;
+mod discovery;
 pub mod doctor;
 mod error;
 pub mod explain;
@@ -18,18 +19,19 @@ mod keys;
 mod token;
 
 pub use api_keys::ApiKeys;
-pub use error::{AuthError, Refusal};
+pub use error::{AuthError, HeaderFault, Refusal};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 use tenant_store::{Clock, Group, Timestamp};
 
+use self::claims::GoodFor;
 use self::front::Fronts;
 use self::issuer::{Issuer, Judgement, Trust};
 use self::token::Token;
@@ -42,6 +44,8 @@ pub(crate) const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// How long a verified token is remembered, at most; never past its expiry.
 pub(crate) const VERIFIED_LIFE: Duration = Duration::from_mins(1);
 
+/// How long it may take to find out who calls, whoever must be asked.
+const AUTHENTICATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most of what is remembered of verified tokens: each counts as one and its groups.
 const VERIFIED_WEIGHT_MAX: u64 = 2_000_000;
 /// How the API keys of Open WebUI and of model providers begin. They are somebody's password elsewhere, and never asked about.
@@ -92,13 +96,14 @@ pub struct Authenticator {
     fronts: Fronts,
     api_keys: Option<Arc<ApiKeys>>,
     clock: Arc<dyn Clock>,
-    /// By the hash of the whole token and of the audiences it was verified for.
+    /// By the hash of the whole token.
     verified: Cache<[u8; 32], Verified>,
 }
 
 #[derive(Debug, Clone)]
 struct Verified {
     identity: Identity,
+    good_for: GoodFor,
     until: Timestamp,
     trust: Trust,
 }
@@ -148,25 +153,33 @@ impl Authenticator {
         headers: &HeaderMap,
         audiences: &[String],
     ) -> Result<Identity, AuthError> {
+        let judged = tokio::time::timeout(AUTHENTICATE_TIMEOUT, self.judge(uri, headers, audiences)).await;
+        judged.unwrap_or(Err(AuthError::ProviderUnavailable))
+    }
+
+    async fn judge(&self, uri: &Uri, headers: &HeaderMap, audiences: &[String]) -> Result<Identity, AuthError> {
         if has_token(uri) {
             return Err(AuthError::InQuery);
         }
         let now = self.clock.now();
         let Some(token) = bearer(headers)? else {
-            return self.fronts.by_jwt(headers, now).unwrap_or(Err(AuthError::Missing));
+            let missing = if self.issuers.is_empty() { AuthError::MissingProof } else { AuthError::Missing };
+            return self.fronts.by_jwt(headers, now).unwrap_or(Err(missing));
         };
-        if let Some(front) = self.fronts.of_key(token) {
-            return front.identity(headers, now);
-        }
-        let judgement = Judgement { audiences, now };
-        let identity = match self.by_api_key(token, now) {
-            Some(identity) => identity?,
-            None => self.known_or_verified(token, judgement).await?,
+        let identity = if let Some(front) = self.fronts.of_key(token) {
+            front.identity(headers, now)?
+        } else if let Some(identity) = self.by_api_key(token, now) {
+            identity?
+        } else {
+            self.known_or_verified(token, Judgement { audiences, now }).await?
         };
-        if self.fronts.contradict(&identity, headers, now) {
-            return Err(Refusal::Contradiction.into());
-        }
+        self.fronts.agree(&identity, headers, now)?;
         Ok(identity)
+    }
+
+    /// The headers in which configured fronts name their users.
+    pub fn identity_headers(&self) -> &[HeaderName] {
+        self.fronts.identity_headers()
     }
 
     /// How long an identity is good for from now on.
@@ -182,22 +195,25 @@ impl Authenticator {
     }
 
     async fn known_or_verified(&self, token: &str, judgement: Judgement<'_>) -> Result<Identity, AuthError> {
-        let hash = judgement
-            .audiences
-            .iter()
-            .fold(Sha256::new().chain_update(token), |hash, audience| hash.chain_update([0]).chain_update(audience));
-        let hash: [u8; 32] = hash.finalize().into();
+        let hash: [u8; 32] = Sha256::digest(token).into();
         if let Some(verified) = self.verified.get(&hash).filter(|verified| verified.holds(judgement.now)) {
-            return Ok(verified.identity);
+            // It was verified for another route, perhaps.
+            let is_for_us = verified.good_for.includes(judgement.audiences);
+            return if is_for_us { Ok(verified.identity) } else { Err(Refusal::Audience.into()) };
         }
-        let (identity, trust) = self.verify(token, judgement).await?;
-        let until = judgement.now.plus(trust.life).min(identity.expires_at);
-        self.verified.insert(hash, Verified { identity: identity.clone(), until, trust });
-        Ok(identity)
+        let verified = self.verify(token, judgement).await?;
+        self.verified.insert(hash, verified.clone());
+        Ok(verified.identity)
     }
 
-    /// The identity behind a token, and for how long that may be believed.
-    async fn verify(&self, text: &str, judgement: Judgement<'_>) -> Result<(Identity, Trust), AuthError> {
+    /// The identity behind a token, where it is good, and for how long that may be believed.
+    async fn verify(&self, text: &str, judgement: Judgement<'_>) -> Result<Verified, AuthError> {
+        let (identity, good_for, trust) = self.identity(text, judgement).await?;
+        let until = judgement.now.plus(trust.life).min(identity.expires_at);
+        Ok(Verified { identity, good_for, until, trust })
+    }
+
+    async fn identity(&self, text: &str, judgement: Judgement<'_>) -> Result<(Identity, GoodFor, Trust), AuthError> {
         if text.starts_with(FOREIGN_KEY_PREFIX) {
             return Err(Refusal::ForeignKey.into());
         }
@@ -205,21 +221,26 @@ impl Authenticator {
             let mut asked = self.issuers.values().filter(|issuer| issuer.introspects());
             let issuer = asked.next().ok_or(Refusal::NotJwt)?;
             let trust = issuer.trust();
-            return Ok((issuer.introspect(text, judgement).await?, trust));
+            let (identity, good_for) = issuer.introspect(text, judgement).await?;
+            return Ok((identity, good_for, trust));
         }
         let token = Token::parse(text)?;
         if let Some(name) = &token.issuer {
             let issuer = self.issuers.get(name).ok_or(Refusal::UnknownIssuer)?;
             let trust = issuer.trust();
-            return Ok((issuer.verify(text, &token, judgement).await?, trust));
+            let (identity, good_for) = issuer.verify(text, &token, judgement).await?;
+            return Ok((identity, good_for, trust));
         }
         // Open WebUI's sessions name no issuer. What does not look like one is not shown to Open WebUI.
-        let session = self.fronts.session().filter(|_| token.is_session).ok_or(Refusal::UnknownIssuer)?;
+        let (Some(session), Some(user)) = (self.fronts.session(), &token.session_user) else {
+            return Err(Refusal::UnknownIssuer.into());
+        };
         let expires_at = Timestamp::from_millis(token.expires_s.ok_or(Refusal::ClaimShape)?.saturating_mul(1_000));
         if judgement.now >= expires_at {
             return Err(Refusal::Expired.into());
         }
-        Ok((session.identity(text, expires_at).await?, Trust { life: VERIFIED_LIFE, keys: None }))
+        let identity = session.identity(text, user, expires_at).await?;
+        Ok((identity, GoodFor::Everything, Trust { life: VERIFIED_LIFE, keys: None }))
     }
 }
 
@@ -234,7 +255,8 @@ fn has_token(uri: &Uri) -> bool {
     pairs.into_iter().flatten().any(|(name, _)| name == "access_token")
 }
 
-/// The token of the one `Authorization: Bearer` header (RFC 6750 §2.1). A token anywhere else is none.
+/// The token of the one `Authorization: Bearer` header (RFC 6750 §2.1). Another scheme is a proof that we cannot judge, and what
+/// stands beside it does not count instead.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -243,8 +265,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     }
     let text = value.to_str().map_err(|_| AuthError::Malformed)?;
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Ok(None);
+    if !text.is_empty() && !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(AuthError::Malformed);
     }
     let token = token.trim();
     match token.len() {

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 
 use crate::config::Config;
 use crate::policy::Administration;
@@ -109,10 +110,42 @@ pub fn report(error: &anyhow::Error) {
     }
 }
 
-/// Says something to the person at the terminal.
+/// Says a line to the person at the terminal. Part of it may be from a token or a provider, so whatever a terminal would obey
+/// is spelt out.
 #[expect(clippy::print_stderr, reason = "this is where the command line speaks to people")]
-fn say(text: &str) {
-    eprintln!("{text}");
+fn say(line: &str) {
+    eprintln!("{}", spelt_out(line));
+}
+
+/// Says several lines, none of which is somebody else's.
+fn say_lines(text: &str) {
+    text.lines().for_each(say);
+}
+
+/// A text without anything that a terminal obeys or hides: control characters, changes of direction, invisible ones.
+fn spelt_out(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '"' | '\'' | '\\' => shown.push(char),
+            other => shown.extend(other.escape_debug()),
+        }
+    }
+    shown
+}
+
+/// Prints JSON for the program that reads our output, or for a terminal: what that would obey is escaped as JSON does it.
+fn print_json(value: &impl Serialize) -> Result<()> {
+    let mut shown = String::new();
+    for char in serde_json::to_string(value)?.chars() {
+        if char.is_ascii_graphic() || char == ' ' {
+            shown.push(char);
+        } else {
+            shown.extend(char.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    print(&shown);
+    Ok(())
 }
 
 /// Says something to the program that reads our output.
@@ -129,4 +162,16 @@ fn administration() -> Administration {
 
 fn start_log(config: &Config) -> Result<()> {
     telemetry::init(&config.telemetry).context("starting the log")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_spelt_out() {
+        assert_eq!(spelt_out("Zoë's \"C:\\\" — 数据"), "Zoë's \"C:\\\" — 数据");
+        let hostile = "a\u{1b}[2J\u{9b}31m\r\n\u{202e}\u{7f}b";
+        assert_eq!(spelt_out(hostile), r"a\u{1b}[2J\u{9b}31m\r\n\u{202e}\u{7f}b");
+    }
 }

@@ -6,15 +6,14 @@
 mod front;
 mod issuer;
 mod keys;
+mod profile;
 mod secret;
 mod unreadable;
 
 pub use front::{Front, FrontConfig, FrontMode, FrontProof};
-pub use issuer::{
-    AppOnly, ClaimMark, ClaimPath, GraphConfig, IntrospectionConfig, IssuerConfig, Preset, Profile, SigningAlgorithm,
-    TokenMode, TokenType, Wanted,
-};
+pub use issuer::{AppOnly, GraphConfig, IntrospectionConfig, IssuerConfig, Preset, TokenMode};
 pub use keys::{AppRoleConfig, KeysConfig, KubernetesConfig, SecretSource, VaultConfig, VaultLogin};
+pub use profile::{ClaimMark, ClaimPath, Profile, SigningAlgorithm, TokenType, Wanted};
 
 use std::collections::HashSet;
 use std::fmt;
@@ -200,6 +199,11 @@ impl TryFrom<Url> for PublicUrl {
     }
 }
 
+/// Whether a text is an origin as browsers send it, which knows no path, no `*` and no port that its scheme has anyway.
+fn is_origin(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text.to_ascii_lowercase())
+}
+
 /// Whether a URL stays on this machine.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -290,6 +294,7 @@ impl Config {
             }
             issuer.check(&place)?;
         }
+        let mut fronts = Vec::with_capacity(self.fronts.len());
         for (index, front) in self.fronts.iter().enumerate() {
             if !seen.insert(front.name.as_str()) {
                 return Err(setting(
@@ -297,9 +302,14 @@ impl Config {
                     "repeats the name of an issuer or of an earlier front",
                 ));
             }
-            front.resolve()?;
+            fronts.push(front.resolve()?);
         }
-        self.keys.ring()?;
+        front::check_secrets(&fronts)?;
+        if let Some(text) = self.http.allowed_origins.iter().find(|text| !is_origin(text)) {
+            let problem =
+                format!("has `{text}`: an origin is scheme, host and port only, as https://webui.example.com");
+            return Err(setting("http.allowed_origins", problem));
+        }
         self.keys.vault.as_ref().map(VaultConfig::login).transpose()?;
         self.check_unnamed_tokens()?;
         if !(NAME_CHARS_LEAST..=64).contains(&self.catalog.name_chars_max) {
@@ -432,5 +442,66 @@ mod tests {
             let parsed = PublicUrl::try_from(Url::parse(url).unwrap());
             assert_eq!(parsed.is_ok(), accepted, "{url}");
         }
+    }
+
+    /// The smallest configuration with more settings of its issuer.
+    fn issuer(settings: &str) -> Result<Config, ConfigError> {
+        parse(&format!("{SMALLEST}\n{settings}"), &[])
+    }
+
+    #[test]
+    fn a_clients_id_is_an_audience_only_where_something_tells_id_tokens_apart() {
+        for (settings, accepted) in [
+            (r#"audiences = ["open-webui"]"#, false),
+            (r#"audiences = ["https://mcp.example.com/mcp", "66666666-7777-8888-9999-000000000000"]"#, false),
+            ("preset = \"keycloak\"\naudiences = [\"open-webui\"]", false),
+            (r#"audiences = ["https://mcp.example.com/mcp", "api://mcp", "urn:mcp"]"#, true),
+            ("audiences = [\"open-webui\"]\nrequired_scopes = [\"mcp:use\"]", true),
+            ("audiences = [\"open-webui\"]\naccess_claims = [\"scope\"]", true),
+            ("audiences = [\"open-webui\"]\ntoken_types = [\"at+jwt\"]", true),
+            ("preset = \"okta\"\naudiences = [\"open-webui\"]", true),
+        ] {
+            assert_eq!(issuer(settings).is_ok(), accepted, "{settings}");
+        }
+    }
+
+    #[test]
+    fn a_scope_is_one_that_a_challenge_can_name() {
+        for (scope, accepted) in [
+            ("mcp:use", true),
+            ("https://mcp.example.com/mcp/mcp.access", true),
+            ("", false),
+            ("mcp use", false),
+            ("mcp\u{e4}", false),
+            ("mcp\\\"", false),
+            ("mcp\\n", false),
+        ] {
+            for key in ["scopes", "required_scopes"] {
+                assert_eq!(issuer(&format!("{key} = [\"{scope}\"]")).is_ok(), accepted, "{key} {scope}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_allowed_origin_is_what_browsers_send() {
+        let with = |origin: &str| parse(&format!("http.allowed_origins = [\"{origin}\"]\n{SMALLEST}"), &[]);
+        for origin in ["https://webui.example.com", "http://localhost:6274", "https://WebUI.example.com"] {
+            assert!(with(origin).is_ok(), "{origin}");
+        }
+        for origin in ["*", "null", "", "webui.example.com", "https://webui.example.com/", "https://a.example.com:443"]
+        {
+            assert!(with(origin).is_err(), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_secret_of_two_fronts_is_an_error() {
+        let front = |name: &str| {
+            format!(
+                "[[fronts]]\nname = \"{name}\"\nmode = \"headers\"\nkey = \"CANARY-0123456789abcdef0123456789abcdef\"\n"
+            )
+        };
+        assert!(parse(&format!("{SMALLEST}\n{}", front("a")), &[]).is_ok());
+        assert!(parse(&format!("{SMALLEST}\n{}{}", front("a"), front("b")), &[]).is_err());
     }
 }

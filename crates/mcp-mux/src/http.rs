@@ -1,6 +1,7 @@
 //! HTTP: every route on one page, every layer on one page. What enters here leaves as a verified caller and a request without
 //! any credential, or does not get further.
 
+mod cross_origin;
 mod origin;
 mod problem;
 mod watch;
@@ -97,7 +98,8 @@ pub fn router(server: Server, public_url: &PublicUrl, hosts: &[String], origins:
     let layers = ServiceBuilder::new() // A request passes these lines top to bottom.
         .layer(middleware::from_fn(identify)) // First, so that everything below can name the request.
         .layer(CatchPanicLayer::custom(problem::panicked)) // A mistake of ours costs one answer, not the connection.
-        .layer(middleware::from_fn_with_state(guard, origin::check)); // Before auth: a page of another site learns nothing.
+        .layer(middleware::from_fn_with_state(guard, origin::check)) // Before auth: a page of another site learns nothing.
+        .option_layer(cross_origin::layer(origins)); // Before auth: a browser's preflight shows no token; after `origin`.
     let routes = ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, handler(route.kind)));
     routes.fallback(problem::not_found).layer(layers).with_state(Arc::new(server))
 }
@@ -131,10 +133,10 @@ async fn mcp(server: &Arc<Server>, endpoint: Endpoint, mut request: Request) -> 
     let identity = match server.authenticator.authenticate(request.uri(), request.headers(), &resource.audiences).await
     {
         Ok(identity) => identity,
-        Err(error) => return problem::unauthorized(error, &resource),
+        Err(error) => return problem::unauthorized(&error, &resource, request.method()),
     };
     let (uri, headers) = (request.uri().clone(), request.headers().clone());
-    strip_credentials(request.headers_mut());
+    strip_credentials(request.headers_mut(), server.authenticator.identity_headers());
     let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| RequestId::new("-"));
     let caller = Caller {
         deadline: Instant::now() + REQUEST_TIMEOUT.min(server.authenticator.remaining(&identity)),
@@ -152,9 +154,10 @@ async fn mcp(server: &Arc<Server>, endpoint: Endpoint, mut request: Request) -> 
     watch.over(answer).await
 }
 
-fn strip_credentials(headers: &mut HeaderMap) {
+/// Removes what proves or names the caller, also in the headers that the settings name (`configured`).
+fn strip_credentials(headers: &mut HeaderMap, configured: &[HeaderName]) {
     let is_credential = |name: &HeaderName| {
-        let named = CREDENTIAL_HEADERS.contains(name);
+        let named = CREDENTIAL_HEADERS.contains(name) || configured.contains(name);
         named || CREDENTIAL_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
     };
     let gone: Vec<HeaderName> = headers.keys().filter(|name| is_credential(name)).cloned().collect();
@@ -178,4 +181,22 @@ async fn identify(mut request: Request<Body>, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_the_caller_goes_no_further() {
+        let named =
+            ["authorization", "cookie", "x-openwebui-user-jwt", "x-user-group-ids", "x-forwarded-user", "x-staff"];
+        let mut headers: HeaderMap = named
+            .into_iter()
+            .chain(["accept", "mcp-method"])
+            .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("value")))
+            .collect();
+        strip_credentials(&mut headers, &[HeaderName::from_static("x-staff")]);
+        assert!(headers.len() == 2 && headers.contains_key("accept") && headers.contains_key("mcp-method"));
+    }
 }

@@ -53,6 +53,17 @@ impl Provider {
         self.mint(&json!({"claims": {"aud": audience}})).await
     }
 
+    /// The tokens that the provider gives alice when she signs in and `scope` is asked for, for `resource` if any.
+    pub(crate) async fn sign_in(&self, scope: &str, resource: Option<&str>) -> Result<Value> {
+        let order = json!({"person": "alice", "scope": scope, "resource": resource});
+        self.at("/__test/signIn")?.post(order.to_string()).await?.json()
+    }
+
+    /// The first public key as PEM (RFC 7468 §13).
+    pub(crate) async fn pem(&self) -> Result<String> {
+        Ok(self.test("pem").await?["pem"].as_str().context("a PEM document")?.to_owned())
+    }
+
     /// The public keys.
     pub(crate) async fn keys(&self) -> Result<Value> {
         self.test("keys").await

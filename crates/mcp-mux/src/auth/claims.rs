@@ -25,6 +25,11 @@ const SUBJECT_SEPARATOR: char = '/';
 /// Claims that only ID tokens carry (OpenID Connect Core §3).
 const ID_TOKEN_CLAIMS: [&str; 3] = ["nonce", "at_hash", "c_hash"];
 
+/// What Keycloak calls its other tokens in their `typ`: they are signed like access tokens, and introspected like them.
+const OTHER_KINDS: [&str; 3] = ["Refresh", "Offline", "Logout"];
+/// The `token_type` of an access token that whoever holds it may use (RFC 6750 §4).
+const BEARER: &str = "Bearer";
+
 /// Claims that somebody vouches for.
 #[derive(Debug)]
 pub(super) struct Claims {
@@ -41,6 +46,25 @@ struct Required {
     exp: i64,
     iat: Option<i64>,
     nbf: Option<i64>,
+}
+
+/// Where a token is good, as far as its audience goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum GoodFor {
+    /// On every route: an audience of the settings, or none at all from a client that is allowed.
+    Everything,
+    /// On routes with one of these identifiers.
+    Only(Arc<[String]>),
+}
+
+impl GoodFor {
+    /// Whether that includes a route with these identifiers.
+    pub(super) fn includes(&self, route: &[String]) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Only(audiences) => audiences.iter().any(|audience| route.contains(audience)),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,9 +92,14 @@ impl Claims {
         if self.required.iss != issuer.url {
             return Err(Refusal::UnknownIssuer.into());
         }
-        self.check_audience(issuer, audiences)?;
+        if !self.good_for(issuer)?.includes(audiences) {
+            return Err(Refusal::Audience.into());
+        }
         self.check_times(profile.max_lifetime, now)?;
         self.check_kind(profile)?;
+        if issuer.mode == TokenMode::Introspect {
+            self.check_answer()?;
+        }
         if !issuer.allowed_clients.is_empty() {
             let client = self.client(profile)?.ok_or(Refusal::Client)?;
             if !issuer.allowed_clients.iter().any(|allowed| *allowed == *client) {
@@ -82,18 +111,36 @@ impl Claims {
         }
         let scopes = self.texts(&profile.scope_claims)?;
         let has = |wanted: &String| scopes.iter().flat_map(|text| text.split(' ')).any(|scope| scope == wanted);
-        if issuer.required_scopes.iter().all(has) { Ok(()) } else { Err(AuthError::InsufficientScope) }
+        if issuer.required_scopes.iter().all(has) {
+            Ok(())
+        } else {
+            Err(AuthError::InsufficientScope(issuer.advertised_scopes().join(" ").into()))
+        }
     }
 
-    fn check_audience(&self, issuer: &IssuerConfig, audiences: &[String]) -> Result<(), Refusal> {
-        let accepted = |audience: &String| audiences.contains(audience) || issuer.audiences.contains(audience);
-        let for_us = match &self.required.aud {
-            Some(Audience::One(audience)) => accepted(audience),
-            Some(Audience::Many(audiences)) => audiences.iter().any(accepted),
+    /// Where the token is good.
+    pub(super) fn good_for(&self, issuer: &IssuerConfig) -> Result<GoodFor, Refusal> {
+        let audiences = match &self.required.aud {
+            Some(Audience::One(audience)) => std::slice::from_ref(audience),
+            Some(Audience::Many(audiences)) => audiences.as_slice(),
             // RFC 7662 leaves the audience open. Then it is the client that must be one of those that call us.
-            None => issuer.mode == TokenMode::Introspect && !issuer.allowed_clients.is_empty(),
+            None if issuer.mode == TokenMode::Introspect && !issuer.allowed_clients.is_empty() => {
+                return Ok(GoodFor::Everything);
+            }
+            None => return Err(Refusal::Audience),
         };
-        if for_us { Ok(()) } else { Err(Refusal::Audience) }
+        let is_configured = |audience: &String| issuer.audiences.contains(audience);
+        if audiences.iter().any(is_configured) { Ok(GoodFor::Everything) } else { Ok(GoodFor::Only(audiences.into())) }
+    }
+
+    /// What only an answer about a token says. Providers are asked about refresh tokens too, and call them active. These have no
+    /// audience and no `token_type` (RFC 7662 §2.2), so one of the two must be there.
+    fn check_answer(&self) -> Result<(), Refusal> {
+        match self.all.get("token_type").filter(|kind| !kind.is_null()) {
+            None if self.required.aud.is_some() => Ok(()),
+            Some(Value::String(kind)) if kind.eq_ignore_ascii_case(BEARER) => Ok(()),
+            _ => Err(Refusal::OtherKind),
+        }
     }
 
     fn check_times(&self, max_lifetime: Duration, now: Timestamp) -> Result<(), Refusal> {
@@ -111,12 +158,15 @@ impl Claims {
     }
 
     fn check_kind(&self, profile: &Profile) -> Result<(), Refusal> {
-        let is_id = self.all.get("typ").and_then(Value::as_str) == Some("ID");
-        if is_id || ID_TOKEN_CLAIMS.iter().any(|claim| self.all.contains_key(*claim)) {
+        let kind = self.all.get("typ").and_then(Value::as_str);
+        if kind.is_some_and(|kind| OTHER_KINDS.contains(&kind)) {
+            return Err(Refusal::OtherKind);
+        }
+        if kind == Some("ID") || ID_TOKEN_CLAIMS.iter().any(|claim| self.all.contains_key(*claim)) {
             return Err(Refusal::IdToken);
         }
         let marks = &profile.access_claims;
-        if !marks.is_empty() && marks.iter().all(|claim| self.find(claim).is_none()) {
+        if !marks.is_empty() && !marks.iter().any(|mark| self.bears(mark)) {
             return Err(Refusal::IdToken);
         }
         if self.all.contains_key("cnf") { Err(Refusal::Confirmation) } else { Ok(()) }
@@ -129,11 +179,14 @@ impl Claims {
     }
 
     fn bears(&self, ClaimMark { claim, wanted }: &ClaimMark) -> bool {
-        let text = self.find(claim).and_then(Value::as_str);
+        let text = |claim| self.find(claim).and_then(Value::as_str);
         match wanted {
+            Wanted::Present => self.find(claim).is_some(),
             Wanted::Absent => self.find(claim).is_none(),
-            Wanted::Text(wanted) => text == Some(wanted),
-            Wanted::Prefix(wanted) => text.is_some_and(|text| text.starts_with(wanted)),
+            Wanted::Text(wanted) => text(claim) == Some(wanted),
+            Wanted::Prefix(wanted) => text(claim).is_some_and(|text| text.starts_with(wanted)),
+            Wanted::Suffix(wanted) => text(claim).is_some_and(|text| text.ends_with(wanted)),
+            Wanted::SameAs(other) => text(claim).is_some_and(|own| text(other) == Some(own)),
         }
     }
 
@@ -173,13 +226,17 @@ impl Claims {
         seconds(self.required.exp).plus(LEEWAY)
     }
 
-    /// Whether the issuer left the groups out because they are too many, and we would have read them.
-    pub(super) fn lacks_groups(&self, profile: &Profile) -> bool {
-        let is_left_out = |claim: &ClaimPath| {
-            let named = self.all.get("_claim_names").and_then(|names| names.get(claim.as_str()));
-            named.is_some() || (claim.as_str() == "groups" && self.all.contains_key("hasgroups"))
+    /// Whether the issuer left one of these claims, or the one that it lies in, out of the token because it is too long.
+    pub(super) fn lacks(&self, paths: &[ClaimPath]) -> bool {
+        let names = self.all.get("_claim_names");
+        let is_left_out = |claim: &str| {
+            let is_named = names.is_some_and(|names| names.get(claim).is_some());
+            is_named || (claim == "groups" && self.all.contains_key("hasgroups"))
         };
-        profile.group_claims.iter().any(is_left_out)
+        paths.iter().map(ClaimPath::as_str).any(|path| {
+            let first = path.split('.').next().unwrap_or(path);
+            is_left_out(path) || is_left_out(first)
+        })
     }
 
     /// The groups that the issuer vouches for, and its roles as groups with a prefix of their own.
@@ -228,4 +285,84 @@ pub(super) fn group(text: &str) -> Result<Group, Refusal> {
 
 fn seconds(seconds: i64) -> Timestamp {
     Timestamp::from_millis(seconds.saturating_mul(1_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ISSUER: &str = "https://idp.example.com";
+    const ROUTE: &str = "https://mcp.example.com/mcp";
+
+    /// What becomes of claims that are good but for `changes`, with an issuer of `settings`.
+    fn judged(settings: &Value, changes: &Value) -> Result<(), AuthError> {
+        let mut all = json!({"iss": ISSUER, "sub": "alice", "aud": ROUTE, "iat": 1_000, "exp": 1_300});
+        let mut issuer = json!({"name": "corp", "url": ISSUER});
+        for (into, from) in [(&mut all, changes), (&mut issuer, settings)] {
+            for (name, value) in from.as_object().unwrap() {
+                into[name] = value.clone();
+            }
+        }
+        all.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        let issuer: IssuerConfig = serde_json::from_value(issuer).unwrap();
+        let claims = Claims::parse(all.as_object().unwrap().clone())?;
+        claims.check(&issuer, &issuer.profile(), &[ROUTE.to_owned()], Timestamp::from_millis(1_100_000))
+    }
+
+    #[test]
+    fn a_programs_own_token_is_known_whatever_the_provider_leaves_out() {
+        for (preset, changes) in [
+            ("oidc", json!({"sub": "nightly", "client_id": "nightly"})),
+            ("keycloak", json!({"preferred_username": "service-account-nightly"})),
+            ("keycloak", json!({"azp": "nightly", "clientHost": "10.0.0.1", "clientAddress": "10.0.0.1"})),
+            ("auth0", json!({"azp": "nightly", "gty": "client-credentials"})),
+            ("auth0", json!({"sub": "nightly@clients", "azp": "nightly"})),
+            ("okta", json!({"sub": "nightly", "cid": "nightly"})),
+            ("entra", json!({"sub": "7f9c", "oid": "7f9c", "roles": ["acme"]})),
+        ] {
+            let refused = judged(&json!({"preset": preset}), &changes);
+            assert_eq!(refused, Err(Refusal::AppOnly.into()), "{preset} {changes}");
+            let allowed = judged(&json!({"preset": preset, "app_only": "allow"}), &changes);
+            assert_eq!(allowed, Ok(()), "{preset} {changes}");
+        }
+        for (preset, changes) in [
+            ("keycloak", json!({"azp": "open-webui", "preferred_username": "alice"})),
+            ("auth0", json!({"sub": "auth0|alice", "azp": "open-webui"})),
+        ] {
+            assert_eq!(judged(&json!({"preset": preset}), &changes), Ok(()), "{preset} {changes}");
+        }
+    }
+
+    #[test]
+    fn an_answer_names_scope_and_client_as_the_standard_does_whatever_the_tokens_do() {
+        let settings = json!({
+            "preset": "okta", "mode": "introspect", "required_scopes": ["mcp.use"], "allowed_clients": ["open-webui"],
+        });
+        let answer = json!({"client_id": "open-webui", "scope": "openid mcp.use", "token_type": "Bearer"});
+        assert_eq!(judged(&settings, &answer), Ok(()));
+        let jwt = json!({"preset": "okta", "required_scopes": ["mcp.use"]});
+        assert_eq!(judged(&jwt, &answer), Err(Refusal::IdToken.into()), "a token of Okta's names them otherwise");
+    }
+
+    #[test]
+    fn permissions_of_auth0_are_no_scopes() {
+        let settings = json!({"preset": "auth0", "required_scopes": ["mcp:use"]});
+        let permitted = judged(&settings, &json!({"permissions": ["mcp:use"], "scope": "openid"}));
+        assert_eq!(permitted, Err(AuthError::InsufficientScope("mcp:use".into())));
+    }
+
+    #[test]
+    fn a_claim_that_was_left_out_is_missed_also_within_another_one() {
+        let lacks = |left_out: &Value, path: &str| {
+            let all = json!({"iss": ISSUER, "sub": "alice", "exp": 1, "_claim_names": left_out});
+            let path: ClaimPath = serde_json::from_value(json!(path)).unwrap();
+            Claims::parse(all.as_object().unwrap().clone()).unwrap().lacks(&[path])
+        };
+        assert!(lacks(&json!({"groups": "src1"}), "groups"));
+        assert!(lacks(&json!({"realm_access": "src1"}), "realm_access.roles"));
+        assert!(lacks(&json!({"https://corp.example/groups": "src1"}), "https://corp.example/groups"));
+        assert!(!lacks(&json!({"groups": "src1"}), "roles"));
+    }
 }

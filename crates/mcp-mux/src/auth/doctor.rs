@@ -1,13 +1,16 @@
 //! An examination of the identity providers and fronts, end to end, for an operator: what was found, what is wrong, how to mend it.
 
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use jsonwebtoken::jwk::JwkSet;
 use secrecy::SecretString;
 use serde::Serialize;
+use serde_json::Value;
 use tenant_store::Clock;
 use url::Url;
 
+use super::discovery;
 use super::fetch::{self, FetchError};
 use super::graph::Graph;
 use super::introspection::Introspection;
@@ -40,13 +43,18 @@ impl Finding {
     }
 }
 
-/// Examines everything that identity depends on.
-pub async fn examine(config: &Config, http: &reqwest::Client, clock: &std::sync::Arc<dyn Clock>) -> Vec<Finding> {
+/// Examines everything that identity depends on. Clients must find `metadata` as the document about us.
+pub async fn examine(
+    config: &Config,
+    metadata: &Value,
+    http: &reqwest::Client,
+    clock: &Arc<dyn Clock>,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     for issuer in &config.issuers {
         match issuer.mode {
             TokenMode::Jwt => examine_keys(issuer, http, clock.as_ref(), &mut findings).await,
-            TokenMode::Introspect => findings.push(examine_introspection(issuer, http, clock.as_ref()).await),
+            TokenMode::Introspect => findings.push(examine_introspection(issuer, http, clock).await),
         }
         if issuer.graph.is_some() {
             findings.push(examine_graph(issuer, http, clock).await);
@@ -69,7 +77,7 @@ pub async fn examine(config: &Config, http: &reqwest::Client, clock: &std::sync:
             }
         }
     }
-    findings.push(examine_metadata(config, http).await);
+    findings.push(examine_metadata(config, metadata, http).await);
     findings
 }
 
@@ -77,7 +85,7 @@ async fn examine_keys(issuer: &IssuerConfig, http: &reqwest::Client, clock: &dyn
     let name = issuer.name.as_str();
     let url = match &issuer.jwks_url {
         Some(url) => url.clone(),
-        None => match fetch::discover(http, &issuer.url).await {
+        None => match discovery::discover(http, &issuer.url).await {
             Ok(endpoints) => {
                 findings.push(Finding::well(name, "discovery", format!("{} names its endpoints", issuer.url)));
                 endpoints.jwks
@@ -142,12 +150,14 @@ fn examine_clock(name: &str, date: Option<&str>, clock: &dyn Clock) -> Finding {
     }
 }
 
-async fn examine_introspection(issuer: &IssuerConfig, http: &reqwest::Client, clock: &dyn Clock) -> Finding {
+async fn examine_introspection(issuer: &IssuerConfig, http: &reqwest::Client, clock: &Arc<dyn Clock>) -> Finding {
     let name = issuer.name.as_str();
     let mend = "the introspection endpoint must be reachable and accept `client_id` with its secret";
-    let Some(Ok(endpoint)) =
-        issuer.introspection.as_ref().map(|settings| Introspection::new(&issuer.url, settings, http.clone()))
-    else {
+    let endpoint = issuer
+        .introspection
+        .as_ref()
+        .map(|settings| Introspection::new(&issuer.url, settings, http.clone(), Arc::clone(clock)));
+    let Some(Ok(endpoint)) = endpoint else {
         return Finding::ill(name, "introspection", "its secret cannot be read", mend);
     };
     // No provider has issued this one, so the right answer is that it is not active.
@@ -165,13 +175,13 @@ async fn examine_introspection(issuer: &IssuerConfig, http: &reqwest::Client, cl
     }
 }
 
-async fn examine_graph(issuer: &IssuerConfig, http: &reqwest::Client, clock: &std::sync::Arc<dyn Clock>) -> Finding {
+async fn examine_graph(issuer: &IssuerConfig, http: &reqwest::Client, clock: &Arc<dyn Clock>) -> Finding {
     let name = issuer.name.as_str();
-    let mend = "the application needs its secret and the application permission GroupMember.Read.All, with an administrator's consent";
-    let graph = issuer.graph.as_ref().map(|graph| Graph::new(graph, http.clone(), std::sync::Arc::clone(clock)));
+    let mend = "the application needs its secret and the application permissions User.ReadBasic.All and GroupMember.Read.All (or User.Read.All), with an administrator's consent";
+    let graph = issuer.graph.as_ref().map(|graph| Graph::new(graph, http.clone(), Arc::clone(clock)));
     match graph {
-        Some(Ok(graph)) => match graph.can_sign_in().await {
-            Ok(()) => Finding::well(name, "graph", "we can sign in at Microsoft Graph"),
+        Some(Ok(graph)) => match graph.may_ask().await {
+            Ok(()) => Finding::well(name, "graph", "Microsoft Graph answers when it is asked for somebody's groups"),
             Err(error) => Finding::ill(name, "graph", words(&error), mend),
         },
         _ => Finding::ill(name, "graph", "its secret cannot be read", mend),
@@ -201,29 +211,33 @@ async fn examine_session_front(name: &str, url: &Url, http: &reqwest::Client) ->
 }
 
 /// The document by which clients find the provider, as they get it: through whatever stands in front of us.
-async fn examine_metadata(config: &Config, http: &reqwest::Client) -> Finding {
+async fn examine_metadata(config: &Config, expected: &Value, http: &reqwest::Client) -> Finding {
     let what = "metadata";
     let address = config.public_url.join("/.well-known/oauth-protected-resource/mcp");
     let fetched = match Url::parse(&address) {
         Ok(url) => fetch::get(http, &url).await,
         Err(_) => Err(FetchError::NotUnderstood),
     };
-    let document = fetched
-        .and_then(|body| serde_json::from_slice::<serde_json::Value>(&body).map_err(|_| FetchError::NotUnderstood));
+    let document =
+        fetched.and_then(|body| serde_json::from_slice::<Value>(&body).map_err(|_| FetchError::NotUnderstood));
     let mend =
         "start `mcp-mux serve`, and let the proxy in front of it pass `/.well-known/oauth-protected-resource` on";
     match document {
-        Ok(document)
-            if document.get("resource").and_then(|value| value.as_str()) == Some(&config.public_url.join("/mcp")) =>
-        {
+        Ok(document) if document == *expected => {
             Finding::well("mcp-mux", what, format!("{address} is what clients need"))
         }
-        Ok(_) => Finding::ill(
-            "mcp-mux",
-            what,
-            "the document names another resource",
-            "`public_url` must be what clients type",
-        ),
+        Ok(document) => {
+            let names = expected.as_object().into_iter().flat_map(serde_json::Map::keys);
+            let other: Vec<&str> =
+                names.filter(|name| document.get(*name) != expected.get(*name)).map(String::as_str).collect();
+            let other = if other.is_empty() { "more than ours".to_owned() } else { other.join(", ") };
+            Finding::ill(
+                "mcp-mux",
+                what,
+                format!("the document at {address} is another one than these settings make: {other}"),
+                "`public_url` must be what clients type, and lead to a server with these settings that was restarted since",
+            )
+        }
         Err(error) => Finding::ill("mcp-mux", what, format!("{address}: {}", words(&error)), mend),
     }
 }

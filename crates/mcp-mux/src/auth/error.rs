@@ -1,16 +1,28 @@
 //! Why nobody was let in. What the client reads depends on the kind alone; the reason behind a refusal is for the log.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::StatusCode;
 
+/// When to try again what nobody could say: by then a provider is asked again for keys that it may have made since.
+const RETRY_AFTER: Duration = super::keys::GATE;
+
 /// A request whose caller could not be verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// It carries no bearer token.
     #[error("the request carries no bearer token")]
     Missing,
+    /// It carries no bearer token, and no issuer is configured where one could be had.
+    #[error("the request carries no proof of a front, and no API key")]
+    MissingProof,
     /// It carries several, or something that is no token.
     #[error("the request's authorization cannot be read")]
     Malformed,
+    /// A front has proved itself, or would have, and what it says of its user cannot be read.
+    #[error("a header in which the front names its user cannot be read")]
+    FrontHeader(#[from] HeaderFault),
     /// It carries a token that is not good here.
     #[error("the token was refused")]
     Invalid(#[from] Refusal),
@@ -20,12 +32,32 @@ pub enum AuthError {
     /// It carries a token in its address.
     #[error("the request's address carries a token")]
     InQuery,
-    /// Its token is good and lacks an OAuth scope.
+    /// Its token is good and lacks an OAuth scope. These, separated by spaces, are what its issuer is to be asked for.
     #[error("the token lacks an OAuth scope")]
-    InsufficientScope,
+    InsufficientScope(Arc<str>),
     /// Whoever could say whether the token is good, or whose it is, cannot be asked.
     #[error("the identity provider cannot be asked")]
     ProviderUnavailable,
+}
+
+/// Why a header in which a front names its user, or that user's groups, cannot be read. For the log only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderFault {
+    /// Two are two claims to be somebody.
+    #[error("it is there twice")]
+    Twice,
+    /// It is longer than it may be, or not of visible characters.
+    #[error("it is too long, or no text")]
+    Text,
+    /// A percent sign begins no byte, or the bytes are no text.
+    #[error("its percent-encoding is wrong")]
+    Encoding,
+    /// The front sent a template as it was written, without filling it in.
+    #[error("it holds a template that the front did not fill in")]
+    Template,
+    /// It lists too many groups, or something that is none.
+    #[error("it is no list of groups")]
+    Groups,
 }
 
 /// Why a token is not good. For the log only.
@@ -94,6 +126,9 @@ pub enum Refusal {
     /// It is an ID token.
     #[error("it is an ID token")]
     IdToken,
+    /// It is a refresh token, or another one that is for the provider alone.
+    #[error("it is a refresh token, or of another kind than an access token")]
+    OtherKind,
     /// It is bound to a key that the request does not prove (`cnf`).
     #[error("it is bound to a key that was not proven")]
     Confirmation,
@@ -104,32 +139,44 @@ pub enum Refusal {
 
 impl AuthError {
     /// The status of the answer.
-    pub fn status(self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed | Self::InQuery => StatusCode::BAD_REQUEST,
-            Self::InsufficientScope => StatusCode::FORBIDDEN,
+            Self::Malformed | Self::FrontHeader(_) | Self::InQuery => StatusCode::BAD_REQUEST,
+            Self::InsufficientScope(_) | Self::GroupsOverage => StatusCode::FORBIDDEN,
             Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Missing | Self::Invalid(_) | Self::GroupsOverage => StatusCode::UNAUTHORIZED,
+            Self::Missing | Self::MissingProof | Self::Invalid(_) => StatusCode::UNAUTHORIZED,
         }
     }
 
-    /// The `error` of the challenge (RFC 6750 §3.1): none when no credential was sent, or when it was not judged.
-    pub fn challenge_error(self) -> Option<&'static str> {
+    /// The `error` of the challenge (RFC 6750 §3.1): none when no credential was sent, when it was not judged, or when no other
+    /// token would help.
+    pub fn challenge_error(&self) -> Option<&'static str> {
         match self {
-            Self::Missing | Self::ProviderUnavailable => None,
-            Self::Malformed | Self::InQuery => Some("invalid_request"),
-            Self::InsufficientScope => Some("insufficient_scope"),
-            Self::Invalid(_) | Self::GroupsOverage => Some("invalid_token"),
+            Self::Missing | Self::MissingProof | Self::ProviderUnavailable | Self::GroupsOverage => None,
+            Self::Malformed | Self::FrontHeader(_) | Self::InQuery => Some("invalid_request"),
+            Self::InsufficientScope(_) => Some("insufficient_scope"),
+            Self::Invalid(_) => Some("invalid_token"),
         }
+    }
+
+    /// After what time the same request may be let in.
+    pub fn retry_after(&self) -> Option<Duration> {
+        matches!(self, Self::ProviderUnavailable).then_some(RETRY_AFTER)
     }
 
     /// What the client reads.
-    pub fn advice(self) -> &'static str {
+    pub fn advice(&self) -> &'static str {
         match self {
             Self::Missing => "sign in: the header WWW-Authenticate says where",
+            Self::MissingProof => {
+                "nobody signs in here: send the key or the signed header of a configured front, or an API key"
+            }
+            Self::FrontHeader(_) => {
+                "a header in which the front names its user or groups cannot be read: send each once, and look at the templates of the connection"
+            }
             Self::Malformed => "send exactly one header `Authorization: Bearer <token>`",
             Self::InQuery => "send the token in the header Authorization, never in the address",
-            Self::InsufficientScope => {
+            Self::InsufficientScope(_) => {
                 "this token may not be used here: sign in again and grant the scope that the header WWW-Authenticate names"
             }
             Self::Invalid(_) => "this token is not good here: sign in again",

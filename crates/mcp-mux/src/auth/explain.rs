@@ -54,7 +54,7 @@ impl Authenticator {
         }
         let judged = match self.by_api_key(text, now) {
             Some(identity) => identity,
-            None => self.verify(text, Judgement { audiences, now }).await.map(|(identity, _)| identity),
+            None => self.verify(text, Judgement { audiences, now }).await.map(|verified| verified.identity),
         };
         let says = self.says(text);
         match judged {
@@ -78,7 +78,7 @@ impl Authenticator {
                 ];
                 Explanation { says, taken_for, refused: None }
             }
-            Err(error) => Explanation { says, taken_for: Vec::new(), refused: Some(Why::of(error)) },
+            Err(error) => Explanation { says, taken_for: Vec::new(), refused: Some(Why::of(&error)) },
         }
     }
 
@@ -132,7 +132,7 @@ impl Explanation {
 }
 
 impl Why {
-    fn of(error: AuthError) -> Self {
+    fn of(error: &AuthError) -> Self {
         let reason = match error {
             AuthError::Invalid(refusal) => refusal.to_string(),
             error => error.to_string(),
@@ -148,7 +148,7 @@ fn part(text: &str, index: usize) -> Option<Map<String, Value>> {
 fn shown(value: Option<&Value>) -> String {
     match value {
         None => "absent".to_owned(),
-        Some(Value::String(text)) => text.escape_debug().to_string(),
+        Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
     }
 }
@@ -166,17 +166,21 @@ fn fact(name: &'static str, value: &str) -> Fact {
 }
 
 /// How an operator mends a refusal.
-fn mend(error: AuthError) -> &'static str {
+fn mend(error: &AuthError) -> &'static str {
     match error {
-        AuthError::Missing | AuthError::Malformed | AuthError::InQuery => error.advice(),
+        AuthError::Missing
+        | AuthError::MissingProof
+        | AuthError::Malformed
+        | AuthError::FrontHeader(_)
+        | AuthError::InQuery => error.advice(),
         AuthError::GroupsOverage => {
             "use app roles, or emit only the groups that are assigned to the application; or set `issuers.graph`, so that Microsoft Graph is asked"
         }
-        AuthError::InsufficientScope => {
+        AuthError::InsufficientScope(_) => {
             "let the client ask for the scope in `required_scopes`; where it is spelt otherwise, set `scope_claims`"
         }
         AuthError::ProviderUnavailable => "run `mcp-mux doctor`: the provider's keys or answers cannot be had",
-        AuthError::Invalid(refusal) => mend_refusal(refusal),
+        AuthError::Invalid(refusal) => mend_refusal(*refusal),
     }
 }
 
@@ -209,6 +213,9 @@ fn mend_refusal(refusal: Refusal) -> &'static str {
         Refusal::Contradiction => "the front sends one user's token with another user's name",
         Refusal::Lifetime => "shorten the life of access tokens at the provider, or raise `max_lifetime_seconds`",
         Refusal::IdToken => "send the access token, not the ID token",
+        Refusal::OtherKind => {
+            "send the access token; the provider's answer about one has an `aud`, or the `token_type` Bearer"
+        }
         Refusal::Confirmation => {
             "have the provider issue bearer tokens: proofs of possession (DPoP, mTLS) are not supported"
         }

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderName};
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use tenant_store::{Group, IssuerName, Subject, Timestamp};
@@ -34,6 +34,8 @@ pub(super) struct Fronts {
     /// Those whose JWT is proof enough.
     by_jwt: Vec<UserJwt>,
     session: Option<Session>,
+    names: Vec<IssuerName>,
+    identity_headers: Vec<HeaderName>,
 }
 
 /// A front that proves itself by its key, and how it then names its user.
@@ -60,6 +62,8 @@ impl Fronts {
         let mut fronts = Self::default();
         for config in configs {
             let Front { name, proof } = config.resolve()?;
+            fronts.names.push(name.clone());
+            fronts.identity_headers.extend(proof.identity_headers().cloned());
             match proof {
                 FrontProof::Session { url } => fronts.session = Some(Session::new(name, &url, http.clone())),
                 FrontProof::Headers { key, user_header, groups_header } => {
@@ -70,8 +74,8 @@ impl Fronts {
                     let front = Keyed::Plain(plain::Headers { name, user: user_header, groups: groups_header });
                     fronts.by_key.insert(Sha256::digest(key.expose_secret()).into(), Arc::new(front));
                 }
-                FrontProof::Jwt { secret, leeway, key, groups_header } => {
-                    let front = UserJwt::new(name, &secret, leeway, groups_header);
+                FrontProof::Jwt { secret, leeway, audience, key, groups_header } => {
+                    let front = UserJwt { name, groups_header, key: user_jwt::key(&secret), leeway, audience };
                     match key {
                         Some(key) => {
                             let hash = Sha256::digest(key.expose_secret()).into();
@@ -99,6 +103,11 @@ impl Fronts {
         self.session.as_ref()
     }
 
+    /// The headers in which fronts name their users, as far as the settings name them.
+    pub(super) fn identity_headers(&self) -> &[HeaderName] {
+        &self.identity_headers
+    }
+
     /// The user that a JWT of a front names, where such a JWT is proof enough; nothing when the request carries none.
     pub(super) fn by_jwt(&self, headers: &HeaderMap, now: Timestamp) -> Option<Result<Identity, AuthError>> {
         if self.by_jwt.is_empty() {
@@ -119,19 +128,24 @@ impl Fronts {
         }))
     }
 
-    /// Whether a front proves in the same request that it speaks for somebody else than the verified `identity`. The two are in
-    /// different namespaces, so what can tell is an e-mail address, where both name one.
-    pub(super) fn contradict(&self, identity: &Identity, headers: &HeaderMap, now: Timestamp) -> bool {
-        let jwts = self.by_key.values().filter_map(|front| match front.as_ref() {
+    /// Refuses a request in which a front proves that it speaks for somebody else than the verified `identity`. A JWT that does
+    /// not verify proves nothing, and is not read: a long turn outlives one.
+    pub(super) fn agree(&self, identity: &Identity, headers: &HeaderMap, now: Timestamp) -> Result<(), AuthError> {
+        let keyed = self.by_key.values().filter_map(|front| match front.as_ref() {
             Keyed::Jwt(front) => Some(front),
             Keyed::Plain(_) => None,
         });
-        let Some(Ok(text)) = user_jwt::header(headers) else { return false };
-        let mut named = self.by_jwt.iter().chain(jwts).filter_map(|front| front.verify(text, now).ok());
-        named.any(|user| match (&user.email, &identity.email) {
-            (Some(theirs), Some(ours)) => !theirs.eq_ignore_ascii_case(ours),
-            _ => false,
-        })
+        let mut signing = self.by_jwt.iter().chain(keyed).peekable();
+        if signing.peek().is_none() {
+            return Ok(());
+        }
+        let Some(text) = user_jwt::header(headers).transpose()? else { return Ok(()) };
+        let is_of_a_front = self.names.contains(&identity.principal.issuer);
+        let mut named = signing.filter_map(|front| front.verify(text, now).ok());
+        if named.any(|user| user.is_somebody_else(identity, is_of_a_front)) {
+            return Err(Refusal::Contradiction.into());
+        }
+        Ok(())
     }
 }
 
@@ -156,6 +170,19 @@ impl Keyed {
 }
 
 impl FrontUser {
+    /// Whether this is certainly not the user of `identity`. Fronts tell users apart by their ids: where two of them speak in one
+    /// request, both must mean the same id. An issuer's subject is in another namespace, so what can tell there is an e-mail
+    /// address, where both name one.
+    fn is_somebody_else(&self, identity: &Identity, is_of_a_front: bool) -> bool {
+        if is_of_a_front {
+            return self.id != identity.principal.subject.as_str();
+        }
+        match (&self.email, &identity.email) {
+            (Some(theirs), Some(ours)) => !theirs.eq_ignore_ascii_case(ours),
+            _ => false,
+        }
+    }
+
     fn identity(self, front: &IssuerName) -> Result<Identity, AuthError> {
         let subject: Subject = self.id.parse().map_err(|_| Refusal::ClaimShape)?;
         if subject.as_str() == NOBODY {

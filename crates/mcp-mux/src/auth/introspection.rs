@@ -1,18 +1,20 @@
 //! Asking a provider whether a token is good (RFC 7662). Who cannot be asked is not believed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
-use tenant_store::Timestamp;
-use tokio::sync::{OnceCell, Semaphore};
+use tenant_store::{Clock, Timestamp};
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::claims::Claims;
+use super::discovery::Discovery;
 use super::error::{AuthError, Refusal};
-use super::fetch;
+use super::fetch::{self, FETCH_TIMEOUT, FetchError};
 use crate::config::{ConfigError, IntrospectionConfig};
 
 /// For how long an active token is believed without asking again.
@@ -34,7 +36,7 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Introspection {
     issuer: String,
     configured: Option<Url>,
-    discovered: OnceCell<Url>,
+    discovery: Discovery,
     client_id: String,
     secret: SecretString,
     http: reqwest::Client,
@@ -47,11 +49,12 @@ impl Introspection {
         issuer: &str,
         settings: &IntrospectionConfig,
         http: reqwest::Client,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self, ConfigError> {
         Ok(Self {
             issuer: issuer.to_owned(),
             configured: settings.url.clone(),
-            discovered: OnceCell::new(),
+            discovery: Discovery::new(issuer, http.clone(), clock),
             client_id: settings.client_id.clone(),
             secret: settings.secret()?,
             http,
@@ -77,21 +80,28 @@ impl Introspection {
     }
 
     async fn answer(&self, token: &str) -> Result<Map<String, Value>, AuthError> {
-        let url = match &self.configured {
-            Some(url) => url,
-            None => self.discovered.get_or_try_init(|| self.discover()).await?,
+        let answer = async {
+            let form = [("token", token), ("token_type_hint", "access_token")];
+            let client = (self.client_id.as_str(), &self.secret);
+            let body = fetch::post_form(&self.http, &self.place().await?, client, &form).await?;
+            serde_json::from_slice(&body).map_err(|_| FetchError::NotUnderstood)
         };
-        let form = [("token", token), ("token_type_hint", "access_token")];
-        let body = fetch::post_form(&self.http, url, (&self.client_id, &self.secret), &form).await;
-        let body = body.map_err(|error| unavailable(&self.issuer, &error))?;
-        serde_json::from_slice(&body).map_err(|_| unavailable(&self.issuer, &fetch::FetchError::NotUnderstood))
+        match tokio::time::timeout(FETCH_TIMEOUT, answer).await.unwrap_or(Err(FetchError::Late)) {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                self.discovery.doubt().await;
+                Err(unavailable(&self.issuer, &error))
+            }
+        }
     }
 
-    async fn discover(&self) -> Result<Url, AuthError> {
-        let missing = fetch::FetchError::Discovery("it names no introspection endpoint");
-        let found = fetch::discover(&self.http, &self.issuer).await;
-        let found = found.and_then(|endpoints| endpoints.introspection.ok_or(missing));
-        found.map_err(|error| unavailable(&self.issuer, &error))
+    /// Where to ask.
+    async fn place(&self) -> Result<Url, FetchError> {
+        let missing = FetchError::Discovery("it names no introspection endpoint");
+        match &self.configured {
+            Some(url) => Ok(url.clone()),
+            None => self.discovery.endpoints().await?.introspection.ok_or(missing),
+        }
     }
 
     /// The answer as claims. The provider that was asked is the issuer unless it says otherwise; a token without an end is asked
@@ -106,7 +116,7 @@ impl Introspection {
     }
 }
 
-fn unavailable(issuer: &str, error: &fetch::FetchError) -> AuthError {
+fn unavailable(issuer: &str, error: &FetchError) -> AuthError {
     tracing::warn!(%issuer, error = error as &dyn std::error::Error, "a token's issuer could not be asked about it");
     AuthError::ProviderUnavailable
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tenant_store::{Clock, Group, Timestamp};
 
 use super::Identity;
-use super::claims::Claims;
+use super::claims::{Claims, GoodFor};
 use super::error::{AuthError, Refusal};
 use super::graph::Graph;
 use super::introspection::Introspection;
@@ -61,11 +61,11 @@ impl Issuer {
         tasks: &Tasks,
     ) -> Result<Self, ConfigError> {
         let verifier = match &config.introspection {
-            Some(settings) if config.mode == TokenMode::Introspect => {
-                Verifier::Introspection(Box::new(Introspection::new(&config.url, settings, http.clone())?))
-            }
+            Some(settings) if config.mode == TokenMode::Introspect => Verifier::Introspection(Box::new(
+                Introspection::new(&config.url, settings, http.clone(), Arc::clone(clock))?,
+            )),
             _ => {
-                let keys = Arc::new(IssuerKeys::new(config, http.clone(), Arc::clone(clock)));
+                let keys = Arc::new(IssuerKeys::new(config, http.clone(), Arc::clone(clock), tasks.clone()));
                 tasks.spawn(Arc::clone(&keys).keep_fresh());
                 Verifier::Keys(keys)
             }
@@ -96,7 +96,7 @@ impl Issuer {
         text: &str,
         token: &Token<'_>,
         judgement: Judgement<'_>,
-    ) -> Result<Identity, AuthError> {
+    ) -> Result<(Identity, GoodFor), AuthError> {
         let Verifier::Keys(keys) = &self.verifier else { return self.introspect(text, judgement).await };
         let algorithm = token.algorithm.filter(|algorithm| self.profile.algorithms.contains(algorithm));
         let algorithm = algorithm.ok_or(Refusal::Algorithm)?;
@@ -109,27 +109,37 @@ impl Issuer {
     }
 
     /// Asks the provider about a token of any shape.
-    pub(super) async fn introspect(&self, text: &str, judgement: Judgement<'_>) -> Result<Identity, AuthError> {
+    pub(super) async fn introspect(
+        &self,
+        text: &str,
+        judgement: Judgement<'_>,
+    ) -> Result<(Identity, GoodFor), AuthError> {
         let Verifier::Introspection(introspection) = &self.verifier else { return Err(Refusal::NotJwt.into()) };
         let claims = introspection.ask(text, judgement.now).await?;
         self.identity(&claims, judgement).await
     }
 
-    async fn identity(&self, claims: &Claims, judgement: Judgement<'_>) -> Result<Identity, AuthError> {
+    async fn identity(&self, claims: &Claims, judgement: Judgement<'_>) -> Result<(Identity, GoodFor), AuthError> {
         claims.check(&self.config, &self.profile, judgement.audiences, judgement.now)?;
         let subject = claims.subject(&self.profile)?;
+        let good_for = claims.good_for(&self.config)?;
         let mut groups = claims.groups(&self.profile)?;
-        if claims.lacks_groups(&self.profile) {
+        // Nobody but the token says what roles there are.
+        if claims.lacks(&self.profile.role_claims) {
+            return Err(AuthError::GroupsOverage);
+        }
+        if claims.lacks(&self.profile.group_claims) {
             groups.extend(self.left_out_groups(claims).await?);
         }
-        Ok(Identity {
+        let identity = Identity {
             principal: Principal { issuer: self.config.name.clone(), subject },
             client: claims.client(&self.profile)?,
             email: claims.email(),
             groups: groups.into(),
             bounds: Bounds::Everything,
             expires_at: claims.expires_at(),
-        })
+        };
+        Ok((identity, good_for))
     }
 
     /// Never at an address from the token: where Graph is, the configuration says.

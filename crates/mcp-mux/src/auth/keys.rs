@@ -1,7 +1,8 @@
 //! An issuer's public keys (RFC 7517): fetched in the background, again when a token names an unknown one, and never more often
-//! than the gate allows, so that tokens with invented key ids cost nobody anything.
+//! than the gate allows, so that tokens with invented key ids cost their provider nothing.
 //!
-//! Readers look at an immutable set; a slow identity provider delays only tokens whose key is not known yet. While it is down,
+//! Readers look at an immutable set; a slow identity provider delays only tokens whose key is not known yet. A key is called
+//! unknown only after a look at what its provider publishes: while the gate is shut, nobody can say. While the provider is down,
 //! known keys stay good for a day.
 
 use std::collections::HashSet;
@@ -12,23 +13,29 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{AlgorithmFamily, DecodingKey};
+use moka::sync::Cache;
+use sha2::{Digest as _, Sha256};
 use tenant_store::{Clock, Timestamp};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use url::Url;
 
+use super::discovery::Discovery;
 use super::error::{AuthError, Refusal};
-use super::fetch::{self, FetchError};
+use super::fetch::{self, FETCH_TIMEOUT, FetchError};
 use super::token;
 use crate::config::{IssuerConfig, SigningAlgorithm};
+use crate::lifecycle::Tasks;
 
 /// How often the keys are fetched when nothing asks for them.
 const REFRESH_EVERY: Duration = Duration::from_mins(10);
 /// How soon a fetch that failed is tried again in the background.
 const RETRY_EVERY: Duration = Duration::from_secs(15);
 /// The time between two fetches that unknown key ids may cause.
-const GATE: Duration = Duration::from_secs(30);
-/// How often the discovery document is read again; at once, when the key set cannot be had where it said.
-const DISCOVER_EVERY: Duration = Duration::from_hours(24);
+pub(super) const GATE: Duration = Duration::from_secs(30);
+/// For how long a key that its provider did not have is not looked for again.
+const MISSING_LIFE: Duration = Duration::from_mins(1);
+/// Most such keys. Each cost a fetch, so that there are never more than a few.
+const MISSING_MAX: u64 = 100;
 /// For how long keys are good after the last successful fetch.
 const STALE_MAX: Duration = Duration::from_hours(24);
 /// Most keys of one set.
@@ -42,10 +49,13 @@ pub(super) struct IssuerKeys {
     jwks_url: Option<Url>,
     http: reqwest::Client,
     clock: Arc<dyn Clock>,
+    tasks: Tasks,
     current: ArcSwap<KeySet>,
-    discovered: Mutex<Option<(Url, Timestamp)>>,
+    discovery: Discovery,
     /// When the last fetch began that an unknown key id caused; held while any fetch runs.
-    fetching: Mutex<Option<Timestamp>>,
+    fetching: Arc<Mutex<Option<Timestamp>>>,
+    /// Until when keys that their provider did not have are not looked for again, by the hash of their id.
+    missing: Cache<[u8; 32], Timestamp>,
     /// Another number whenever a key was taken away.
     generation: AtomicU64,
 }
@@ -72,15 +82,17 @@ impl std::fmt::Debug for IssuerKeys {
 }
 
 impl IssuerKeys {
-    pub(super) fn new(config: &IssuerConfig, http: reqwest::Client, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(config: &IssuerConfig, http: reqwest::Client, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
         Self {
             issuer: config.url.clone(),
             jwks_url: config.jwks_url.clone(),
+            discovery: Discovery::new(&config.url, http.clone(), Arc::clone(&clock)),
             http,
             clock,
+            tasks,
             current: ArcSwap::default(),
-            discovered: Mutex::new(None),
-            fetching: Mutex::new(None),
+            fetching: Arc::new(Mutex::new(None)),
+            missing: Cache::builder().max_capacity(MISSING_MAX).time_to_live(MISSING_LIFE).build(),
             generation: AtomicU64::new(0),
         }
     }
@@ -103,59 +115,79 @@ impl IssuerKeys {
 
     /// The key that a token's header names, for an algorithm that fits the key.
     pub(super) async fn find(
-        &self,
+        self: &Arc<Self>,
         id: Option<&str>,
         algorithm: SigningAlgorithm,
     ) -> Result<Arc<DecodingKey>, AuthError> {
-        if let Some(key) = self.known(id, algorithm) {
-            return Ok(key);
+        if let Some(known) = self.known(id, algorithm) {
+            return known;
         }
-        let seen = self.current.load().fetched_at;
-        let mut last = self.fetching.lock().await;
+        let hash = hash(id.unwrap_or_default());
+        if self.missing.get(&hash).is_some_and(|until| self.clock.now() < until) {
+            return Err(Refusal::UnknownKey.into());
+        }
+        let fetching = Arc::clone(&self.fetching).lock_owned().await;
         // Somebody may have fetched while we waited; and the gate lets one fetch through at a time.
-        let now = self.clock.now();
-        let gate_is_open = last.is_none_or(|last| now >= last.plus(GATE));
-        if self.current.load().fetched_at == seen && gate_is_open {
-            *last = Some(now);
-            self.fetch().await;
+        if let Some(known) = self.known(id, algorithm) {
+            return known;
         }
-        drop(last);
-        let found = self.known(id, algorithm);
-        let usable = self.current.load().fetched_at.is_some_and(|at| self.clock.now() < at.plus(STALE_MAX));
-        found.ok_or(if usable { Refusal::UnknownKey.into() } else { AuthError::ProviderUnavailable })
+        let now = self.clock.now();
+        let gate_is_open = fetching.is_none_or(|last| now >= last.plus(GATE));
+        if !gate_is_open || !self.fetch_through(fetching).await {
+            return Err(AuthError::ProviderUnavailable);
+        }
+        self.known(id, algorithm).unwrap_or_else(|| {
+            self.missing.insert(hash, now.plus(MISSING_LIFE));
+            Err(Refusal::UnknownKey.into())
+        })
     }
 
-    /// A token without a key id is good only where it leaves no choice.
-    fn known(&self, id: Option<&str>, algorithm: SigningAlgorithm) -> Option<Arc<DecodingKey>> {
+    /// The key, if the set knows its id; a refusal, if it is another kind of key than the token says. A token without a key id
+    /// is good only where it leaves no choice.
+    fn known(&self, id: Option<&str>, algorithm: SigningAlgorithm) -> Option<Result<Arc<DecodingKey>, AuthError>> {
         let algorithm = token::algorithm(algorithm);
         let current = self.current.load();
         if self.clock.now() >= current.fetched_at?.plus(STALE_MAX) {
             return None;
         }
         let name = format!("{algorithm:?}");
-        let mut fitting = current.keys.iter().filter(|key| {
-            let named = id.is_none_or(|id| key.id.as_deref() == Some(id));
-            named && key.key.family() == algorithm.family() && key.algorithm.as_ref().is_none_or(|own| *own == name)
-        });
+        let fits = |key: &&VerifyingKey| {
+            key.key.family() == algorithm.family() && key.algorithm.as_ref().is_none_or(|own| *own == name)
+        };
+        let named = |key: &&VerifyingKey| id.is_none_or(|id| key.id.as_deref() == Some(id));
+        let mut fitting = current.keys.iter().filter(named).filter(fits);
         match (fitting.next(), fitting.next()) {
-            (Some(key), None) => Some(Arc::clone(&key.key)),
-            _ => None,
+            (Some(key), None) => Some(Ok(Arc::clone(&key.key))),
+            (Some(_), Some(_)) => Some(Err(Refusal::UnknownKey.into())),
+            (None, _) if id.is_some() && current.keys.iter().any(|key| named(&key)) => {
+                Some(Err(Refusal::UnknownKey.into()))
+            }
+            (None, _) => None,
         }
+    }
+
+    /// Fetches because of an unknown key id, which shuts the gate. It runs on when whoever caused it has gone: otherwise a client
+    /// that breaks off each time could keep the gate shut and the keys old.
+    async fn fetch_through(self: &Arc<Self>, mut fetching: OwnedMutexGuard<Option<Timestamp>>) -> bool {
+        *fetching = Some(self.clock.now());
+        let (done, fetched) = oneshot::channel();
+        let keys = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let fresh = keys.fetch().await;
+            drop(fetching);
+            if done.send(fresh).is_err() {
+                tracing::debug!(issuer = %keys.issuer, "keys were fetched for a request that has gone");
+            }
+        });
+        fetched.await.unwrap_or(false)
     }
 
     /// Where the key set is.
     async fn place(&self) -> Result<Url, FetchError> {
-        if let Some(url) = &self.jwks_url {
-            return Ok(url.clone());
+        match &self.jwks_url {
+            Some(url) => Ok(url.clone()),
+            None => Ok(self.discovery.endpoints().await?.jwks),
         }
-        let mut discovered = self.discovered.lock().await;
-        let now = self.clock.now();
-        if let Some((url, _)) = discovered.as_ref().filter(|(_, at)| now < at.plus(DISCOVER_EVERY)) {
-            return Ok(url.clone());
-        }
-        let url = fetch::discover(&self.http, &self.issuer).await?.jwks;
-        *discovered = Some((url.clone(), now));
-        Ok(url)
     }
 
     /// Fetches the set; one that cannot be used leaves the known keys as they are.
@@ -165,19 +197,24 @@ impl IssuerKeys {
             let set: JwkSet = serde_json::from_slice(&body).map_err(|_| FetchError::NotUnderstood)?;
             verifying_keys(&set)
         };
-        match set.await {
+        match tokio::time::timeout(FETCH_TIMEOUT, set).await.unwrap_or(Err(FetchError::Late)) {
             Ok(keys) => {
                 tracing::debug!(issuer = %self.issuer, keys = keys.len(), "fetched an issuer's keys");
-                let stays = |old: &VerifyingKey| keys.iter().any(|key| key.published == old.published);
-                let lost_one = !self.current.load().keys.iter().all(stays);
-                self.current.store(Arc::new(KeySet { keys, fetched_at: Some(self.clock.now()) }));
-                if lost_one {
+                let (now, before) = (self.clock.now(), self.current.load_full());
+                let lost: Vec<&VerifyingKey> =
+                    before.keys.iter().filter(|old| !keys.iter().any(|key| key.published == old.published)).collect();
+                // Their tokens are refused at once: this was the look at what the provider publishes.
+                for id in lost.iter().filter_map(|key| key.id()) {
+                    self.missing.insert(hash(id), now.plus(MISSING_LIFE));
+                }
+                self.current.store(Arc::new(KeySet { keys, fetched_at: Some(now) }));
+                if !lost.is_empty() {
                     self.generation.fetch_add(1, Ordering::Release);
                 }
                 true
             }
             Err(error) => {
-                *self.discovered.lock().await = None;
+                self.discovery.doubt().await;
                 tracing::warn!(
                     issuer = %self.issuer, error = &error as &dyn std::error::Error,
                     "an issuer's keys could not be fetched; those known stay in use"
@@ -215,6 +252,10 @@ pub(super) fn verifying_keys(set: &JwkSet) -> Result<Vec<VerifyingKey>, FetchErr
         keys.push(VerifyingKey { id, algorithm, key: Arc::new(key), published: jwk.clone() });
     }
     Ok(keys)
+}
+
+fn hash(id: &str) -> [u8; 32] {
+    Sha256::digest(id).into()
 }
 
 fn is_for_signatures(jwk: &Jwk) -> bool {

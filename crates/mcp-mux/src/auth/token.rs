@@ -31,8 +31,8 @@ pub(super) struct Token<'t> {
     pub(super) key_id: Option<String>,
     /// What the header says; none for a type that is never accepted.
     pub(super) kind: Option<TokenType>,
-    /// It looks as Open WebUI's sessions do: HS256 over a user's `id`.
-    pub(super) is_session: bool,
+    /// The unverified `id` of its user, if it looks as Open WebUI's sessions do: HS256, and `typ` among its claims is `session`.
+    pub(super) session_user: Option<String>,
 }
 
 /// Members of the header that matter. Key material in a header (`jwk`, `jku`, `x5u`, `x5c`) is never looked at.
@@ -77,7 +77,7 @@ impl<'t> Token<'t> {
             issuer,
             expires_s: payload.get("exp").and_then(Value::as_i64),
             algorithm: ALGORITHMS.iter().find(|(name, _)| *name == header.alg).map(|(_, algorithm)| *algorithm),
-            is_session: header.alg == "HS256" && payload.get("id").is_some_and(Value::is_string),
+            session_user: session_user(&header.alg, &payload).map(ToOwned::to_owned),
             key_id: header.kid,
             kind,
         })
@@ -95,6 +95,11 @@ impl<'t> Token<'t> {
             .map(|token| token.claims)
             .map_err(|_| Refusal::Signature)
     }
+}
+
+fn session_user<'p>(algorithm: &str, payload: &'p Map<String, Value>) -> Option<&'p str> {
+    let is_session = algorithm == "HS256" && payload.get("typ").is_some_and(|kind| kind == "session");
+    payload.get("id").filter(|_| is_session)?.as_str()
 }
 
 /// The JSON in one part of a JWT.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use super::{Settings, administration, say};
+use super::{Settings, administration, say_lines};
 use crate::app::open_store;
 use crate::manifest::{self, ApplyError, MANIFEST_BYTES_MAX, Manifest};
 
@@ -33,7 +33,7 @@ impl Apply {
             ApplyError::Manifest(error) => show(error),
             error => anyhow::Error::from(error).context("nothing was applied"),
         })?;
-        say(&report.to_string());
+        say_lines(&report.to_string());
         Ok(())
     }
 }

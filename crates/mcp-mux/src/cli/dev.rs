@@ -7,7 +7,7 @@ use clap::Args;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use super::{print, say};
+use super::{print, say_lines};
 use crate::config::TelemetryConfig;
 use crate::dev::{self, DevSettings, PEOPLE};
 use crate::lifecycle::until_told;
@@ -39,7 +39,7 @@ impl Dev {
         if self.json {
             print(&facts.to_string());
         } else {
-            say(&welcome(&dev, &facts)?);
+            say_lines(&welcome(&dev, &facts)?);
         }
         until_told(dev.stop()).await;
         Ok(())

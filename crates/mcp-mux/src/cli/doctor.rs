@@ -8,12 +8,13 @@ use clap::{Args, ValueEnum};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::{Clock, SystemClock};
 
-use super::{Settings, print, say};
+use super::{Settings, print_json, say};
 use crate::app::open_store;
 use crate::auth::doctor::{self, Finding};
 use crate::auth::explain::{Explanation, Fact};
 use crate::auth::{ApiKeys, Authenticator, TOKEN_BYTES_MAX};
 use crate::config::Config;
+use crate::http::ProtectedResources;
 use crate::lifecycle::Tasks;
 use crate::upstream::egress_client;
 
@@ -54,14 +55,15 @@ impl Doctor {
         let config = self.settings.load()?;
         let token = if self.token { Some(read_token()?) } else { None };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let findings = doctor::examine(&config, &egress_client()?, &clock).await;
+        let metadata = ProtectedResources::new(&config, &config.public_url).aggregate_document();
+        let findings = doctor::examine(&config, &metadata, &egress_client()?, &clock).await;
         let explanation = match &token {
             Some(token) => Some(explain(&config, token, "/mcp").await?),
             None => None,
         };
         match self.output {
             Output::Json => {
-                print(&serde_json::to_string(&serde_json::json!({ "findings": findings, "token": explanation }))?);
+                print_json(&serde_json::json!({ "findings": findings, "token": explanation }))?;
             }
             Output::Text => {
                 findings.iter().for_each(tell);
@@ -81,7 +83,7 @@ impl ExplainToken {
         let config = self.settings.load()?;
         let explanation = explain(&config, &read_token()?, &self.endpoint).await?;
         match self.output {
-            Output::Json => print(&serde_json::to_string(&explanation)?),
+            Output::Json => print_json(&explanation)?,
             Output::Text => tell_explanation(&explanation),
         }
         refused(Some(&explanation))

@@ -2,15 +2,15 @@
 //!
 //! A preset is a [`Profile`] and nothing else: no code asks which provider it talks to. Whatever a setting says wins over it.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 use tenant_store::IssuerName;
 use url::Url;
 
+use super::profile::{ClaimMark, ClaimPath, Profile, SigningAlgorithm, TokenType};
 use super::secret::{self, setting};
 use super::{ConfigError, is_loopback};
 
@@ -60,8 +60,8 @@ pub struct IssuerConfig {
     pub role_claims: Option<Vec<ClaimPath>>,
     /// Claims that together name the user within the issuer.
     pub subject_claims: Option<Vec<ClaimPath>>,
-    /// Claims of which an access token has at least one, and an ID token has none.
-    pub access_claims: Option<Vec<ClaimPath>>,
+    /// What an access token has at least one of, and an ID token none.
+    pub access_claims: Option<Vec<ClaimMark>>,
     /// Whether tokens that a program got for itself, without a user, are accepted.
     #[serde(default)]
     pub app_only: AppOnly,
@@ -114,64 +114,6 @@ pub enum AppOnly {
     Allow,
 }
 
-/// The header `typ` of a JWT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum TokenType {
-    /// `at+jwt`, which says that it is an access token (RFC 9068 §2.1).
-    #[serde(rename = "at+jwt")]
-    AccessToken,
-    /// `JWT`, or nothing.
-    #[serde(rename = "JWT")]
-    Any,
-}
-
-/// Signature algorithms (RFC 7518 §3.1, RFC 8037): asymmetric ones only, so that no public key can pass for a shared secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum SigningAlgorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256
-    #[serde(rename = "RS256")]
-    Rs256,
-    /// RSASSA-PKCS1-v1_5 with SHA-512
-    #[serde(rename = "RS512")]
-    Rs512,
-    /// RSASSA-PSS with SHA-256
-    #[serde(rename = "PS256")]
-    Ps256,
-    /// ECDSA on P-256
-    #[serde(rename = "ES256")]
-    Es256,
-    /// ECDSA on P-384
-    #[serde(rename = "ES384")]
-    Es384,
-    /// Ed25519
-    #[serde(rename = "EdDSA")]
-    EdDsa,
-}
-
-/// Where a claim is: its exact name, or a path into objects with dots between its steps.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ClaimPath(String);
-
-/// A claim that tells something about a token: `claim=value`, `claim=prefix*`, or `!claim` for one that is absent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimMark {
-    /// Where it looks.
-    pub claim: ClaimPath,
-    /// What it wants to find there.
-    pub wanted: Wanted,
-}
-
-/// What a [`ClaimMark`] wants to find.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
-    /// Nothing.
-    Absent,
-    /// Exactly this text.
-    Text(String),
-    /// A text that begins so.
-    Prefix(String),
-}
-
 /// How to ask a provider about a token (RFC 7662).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -192,7 +134,7 @@ pub struct IntrospectionConfig {
 pub struct GraphConfig {
     /// The directory, as a GUID.
     pub tenant_id: String,
-    /// The name under which we ask: an application with the permission `GroupMember.Read.All`.
+    /// The name under which we ask: an application with the permissions `User.ReadBasic.All` and `GroupMember.Read.All`.
     pub client_id: String,
     /// Its secret.
     pub client_secret: Option<SecretString>,
@@ -208,101 +150,6 @@ pub struct GraphConfig {
 #[expect(clippy::expect_used, reason = "a literal, which a test parses")]
 fn default_graph_url() -> Url {
     Url::parse("https://graph.microsoft.com/v1.0").expect("a literal URL")
-}
-
-/// What an issuer's tokens are like and which of them are accepted: the preset with the settings over it.
-#[derive(Debug, Clone)]
-pub struct Profile {
-    /// Accepted values of the header `typ`.
-    pub token_types: Vec<TokenType>,
-    /// Accepted algorithms.
-    pub algorithms: Vec<SigningAlgorithm>,
-    /// Claims that list OAuth scopes.
-    pub scope_claims: Vec<ClaimPath>,
-    /// Claims that name the OAuth client.
-    pub client_claims: Vec<ClaimPath>,
-    /// Claims that list groups.
-    pub group_claims: Vec<ClaimPath>,
-    /// Claims that list roles.
-    pub role_claims: Vec<ClaimPath>,
-    /// Claims that together name the user.
-    pub subject_claims: Vec<ClaimPath>,
-    /// Claims of which an access token has at least one; empty when nothing tells.
-    pub access_claims: Vec<ClaimPath>,
-    /// What tells a token without a user.
-    pub app_only_marks: Vec<ClaimMark>,
-    /// Longest life of a token.
-    pub max_lifetime: Duration,
-}
-
-impl Profile {
-    /// What is known about a provider's tokens.
-    fn preset(preset: Preset) -> Self {
-        use SigningAlgorithm::{EdDsa, Es256, Es384, Ps256, Rs256, Rs512};
-        let oidc = Self {
-            token_types: vec![TokenType::AccessToken, TokenType::Any],
-            algorithms: vec![Rs256, Rs512, Ps256, Es256, Es384, EdDsa],
-            scope_claims: paths(&["scope", "scp"]),
-            client_claims: paths(&["client_id", "azp"]),
-            group_claims: paths(&["groups"]),
-            role_claims: Vec::new(),
-            subject_claims: paths(&["sub"]),
-            access_claims: Vec::new(),
-            app_only_marks: Vec::new(),
-            max_lifetime: Duration::from_hours(24),
-        };
-        match preset {
-            Preset::Oidc => oidc,
-            Preset::Entra => Self {
-                algorithms: vec![Rs256],
-                scope_claims: paths(&["scp"]),
-                client_claims: paths(&["azp", "appid"]),
-                role_claims: paths(&["roles"]),
-                subject_claims: paths(&["tid", "oid"]),
-                access_claims: paths(&["scp", "roles"]),
-                app_only_marks: vec![text("idtyp", "app"), absent("scp")],
-                max_lifetime: Duration::from_hours(2),
-                ..oidc
-            },
-            Preset::Keycloak => Self {
-                scope_claims: paths(&["scope"]),
-                client_claims: paths(&["azp", "client_id"]),
-                role_claims: paths(&["realm_access.roles"]),
-                app_only_marks: vec![prefix("preferred_username", "service-account-")],
-                ..oidc
-            },
-            Preset::Okta => Self {
-                algorithms: vec![Rs256],
-                scope_claims: paths(&["scp"]),
-                client_claims: paths(&["cid"]),
-                access_claims: paths(&["cid"]),
-                ..oidc
-            },
-            Preset::Auth0 => Self {
-                algorithms: vec![Rs256, Ps256],
-                scope_claims: paths(&["scope", "permissions"]),
-                client_claims: paths(&["azp", "client_id"]),
-                app_only_marks: vec![text("gty", "client-credentials")],
-                ..oidc
-            },
-        }
-    }
-}
-
-fn paths(names: &[&str]) -> Vec<ClaimPath> {
-    names.iter().map(|name| ClaimPath((*name).to_owned())).collect()
-}
-
-fn text(claim: &str, text: &str) -> ClaimMark {
-    ClaimMark { claim: ClaimPath(claim.to_owned()), wanted: Wanted::Text(text.to_owned()) }
-}
-
-fn prefix(claim: &str, text: &str) -> ClaimMark {
-    ClaimMark { claim: ClaimPath(claim.to_owned()), wanted: Wanted::Prefix(text.to_owned()) }
-}
-
-fn absent(claim: &str) -> ClaimMark {
-    ClaimMark { claim: ClaimPath(claim.to_owned()), wanted: Wanted::Absent }
 }
 
 impl IssuerConfig {
@@ -338,7 +185,7 @@ impl IssuerConfig {
     pub fn profile(&self) -> Profile {
         let preset = Profile::preset(self.preset);
         let or = |own: &Option<Vec<ClaimPath>>, preset: Vec<ClaimPath>| own.clone().unwrap_or(preset);
-        Profile {
+        let profile = Profile {
             token_types: self.token_types.clone().unwrap_or(preset.token_types),
             algorithms: self.algorithms.clone().unwrap_or(preset.algorithms),
             scope_claims: or(&self.scope_claims, preset.scope_claims),
@@ -346,15 +193,22 @@ impl IssuerConfig {
             group_claims: or(&self.group_claims, preset.group_claims),
             role_claims: or(&self.role_claims, preset.role_claims),
             subject_claims: or(&self.subject_claims, preset.subject_claims),
-            access_claims: or(&self.access_claims, preset.access_claims),
+            access_claims: self.access_claims.clone().unwrap_or(preset.access_claims),
             app_only_marks: self.app_only_marks.clone().unwrap_or(preset.app_only_marks),
             max_lifetime: self.max_lifetime_seconds.map_or(preset.max_lifetime, Duration::from_secs),
+        };
+        match self.mode {
+            TokenMode::Jwt => profile,
+            TokenMode::Introspect => profile.of_answers(),
         }
     }
 
-    /// The OAuth scopes that clients are told to ask for.
-    pub fn advertised_scopes(&self) -> &[String] {
-        if self.scopes.is_empty() { &self.required_scopes } else { &self.scopes }
+    /// The OAuth scopes that clients are told to ask for, each once and in order.
+    pub fn advertised_scopes(&self) -> Vec<String> {
+        let mut scopes = if self.scopes.is_empty() { self.required_scopes.clone() } else { self.scopes.clone() };
+        scopes.sort();
+        scopes.dedup();
+        scopes
     }
 
     /// Checks what types cannot say; `place` is how the file names this issuer.
@@ -383,6 +237,8 @@ impl IssuerConfig {
         if !self.allowed_clients.is_empty() && profile.client_claims.is_empty() {
             return says("client_claims", "is empty, but `allowed_clients` is not");
         }
+        self.check_scopes(place)?;
+        self.check_audiences(place, &profile)?;
         if self.max_lifetime_seconds.is_some_and(|seconds| !(60..=MAX_LIFETIME_SECONDS_MAX).contains(&seconds)) {
             return says("max_lifetime_seconds", "must be from 60 to 172800");
         }
@@ -398,6 +254,35 @@ impl IssuerConfig {
         }
         self.graph.as_ref().map_or(Ok(()), |graph| graph.check(place))
     }
+
+    /// Scopes stand in challenges, which must be written whatever they are.
+    fn check_scopes(&self, place: &str) -> Result<(), ConfigError> {
+        for (key, scopes) in [("scopes", &self.scopes), ("required_scopes", &self.required_scopes)] {
+            if !scopes.iter().all(|scope| is_scope(scope)) {
+                let problem = "holds what is no OAuth scope (RFC 6749 section 3.3): one word of printable ASCII without quotes and backslashes for each";
+                return Err(setting(format!("{place}.{key}"), problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// The `aud` of an ID token is a client's id. Where such an id is an audience, something must tell the two kinds apart.
+    fn check_audiences(&self, place: &str, profile: &Profile) -> Result<(), ConfigError> {
+        let tells_apart = !self.required_scopes.is_empty()
+            || !profile.access_claims.is_empty()
+            || !profile.token_types.contains(&TokenType::Any);
+        let is_uri = |audience: &String| Url::parse(audience).is_ok();
+        if self.mode == TokenMode::Introspect || tells_apart || self.audiences.iter().all(is_uri) {
+            return Ok(());
+        }
+        let problem = "holds the id of a client, so that ID tokens would be accepted: set `required_scopes`, or `access_claims` to what only access tokens have, or `token_types = [\"at+jwt\"]`";
+        Err(setting(format!("{place}.audiences"), problem))
+    }
+}
+
+/// A `scope-token` of RFC 6749 §3.3.
+fn is_scope(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5B | 0x5D..=0x7E))
 }
 
 /// Keys, secrets and claims travel over https; plain http is for this machine.
@@ -445,40 +330,5 @@ impl GraphConfig {
             return Err(setting(format!("{place}.graph"), "has a URL that is not https"));
         }
         self.secret().map(drop)
-    }
-}
-
-impl ClaimPath {
-    /// The path as it is written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for ClaimPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl<'de> Deserialize<'de> for ClaimPath {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text.is_empty() { Err(de::Error::custom("a claim has a name")) } else { Ok(Self(text)) }
-    }
-}
-
-impl<'de> Deserialize<'de> for ClaimMark {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mark = String::deserialize(deserializer)?;
-        let parsed = match (mark.strip_prefix('!'), mark.split_once('=')) {
-            (Some(claim), _) if !claim.is_empty() => absent(claim),
-            (None, Some((claim, value))) if !claim.is_empty() => match value.strip_suffix('*') {
-                Some(begin) => prefix(claim, begin),
-                None => text(claim, value),
-            },
-            _ => return Err(de::Error::custom("a mark is `claim=value`, `claim=prefix*` or `!claim`")),
-        };
-        Ok(parsed)
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use tenant_store::TenantSlug;
 
 use super::{Server, problem};
-use crate::config::{Config, PublicUrl};
+use crate::config::{Config, IssuerConfig, PublicUrl};
 use crate::mux::Endpoint;
 
 /// The parts of the documents that all endpoints share.
@@ -22,6 +22,7 @@ use crate::mux::Endpoint;
 pub struct ProtectedResources {
     public_url: PublicUrl,
     authorization_servers: Vec<String>,
+    /// Those that every issuer is to be asked for; none where issuers differ, since a client asks one of them for all.
     scopes: Vec<String>,
 }
 
@@ -41,10 +42,9 @@ pub(super) struct ProtectedResource {
 impl ProtectedResources {
     /// From the configuration; `public_url` may differ from the configured one where a free port was taken.
     pub fn new(config: &Config, public_url: &PublicUrl) -> Self {
-        let mut scopes: Vec<String> =
-            config.issuers.iter().flat_map(|issuer| issuer.advertised_scopes().iter().cloned()).collect();
-        scopes.sort();
-        scopes.dedup();
+        let mut asked_for = config.issuers.iter().map(IssuerConfig::advertised_scopes);
+        let first = asked_for.next().unwrap_or_default();
+        let scopes = if asked_for.all(|scopes| scopes == first) { first } else { Vec::new() };
         Self {
             public_url: public_url.clone(),
             authorization_servers: config.issuers.iter().map(|issuer| issuer.url.clone()).collect(),
@@ -70,6 +70,11 @@ impl ProtectedResources {
         }
     }
 
+    /// The document of the endpoint for all tenants.
+    pub fn aggregate_document(&self) -> Value {
+        self.document(&Endpoint::Aggregate)
+    }
+
     fn document(&self, endpoint: &Endpoint) -> Value {
         let mut document = Map::from_iter([
             ("resource".to_owned(), json!(self.of(endpoint).url)),
@@ -88,7 +93,7 @@ impl ProtectedResources {
 }
 
 pub(super) async fn aggregate(State(server): State<Arc<Server>>) -> Json<Value> {
-    Json(server.resources.document(&Endpoint::Aggregate))
+    Json(server.resources.aggregate_document())
 }
 
 pub(super) async fn tenant(State(server): State<Arc<Server>>, tenant: Result<Path<String>, PathRejection>) -> Response {

@@ -134,6 +134,7 @@ async fn a_data_key_is_turned_over_and_destroyed_only_when_nothing_is_left_under
     let acme = store.tenant(scope(&bed.acme));
     let held_before = acme.sealed_credentials().await?;
     let old = acme.data_keys().await?[0].id;
+    bed.away.clock.advance(Duration::from_secs(1));
     let new = acme.begin_rotation().await?;
     // Halfway: some are sealed with the new key, some with the old one, and all open.
     let progress = acme.reseal_some().await?;

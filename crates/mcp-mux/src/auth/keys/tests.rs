@@ -51,7 +51,7 @@ impl Provider {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's own server ends with its process")]
-async fn start(keys: Vec<&'static str>) -> (Provider, Arc<ManualClock>, IssuerKeys) {
+async fn start(keys: Vec<&'static str>) -> (Provider, Arc<ManualClock>, Arc<IssuerKeys>) {
     let provider = Provider::default();
     provider.publish(Some(keys));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -61,11 +61,11 @@ async fn start(keys: Vec<&'static str>) -> (Provider, Arc<ManualClock>, IssuerKe
     let config = serde_json::from_value(json!({ "name": "corp", "url": "https://idp.example.com", "jwks_url": url }));
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
     let http = crate::upstream::egress_client().unwrap();
-    let keys = IssuerKeys::new(&config.unwrap(), http, Arc::clone(&clock) as Arc<dyn Clock>);
-    (provider, clock, keys)
+    let keys = IssuerKeys::new(&config.unwrap(), http, Arc::clone(&clock) as Arc<dyn Clock>, Tasks::default());
+    (provider, clock, Arc::new(keys))
 }
 
-async fn find(keys: &IssuerKeys, id: &str) -> Result<(), AuthError> {
+async fn find(keys: &Arc<IssuerKeys>, id: &str) -> Result<(), AuthError> {
     keys.find(Some(id), SigningAlgorithm::Es256).await.map(drop)
 }
 
@@ -73,12 +73,54 @@ async fn find(keys: &IssuerKeys, id: &str) -> Result<(), AuthError> {
 async fn invented_key_ids_cost_one_fetch_per_gate() {
     let (provider, clock, keys) = start(vec!["k1"]).await;
     for round in 1..=3 {
+        assert_eq!(find(&keys, &format!("invented-{round}")).await, Err(Refusal::UnknownKey.into()));
         for id in 0..500 {
-            assert_eq!(find(&keys, &format!("invented-{id}")).await, Err(Refusal::UnknownKey.into()));
+            let id = format!("invented-{round}-{id}");
+            assert_eq!(find(&keys, &id).await, Err(AuthError::ProviderUnavailable), "nobody has looked for it");
         }
         assert_eq!(provider.fetches.load(Ordering::SeqCst), round);
         clock.advance(GATE);
     }
+}
+
+#[tokio::test]
+async fn a_key_that_was_looked_for_in_vain_leaves_the_gate_to_others() {
+    let (provider, clock, keys) = start(vec!["k1"]).await;
+    assert_eq!(find(&keys, "invented").await, Err(Refusal::UnknownKey.into()));
+    clock.advance(GATE);
+    assert_eq!(find(&keys, "invented").await, Err(Refusal::UnknownKey.into()));
+    provider.publish(Some(vec!["k1", "k2"]));
+    assert_eq!(find(&keys, "k2").await, Ok(()), "the gate was open");
+    provider.publish(Some(vec!["k1", "k2", "invented"]));
+    clock.advance(MISSING_LIFE);
+    assert_eq!(find(&keys, "invented").await, Ok(()), "it is not forgotten for good");
+}
+
+#[tokio::test]
+async fn a_new_key_is_told_from_an_invented_one_as_soon_as_the_gate_opens() {
+    let (provider, clock, keys) = start(vec!["k1"]).await;
+    assert_eq!(find(&keys, "invented").await, Err(Refusal::UnknownKey.into()));
+    provider.publish(Some(vec!["k1", "k2"]));
+    assert_eq!(find(&keys, "k2").await, Err(AuthError::ProviderUnavailable), "it may be good: nobody can say");
+    clock.advance(GATE);
+    assert_eq!(find(&keys, "k2").await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_fetch_runs_on_when_whoever_caused_it_has_gone() {
+    let (provider, clock, keys) = start(vec!["k1"]).await;
+    assert_eq!(find(&keys, "k1").await, Ok(()));
+    provider.publish(Some(vec!["k1", "k2"]));
+    clock.advance(GATE);
+    let release = Arc::new(Notify::new());
+    *provider.slow.lock().unwrap() = Some(Arc::clone(&release));
+    tokio::select! {
+        _ = find(&keys, "k2") => panic!("the provider has not answered"),
+        () = provider.asked.notified() => {}
+    }
+    release.notify_one();
+    assert_eq!(find(&keys, "k2").await, Ok(()));
+    assert_eq!(provider.fetches.load(Ordering::SeqCst), 2, "it was fetched once for both");
 }
 
 #[tokio::test]
