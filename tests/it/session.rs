@@ -3,15 +3,14 @@
 use anyhow::{Context as _, Result, bail};
 use mcp_mux::config::{FrontConfig, IssuerConfig};
 use reqwest::Method;
-use secrecy::SecretString;
 use serde_json::json;
-use tenant_store::{ApiKeyDigest, Clock as _, GrantSpec, Level, NewApiKey, SystemClock};
+use tenant_store::{Clock as _, Level, SystemClock};
 
+use crate::support::canary;
 use crate::support::client::{Answer, Http};
 use crate::support::identity::Idp;
 use crate::support::server::{Setup, TestServer};
 use crate::support::upstreams::{ByteUpstream, Say, Seen};
-use crate::support::{api_key, canary};
 
 async fn everything_with(client: Http, session: &str) -> Result<Vec<Answer>> {
     let client = client.with("mcp-session-id", session)?;
@@ -166,27 +165,7 @@ async fn a_stream_ends_when_its_grant_is_taken_away() -> Result<()> {
 #[tokio::test]
 async fn a_stream_ends_when_its_callers_key_is_taken_back() -> Result<()> {
     let (server, seen) = streaming("stream_key").await?;
-    let grant = GrantSpec {
-        issuer: "scripts".parse()?,
-        groups: Vec::new(),
-        subjects: vec!["robot".parse()?],
-        level: Level::Write,
-        allow: vec!["*".parse()?],
-        deny: Vec::new(),
-    };
-    server.rows("acme").await?.put_grant(&"scripts".parse()?, &grant).await?;
-    let key = api_key("stream");
-    let new = NewApiKey {
-        name: "robot".parse()?,
-        issuer: "scripts".parse()?,
-        subject: "robot".parse()?,
-        digest: ApiKeyDigest::of(&SecretString::from(key.as_str())),
-        tenants: None,
-        expires_at: None,
-    };
-    let id = server.app.store().add_api_key(&new).await?.id;
-    server.app.follow().await?;
-    let robot = Http::new(&server.url("/mcp"), Some(&key))?;
+    let (robot, id) = server.robot("acme", Level::Write).await?;
     let ended = interrupted(&robot, &seen, async {
         server.app.store().revoke_api_key(id).await?;
         Ok(server.app.follow().await?)
