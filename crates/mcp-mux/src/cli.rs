@@ -15,7 +15,7 @@ mod serve;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::config::Config;
@@ -74,6 +74,15 @@ struct Settings {
     /// The configuration file; `MCP_MUX__SECTION__KEY` in the environment wins over it
     #[arg(short, long, value_name = "FILE", default_value = "mcp-mux.toml", env = "MCP_MUX_CONFIG", global = true)]
     config: PathBuf,
+}
+
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
 }
 
 impl Settings {

@@ -181,13 +181,13 @@ fn key_file(folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Brings the database to what the demonstration shows, whatever an earlier start left in it.
 /// For the demonstration's own tenants.
 #[expect(clippy::disallowed_methods, reason = "the demonstration installs itself as an operator would")]
 fn administration() -> Administration {
     Administration::for_the_platform()
 }
 
+/// Brings the database to what the demonstration shows, whatever an earlier start left in it.
 async fn install(store: &Store, running: &[(DemoUpstream, Url, SecretString)]) -> Result<()> {
     let change = store.begin().await?;
     for (slug, display_name, group, level) in TEAMS {

@@ -119,9 +119,11 @@ impl Gateway {
             Message::Notification | Message::Response => return Ok(answer::accepted()),
         };
         let era = era::check(&parts.headers, &rpc).map_err(|problem| problem.answering(rpc.id))?;
-        let served = METHODS.iter().find(|(method, _)| *method == rpc.method).map(|(_, served)| *served);
         // What a client calls a method that nobody knows is its own text, and has no place in a log.
-        let known = METHODS.iter().map(|(method, _)| *method).find(|method| *method == rpc.method).unwrap_or("unknown");
+        let (known, served) = METHODS
+            .into_iter()
+            .find(|(method, _)| *method == rpc.method)
+            .map_or(("unknown", None), |(method, served)| (method, Some(served)));
         tracing::debug!(request.id = %caller.request_id, mcp.method = known, mcp.era = era.as_str(), "request");
         let answered = match served {
             None => Err(Problem::method_not_found(era)),

@@ -30,7 +30,7 @@ pub use owner::CredentialOwner;
 pub(crate) use reseal::{reseal, sealed_with_others};
 
 /// Length of the longest secret, in bytes.
-const SECRET_BYTES_MAX: usize = 64 * 1024;
+pub const SECRET_BYTES_MAX: usize = 16 * 1024;
 /// How often a secret is sealed again because its data key was turned over meanwhile.
 const SEAL_ATTEMPTS_MAX: usize = 5;
 /// The columns of other tables where credentials are read.

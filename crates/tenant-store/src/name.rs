@@ -161,6 +161,13 @@ name!(
     LocalName, visible, LOCAL_NAME_BYTES_MAX,
     "a tool's name", "1 to 256 bytes without control characters and without invisible ones"
 );
+impl LocalName {
+    /// The name as far as an exposed name can hold it: each character outside `[A-Za-z0-9_-]` becomes `_`.
+    pub fn sanitised(&self) -> String {
+        grammar::as_word(&self.0)
+    }
+}
+
 name!(
     /// An entry's name as clients see it (`tenant__tool`), unique in its tenant. Nothing takes it apart again.
     ExposedName, word, EXPOSED_NAME_BYTES_MAX,

@@ -94,8 +94,9 @@ impl Store {
 
     async fn living_keys(&self) -> Result<std::collections::HashSet<(TenantId, KeyId)>, StoreError> {
         let living = tenant_key::Entity::find().filter(tenant_key::Column::State.ne(DataKeyState::Destroyed));
-        let keys = row::models(self.database(), living, |row| Ok((row.tenant_id, row.id.parse()?))).await?;
-        Ok(keys.into_iter().collect())
+        // An id that does not parse belongs to no key that is held; it must not keep the dead ones alive.
+        let keys = row::models(self.database(), living, |row| Ok(row.id.parse().ok().map(|id| (row.tenant_id, id))));
+        Ok(keys.await?.into_iter().flatten().collect())
     }
 }
 

@@ -30,8 +30,7 @@ pub struct Origin<'o> {
 /// and six hex digits of the SHA-256 of tenant, upstream and local name; should even that be taken, more digits.
 pub fn expose(origin: Origin<'_>, local: &LocalName, taken: &Taken, chars_max: usize) -> Option<ExposedName> {
     let prefix = origin.prefix.map(|prefix| format!("{prefix}_")).unwrap_or_default();
-    let sanitised: String = local.as_str().chars().map(|c| if is_allowed(c) { c } else { '_' }).collect();
-    let plain = format!("{}{SEPARATOR}{prefix}{sanitised}", origin.tenant);
+    let plain = format!("{}{SEPARATOR}{prefix}{}", origin.tenant, local.sanitised());
 
     if plain.len() <= chars_max
         && let Some(name) = free(&plain, taken)
@@ -46,10 +45,6 @@ pub fn expose(origin: Origin<'_>, local: &LocalName, taken: &Taken, chars_max: u
         let (head, _) = plain.split_at_checked(kept.min(plain.len()))?;
         free(&format!("{head}_{tail}"), taken)
     })
-}
-
-fn is_allowed(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
 
 fn free(name: &str, taken: &HashSet<ExposedName>) -> Option<ExposedName> {

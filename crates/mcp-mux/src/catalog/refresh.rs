@@ -122,7 +122,10 @@ impl Refresher {
 
     async fn reload(&self) {
         if let Err(error) = self.catalog.reload().await {
-            tracing::error!(error = &error as &dyn Error, "the catalog cannot be read; the last snapshot stays in use");
+            tracing::error!(
+                error = &error as &dyn Error,
+                "the database cannot be read; what was read last stays in use"
+            );
         }
     }
 

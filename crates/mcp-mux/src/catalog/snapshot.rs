@@ -159,17 +159,20 @@ impl Snapshot {
         let mut grants = GrantIndex::default();
         let mut shelves = HashMap::new();
         for tenant in still.tenants().await? {
-            let read = match &tenant {
-                Ok(tenant) => read(tenant, &still.tenant(administration.scope(tenant.id))).await,
-                Err(_) => Err(StoreError::ReadOnly),
+            let tenant = match tenant {
+                Ok(tenant) => tenant,
+                Err(error) => {
+                    left_out(&error);
+                    continue;
+                }
             };
-            match (tenant, read) {
-                (Ok(tenant), Ok((shelf, its_grants))) => {
+            match read(&tenant, &still.tenant(administration.scope(tenant.id))).await {
+                Ok((shelf, its_grants)) => {
                     grants.add(&tenant, its_grants);
                     shelves.insert(tenant.id, shelf);
                 }
-                (Err(error), _) | (Ok(_), Err(error @ StoreError::Corrupt { .. })) => left_out(&error),
-                (Ok(_), Err(error)) => return Err(error),
+                Err(error @ StoreError::Corrupt { .. }) => left_out(&error),
+                Err(error) => return Err(error),
             }
         }
         let views = Cache::builder()
@@ -226,15 +229,17 @@ pub struct Catalog {
     store: Store,
     administration: Administration,
     current: ArcSwap<Snapshot>,
-    /// One at a time reads and replaces, so that a slow reading of an old state never replaces a newer one.
-    reloading: Mutex<()>,
+    /// One at a time reads and replaces, so that a slow reading of an old state never replaces a newer one. Holds the revision up
+    /// to which dead data keys were dropped.
+    reloading: Mutex<Revision>,
 }
 
 impl Catalog {
     /// Reads the first snapshot; without one there is nothing to serve.
     pub async fn open(store: Store, administration: Administration) -> Result<Self, StoreError> {
         let snapshot = Snapshot::load(&store, administration).await?;
-        Ok(Self { store, administration, current: ArcSwap::from_pointee(snapshot), reloading: Mutex::default() })
+        let reloading = Mutex::new(snapshot.revision);
+        Ok(Self { store, administration, current: ArcSwap::from_pointee(snapshot), reloading })
     }
 
     /// The snapshot of this moment. A request takes it once and decides by nothing else.
@@ -242,16 +247,20 @@ impl Catalog {
         self.current.load_full()
     }
 
-    /// Replaces the snapshot if the database has moved on; `true` if it had. When the database cannot be read, the last
-    /// snapshot stays.
+    /// Replaces the snapshot if the database has moved on; `true` if it had. Then the data keys that are no more are dropped from
+    /// memory. When the database cannot be read, the last snapshot stays, and the next call tries again what is left to do.
     pub async fn reload(&self) -> Result<bool, StoreError> {
-        let _turn = self.reloading.lock().await;
-        if self.store.revision().await? == self.current.load().revision {
-            return Ok(false);
+        let mut swept_at = self.reloading.lock().await;
+        let moved = self.store.revision().await? != self.current.load().revision;
+        if moved {
+            self.current.store(Arc::new(Snapshot::load(&self.store, self.administration).await?));
         }
-        self.current.store(Arc::new(Snapshot::load(&self.store, self.administration).await?));
-        self.store.drop_dead_keys().await?;
-        Ok(true)
+        let revision = self.current.load().revision;
+        if *swept_at != revision {
+            self.store.drop_dead_keys().await?;
+            *swept_at = revision;
+        }
+        Ok(moved)
     }
 
     pub(super) fn store(&self) -> &Store {

@@ -4,14 +4,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::json;
 use tenant_store::{
     ApiKey, ApiKeyId, ApiKeyName, Clock as _, IssuerName, NewApiKey, Store, Subject, SystemClock, TenantId, TenantSlug,
     Timestamp,
 };
 
-use super::{Settings, print, say};
+use super::{Output, Settings, print, print_json, say};
 use crate::api_key::ApiKeySecret;
 use crate::app::open_store;
 use crate::config::Config;
@@ -61,14 +61,6 @@ struct Create {
     /// How long it is good: `90d`, `12h` or `never`
     #[arg(long, value_name = "TIME", default_value = "90d")]
     expires: Life,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people
-    Table,
-    /// For programs
-    Json,
 }
 
 /// For whom a key speaks.
@@ -191,8 +183,7 @@ async fn list(store: &Store, output: Output) -> Result<()> {
                 "expiresAtMs": key.expires_at.map(Timestamp::as_millis), "revokedAtMs": key.revoked_at.map(Timestamp::as_millis),
             })
         });
-        print(&json!(keys.collect::<Vec<_>>()).to_string());
-        return Ok(());
+        return print_json(&keys.collect::<Vec<_>>());
     }
     for key in &keys {
         let tenants = slugs(key).map_or_else(|| "all tenants".to_owned(), |slugs| slugs.join(","));

@@ -3,13 +3,13 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::json;
 use tenant_store::{
     Clock as _, DataKey, DataKeyState, ErasureCertificate, Progress, Store, SystemClock, Tenant, TenantSlug,
 };
 
-use super::{Settings, administration, print, say};
+use super::{Output, Settings, administration, print, print_json, say};
 use crate::app::open_store;
 use crate::config;
 
@@ -65,14 +65,6 @@ struct Rotate {
     tenant: Option<TenantSlug>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people
-    Table,
-    /// For programs
-    Json,
-}
-
 impl Keys {
     pub(super) async fn run(&self) -> Result<()> {
         let store = open_store(&self.settings.load()?).await?;
@@ -103,8 +95,7 @@ async fn status(store: &Store, output: Output) -> Result<()> {
         let all = json!({
             "primary": primary, "keyEncryptionKeys": keks.collect::<Vec<_>>(), "tenants": tenants.collect::<Vec<_>>(),
         });
-        print(&all.to_string());
-        return Ok(());
+        return print_json(&all);
     }
     print("key-encryption key                          wraps");
     for used in &uses {

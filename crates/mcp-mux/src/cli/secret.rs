@@ -6,13 +6,13 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
-use tenant_store::{SecretName, TenantSlug, TenantStore, UpstreamId, UpstreamSlug};
+use tenant_store::{SECRET_BYTES_MAX, SecretName, TenantSlug, TenantStore, UpstreamId, UpstreamSlug};
 
 use super::{Settings, administration, say};
 use crate::app::open_store;
 
-/// Longest secret that is read, in bytes.
-const SECRET_BYTES_MAX: u64 = 64 * 1024;
+/// How much is read: the longest secret, a line end, and one byte more, which shows that it is too long.
+const READ_BYTES_MAX: u64 = SECRET_BYTES_MAX as u64 + 3;
 
 #[derive(Debug, Args)]
 pub(super) struct Secret {
@@ -96,12 +96,12 @@ fn read_secret() -> Result<SecretString> {
         bail!("the secret is read from stdin: `mcp-mux secret set … < file`");
     }
     let mut text = String::new();
-    stdin.by_ref().take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).context("reading the secret from stdin")?;
+    stdin.by_ref().take(READ_BYTES_MAX).read_to_string(&mut text).context("reading the secret from stdin")?;
     let text = SecretString::from(text);
     let value = text.expose_secret();
     let value = value.strip_suffix('\n').unwrap_or(value);
     let value = value.strip_suffix('\r').unwrap_or(value);
-    if value.is_empty() || value.len() as u64 > SECRET_BYTES_MAX {
+    if value.is_empty() || value.len() > SECRET_BYTES_MAX {
         bail!("a secret has from 1 to {SECRET_BYTES_MAX} bytes");
     }
     Ok(SecretString::from(value))

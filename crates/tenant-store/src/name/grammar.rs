@@ -108,7 +108,16 @@ pub(super) fn visible(text: &str) -> Result<Arc<str>, Problem> {
 }
 
 pub(super) fn word(text: &str) -> Result<Arc<str>, Problem> {
-    each(text, |c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    each(text, is_of_word)
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '-'
+}
+
+/// The text with `_` in place of each character that a [`word`] has not.
+pub(super) fn as_word(text: &str) -> String {
+    text.chars().map(|c| if is_of_word(c) { c } else { '_' }).collect()
 }
 
 /// The `token` of RFC 9110 §5.6.2, in lower case.

@@ -1,5 +1,6 @@
 //! Which tools a pattern names.
 
+use super::grammar::as_word;
 use super::{ExposedName, LocalName, ToolPattern, UpstreamSlug};
 
 impl ToolPattern {
@@ -15,8 +16,7 @@ impl ToolPattern {
     pub fn hits(&self, upstream: &UpstreamSlug, local: &LocalName, exposed: &ExposedName) -> bool {
         let pattern = self.0.to_lowercase();
         let local = local.as_str().to_lowercase();
-        let shown: String =
-            local.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+        let shown = as_word(&local);
         let names = [format!("{upstream}/{local}"), format!("{upstream}/{shown}"), exposed.as_str().to_lowercase()];
         let mut names = names.into_iter().chain([local, shown]);
         names.any(|name| glob(&pattern, &name))
