@@ -19,7 +19,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::{
-    Change, Clock, GrantSpec, Group, Level, OnToolChange, Store, SystemClock, TenantSlug, UpstreamAuth, UpstreamSpec,
+    Change, Clock, GrantSpec, Group, Level, OnToolChange, Store, SystemClock, TenantSlug, TenantSpec, UpstreamAuth,
+    UpstreamSpec,
 };
 use tokio::net::TcpListener;
 use url::Url;
@@ -191,7 +192,7 @@ fn administration() -> Administration {
 async fn install(store: &Store, running: &[(DemoUpstream, Url, SecretString)]) -> Result<()> {
     let change = store.begin().await?;
     for (slug, display_name, group, level) in TEAMS {
-        let (tenant, _) = change.put_tenant(&slug.parse()?, display_name).await?;
+        let (tenant, _) = change.put_tenant(&slug.parse()?, &TenantSpec::named(display_name)).await?;
         let grant = GrantSpec {
             issuer: "dev".parse()?,
             groups: vec![group.parse()?],
