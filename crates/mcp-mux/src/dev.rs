@@ -31,7 +31,8 @@ use self::upstreams::{DemoUpstream, SECRET_NAME, UPSTREAMS};
 use crate::app::{App, Seen, open_store};
 use crate::caller::Principal;
 use crate::config::{
-    CatalogConfig, Config, DatabaseConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl, TelemetryConfig, TokenType,
+    CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl,
+    TelemetryConfig, TokenType,
 };
 use crate::lifecycle::Tasks;
 use crate::policy::Administration;
@@ -167,6 +168,7 @@ fn config(settings: &DevSettings, public_url: &PublicUrl, issuer: &str) -> Resul
             ..IssuerConfig::new("dev".parse()?, issuer)
         }],
         fronts: Vec::new(),
+        egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
         telemetry: settings.telemetry.clone(),
     })

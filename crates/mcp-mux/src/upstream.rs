@@ -5,7 +5,6 @@
 //! path: arguments and results are bytes.
 
 mod credential;
-mod egress;
 mod error;
 mod event_stream;
 mod link;
@@ -14,7 +13,6 @@ mod pool;
 mod request;
 mod tool_list;
 
-pub use egress::{EgressError, client as egress_client};
 pub(crate) use error::UpstreamError;
 pub(crate) use event_stream::Event;
 pub(crate) use link::{Answer, Reply, Streaming, parse_answer};

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, Result};
 use axum::Router;
 use mcp_mux::config::{
-    CatalogConfig, Config, DatabaseConfig, HttpConfig, IssuerConfig, KeysConfig, LogFormat, PublicUrl, TelemetryConfig,
+    CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, LogFormat, PublicUrl,
+    TelemetryConfig,
 };
 use mcp_mux::{App, open_store};
 use secrecy::SecretString;
@@ -175,6 +176,7 @@ fn config(idp: &Idp, database: &Path) -> Result<Config> {
             ..IssuerConfig::new("corp".parse()?, &idp.url)
         }],
         fronts: Vec::new(),
+        egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
         telemetry: TelemetryConfig { log_format: LogFormat::Text, log: "trace".to_owned() },
     })

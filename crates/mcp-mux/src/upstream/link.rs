@@ -8,10 +8,10 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
 use serde_json::value::RawValue;
-use tenant_store::{SealedCredential, TenantStore, Upstream};
+use tenant_store::{EgressHosts, SealedCredential, TenantStore, Upstream};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -19,7 +19,8 @@ use super::error::UpstreamError;
 use super::event_stream::EventStream;
 use super::negotiate::{Agreement, Failure};
 use super::request::Rpc;
-use super::{credential, egress, negotiate};
+use super::{credential, negotiate};
+use crate::egress::{Client, SendError};
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
 
@@ -127,7 +128,7 @@ pub struct Link {
     upstream: Arc<Upstream>,
     /// Versions of the credentials that the link was made with: a new secret gets a new link, and so a new session.
     credential_versions: Vec<u32>,
-    http: reqwest::Client,
+    http: Client,
     tasks: Tasks,
     places: Arc<Semaphore>,
     next_id: AtomicU64,
@@ -142,9 +143,9 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(upstream: Arc<Upstream>, versions: Vec<u32>, tasks: Tasks) -> Result<Self, UpstreamError> {
-        Ok(Self {
-            http: egress::client().map_err(|_| UpstreamError::Setup)?,
+    pub(super) fn new(upstream: Arc<Upstream>, versions: Vec<u32>, http: Client, tasks: Tasks) -> Self {
+        Self {
+            http,
             tasks,
             places: Arc::new(Semaphore::new(upstream.spec.concurrency as usize)),
             upstream,
@@ -152,12 +153,12 @@ impl Link {
             next_id: AtomicU64::new(1),
             agreed: ArcSwapOption::empty(),
             negotiation: Mutex::new(None),
-        })
+        }
     }
 
     /// Whether the link still fits what is configured.
-    pub(super) fn fits(&self, upstream: &Upstream, versions: &[u32]) -> bool {
-        *self.upstream == *upstream && self.credential_versions == versions
+    pub(super) fn fits(&self, upstream: &Upstream, versions: &[u32], hosts: Option<&EgressHosts>) -> bool {
+        *self.upstream == *upstream && self.credential_versions == versions && self.http.hosts() == hosts
     }
 
     /// The upstream.
@@ -235,19 +236,36 @@ impl Link {
         body: String,
         deadline: Instant,
     ) -> Result<reqwest::Response, UpstreamError> {
-        let request = self
-            .http
-            .post(self.upstream.spec.url.clone())
-            .header(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .headers(headers)
-            .headers(credential.clone())
-            .body(body);
-        timeout_at(deadline, request.send()).await.map_err(|_| UpstreamError::TimedOut)?.map_err(|error| {
-            let error = error.without_url();
-            tracing::debug!(upstream.id = %self.upstream.id, error = &error as &dyn std::error::Error, "no response");
-            UpstreamError::from(error)
-        })
+        let sent = async {
+            let request = self.http.request(Method::POST, &self.upstream.spec.url)?;
+            let request = request
+                .header(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))
+                .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+                .headers(headers)
+                .headers(credential.clone())
+                .body(body);
+            request.send().await
+        };
+        let sent = timeout_at(deadline, sent).await.map_err(|_| UpstreamError::TimedOut)?;
+        sent.map_err(|error| self.unsent(&error))
+    }
+
+    /// What a caller hears about a request that got no response. Nothing but the log says more.
+    fn unsent(&self, error: &SendError) -> UpstreamError {
+        let cause = error as &dyn std::error::Error;
+        match error {
+            SendError::Refused(_) => {
+                tracing::warn!(
+                    tenant.id = %self.upstream.tenant, upstream.id = %self.upstream.id, error = cause,
+                    "an upstream is not called"
+                );
+                UpstreamError::Forbidden
+            }
+            SendError::TimedOut | SendError::Unreachable(_) => {
+                tracing::debug!(upstream.id = %self.upstream.id, error = cause, "no response");
+                if matches!(error, SendError::TimedOut) { UpstreamError::TimedOut } else { UpstreamError::Unreachable }
+            }
+        }
     }
 
     async fn read(
