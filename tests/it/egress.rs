@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 
 use crate::support::canary;
 use crate::support::server::{Setup, TestServer, serve};
-use crate::support::upstreams::RealUpstream;
+use crate::support::upstreams::{ByteUpstream, RealUpstream, Say};
 
 /// Hosts that nobody may call who was allowed nothing, as somebody would write them who hopes that they are not recognised.
 const SPELLINGS: [&str; 51] = [
@@ -284,5 +284,45 @@ async fn a_tenants_hosts_count_for_each_call() -> Result<()> {
     assert!(alice.tools().await?.contains(&"acme__whoami".to_owned()), "it stays listed");
     narrow(&["*.acme.example", "127.0.0.1"]).await?;
     assert_eq!(sentence(&alice.call("acme__whoami", json!({})).await?), "whoami at acme with {}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_that_an_upstream_repeats_reaches_nobody() -> Result<()> {
+    let key = canary("key");
+    let escaped = key.replacen('C', "\\u0043", 1);
+    let tools = format!(r#"[{{"name":"go","inputSchema":{{}},"description":"call me with {key}"}}]"#);
+    let text = |said: &str| format!(r#"{{"content":[{{"type":"text","text":"{said}"}}]}}"#);
+    let progress = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{{id}},"progress":1,"message":"{key}"}}}}"#
+    );
+    let answer = |said: &str| format!(r#"{{"jsonrpc":"2.0","id":{{id}},"result":{}}}"#, text(said));
+    let error = format!(
+        r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":-32000,"message":"bad token {key}","data":"{escaped}"}}}}"#
+    );
+    let upstream = ByteUpstream::with_tools(&tools);
+    let (url, _) = upstream.clone().serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: Some(&key), level: Level::Write };
+    let server = TestServer::start("repeated", &[setup]).await?;
+    let alice = server.client("alice", &["acme"])?;
+    let mut heard = vec![alice.modern("tools/list", json!({})).await?.text];
+    for say in [
+        Say::Result(text(&format!("sent: Bearer {key}"))),
+        Say::Result(text(&escaped)),
+        Say::Result(text(&format!(r#"{{\"authorization\":\"Bearer {key}\"}}"#))),
+        Say::Http(200, "application/json", error.into()),
+        Say::Events(vec![progress, answer(&key)]),
+    ] {
+        upstream.says("tools/call", say);
+        let params = json!({ "name": "acme__go", "_meta": { "progressToken": "mine" } });
+        heard.push(alice.legacy("tools/call", &params).await?.text);
+    }
+    for answer in &heard {
+        assert!(answer.contains("[redacted]"), "{answer}");
+        assert!(!answer.contains("CANARY") && !answer.contains("0043ANARY"), "{answer}");
+    }
+    assert_eq!(heard.last().map(|stream| stream.matches("[redacted]").count()), Some(2), "in both events");
+    let log = server.logged()?;
+    assert_eq!(log.matches("an upstream repeats the secret that it is called with").count(), 1);
     Ok(())
 }

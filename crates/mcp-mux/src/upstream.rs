@@ -10,6 +10,7 @@ mod event_stream;
 mod link;
 mod negotiate;
 mod pool;
+mod redact;
 mod request;
 mod tool_list;
 

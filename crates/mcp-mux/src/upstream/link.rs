@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -15,11 +15,13 @@ use tenant_store::{EgressHosts, SealedCredential, TenantStore, Upstream};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use super::credential::{self, Credential};
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
+use super::negotiate;
 use super::negotiate::{Agreement, Failure};
+use super::redact::Redactor;
 use super::request::Rpc;
-use super::{credential, negotiate};
 use crate::egress::{Client, SendError};
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
@@ -64,7 +66,7 @@ pub struct Streaming {
 /// One request, as it is asked once or, after a session was lost, twice.
 struct Attempt<'a> {
     rpc: &'a Rpc<'a>,
-    credential: HeaderMap,
+    credential: Credential,
     deadline: Instant,
     place: Place,
 }
@@ -132,6 +134,8 @@ pub struct Link {
     tasks: Tasks,
     places: Arc<Semaphore>,
     next_id: AtomicU64,
+    /// Whether the log knows that the upstream repeats its secret.
+    repeats_secrets: Arc<AtomicBool>,
     pub(super) agreed: ArcSwapOption<Agreement>,
     pub(super) negotiation: Mutex<Option<Failure>>,
 }
@@ -151,6 +155,7 @@ impl Link {
             upstream,
             credential_versions: versions,
             next_id: AtomicU64::new(1),
+            repeats_secrets: Arc::default(),
             agreed: ArcSwapOption::empty(),
             negotiation: Mutex::new(None),
         }
@@ -178,13 +183,13 @@ impl Link {
         let patience = deadline.min(Instant::now() + PLACE_TIMEOUT);
         let wait = timeout_at(patience, Arc::clone(&self.places).acquire_owned());
         let place = Arc::new(wait.await.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)?);
-        let credential = credential::headers(rows, &self.upstream, stored).await?;
+        let credential = credential::credential(rows, &self.upstream, stored).await?;
         let attempt = Attempt { rpc, credential, deadline, place };
-        let agreement = negotiate::agreement(self, &attempt.credential, deadline).await?;
+        let agreement = negotiate::agreement(self, &attempt.credential.headers, deadline).await?;
         match self.exchange(&attempt, &agreement).await {
             Err(UpstreamError::SessionGone | UpstreamError::VersionChanged) => {
                 self.forget(&agreement);
-                let agreement = negotiate::agreement(self, &attempt.credential, deadline).await?;
+                let agreement = negotiate::agreement(self, &attempt.credential.headers, deadline).await?;
                 self.exchange(&attempt, &agreement).await
             }
             reply => reply,
@@ -204,7 +209,7 @@ impl Link {
         attempt: &Attempt<'_>,
         agreement: &Arc<Agreement>,
     ) -> Result<Reply, UpstreamError> {
-        let Attempt { rpc, credential, deadline, place } = attempt;
+        let Attempt { rpc, credential: Credential { headers: credential, .. }, deadline, place } = attempt;
         let id = self.next_id();
         let cancel =
             Cancel { link: Arc::clone(self), agreement: Arc::clone(agreement), credential: credential.clone(), id };
@@ -212,7 +217,7 @@ impl Link {
         let read = async {
             let body = rpc.body(id, agreement.is_modern());
             let response = self.post(credential, agreement.headers(rpc), body, *deadline).await?;
-            self.read(response, (id, rpc.answer_bytes_max), agreement, *deadline).await
+            self.read(response, id, agreement, attempt).await
         };
         let read = read.await;
         if !matches!(read, Ok(Read::Events(_)) | Err(UpstreamError::TimedOut)) {
@@ -271,10 +276,11 @@ impl Link {
     async fn read(
         &self,
         response: reqwest::Response,
-        (id, limit): (u64, usize),
+        id: u64,
         agreement: &Agreement,
-        deadline: Instant,
+        attempt: &Attempt<'_>,
     ) -> Result<Read, UpstreamError> {
+        let redactor = Redactor::new(&attempt.credential.secrets, &self.upstream, &self.repeats_secrets);
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Err(UpstreamError::CredentialRefused);
@@ -283,7 +289,7 @@ impl Link {
             return Err(UpstreamError::SessionGone);
         }
         if is_events(&response) && status.is_success() {
-            return Ok(Read::Events(events(response)));
+            return Ok(Read::Events(events(response).without(redactor)));
         }
         if !has_media_type(&response, "application/json") {
             return Err(if status.is_success() {
@@ -292,7 +298,9 @@ impl Link {
                 UpstreamError::Status(status.as_u16())
             });
         }
-        let answer = parse_answer(&whole(response, limit, deadline).await?, id);
+        let body = whole(response, attempt.rpc.answer_bytes_max, attempt.deadline).await?;
+        let redacted = redactor.redacted(&body);
+        let answer = parse_answer(redacted.as_deref().unwrap_or(&body), id);
         // What is no JSON-RPC is somebody else's page, whatever its media type says, and may tell anything.
         let answer =
             answer.map_err(|error| if status.is_success() { error } else { UpstreamError::Status(status.as_u16()) })?;
