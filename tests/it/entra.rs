@@ -272,7 +272,8 @@ async fn a_permission_that_is_granted_later_counts_at_once() -> Result<()> {
         graph.forbids.store(forbids, Ordering::SeqCst);
         let seen = sees(&server, overage(&url)).await?;
         assert_eq!(seen, if forbids { (503, 0) } else { ALL });
-        let findings = doctor::examine(&server.config, &json!({}), &mcp_mux::egress_client()?, &clock).await;
+        let findings =
+            doctor::examine(&server.config, &json!({}), &mcp_mux::Egress::new(&server.config.egress)?, &clock).await;
         let finding = findings.iter().find(|finding| finding.what == "graph");
         let mend = finding.and_then(|finding| finding.mend);
         assert_eq!(mend.is_some_and(|mend| mend.contains("User.ReadBasic.All")), forbids, "{finding:?}");

@@ -11,6 +11,7 @@ mod bytes;
 mod call;
 mod clients;
 mod dev;
+mod egress;
 mod entra;
 mod front_session;
 mod fronts;

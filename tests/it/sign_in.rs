@@ -88,7 +88,7 @@ async fn doctor_compares_the_whole_metadata_document_with_the_settings() -> Resu
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let found = async |config: &Config| {
         let metadata = ProtectedResources::new(config, &config.public_url).aggregate_document();
-        let findings = doctor::examine(config, &metadata, &mcp_mux::egress_client()?, &clock).await;
+        let findings = doctor::examine(config, &metadata, &mcp_mux::Egress::new(&server.config.egress)?, &clock).await;
         let finding = findings.into_iter().find(|finding| finding.what == "metadata").context("a finding")?;
         Ok::<_, anyhow::Error>((finding.mend.is_none(), finding.found))
     };

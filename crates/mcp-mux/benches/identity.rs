@@ -20,7 +20,8 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use mcp_mux::auth::Authenticator;
 use mcp_mux::config::{
-    CatalogConfig, Config, DatabaseConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl, TelemetryConfig,
+    CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl,
+    TelemetryConfig,
 };
 use mcp_mux::lifecycle::Tasks;
 use serde_json::{Value, json};
@@ -93,10 +94,11 @@ async fn authenticator(signers: &[&Signer], tasks: &Tasks) -> Result<Authenticat
         keys: KeysConfig::default(),
         issuers: vec![issuer],
         fronts: Vec::new(),
+        egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
         telemetry: TelemetryConfig::default(),
     };
-    Ok(Authenticator::new(&config, &mcp_mux::egress_client()?, Arc::new(SystemClock), tasks)?)
+    Ok(Authenticator::new(&config, &mcp_mux::Egress::new(&config.egress)?, Arc::new(SystemClock), tasks)?)
 }
 
 fn verify(authenticator: &Authenticator, runtime: &Runtime, headers: &HeaderMap, audiences: &[String]) {

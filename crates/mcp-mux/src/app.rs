@@ -12,13 +12,14 @@ use crate::auth::{ApiKeys, Authenticator};
 use crate::caller::{Bounds, Caller, Principal, RequestId};
 use crate::catalog::{Catalog, Face, Refresher};
 use crate::config::{Config, ConfigError, PublicUrl};
+use crate::egress::{Egress, EgressError};
 use crate::gateway::Gateway;
 use crate::http::{ProtectedResources, Server, router};
 use crate::keys::{KeyProviders, KeysError};
 use crate::lifecycle::Tasks;
 use crate::mux::Mux;
 use crate::policy::Administration;
-use crate::upstream::{EgressError, Pool, egress_client};
+use crate::upstream::Pool;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +71,7 @@ pub struct Seen {
 /// Opens the database that the configuration names, brings it up to date and proves the keys.
 pub async fn open_store(config: &Config) -> Result<Store, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let kek = Arc::new(KeyProviders::new(&config.keys)?);
+    let kek = Arc::new(KeyProviders::new(config)?);
     let store = Store::open(&config.database.resolve()?, kek, clock).await?;
     store.migrate().await?;
     store.platform_keys().await?;
@@ -104,12 +105,13 @@ impl App {
         let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
         let tasks = Tasks::default();
         let catalog = Arc::new(Catalog::open(store.clone(), administration()).await?);
-        let pool = Pool::new(tasks.clone());
+        let egress = Egress::new(&config.egress)?;
+        let pool = Pool::new(egress.clone(), tasks.clone());
         let every = config.catalog.refresh_every();
         let refresher =
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let authenticator = Authenticator::new(config, &egress_client()?, Arc::clone(&clock), &tasks)?;
+        let authenticator = Authenticator::new(config, &egress, Arc::clone(&clock), &tasks)?;
         let api_keys = Arc::new(ApiKeys::open(store.clone()).await?);
         tasks.spawn(Arc::clone(&api_keys).keep_fresh());
         let authenticator = authenticator.with_api_keys(Arc::clone(&api_keys));

@@ -37,6 +37,7 @@ use self::issuer::{Issuer, Judgement, Trust};
 use self::token::Token;
 use crate::caller::{Bounds, Caller, Principal};
 use crate::config::{Config, ConfigError};
+use crate::egress::Egress;
 use crate::lifecycle::Tasks;
 
 /// Longest token, in bytes.
@@ -116,19 +117,14 @@ impl Verified {
 
 impl Authenticator {
     /// For the issuers and fronts of `config`. Keys are fetched in the background, and again when a token names an unknown one.
-    pub fn new(
-        config: &Config,
-        http: &reqwest::Client,
-        clock: Arc<dyn Clock>,
-        tasks: &Tasks,
-    ) -> Result<Self, ConfigError> {
+    pub fn new(config: &Config, egress: &Egress, clock: Arc<dyn Clock>, tasks: &Tasks) -> Result<Self, ConfigError> {
         let issuers = config.issuers.iter().map(|config| {
-            let issuer = Issuer::new(config, http, &clock, tasks)?;
+            let issuer = Issuer::new(config, egress, &clock, tasks)?;
             Ok((config.url.clone(), issuer))
         });
         Ok(Self {
             issuers: issuers.collect::<Result<_, ConfigError>>()?,
-            fronts: Fronts::new(&config.fronts, http)?,
+            fronts: Fronts::new(&config.fronts, egress)?,
             api_keys: None,
             clock,
             verified: Cache::builder()

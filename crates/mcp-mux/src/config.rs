@@ -3,6 +3,7 @@
 //! The only module that reads the environment. What it returns is checked: an unknown key, a missing key or a value that
 //! cannot work is an error that names the setting, and nothing has a default that would open a door.
 
+mod egress;
 mod front;
 mod issuer;
 mod keys;
@@ -10,6 +11,7 @@ mod profile;
 mod secret;
 mod unreadable;
 
+pub use egress::{EgressConfig, Network, Ports};
 pub use front::{Front, FrontConfig, FrontMode, FrontProof};
 pub use issuer::{AppOnly, GraphConfig, IntrospectionConfig, IssuerConfig, Preset, TokenMode};
 pub use keys::{AppRoleConfig, KeysConfig, KubernetesConfig, SecretSource, VaultConfig, VaultLogin};
@@ -53,6 +55,9 @@ pub struct Config {
     /// The programs that prove themselves and speak for their users. There is at least one issuer or front.
     #[serde(default)]
     pub fronts: Vec<FrontConfig>,
+    /// Where connections may lead that tenants or remote documents choose.
+    #[serde(default)]
+    pub egress: EgressConfig,
     /// How tool lists are kept fresh.
     #[serde(default)]
     pub catalog: CatalogConfig,

@@ -19,7 +19,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::{
-    Change, Clock, GrantSpec, Group, Level, OnToolChange, Store, SystemClock, TenantSlug, UpstreamAuth, UpstreamSpec,
+    Change, Clock, GrantSpec, Group, Level, OnToolChange, Store, SystemClock, TenantSlug, TenantSpec, UpstreamAuth,
+    UpstreamSpec,
 };
 use tokio::net::TcpListener;
 use url::Url;
@@ -30,7 +31,8 @@ use self::upstreams::{DemoUpstream, SECRET_NAME, UPSTREAMS};
 use crate::app::{App, Seen, open_store};
 use crate::caller::Principal;
 use crate::config::{
-    CatalogConfig, Config, DatabaseConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl, TelemetryConfig, TokenType,
+    CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl,
+    TelemetryConfig, TokenType,
 };
 use crate::lifecycle::Tasks;
 use crate::policy::Administration;
@@ -166,6 +168,7 @@ fn config(settings: &DevSettings, public_url: &PublicUrl, issuer: &str) -> Resul
             ..IssuerConfig::new("dev".parse()?, issuer)
         }],
         fronts: Vec::new(),
+        egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
         telemetry: settings.telemetry.clone(),
     })
@@ -191,7 +194,7 @@ fn administration() -> Administration {
 async fn install(store: &Store, running: &[(DemoUpstream, Url, SecretString)]) -> Result<()> {
     let change = store.begin().await?;
     for (slug, display_name, group, level) in TEAMS {
-        let (tenant, _) = change.put_tenant(&slug.parse()?, display_name).await?;
+        let (tenant, _) = change.put_tenant(&slug.parse()?, &TenantSpec::named(display_name)).await?;
         let grant = GrantSpec {
             issuer: "dev".parse()?,
             groups: vec![group.parse()?],

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use crypto::Key;
 use tenant_store::{Asking, KekError, KekId, KeyEncryption, KeyPlace, LocalKeys};
 
-use crate::config::{ConfigError, KeysConfig};
-use crate::upstream::EgressError;
+use crate::config::{Config, ConfigError};
+use crate::egress::{Egress, EgressError};
 use vault::Vault;
 
 /// Why the keys cannot be used.
@@ -33,11 +33,12 @@ pub struct KeyProviders {
 
 impl KeyProviders {
     /// From the configuration. Asks nobody yet.
-    pub fn new(config: &KeysConfig) -> Result<Self, KeysError> {
-        let local = config.ring()?.map(|ring| Arc::new(LocalKeys::new(ring)) as Arc<dyn KeyEncryption>);
-        let vault = config.vault.as_ref().map(Vault::new).transpose()?;
+    pub fn new(config: &Config) -> Result<Self, KeysError> {
+        let keys = &config.keys;
+        let local = keys.ring()?.map(|ring| Arc::new(LocalKeys::new(ring)) as Arc<dyn KeyEncryption>);
+        let vault = keys.vault.as_ref().map(|vault| Vault::new(vault, &Egress::new(&config.egress)?)).transpose()?;
         let vault = vault.map(|vault| Arc::new(vault) as Arc<dyn KeyEncryption>);
-        let is_retired = config.vault.as_ref().is_none_or(|vault| vault.retired);
+        let is_retired = keys.vault.as_ref().is_none_or(|vault| vault.retired);
         let (writer, reader) = if is_retired { (local, vault) } else { (vault, local) };
         let writer = writer.ok_or_else(|| ConfigError::Setting {
             setting: "keys".to_owned(),

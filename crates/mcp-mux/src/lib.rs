@@ -14,6 +14,7 @@ pub mod telemetry;
 
 mod api_key;
 pub mod caller;
+pub mod egress;
 pub mod error;
 mod json;
 
@@ -27,4 +28,4 @@ pub mod policy;
 mod upstream;
 
 pub use app::{App, StartError, open_store};
-pub use upstream::{EgressError, egress_client};
+pub use egress::{Egress, EgressError};

@@ -54,6 +54,18 @@ impl Tasks {
     }
 }
 
+/// Keeps what is in memory, keys and tokens, out of core dumps and out of reach of other processes of the same user. Where the system
+/// has no such switch, there is nothing to do.
+pub fn withhold_memory() -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+        setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    }
+    Ok(())
+}
+
 /// Waits until a signal tells the program to stop, then for `stop`, which says whether everything was finished; a second signal
 /// does not wait. `false` if something had to be left behind.
 pub async fn until_told(stop: impl Future<Output = bool>) -> bool {
@@ -86,4 +98,17 @@ pub async fn stop_signal() {
     }
     #[cfg(not(unix))]
     interrupt.await;
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
+
+    #[test]
+    fn nothing_of_the_memory_goes_into_a_core_dump() {
+        super::withhold_memory().unwrap();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        let limit = getrlimit(Resource::Core);
+        assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
+    }
 }

@@ -2,18 +2,24 @@
 
 use std::process::ExitCode;
 
+use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use mcp_mux::cli::Cli;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(cli.run()));
-    match outcome {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             mcp_mux::cli::report(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+fn run() -> Result<()> {
+    // Before the first secret is read, an argument included.
+    mcp_mux::lifecycle::withhold_memory().context("switching core dumps off")?;
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(cli.run())
 }

@@ -5,16 +5,15 @@
 //! path: arguments and results are bytes.
 
 mod credential;
-mod egress;
 mod error;
 mod event_stream;
 mod link;
 mod negotiate;
 mod pool;
+mod redact;
 mod request;
 mod tool_list;
 
-pub use egress::{EgressError, client as egress_client};
 pub(crate) use error::UpstreamError;
 pub(crate) use event_stream::Event;
 pub(crate) use link::{Answer, Reply, Streaming, parse_answer};

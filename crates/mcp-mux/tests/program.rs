@@ -87,6 +87,12 @@ async fn dev_tells_scripts_who_sees_what_once_it_is_ready_and_ends_with_ctrl_c()
     let endpoint = text(&facts, "endpoint").context("an endpoint")?;
     ensure!(text(&facts, "issuer").is_some_and(|issuer| issuer.starts_with("http://127.0.0.1:")));
 
+    if cfg!(target_os = "linux") {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", running.0.id()))?;
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap_or_default();
+        assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "no core dumps: {core}");
+    }
+
     let users = facts.get("users").and_then(Value::as_array).context("users")?;
     let names: Vec<_> = users.iter().filter_map(|user| text(user, "name")).collect();
     assert_eq!(names, ["alice", "bob", "carol", "dave"]);

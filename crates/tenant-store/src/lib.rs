@@ -10,6 +10,7 @@ mod choice;
 mod clock;
 mod credentials;
 mod data_keys;
+mod egress_hosts;
 mod entity;
 mod error;
 mod grants;
@@ -34,19 +35,20 @@ pub use choice::{ChoiceError, CredentialKind, DataKeyState, Level, OnToolChange,
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use credentials::{CredentialOwner, CredentialSlot, SECRET_BYTES_MAX, SealedCredential};
 pub use data_keys::{DataKey, KekUse, Progress};
+pub use egress_hosts::EgressHosts;
 pub use error::StoreError;
 pub use grants::{Grant, GrantSpec};
 pub use id::{ApiKeyId, GrantId, IdError, TenantId, UpstreamId};
 pub use kek::{Asking, KekError, KeyEncryption, KeyPlace, LocalKeys};
 pub use name::{
-    ApiKeyName, ExposedName, GrantName, Group, HeaderText, IssuerName, KekId, LocalName, NameError, SecretName,
-    Subject, TenantSlug, ToolPattern, ToolPrefix, UpstreamSlug,
+    ApiKeyName, ExposedName, GrantName, Group, HeaderText, HostPattern, IssuerName, KekId, LocalName, NameError,
+    SecretName, Subject, TenantSlug, ToolPattern, ToolPrefix, UpstreamSlug,
 };
 pub use revision::Revision;
 pub use scope::{TenantScope, TenantStore};
 pub use shred::ErasureCertificate;
-pub use spec::{SpecError, SpecField, check_display_name};
+pub use spec::{SpecError, SpecField};
 pub use store::{Change, Put, Still, Store};
-pub use tenants::Tenant;
+pub use tenants::{Tenant, TenantSpec};
 pub use tools::{Digest, NameGiven, NewTool, Replaced, Tool};
 pub use upstreams::{Upstream, UpstreamAuth, UpstreamSpec};

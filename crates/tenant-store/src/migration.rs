@@ -13,6 +13,7 @@ mod m20261124_000008_api_key;
 mod m20261125_000009_tenant_key;
 mod m20261125_000010_credential;
 mod m20261125_000011_erasure;
+mod m20261125_000012_tenant_egress;
 
 use std::collections::HashSet;
 
@@ -40,6 +41,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000009_tenant_key::Migration),
             Box::new(m20261125_000010_credential::Migration),
             Box::new(m20261125_000011_erasure::Migration),
+            Box::new(m20261125_000012_tenant_egress::Migration),
         ]
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use sea_orm::{DbErr, DeriveValueType, TryFromU64};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use grammar::{Problem, check_length, printable, secret_header, slug, visible, word};
+use grammar::{Problem, check_length, host, printable, secret_header, slug, visible, word};
 
 /// Length of the longest tenant's or upstream's slug, in bytes.
 const SLUG_BYTES_MAX: usize = 20;
@@ -29,6 +29,8 @@ const EXPOSED_NAME_BYTES_MAX: usize = 64;
 const TOOL_PREFIX_BYTES_MAX: usize = 16;
 /// Length of the longest tool pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 128;
+/// Length of the longest host, in bytes.
+const HOST_BYTES_MAX: usize = 253;
 /// Length of the longest name of a header, in bytes.
 const HEADER_BYTES_MAX: usize = 64;
 
@@ -191,6 +193,11 @@ name!(
     /// itself.
     HeaderText, secret_header, HEADER_BYTES_MAX,
     "a header's name", "1 to 64 token characters and no name that HTTP, MCP or a proxy needs for itself"
+);
+name!(
+    /// A host, as addresses are compared by it; or, with `*.` before it, every name below it.
+    HostPattern, host, HOST_BYTES_MAX,
+    "a host", "a name such as `mcp.acme.example`, `*.acme.example` for all names below it, or an address"
 );
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::grants::GrantSpec;
+use crate::tenants::TenantSpec;
 use crate::upstreams::{UpstreamAuth, UpstreamSpec};
 
 /// How long a call to an upstream may take.
@@ -31,6 +32,8 @@ const URL_BYTES_MAX: usize = 2048;
 pub enum SpecField {
     /// What people call a tenant.
     DisplayName,
+    /// The hosts that a tenant's upstreams are narrowed to.
+    EgressHosts,
     /// An upstream's address.
     Url,
     /// The headers that carry an upstream's secrets.
@@ -75,6 +78,7 @@ impl fmt::Display for SpecField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::DisplayName => "the display name",
+            Self::EgressHosts => "the list of hosts",
             Self::Url => "the upstream's URL",
             Self::Headers => "the list of headers",
             Self::CallTimeout => "the call timeout",
@@ -85,6 +89,13 @@ impl fmt::Display for SpecField {
             Self::Allow => "the list of allow patterns",
             Self::Deny => "the list of deny patterns",
         })
+    }
+}
+
+impl TenantSpec {
+    /// Checks what the types of the parts cannot say.
+    pub fn check(&self) -> Result<(), SpecError> {
+        check_display_name(&self.display_name)
     }
 }
 
@@ -114,8 +125,7 @@ impl GrantSpec {
     }
 }
 
-/// Checks what people call a tenant.
-pub fn check_display_name(text: &str) -> Result<(), SpecError> {
+fn check_display_name(text: &str) -> Result<(), SpecError> {
     let sized = (1..=DISPLAY_NAME_CHARS_MAX).contains(&text.chars().count());
     let printable = !text.chars().any(char::is_control) && text.trim() == text;
     let wanted = "must be 1 to 100 characters, without control characters and without white space around it";
@@ -133,7 +143,7 @@ fn check_url(url: &Url) -> Result<(), SpecError> {
     rule(url.as_str().len() <= URL_BYTES_MAX, field, "must be at most 2048 bytes long")
 }
 
-fn rule(holds: bool, field: SpecField, rule: &'static str) -> Result<(), SpecError> {
+pub(crate) fn rule(holds: bool, field: SpecField, rule: &'static str) -> Result<(), SpecError> {
     if holds { Ok(()) } else { Err(SpecError { field, rule }) }
 }
 

@@ -6,11 +6,11 @@ use sea_orm::{
 };
 
 use crate::choice::TenantState;
+use crate::egress_hosts::EgressHosts;
 use crate::entity::tenant;
 use crate::error::StoreError;
 use crate::id::TenantId;
 use crate::name::TenantSlug;
-use crate::spec::check_display_name;
 use crate::store::{Change, Put, Still, Store, row};
 
 /// A client company.
@@ -20,10 +20,26 @@ pub struct Tenant {
     pub id: TenantId,
     /// Its short name.
     pub slug: TenantSlug,
-    /// What people call it.
-    pub display_name: String,
+    /// What the operator said about it.
+    pub spec: TenantSpec,
     /// Whether it is served.
     pub state: TenantState,
+}
+
+/// What an operator says about a tenant. [`TenantSpec::check`] holds for every one that was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantSpec {
+    /// What people call it.
+    pub display_name: String,
+    /// Where its upstreams may be; anywhere, as far as the process may connect, when absent.
+    pub egress_hosts: Option<EgressHosts>,
+}
+
+impl TenantSpec {
+    /// A tenant of which nothing is said but what people call it.
+    pub fn named(display_name: impl Into<String>) -> Self {
+        Self { display_name: display_name.into(), egress_hosts: None }
+    }
 }
 
 impl Store {
@@ -53,28 +69,28 @@ impl Change {
         find(&self.reading().await?.executor(), slug).await
     }
 
-    /// Makes or renames a tenant. A new one is active.
-    pub async fn put_tenant(&self, slug: &TenantSlug, display_name: &str) -> Result<(Tenant, Put), StoreError> {
-        check_display_name(display_name)?;
+    /// Makes or changes a tenant. A new one is active.
+    pub async fn put_tenant(&self, slug: &TenantSlug, spec: &TenantSpec) -> Result<(Tenant, Put), StoreError> {
+        spec.check()?;
         let writing = self.writing().await?;
         let db = writing.executor();
         let outcome = match find(db, slug).await? {
-            None => (insert(db, self.new_tenant(slug, display_name)).await?, Put::Created),
+            None => (insert(db, self.new_tenant(slug, spec)).await?, Put::Created),
             Some(tenant) if tenant.state == TenantState::Shredded => {
                 return Err(StoreError::Shredded { tenant: tenant.slug });
             }
-            Some(tenant) if tenant.display_name == display_name => (tenant, Put::Unchanged),
-            Some(tenant) => (rename(db, tenant, display_name).await?, Put::Changed),
+            Some(tenant) if tenant.spec == *spec => (tenant, Put::Unchanged),
+            Some(tenant) => (update(db, tenant, spec).await?, Put::Changed),
         };
         writing.finish(outcome.1 != Put::Unchanged).await?;
         Ok(outcome)
     }
 
-    fn new_tenant(&self, slug: &TenantSlug, display_name: &str) -> Tenant {
+    fn new_tenant(&self, slug: &TenantSlug, spec: &TenantSpec) -> Tenant {
         Tenant {
             id: TenantId::new(self.store().now()),
             slug: slug.clone(),
-            display_name: display_name.to_owned(),
+            spec: spec.clone(),
             state: TenantState::Active,
         }
     }
@@ -105,23 +121,32 @@ async fn insert<C: ConnectionTrait>(db: &C, tenant: Tenant) -> Result<Tenant, St
     let model = tenant::ActiveModel {
         id: Set(tenant.id),
         slug: Set(tenant.slug.clone()),
-        display_name: Set(tenant.display_name.clone()),
         state: Set(tenant.state),
+        ..columns(&tenant.spec)?
     };
     tenant::Entity::insert(model).exec_without_returning(db).await.map_err(StoreError::write("tenant"))?;
     Ok(tenant)
 }
 
-async fn rename<C: ConnectionTrait>(db: &C, tenant: Tenant, display_name: &str) -> Result<Tenant, StoreError> {
-    let renamed = Tenant { display_name: display_name.to_owned(), ..tenant };
-    let update = tenant::Entity::update_many()
-        .set(tenant::ActiveModel { display_name: Set(renamed.display_name.clone()), ..Default::default() })
-        .filter(tenant::Column::Id.eq(renamed.id));
+async fn update<C: ConnectionTrait>(db: &C, tenant: Tenant, spec: &TenantSpec) -> Result<Tenant, StoreError> {
+    let update = tenant::Entity::update_many().set(columns(spec)?).filter(tenant::Column::Id.eq(tenant.id));
     update.exec(db).await.map_err(StoreError::write("tenant"))?;
-    Ok(renamed)
+    Ok(Tenant { spec: spec.clone(), ..tenant })
+}
+
+/// The columns that hold a specification.
+fn columns(spec: &TenantSpec) -> Result<tenant::ActiveModel, StoreError> {
+    let hosts = spec.egress_hosts.as_ref();
+    Ok(tenant::ActiveModel {
+        display_name: Set(spec.display_name.clone()),
+        egress_hosts: Set(hosts.map(|hosts| row::json("tenant", hosts)).transpose()?),
+        ..Default::default()
+    })
 }
 
 fn parse(model: tenant::Model) -> Result<Tenant, row::BoxError> {
-    check_display_name(&model.display_name)?;
-    Ok(Tenant { id: model.id, slug: model.slug, display_name: model.display_name, state: model.state })
+    let egress_hosts = model.egress_hosts.as_deref().map(serde_json::from_str).transpose()?;
+    let spec = TenantSpec { display_name: model.display_name, egress_hosts };
+    spec.check()?;
+    Ok(Tenant { id: model.id, slug: model.slug, spec, state: model.state })
 }

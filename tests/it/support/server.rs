@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, Result};
 use axum::Router;
 use mcp_mux::config::{
-    CatalogConfig, Config, DatabaseConfig, HttpConfig, IssuerConfig, KeysConfig, LogFormat, PublicUrl, TelemetryConfig,
+    CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, LogFormat, PublicUrl,
+    TelemetryConfig,
 };
 use mcp_mux::{App, open_store};
 use secrecy::SecretString;
 use tenant_store::{
-    ApiKeyDigest, ApiKeyId, GrantSpec, Level, NewApiKey, OnToolChange, Store, TenantScope, TenantStore, UpstreamAuth,
-    UpstreamSpec,
+    ApiKeyDigest, ApiKeyId, GrantSpec, Level, NewApiKey, OnToolChange, Store, TenantScope, TenantSpec, TenantStore,
+    UpstreamAuth, UpstreamSpec,
 };
 use tokio::net::TcpListener;
 use url::Url;
@@ -175,6 +176,7 @@ fn config(idp: &Idp, database: &Path) -> Result<Config> {
             ..IssuerConfig::new("corp".parse()?, &idp.url)
         }],
         fronts: Vec::new(),
+        egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
         telemetry: TelemetryConfig { log_format: LogFormat::Text, log: "trace".to_owned() },
     })
@@ -183,7 +185,7 @@ fn config(idp: &Idp, database: &Path) -> Result<Config> {
 /// Adds a tenant, its upstream and its team's grant.
 pub(crate) async fn install(store: &Store, setup: &Setup<'_>) -> Result<()> {
     let change = store.begin().await?;
-    let (tenant, _) = change.put_tenant(&setup.tenant.parse()?, setup.tenant).await?;
+    let (tenant, _) = change.put_tenant(&setup.tenant.parse()?, &TenantSpec::named(setup.tenant)).await?;
     let rows = change.tenant(scope(tenant.id));
     let auth = match setup.key {
         Some(_) => UpstreamAuth::Bearer { secret: "key".parse()? },

@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::fetch::{self, FETCH_TIMEOUT, FetchError};
+use crate::egress::Client;
 
 /// How often the document is read again.
 const READ_EVERY: Duration = Duration::from_hours(24);
@@ -36,7 +37,7 @@ pub(super) struct Endpoints {
 /// One issuer's document, as it was read last.
 pub(super) struct Discovery {
     issuer: String,
-    http: reqwest::Client,
+    http: Client,
     clock: Arc<dyn Clock>,
     /// Held while it is read, so that however many wait, one reads.
     read: Mutex<Option<Read>>,
@@ -78,7 +79,7 @@ impl std::fmt::Debug for Discovery {
 }
 
 impl Discovery {
-    pub(super) fn new(issuer: &str, http: reqwest::Client, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(issuer: &str, http: Client, clock: Arc<dyn Clock>) -> Self {
         Self { issuer: issuer.to_owned(), http, clock, read: Mutex::new(None) }
     }
 
@@ -120,7 +121,7 @@ impl Discovery {
 }
 
 /// Reads an issuer's document.
-pub(super) async fn discover(http: &reqwest::Client, issuer: &str) -> Result<Endpoints, FetchError> {
+pub(super) async fn discover(http: &Client, issuer: &str) -> Result<Endpoints, FetchError> {
     let place = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let place = Url::parse(&place).map_err(|_| FetchError::Discovery("the issuer is no URL"))?;
     let body = fetch::get(http, &place).await?;
@@ -191,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn a_document_is_good_without_its_keys_and_only_for_its_own_issuer() {
         let provider = Provider::start().await;
-        let http = crate::upstream::egress_client().unwrap();
+        let http = crate::egress::Egress::new(&crate::config::EgressConfig::this_machine()).unwrap().client([]);
         provider.publish(&provider.url, "http://127.0.0.1:9/jwks");
         let endpoints = discover(&http, &provider.url).await.unwrap();
         assert_eq!(endpoints.jwks.as_str(), "http://127.0.0.1:9/jwks");
@@ -205,7 +206,7 @@ mod tests {
     async fn what_a_document_said_last_stays_in_use_and_is_read_again_when_it_is_doubted() {
         let provider = Provider::start().await;
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
-        let http = crate::upstream::egress_client().unwrap();
+        let http = crate::egress::Egress::new(&crate::config::EgressConfig::this_machine()).unwrap().client([]);
         let discovery = Discovery::new(&provider.url, http, Arc::clone(&clock) as Arc<dyn Clock>);
         let jwks = async || discovery.endpoints().await.map(|endpoints| endpoints.jwks.path().to_owned());
         assert!(jwks().await.is_err(), "there is nothing to stay in use");

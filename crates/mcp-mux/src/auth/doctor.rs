@@ -16,6 +16,7 @@ use super::graph::Graph;
 use super::introspection::Introspection;
 use super::keys;
 use crate::config::{Config, FrontProof, IssuerConfig, TokenMode};
+use crate::egress::{Client, Egress};
 
 /// Clocks that differ by more than this refuse good tokens.
 const SKEW_SECONDS_MAX: i64 = 30;
@@ -44,14 +45,10 @@ impl Finding {
 }
 
 /// Examines everything that identity depends on. Clients must find `metadata` as the document about us.
-pub async fn examine(
-    config: &Config,
-    metadata: &Value,
-    http: &reqwest::Client,
-    clock: &Arc<dyn Clock>,
-) -> Vec<Finding> {
+pub async fn examine(config: &Config, metadata: &Value, egress: &Egress, clock: &Arc<dyn Clock>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for issuer in &config.issuers {
+        let http = &egress.client(&issuer.addresses());
         match issuer.mode {
             TokenMode::Jwt => examine_keys(issuer, http, clock.as_ref(), &mut findings).await,
             TokenMode::Introspect => findings.push(examine_introspection(issuer, http, clock).await),
@@ -63,7 +60,7 @@ pub async fn examine(
     for front in &config.fronts {
         match front.resolve().map(|front| front.proof) {
             Ok(FrontProof::Session { url }) => {
-                findings.push(examine_session_front(front.name.as_str(), &url, http).await);
+                findings.push(examine_session_front(front.name.as_str(), &url, &egress.client([&url])).await);
             }
             Ok(_) => {
                 findings.push(Finding::well(
@@ -77,11 +74,11 @@ pub async fn examine(
             }
         }
     }
-    findings.push(examine_metadata(config, metadata, http).await);
+    findings.push(examine_metadata(config, metadata, egress).await);
     findings
 }
 
-async fn examine_keys(issuer: &IssuerConfig, http: &reqwest::Client, clock: &dyn Clock, findings: &mut Vec<Finding>) {
+async fn examine_keys(issuer: &IssuerConfig, http: &Client, clock: &dyn Clock, findings: &mut Vec<Finding>) {
     let name = issuer.name.as_str();
     let url = match &issuer.jwks_url {
         Some(url) => url.clone(),
@@ -150,7 +147,7 @@ fn examine_clock(name: &str, date: Option<&str>, clock: &dyn Clock) -> Finding {
     }
 }
 
-async fn examine_introspection(issuer: &IssuerConfig, http: &reqwest::Client, clock: &Arc<dyn Clock>) -> Finding {
+async fn examine_introspection(issuer: &IssuerConfig, http: &Client, clock: &Arc<dyn Clock>) -> Finding {
     let name = issuer.name.as_str();
     let mend = "the introspection endpoint must be reachable and accept `client_id` with its secret";
     let endpoint = issuer
@@ -175,7 +172,7 @@ async fn examine_introspection(issuer: &IssuerConfig, http: &reqwest::Client, cl
     }
 }
 
-async fn examine_graph(issuer: &IssuerConfig, http: &reqwest::Client, clock: &Arc<dyn Clock>) -> Finding {
+async fn examine_graph(issuer: &IssuerConfig, http: &Client, clock: &Arc<dyn Clock>) -> Finding {
     let name = issuer.name.as_str();
     let mend = "the application needs its secret and the application permissions User.ReadBasic.All and GroupMember.Read.All (or User.Read.All), with an administrator's consent";
     let graph = issuer.graph.as_ref().map(|graph| Graph::new(graph, http.clone(), Arc::clone(clock)));
@@ -188,7 +185,7 @@ async fn examine_graph(issuer: &IssuerConfig, http: &reqwest::Client, clock: &Ar
     }
 }
 
-async fn examine_session_front(name: &str, url: &Url, http: &reqwest::Client) -> Finding {
+async fn examine_session_front(name: &str, url: &Url, http: &Client) -> Finding {
     let address = format!("{}/api/v1/auths/", url.as_str().trim_end_matches('/'));
     let nobody = SecretString::from("mcp-mux-doctor");
     let Ok(address) = Url::parse(&address) else {
@@ -211,11 +208,11 @@ async fn examine_session_front(name: &str, url: &Url, http: &reqwest::Client) ->
 }
 
 /// The document by which clients find the provider, as they get it: through whatever stands in front of us.
-async fn examine_metadata(config: &Config, expected: &Value, http: &reqwest::Client) -> Finding {
+async fn examine_metadata(config: &Config, expected: &Value, egress: &Egress) -> Finding {
     let what = "metadata";
     let address = config.public_url.join("/.well-known/oauth-protected-resource/mcp");
     let fetched = match Url::parse(&address) {
-        Ok(url) => fetch::get(http, &url).await,
+        Ok(url) => fetch::get(&egress.client([&url]), &url).await,
         Err(_) => Err(FetchError::NotUnderstood),
     };
     let document =

@@ -1,15 +1,18 @@
-//! Asking a provider: bounded exchanges over our own client (no redirects, no proxies, no decompression). Addresses come from
-//! the configuration, or from a document whose issuer was compared with it.
+//! Asking a provider: bounded exchanges. Addresses come from the configuration, or from a document whose issuer was compared with
+//! it; the latter are vetted before they are called.
 
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::BytesMut;
 use futures::StreamExt as _;
+use http::Method;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
+
+use crate::egress::{Client, Refused, Request, SendError};
 
 /// How long one document may take.
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,6 +26,8 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 pub(super) enum FetchError {
     #[error("it cannot be reached")]
     Unreachable(#[source] reqwest::Error),
+    #[error("its address may not be called: it {0}")]
+    Refused(Refused),
     #[error("it did not answer in time")]
     Late,
     #[error("it failed a moment ago, and is not asked again yet")]
@@ -38,18 +43,18 @@ pub(super) enum FetchError {
 }
 
 /// The document at `url`.
-pub(super) async fn get(http: &reqwest::Client, url: &Url) -> Result<Vec<u8>, FetchError> {
-    ok_body(http.get(url.clone()), PUBLISHED_BYTES_MAX).await
+pub(super) async fn get(http: &Client, url: &Url) -> Result<Vec<u8>, FetchError> {
+    ok_body(http.request(Method::GET, url)?, PUBLISHED_BYTES_MAX).await
 }
 
 /// The document at `url`, which only the holder of `token` may read.
-pub(super) async fn get_as(http: &reqwest::Client, url: &Url, token: &SecretString) -> Result<Vec<u8>, FetchError> {
-    ok_body(http.get(url.clone()).header(AUTHORIZATION, bearer(token)?), ANSWER_BYTES_MAX).await
+pub(super) async fn get_as(http: &Client, url: &Url, token: &SecretString) -> Result<Vec<u8>, FetchError> {
+    ok_body(http.request(Method::GET, url)?.header(AUTHORIZATION, bearer(token)?), ANSWER_BYTES_MAX).await
 }
 
 /// The document at `url`, and what time its server says it is.
-pub(super) async fn get_dated(http: &reqwest::Client, url: &Url) -> Result<(Vec<u8>, Option<String>), FetchError> {
-    let response = http.get(url.clone()).timeout(FETCH_TIMEOUT).send().await.map_err(unreachable)?;
+pub(super) async fn get_dated(http: &Client, url: &Url) -> Result<(Vec<u8>, Option<String>), FetchError> {
+    let response = http.request(Method::GET, url)?.timeout(FETCH_TIMEOUT).send().await?;
     let date = response.headers().get(DATE).and_then(|date| date.to_str().ok()).map(ToOwned::to_owned);
     match response.status().as_u16() {
         200 => Ok((body(response, PUBLISHED_BYTES_MAX).await?, date)),
@@ -59,20 +64,21 @@ pub(super) async fn get_dated(http: &reqwest::Client, url: &Url) -> Result<(Vec<
 
 /// Posts a JSON document as the holder of `token`.
 pub(super) async fn post_json_as(
-    http: &reqwest::Client,
+    http: &Client,
     url: &Url,
     token: &SecretString,
     body: String,
 ) -> Result<Vec<u8>, FetchError> {
     let authorization = bearer(token)?;
     let json = HeaderValue::from_static("application/json");
-    let request = http.post(url.clone()).header(AUTHORIZATION, authorization).header(CONTENT_TYPE, json).body(body);
+    let request = http.request(Method::POST, url)?;
+    let request = request.header(AUTHORIZATION, authorization).header(CONTENT_TYPE, json).body(body);
     ok_body(request, ANSWER_BYTES_MAX).await
 }
 
 /// Posts a form as the client `id` with its secret (RFC 6749 §2.3.1).
 pub(super) async fn post_form(
-    http: &reqwest::Client,
+    http: &Client,
     url: &Url,
     (id, secret): (&str, &SecretString),
     form: &[(&str, &str)],
@@ -82,7 +88,8 @@ pub(super) async fn post_form(
     let authorization = sensitive(&format!("Basic {}", BASE64_STANDARD.encode(credentials.expose_secret())))?;
     let body = Serializer::new(String::new()).extend_pairs(form).finish();
     let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
-    let request = http.post(url.clone()).header(AUTHORIZATION, authorization).header(CONTENT_TYPE, kind).body(body);
+    let request = http.request(Method::POST, url)?;
+    let request = request.header(AUTHORIZATION, authorization).header(CONTENT_TYPE, kind).body(body);
     ok_body(request, ANSWER_BYTES_MAX).await
 }
 
@@ -96,9 +103,9 @@ fn sensitive(text: &str) -> Result<HeaderValue, FetchError> {
     Ok(value)
 }
 
-async fn ok_body(request: reqwest::RequestBuilder, bytes_max: usize) -> Result<Vec<u8>, FetchError> {
+async fn ok_body(request: Request, bytes_max: usize) -> Result<Vec<u8>, FetchError> {
     let request = request.header(ACCEPT, HeaderValue::from_static("application/json")).timeout(FETCH_TIMEOUT);
-    let response = request.send().await.map_err(unreachable)?;
+    let response = request.send().await?;
     match response.status().as_u16() {
         200 => body(response, bytes_max).await,
         status => Err(FetchError::Status(status)),
@@ -109,7 +116,7 @@ async fn body(response: reqwest::Response, bytes_max: usize) -> Result<Vec<u8>, 
     let mut chunks = response.bytes_stream();
     let mut body = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(unreachable)?;
+        let chunk = chunk.map_err(SendError::from)?;
         if body.len() + chunk.len() > bytes_max {
             return Err(FetchError::TooLarge);
         }
@@ -118,6 +125,12 @@ async fn body(response: reqwest::Response, bytes_max: usize) -> Result<Vec<u8>, 
     Ok(body.to_vec())
 }
 
-fn unreachable(error: reqwest::Error) -> FetchError {
-    FetchError::Unreachable(error.without_url())
+impl From<SendError> for FetchError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Refused(refused) => Self::Refused(refused),
+            SendError::TimedOut => Self::Late,
+            SendError::Unreachable(error) => Self::Unreachable(error),
+        }
+    }
 }

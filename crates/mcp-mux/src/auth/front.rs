@@ -22,6 +22,7 @@ use super::Identity;
 use super::error::{AuthError, Refusal};
 use crate::caller::{Bounds, Principal};
 use crate::config::{ConfigError, Front, FrontConfig, FrontProof};
+use crate::egress::Egress;
 
 /// The subject under which a front asks that has proved itself and named nobody. It reaches nothing, whatever grants say.
 const NOBODY: &str = "(nobody)";
@@ -58,14 +59,14 @@ struct FrontUser {
 }
 
 impl Fronts {
-    pub(super) fn new(configs: &[FrontConfig], http: &reqwest::Client) -> Result<Self, ConfigError> {
+    pub(super) fn new(configs: &[FrontConfig], egress: &Egress) -> Result<Self, ConfigError> {
         let mut fronts = Self::default();
         for config in configs {
             let Front { name, proof } = config.resolve()?;
             fronts.names.push(name.clone());
             fronts.identity_headers.extend(proof.identity_headers().cloned());
             match proof {
-                FrontProof::Session { url } => fronts.session = Some(Session::new(name, &url, http.clone())),
+                FrontProof::Session { url } => fronts.session = Some(Session::new(name, &url, egress.client([&url]))),
                 FrontProof::Headers { key, user_header, groups_header } => {
                     tracing::warn!(
                         front = %name,

@@ -17,6 +17,7 @@ use super::error::AuthError;
 use super::fetch::{self, FetchError};
 use super::weight;
 use crate::config::{ConfigError, GraphConfig};
+use crate::egress::Client;
 
 /// For how long somebody's groups are believed without asking again.
 const GROUPS_LIFE: Duration = Duration::from_mins(5);
@@ -39,7 +40,7 @@ pub(super) struct Graph {
     client_id: String,
     secret: SecretString,
     scope: String,
-    http: reqwest::Client,
+    http: Client,
     clock: Arc<dyn Clock>,
     /// Held while it is fetched, so that however many need it, one fetches.
     token: Mutex<OwnToken>,
@@ -73,7 +74,7 @@ impl std::fmt::Debug for Graph {
 }
 
 impl Graph {
-    pub(super) fn new(config: &GraphConfig, http: reqwest::Client, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
+    pub(super) fn new(config: &GraphConfig, http: Client, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
         Ok(Self {
             scope: format!("{}/.default", config.url.origin().ascii_serialization()),
             url: config.url.clone(),

@@ -16,6 +16,7 @@ use super::discovery::Discovery;
 use super::error::{AuthError, Refusal};
 use super::fetch::{self, FETCH_TIMEOUT, FetchError};
 use crate::config::{ConfigError, IntrospectionConfig};
+use crate::egress::Client;
 
 /// For how long an active token is believed without asking again.
 pub(super) const ACTIVE_LIFE: Duration = Duration::from_secs(30);
@@ -39,7 +40,7 @@ pub(super) struct Introspection {
     discovery: Discovery,
     client_id: String,
     secret: SecretString,
-    http: reqwest::Client,
+    http: Client,
     inactive: Cache<[u8; 32], ()>,
     turns: Semaphore,
 }
@@ -48,7 +49,7 @@ impl Introspection {
     pub(super) fn new(
         issuer: &str,
         settings: &IntrospectionConfig,
-        http: reqwest::Client,
+        http: Client,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ConfigError> {
         Ok(Self {

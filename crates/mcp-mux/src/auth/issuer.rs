@@ -14,6 +14,7 @@ use super::keys::IssuerKeys;
 use super::token::Token;
 use crate::caller::{Bounds, Principal};
 use crate::config::{ConfigError, IssuerConfig, Profile, TokenMode};
+use crate::egress::Egress;
 use crate::lifecycle::Tasks;
 
 /// One identity provider.
@@ -56,10 +57,11 @@ impl Issuer {
     /// Fetches keys in the background, where it needs them.
     pub(super) fn new(
         config: &IssuerConfig,
-        http: &reqwest::Client,
+        egress: &Egress,
         clock: &Arc<dyn Clock>,
         tasks: &Tasks,
     ) -> Result<Self, ConfigError> {
+        let http = egress.client(&config.addresses());
         let verifier = match &config.introspection {
             Some(settings) if config.mode == TokenMode::Introspect => Verifier::Introspection(Box::new(
                 Introspection::new(&config.url, settings, http.clone(), Arc::clone(clock))?,
@@ -70,8 +72,7 @@ impl Issuer {
                 Verifier::Keys(keys)
             }
         };
-        let graph =
-            config.graph.as_ref().map(|graph| Graph::new(graph, http.clone(), Arc::clone(clock))).transpose()?;
+        let graph = config.graph.as_ref().map(|graph| Graph::new(graph, http, Arc::clone(clock))).transpose()?;
         Ok(Self { config: config.clone(), profile: config.profile(), verifier, graph })
     }
 

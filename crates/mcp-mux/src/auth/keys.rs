@@ -24,6 +24,7 @@ use super::error::{AuthError, Refusal};
 use super::fetch::{self, FETCH_TIMEOUT, FetchError};
 use super::token;
 use crate::config::{IssuerConfig, SigningAlgorithm};
+use crate::egress::Client;
 use crate::lifecycle::Tasks;
 
 /// How often the keys are fetched when nothing asks for them.
@@ -47,7 +48,7 @@ const RSA_MODULUS_CHARS_MIN: usize = 2048 / 8 * 4 / 3;
 pub(super) struct IssuerKeys {
     issuer: String,
     jwks_url: Option<Url>,
-    http: reqwest::Client,
+    http: Client,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     current: ArcSwap<KeySet>,
@@ -82,7 +83,7 @@ impl std::fmt::Debug for IssuerKeys {
 }
 
 impl IssuerKeys {
-    pub(super) fn new(config: &IssuerConfig, http: reqwest::Client, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
+    pub(super) fn new(config: &IssuerConfig, http: Client, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
         Self {
             issuer: config.url.clone(),
             jwks_url: config.jwks_url.clone(),

@@ -214,10 +214,11 @@ impl Refresher {
     async fn refresh(&self, snapshot: &Snapshot, upstream: &Arc<Upstream>) -> Result<bool, RefreshError> {
         let scope = self.catalog.administration().scope(upstream.tenant);
         let rows = self.catalog.store().tenant(scope);
-        let shelves = snapshot.shelves().filter(|(tenant, _)| *tenant == upstream.tenant);
-        let stored: Vec<&SealedCredential> = shelves.flat_map(|(_, shelf)| shelf.credentials(upstream.id)).collect();
+        let shelf = snapshot.shelves().find(|(tenant, _)| *tenant == upstream.tenant).map(|(_, shelf)| shelf);
+        let shelf = shelf.ok_or(RefreshError::Superseded)?;
+        let stored = shelf.credentials(upstream.id);
 
-        let link = self.pool.link(scope, upstream, &stored).map_err(RefreshError::Upstream)?;
+        let link = self.pool.link(scope, upstream, &stored, shelf.egress_hosts()).map_err(RefreshError::Upstream)?;
         let listed = list_tools(&link, &rows, &stored).await.map_err(RefreshError::Upstream)?;
         if listed.truncated {
             tracing::warn!(upstream.id = %upstream.id, "the upstream lists more tools than are taken; the rest is left out");

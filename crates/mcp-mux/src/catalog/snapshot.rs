@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use tenant_store::{
-    ExposedName, Grant, LocalName, Revision, SealedCredential, Store, StoreError, Tenant, TenantId, TenantSlug,
-    TenantStore, Tool, ToolClass, Upstream, UpstreamId,
+    EgressHosts, ExposedName, Grant, LocalName, Revision, SealedCredential, Store, StoreError, Tenant, TenantId,
+    TenantSlug, TenantStore, Tool, ToolClass, Upstream, UpstreamId,
 };
 use tokio::sync::Mutex;
 
@@ -115,6 +115,7 @@ pub struct Shelf {
     upstreams: HashMap<UpstreamId, Arc<Upstream>>,
     entries: Vec<Arc<Entry>>,
     credentials: Vec<SealedCredential>,
+    egress_hosts: Option<EgressHosts>,
 }
 
 impl Shelf {
@@ -131,6 +132,11 @@ impl Shelf {
     /// The tenant's upstreams, in no particular order.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.values()
+    }
+
+    /// The hosts at which the tenant's upstreams may be, where its operator narrowed them.
+    pub fn egress_hosts(&self) -> Option<&EgressHosts> {
+        self.egress_hosts.as_ref()
     }
 
     /// The sealed credentials that were stored for one upstream.
@@ -212,7 +218,9 @@ async fn read(tenant: &Tenant, rows: &TenantStore) -> Result<(Shelf, Vec<Grant>)
     let own = own_names(&tools);
     let entry = |tool: &Tool| Entry::from_row(tenant, upstreams.get(&tool.upstream)?, tool, &own).map(Arc::new);
     let entries = tools.iter().filter_map(entry);
-    let shelf = Shelf { entries: entries.collect(), credentials: rows.sealed_credentials().await?, upstreams };
+    let credentials = rows.sealed_credentials().await?;
+    let egress_hosts = tenant.spec.egress_hosts.clone();
+    let shelf = Shelf { entries: entries.collect(), credentials, egress_hosts, upstreams };
     Ok((shelf, grants))
 }
 

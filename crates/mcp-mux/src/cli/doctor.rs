@@ -14,9 +14,9 @@ use crate::auth::doctor::{self, Finding};
 use crate::auth::explain::{Explanation, Fact};
 use crate::auth::{ApiKeys, Authenticator, TOKEN_BYTES_MAX};
 use crate::config::Config;
+use crate::egress::Egress;
 use crate::http::ProtectedResources;
 use crate::lifecycle::Tasks;
-use crate::upstream::egress_client;
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -56,7 +56,7 @@ impl Doctor {
         let token = if self.token { Some(read_token()?) } else { None };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metadata = ProtectedResources::new(&config, &config.public_url).aggregate_document();
-        let findings = doctor::examine(&config, &metadata, &egress_client()?, &clock).await;
+        let findings = doctor::examine(&config, &metadata, &Egress::new(&config.egress)?, &clock).await;
         let explanation = match &token {
             Some(token) => Some(explain(&config, token, "/mcp").await?),
             None => None,
@@ -95,7 +95,7 @@ async fn explain(config: &Config, token: &SecretString, endpoint: &str) -> Resul
     let _stop = tasks.stop_on_drop();
     let keys = Arc::new(ApiKeys::open(open_store(config).await?).await?);
     let authenticator =
-        Authenticator::new(config, &egress_client()?, Arc::new(SystemClock), &tasks)?.with_api_keys(keys);
+        Authenticator::new(config, &Egress::new(&config.egress)?, Arc::new(SystemClock), &tasks)?.with_api_keys(keys);
     let audiences = [config.public_url.join(endpoint), config.public_url.join("/mcp")];
     Ok(authenticator.explain(token, &audiences).await)
 }

@@ -197,7 +197,7 @@ fn confirm(tenant: &Tenant) -> Result<()> {
     ensure!(stdin.is_terminal(), "destroying keys asks for the tenant's name at a terminal; in a script say --yes");
     say(&format!(
         "This destroys the keys of `{}` ({}) and with them every secret stored for it. It cannot be undone.",
-        tenant.slug, tenant.display_name
+        tenant.slug, tenant.spec.display_name
     ));
     say("Type the tenant's short name to go on:");
     std::io::stderr().flush()?;

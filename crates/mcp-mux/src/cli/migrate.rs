@@ -21,7 +21,7 @@ pub(super) struct Migrate {
 impl Migrate {
     pub(super) async fn run(&self) -> Result<()> {
         let config = self.settings.load()?;
-        let kek = Arc::new(KeyProviders::new(&config.keys)?);
+        let kek = Arc::new(KeyProviders::new(&config)?);
         let store = Store::open(&config.database.resolve()?, kek, Arc::new(SystemClock)).await?;
         if self.check {
             let pending = store.pending_migrations().await?;

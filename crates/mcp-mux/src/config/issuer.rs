@@ -203,6 +203,14 @@ impl IssuerConfig {
         }
     }
 
+    /// Every address that the settings name: the operator's own word on where to ask.
+    pub fn addresses(&self) -> Vec<Url> {
+        let introspection = self.introspection.as_ref().and_then(|introspection| introspection.url.clone());
+        let graph = self.graph.as_ref().map(|graph| [Some(graph.url.clone()), graph.token_url().ok()]);
+        let named = [Url::parse(&self.url).ok(), self.jwks_url.clone(), introspection];
+        named.into_iter().chain(graph.into_iter().flatten()).flatten().collect()
+    }
+
     /// The OAuth scopes that clients are told to ask for, each once and in order.
     pub fn advertised_scopes(&self) -> Vec<String> {
         let mut scopes = if self.scopes.is_empty() { self.required_scopes.clone() } else { self.scopes.clone() };

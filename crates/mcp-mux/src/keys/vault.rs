@@ -19,7 +19,7 @@ use url::Url;
 
 use super::KeysError;
 use crate::config::VaultConfig;
-use crate::upstream::egress_client;
+use crate::egress::{Client, Egress, SendError};
 use session::Session;
 
 /// How long one answer may take.
@@ -44,7 +44,7 @@ pub(super) struct Vault {
 /// Vault's HTTP API.
 #[derive(Debug)]
 struct Api {
-    http: reqwest::Client,
+    http: Client,
     address: Url,
     namespace: Option<HeaderValue>,
 }
@@ -57,13 +57,13 @@ struct Call<'c> {
 }
 
 impl Vault {
-    pub(super) fn new(config: &VaultConfig) -> Result<Self, KeysError> {
+    pub(super) fn new(config: &VaultConfig, egress: &Egress) -> Result<Self, KeysError> {
         let namespace = config.namespace.as_deref().map(HeaderValue::from_str).transpose();
         let namespace = namespace.map_err(|_| crate::config::ConfigError::Setting {
             setting: "keys.vault.namespace".to_owned(),
             problem: "must be plain text".to_owned(),
         })?;
-        let api = Api { http: egress_client()?, address: config.address.clone(), namespace };
+        let api = Api { http: egress.client([&config.address]), address: config.address.clone(), namespace };
         let session = Session::new(config.login()?);
         Ok(Self { api, session, mount: config.mount.clone(), key: config.key.clone() })
     }
@@ -149,8 +149,8 @@ impl KeyEncryption for Vault {
 impl Api {
     async fn send(&self, token: Option<&SecretString>, call: &Call<'_>) -> Result<Value, KekError> {
         let url = self.address.join(&format!("/v1/{}", call.path)).map_err(|_| KekError::Malformed)?;
-        let mut request = self.http.request(call.method.clone(), url).timeout(VAULT_TIMEOUT);
-        request = request.header(REQUEST, HeaderValue::from_static("true"));
+        let request = self.http.request(call.method.clone(), &url).map_err(|error| unreachable(&error))?;
+        let mut request = request.timeout(VAULT_TIMEOUT).header(REQUEST, HeaderValue::from_static("true"));
         if let Some(namespace) = &self.namespace {
             request = request.header(NAMESPACE, namespace.clone());
         }
@@ -163,7 +163,7 @@ impl Api {
             let json = HeaderValue::from_static("application/json");
             request = request.header(CONTENT_TYPE, json).body(body.to_string());
         }
-        let response = request.send().await.map_err(|error| unreachable(&error.without_url()))?;
+        let response = request.send().await.map_err(|error| unreachable(&error))?;
         let status = response.status();
         let body = read(response).await?;
         match status {
@@ -183,7 +183,7 @@ async fn read(response: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, KekErro
     let mut chunks = response.bytes_stream();
     let mut body = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| unreachable(&error.without_url()))?;
+        let chunk = chunk.map_err(|error| unreachable(&error.into()))?;
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
             return Err(KekError::Malformed);
         }
@@ -192,7 +192,7 @@ async fn read(response: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, KekErro
     Ok(Zeroizing::new(body.to_vec()))
 }
 
-fn unreachable(error: &reqwest::Error) -> KekError {
+fn unreachable(error: &SendError) -> KekError {
     tracing::warn!(error = error as &dyn std::error::Error, "Vault cannot be reached");
     KekError::Unreachable
 }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use tenant_store::{Change, Put, Revision, Store, StoreError, TenantId, TenantScope, TenantSlug, TenantStore};
+use tenant_store::{
+    Change, Put, Revision, Store, StoreError, Tenant, TenantId, TenantScope, TenantSlug, TenantStore, UpstreamSlug,
+};
 
 use super::Manifest;
 use super::document::{Document, Kind, Object};
@@ -61,7 +63,7 @@ struct Entry<'m> {
 /// An open change, and the tenants that documents named so far.
 struct Applying<S> {
     change: Change,
-    tenants: HashMap<TenantSlug, TenantId>,
+    tenants: HashMap<TenantSlug, Tenant>,
     scope: S,
 }
 
@@ -75,9 +77,15 @@ pub async fn apply(
     let entries = in_order(manifests)?;
     let mut applying = Applying { change: store.begin().await?, tenants: HashMap::new(), scope };
     let mut applied = Vec::new();
-    for entry in entries {
+    for entry in &entries {
         let object = entry.document.object();
-        applied.push(Applied { kind: object.kind(), name: object.name(), put: applying.put(entry).await? });
+        applied.push(Applied { kind: object.kind(), name: object.name(), put: applying.put(*entry).await? });
+    }
+    // An upstream of these documents is shown where it says its address rather than where its tenant lists hosts.
+    for kind in [Kind::Upstream, Kind::Tenant] {
+        for entry in entries.iter().filter(|entry| entry.document.object().kind() == kind) {
+            applying.check_hosts(*entry).await?;
+        }
     }
     let revision = applying.change.commit().await?;
     Ok(Report { applied, revision })
@@ -106,12 +114,10 @@ impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
     async fn put(&mut self, entry: Entry<'_>) -> Result<Put, ApplyError> {
         let object = entry.document.object();
         let put = match object {
-            Object::Tenant { slug, display_name } => {
-                self.change.put_tenant(slug, display_name).await.map(|(tenant, put)| {
-                    self.tenants.insert(slug.clone(), tenant.id);
-                    put
-                })
-            }
+            Object::Tenant { slug, spec } => self.change.put_tenant(slug, spec).await.map(|(tenant, put)| {
+                self.tenants.insert(slug.clone(), tenant);
+                put
+            }),
             Object::Upstream { slug, spec, .. } => {
                 self.rows(entry).await?.put_upstream(slug, spec).await.map(|(_, put)| put)
             }
@@ -120,19 +126,47 @@ impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
         put.map_err(|source| ApplyError::Object { kind: object.kind(), name: object.name(), source })
     }
 
-    /// The rows of a document's tenant, which is in the database or in an earlier document.
-    async fn rows(&mut self, entry: Entry<'_>) -> Result<TenantStore, ApplyError> {
-        let slug = entry.document.object().tenant();
-        let tenant = if let Some(tenant) = self.tenants.get(slug) {
-            *tenant
+    /// Whether the hosts that a tenant is narrowed to cover its upstreams: an upstream of these documents, or, where a document is
+    /// the tenant, all that it has.
+    async fn check_hosts(&mut self, entry: Entry<'_>) -> Result<(), ApplyError> {
+        let object = entry.document.object();
+        let tenant = self.tenant(entry).await?;
+        let Some(hosts) = tenant.spec.egress_hosts else { return Ok(()) };
+        let outside = if let Object::Upstream { spec, .. } = object {
+            (!hosts.cover(&spec.url)).then(|| outside(entry, "spec.http.url", None))
         } else {
-            let found = self.change.find_tenant(slug).await?;
-            let tenant = found.ok_or_else(|| unknown_tenant(entry, slug))?.id;
-            self.tenants.insert(slug.clone(), tenant);
-            tenant
+            let upstreams = self.change.tenant((self.scope)(tenant.id)).upstreams().await?;
+            let other = upstreams.iter().find(|upstream| !hosts.cover(&upstream.spec.url));
+            other.map(|upstream| outside(entry, "spec.egress.hosts", Some(&upstream.slug)))
         };
+        outside.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// The rows of a document's tenant.
+    async fn rows(&mut self, entry: Entry<'_>) -> Result<TenantStore, ApplyError> {
+        let tenant = self.tenant(entry).await?.id;
         Ok(self.change.tenant((self.scope)(tenant)))
     }
+
+    /// A document's tenant, which is in the database or in an earlier document.
+    async fn tenant(&mut self, entry: Entry<'_>) -> Result<Tenant, ApplyError> {
+        let slug = entry.document.object().tenant();
+        if let Some(tenant) = self.tenants.get(slug) {
+            return Ok(tenant.clone());
+        }
+        let found = self.change.find_tenant(slug).await?.ok_or_else(|| unknown_tenant(entry, slug))?;
+        self.tenants.insert(slug.clone(), found.clone());
+        Ok(found)
+    }
+}
+
+/// An upstream is at a host that its tenant is not narrowed to.
+fn outside(entry: Entry<'_>, field: &str, upstream: Option<&UpstreamSlug>) -> ManifestError {
+    let message = match upstream {
+        None => "is at a host that the tenant's `spec.egress.hosts` does not list: add the host there".to_owned(),
+        Some(slug) => format!("leaves out the host of the tenant's upstream `{slug}`: add it, or delete the upstream"),
+    };
+    ManifestError::new(entry.file, entry.document.host_at.problem(field, message))
 }
 
 fn unknown_tenant(entry: Entry<'_>, slug: &TenantSlug) -> ManifestError {

@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use tenant_store::{
-    GrantName, GrantSpec, HeaderText, LocalName, OnToolChange, SecretName, SpecError, SpecField, TenantSlug, ToolClass,
-    UpstreamAuth, UpstreamSlug, UpstreamSpec, check_display_name,
+    EgressHosts, GrantName, GrantSpec, HeaderText, HostPattern, LocalName, OnToolChange, SecretName, SpecError,
+    SpecField, TenantSlug, TenantSpec, ToolClass, UpstreamAuth, UpstreamSlug, UpstreamSpec,
 };
 use url::Url;
 
@@ -31,6 +31,8 @@ pub struct Document {
     pub(super) tenant_at: Place,
     /// Where it is named.
     pub(super) name_at: Place,
+    /// Where it says what decides which hosts are called: the hosts of a tenant, the address of an upstream.
+    pub(super) host_at: Place,
 }
 
 /// An object as it should be.
@@ -40,8 +42,8 @@ pub enum Object {
     Tenant {
         /// Its short name.
         slug: TenantSlug,
-        /// What people call it.
-        display_name: String,
+        /// What it should be.
+        spec: TenantSpec,
     },
     /// An upstream.
     Upstream {
@@ -155,31 +157,40 @@ fn read(document: &Field<'_>, is_first: bool) -> Result<Document, Problem> {
 
 fn tenant(metadata: &Field<'_>, spec: &Field<'_>) -> Result<Document, Problem> {
     let name = metadata.fields(&["name"])?.get("name")?;
-    let spec = spec.fields(&["displayName"])?;
     let slug: TenantSlug = name.parse()?;
-    let display_name = match spec.find("displayName") {
-        Some(field) => {
-            let text = field.text()?;
-            check_display_name(text).map_err(|error| field.problem(error.rule()))?;
-            text.to_owned()
-        }
-        None => slug.to_string(),
-    };
-    Ok(Document { object: Object::Tenant { slug, display_name }, tenant_at: name.place(), name_at: name.place() })
+    let object = Object::Tenant { spec: tenant_spec(spec, &slug)?, slug };
+    let host_at = spec.place_of(&["egress", "hosts"]);
+    Ok(Document { object, tenant_at: name.place(), name_at: name.place(), host_at })
 }
 
 fn upstream(metadata: &Field<'_>, spec: &Field<'_>) -> Result<Document, Problem> {
     let metadata = metadata.fields(&["tenant", "name"])?;
     let (tenant, name) = (metadata.get("tenant")?, metadata.get("name")?);
     let object = Object::Upstream { tenant: tenant.parse()?, slug: name.parse()?, spec: upstream_spec(spec)? };
-    Ok(Document { object, tenant_at: tenant.place(), name_at: name.place() })
+    let host_at = spec.place_of(&["http", "url"]);
+    Ok(Document { object, tenant_at: tenant.place(), name_at: name.place(), host_at })
 }
 
 fn grant(metadata: &Field<'_>, spec: &Field<'_>) -> Result<Document, Problem> {
     let metadata = metadata.fields(&["tenant", "name"])?;
     let (tenant, name) = (metadata.get("tenant")?, metadata.get("name")?);
     let object = Object::Grant { tenant: tenant.parse()?, name: name.parse()?, spec: grant_spec(spec)? };
-    Ok(Document { object, tenant_at: tenant.place(), name_at: name.place() })
+    Ok(Document { object, tenant_at: tenant.place(), name_at: name.place(), host_at: name.place() })
+}
+
+fn tenant_spec(field: &Field<'_>, slug: &TenantSlug) -> Result<TenantSpec, Problem> {
+    let fields = field.fields(&["displayName", "egress"])?;
+    let display_name = fields.find("displayName").map(|field| field.text()).transpose()?;
+    let egress_hosts = fields.find("egress").map(|egress| {
+        let hosts: Vec<HostPattern> = egress.fields(&["hosts"])?.get("hosts")?.parse_items()?;
+        EgressHosts::try_from(hosts).map_err(|error| broken_rule(field, error))
+    });
+    let spec = TenantSpec {
+        egress_hosts: egress_hosts.transpose()?,
+        ..TenantSpec::named(display_name.unwrap_or(slug.as_str()))
+    };
+    spec.check().map_err(|error| broken_rule(field, error))?;
+    Ok(spec)
 }
 
 fn upstream_spec(field: &Field<'_>) -> Result<UpstreamSpec, Problem> {
@@ -275,6 +286,7 @@ fn grant_spec(field: &Field<'_>) -> Result<GrantSpec, Problem> {
 fn broken_rule(spec: &Field<'_>, error: SpecError) -> Problem {
     let path: &[&str] = match error.field() {
         SpecField::DisplayName => &["displayName"],
+        SpecField::EgressHosts => &["egress", "hosts"],
         SpecField::Url => &["http", "url"],
         SpecField::Headers => &["auth", "headers"],
         SpecField::CallTimeout => &["timeout"],

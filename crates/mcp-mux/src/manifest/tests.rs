@@ -9,7 +9,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
 use secrecy::SecretString;
 use tenant_store::{
-    Level, LocalKeys, OnToolChange, Revision, Store, SystemClock, TenantScope, ToolClass, UpstreamAuth,
+    Level, LocalKeys, OnToolChange, Revision, Store, SystemClock, TenantScope, TenantSpec, ToolClass, UpstreamAuth,
 };
 
 use super::*;
@@ -184,7 +184,7 @@ fn broken_yaml_is_shown_at_its_place() {
 fn an_alias_repeats_a_value() {
     let text = "apiVersion: mcp-mux/v1\nkind: Tenant\nmetadata: { name: &n acme }\nspec: { displayName: *n }";
     let manifest = parse("acme.yaml", text).unwrap();
-    let wanted = Object::Tenant { slug: "acme".parse().unwrap(), display_name: "acme".to_owned() };
+    let wanted = Object::Tenant { slug: "acme".parse().unwrap(), spec: TenantSpec::named("acme") };
     assert_eq!(manifest.documents()[0].object(), &wanted);
 }
 
@@ -304,6 +304,36 @@ async fn an_unknown_tenant_is_an_error_and_applies_nothing() -> anyhow::Result<(
     assert!(store.tenants().await?.is_empty());
     assert_eq!(store.revision().await?, Revision(0));
     Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_outside_of_its_tenants_hosts_is_an_error_and_applies_nothing() -> anyhow::Result<()> {
+    let store = store().await?;
+    let narrowed = |hosts: &str| GOOD.replace("Acme Corp }", &format!("Acme Corp, egress: {{ hosts: {hosts} }} }}"));
+    let error = apply_all(&store, &[&narrowed("[mcp.acme.example]")]).await.unwrap_err();
+    assert_snapshot!(error, @"one.yaml:21:22: `spec.http.url`: is at a host that the tenant's `spec.egress.hosts` does not list: add the host there");
+    assert_eq!(store.revision().await?, Revision(0));
+
+    apply_all(&store, &[GOOD]).await?;
+    let (_, tenant) = GOOD.rsplit_once("---").unwrap_or_default();
+    let tenant = tenant.replace("Acme Corp }", "Acme Corp, egress: { hosts: [mcp.acme.example] } }");
+    assert_snapshot!(apply_all(&store, &[&tenant]).await.unwrap_err(), @"one.yaml:5:50: `spec.egress.hosts`: leaves out the host of the tenant's upstream `wiki`: add it, or delete the upstream");
+    apply_all(&store, &[&narrowed("[\"*.acme.example\", 127.0.0.1]")]).await?;
+    assert_eq!(store.revision().await?, Revision(2));
+    Ok(())
+}
+
+#[test]
+fn hosts_are_names_and_at_least_one() {
+    let tenant = |egress: &str| {
+        error(&format!(
+            "apiVersion: mcp-mux/v1\nkind: Tenant\nmetadata: {{ name: acme }}\nspec: {{ egress: {egress} }}"
+        ))
+    };
+    assert_snapshot!(tenant("{ hosts: [] }"), @"acme.yaml:4:26: `spec.egress.hosts`: must not be empty: leave it out to narrow nothing");
+    assert_snapshot!(tenant("{ hosts: [a.example, 'https://a.example'] }"), @"acme.yaml:4:38: `spec.egress.hosts[1]`: a host is a name such as `mcp.acme.example`, `*.acme.example` for all names below it, or an address, but this has `/` as character 7");
+    assert_snapshot!(tenant("{}"), @"acme.yaml:4:17: `spec.egress.hosts`: is missing");
+    assert_snapshot!(tenant("{ ports: [80] }"), @"acme.yaml:4:19: `spec.egress.ports`: is unknown; did you mean `hosts`?");
 }
 
 #[tokio::test]

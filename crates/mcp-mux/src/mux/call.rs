@@ -95,7 +95,7 @@ impl Mux {
             ..Rpc::tool_call(entry.local().as_str(), call.arguments)
         };
         let reply = async {
-            let link = self.pool.link(access.scope(), upstream, &stored)?;
+            let link = self.pool.link(access.scope(), upstream, &stored, shelf.egress_hosts())?;
             link.ask(&self.store.tenant(access.scope()), &stored, &rpc, deadline).await
         };
         let reply = tokio::select! {

@@ -1,19 +1,28 @@
 //! From a stored secret to the header that carries it. This is where a credential is opened, and the header it becomes goes
-//! into one request and nowhere else.
+//! into one request and nowhere else. The secrets themselves are noted, so that the upstream's answer can be searched for them.
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::{KekError, SealedCredential, SecretName, StoreError, TenantStore, Upstream, UpstreamAuth};
 
 use super::error::UpstreamError;
+use super::redact::Secrets;
 
-/// The headers that prove us to `upstream`: none if it wants none. A secret that is missing is an error; nothing stands in for
+/// What proves us to an upstream in one call.
+pub(super) struct Credential {
+    /// The headers that carry it.
+    pub(super) headers: HeaderMap,
+    /// Every secret that travels with the call.
+    pub(super) secrets: Secrets,
+}
+
+/// What proves us to `upstream`: nothing if it wants nothing. A secret that is missing is an error; nothing stands in for
 /// it.
-pub(super) async fn headers(
+pub(super) async fn credential(
     rows: &TenantStore,
     upstream: &Upstream,
     stored: &[&SealedCredential],
-) -> Result<HeaderMap, UpstreamError> {
+) -> Result<Credential, UpstreamError> {
     let open = async |name: &SecretName| {
         let mut matching = stored.iter().filter(|sealed| sealed.is_for(upstream) && sealed.name() == name);
         let sealed = matching.next().ok_or_else(|| UpstreamError::CredentialMissing(name.clone()))?;
@@ -29,11 +38,12 @@ pub(super) async fn headers(
             }
         })
     };
-    let mut headers = HeaderMap::new();
+    let (mut headers, mut secrets) = (HeaderMap::new(), Secrets::default());
     match &upstream.spec.auth {
         UpstreamAuth::None => {}
         UpstreamAuth::Bearer { secret } => {
             let token = open(secret).await?;
+            secrets.add(&token);
             let value = SecretString::from(format!("Bearer {}", token.expose_secret()));
             headers.insert(AUTHORIZATION, header_value(secret, &value)?);
         }
@@ -41,11 +51,13 @@ pub(super) async fn headers(
             for (header, secret) in wanted {
                 let name = HeaderName::from_bytes(header.as_str().as_bytes())
                     .map_err(|_| UpstreamError::CredentialUnusable(secret.clone()))?;
-                headers.insert(name, header_value(secret, &open(secret).await?)?);
+                let value = open(secret).await?;
+                secrets.add_header(&value);
+                headers.insert(name, header_value(secret, &value)?);
             }
         }
     }
-    Ok(headers)
+    Ok(Credential { headers, secrets })
 }
 
 /// Only visible ASCII and inner spaces: anything else in a stored secret could end the header and begin another.

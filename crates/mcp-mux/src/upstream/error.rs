@@ -11,6 +11,9 @@ pub enum UpstreamError {
     /// No connection, or it broke.
     #[error("cannot be reached")]
     Unreachable,
+    /// Its address is none that the configuration lets us call.
+    #[error("has an address that mcp-mux may not call: an operator must look at it")]
+    Forbidden,
     /// The deadline passed.
     #[error("did not answer in time")]
     TimedOut,
@@ -62,16 +65,12 @@ impl UpstreamError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Setup | Self::CredentialMissing(_) | Self::CredentialUnusable(_) | Self::SecretsUnavailable => {
-                Fault::Ours
-            }
+            Self::Setup
+            | Self::Forbidden
+            | Self::CredentialMissing(_)
+            | Self::CredentialUnusable(_)
+            | Self::SecretsUnavailable => Fault::Ours,
             _ => Fault::Upstream,
         }
-    }
-}
-
-impl From<reqwest::Error> for UpstreamError {
-    fn from(error: reqwest::Error) -> Self {
-        if error.is_timeout() { Self::TimedOut } else { Self::Unreachable }
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _};
 
 use super::error::UpstreamError;
+use super::redact::Redactor;
 
 /// Largest single event, in bytes.
 pub(super) const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -28,6 +29,7 @@ pub struct EventStream {
     after_carriage_return: bool,
     is_first_line: bool,
     read_bytes: usize,
+    redactor: Option<Redactor>,
 }
 
 impl std::fmt::Debug for EventStream {
@@ -48,7 +50,13 @@ impl EventStream {
             after_carriage_return: false,
             is_first_line: true,
             read_bytes: 0,
+            redactor: None,
         }
+    }
+
+    /// The same events without the secrets of the call.
+    pub(super) fn without(self, redactor: Redactor) -> Self {
+        Self { redactor: Some(redactor), ..self }
     }
 
     /// The next event; `None` at the end of the stream. An event that the end cuts short is dropped, as the standard says.
@@ -110,7 +118,9 @@ impl EventStream {
         if self.line.is_empty() {
             let is_foreign = std::mem::take(&mut self.is_foreign);
             let Some(data) = self.data.take().filter(|_| !is_foreign) else { return Ok(None) };
-            return String::from_utf8(data).map(|text| Some(Event(text))).map_err(|_| UpstreamError::NotMcp);
+            let redacted = self.redactor.as_ref().and_then(|redactor| redactor.redacted(&data));
+            let text = String::from_utf8(redacted.unwrap_or(data));
+            return text.map(|text| Some(Event(text))).map_err(|_| UpstreamError::NotMcp);
         }
         if let Some(value) = self.line.strip_prefix(b"data:") {
             let value = value.strip_prefix(b" ").unwrap_or(value);

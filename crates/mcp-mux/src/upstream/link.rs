@@ -2,24 +2,27 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
 use serde_json::value::RawValue;
-use tenant_store::{SealedCredential, TenantStore, Upstream};
+use tenant_store::{EgressHosts, SealedCredential, TenantStore, Upstream};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use super::credential::{self, Credential};
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
+use super::negotiate;
 use super::negotiate::{Agreement, Failure};
+use super::redact::Redactor;
 use super::request::Rpc;
-use super::{credential, egress, negotiate};
+use crate::egress::{Client, SendError};
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
 
@@ -63,7 +66,7 @@ pub struct Streaming {
 /// One request, as it is asked once or, after a session was lost, twice.
 struct Attempt<'a> {
     rpc: &'a Rpc<'a>,
-    credential: HeaderMap,
+    credential: Credential,
     deadline: Instant,
     place: Place,
 }
@@ -127,10 +130,12 @@ pub struct Link {
     upstream: Arc<Upstream>,
     /// Versions of the credentials that the link was made with: a new secret gets a new link, and so a new session.
     credential_versions: Vec<u32>,
-    http: reqwest::Client,
+    http: Client,
     tasks: Tasks,
     places: Arc<Semaphore>,
     next_id: AtomicU64,
+    /// Whether the log knows that the upstream repeats its secret.
+    repeats_secrets: Arc<AtomicBool>,
     pub(super) agreed: ArcSwapOption<Agreement>,
     pub(super) negotiation: Mutex<Option<Failure>>,
 }
@@ -142,22 +147,23 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(upstream: Arc<Upstream>, versions: Vec<u32>, tasks: Tasks) -> Result<Self, UpstreamError> {
-        Ok(Self {
-            http: egress::client().map_err(|_| UpstreamError::Setup)?,
+    pub(super) fn new(upstream: Arc<Upstream>, versions: Vec<u32>, http: Client, tasks: Tasks) -> Self {
+        Self {
+            http,
             tasks,
             places: Arc::new(Semaphore::new(upstream.spec.concurrency as usize)),
             upstream,
             credential_versions: versions,
             next_id: AtomicU64::new(1),
+            repeats_secrets: Arc::default(),
             agreed: ArcSwapOption::empty(),
             negotiation: Mutex::new(None),
-        })
+        }
     }
 
     /// Whether the link still fits what is configured.
-    pub(super) fn fits(&self, upstream: &Upstream, versions: &[u32]) -> bool {
-        *self.upstream == *upstream && self.credential_versions == versions
+    pub(super) fn fits(&self, upstream: &Upstream, versions: &[u32], hosts: Option<&EgressHosts>) -> bool {
+        *self.upstream == *upstream && self.credential_versions == versions && self.http.hosts() == hosts
     }
 
     /// The upstream.
@@ -177,13 +183,13 @@ impl Link {
         let patience = deadline.min(Instant::now() + PLACE_TIMEOUT);
         let wait = timeout_at(patience, Arc::clone(&self.places).acquire_owned());
         let place = Arc::new(wait.await.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)?);
-        let credential = credential::headers(rows, &self.upstream, stored).await?;
+        let credential = credential::credential(rows, &self.upstream, stored).await?;
         let attempt = Attempt { rpc, credential, deadline, place };
-        let agreement = negotiate::agreement(self, &attempt.credential, deadline).await?;
+        let agreement = negotiate::agreement(self, &attempt.credential.headers, deadline).await?;
         match self.exchange(&attempt, &agreement).await {
             Err(UpstreamError::SessionGone | UpstreamError::VersionChanged) => {
                 self.forget(&agreement);
-                let agreement = negotiate::agreement(self, &attempt.credential, deadline).await?;
+                let agreement = negotiate::agreement(self, &attempt.credential.headers, deadline).await?;
                 self.exchange(&attempt, &agreement).await
             }
             reply => reply,
@@ -203,7 +209,7 @@ impl Link {
         attempt: &Attempt<'_>,
         agreement: &Arc<Agreement>,
     ) -> Result<Reply, UpstreamError> {
-        let Attempt { rpc, credential, deadline, place } = attempt;
+        let Attempt { rpc, credential: Credential { headers: credential, .. }, deadline, place } = attempt;
         let id = self.next_id();
         let cancel =
             Cancel { link: Arc::clone(self), agreement: Arc::clone(agreement), credential: credential.clone(), id };
@@ -211,7 +217,7 @@ impl Link {
         let read = async {
             let body = rpc.body(id, agreement.is_modern());
             let response = self.post(credential, agreement.headers(rpc), body, *deadline).await?;
-            self.read(response, (id, rpc.answer_bytes_max), agreement, *deadline).await
+            self.read(response, id, agreement, attempt).await
         };
         let read = read.await;
         if !matches!(read, Ok(Read::Events(_)) | Err(UpstreamError::TimedOut)) {
@@ -235,28 +241,46 @@ impl Link {
         body: String,
         deadline: Instant,
     ) -> Result<reqwest::Response, UpstreamError> {
-        let request = self
-            .http
-            .post(self.upstream.spec.url.clone())
-            .header(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .headers(headers)
-            .headers(credential.clone())
-            .body(body);
-        timeout_at(deadline, request.send()).await.map_err(|_| UpstreamError::TimedOut)?.map_err(|error| {
-            let error = error.without_url();
-            tracing::debug!(upstream.id = %self.upstream.id, error = &error as &dyn std::error::Error, "no response");
-            UpstreamError::from(error)
-        })
+        let sent = async {
+            let request = self.http.request(Method::POST, &self.upstream.spec.url)?;
+            let request = request
+                .header(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))
+                .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+                .headers(headers)
+                .headers(credential.clone())
+                .body(body);
+            request.send().await
+        };
+        let sent = timeout_at(deadline, sent).await.map_err(|_| UpstreamError::TimedOut)?;
+        sent.map_err(|error| self.unsent(&error))
+    }
+
+    /// What a caller hears about a request that got no response. Nothing but the log says more.
+    fn unsent(&self, error: &SendError) -> UpstreamError {
+        let cause = error as &dyn std::error::Error;
+        match error {
+            SendError::Refused(_) => {
+                tracing::warn!(
+                    tenant.id = %self.upstream.tenant, upstream.id = %self.upstream.id, error = cause,
+                    "an upstream is not called"
+                );
+                UpstreamError::Forbidden
+            }
+            SendError::TimedOut | SendError::Unreachable(_) => {
+                tracing::debug!(upstream.id = %self.upstream.id, error = cause, "no response");
+                if matches!(error, SendError::TimedOut) { UpstreamError::TimedOut } else { UpstreamError::Unreachable }
+            }
+        }
     }
 
     async fn read(
         &self,
         response: reqwest::Response,
-        (id, limit): (u64, usize),
+        id: u64,
         agreement: &Agreement,
-        deadline: Instant,
+        attempt: &Attempt<'_>,
     ) -> Result<Read, UpstreamError> {
+        let redactor = Redactor::new(&attempt.credential.secrets, &self.upstream, &self.repeats_secrets);
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Err(UpstreamError::CredentialRefused);
@@ -265,7 +289,7 @@ impl Link {
             return Err(UpstreamError::SessionGone);
         }
         if is_events(&response) && status.is_success() {
-            return Ok(Read::Events(events(response)));
+            return Ok(Read::Events(events(response).without(redactor)));
         }
         if !has_media_type(&response, "application/json") {
             return Err(if status.is_success() {
@@ -274,7 +298,9 @@ impl Link {
                 UpstreamError::Status(status.as_u16())
             });
         }
-        let answer = parse_answer(&whole(response, limit, deadline).await?, id);
+        let body = whole(response, attempt.rpc.answer_bytes_max, attempt.deadline).await?;
+        let redacted = redactor.redacted(&body);
+        let answer = parse_answer(redacted.as_deref().unwrap_or(&body), id);
         // What is no JSON-RPC is somebody else's page, whatever its media type says, and may tell anything.
         let answer =
             answer.map_err(|error| if status.is_success() { error } else { UpstreamError::Status(status.as_u16()) })?;

@@ -114,7 +114,9 @@ async fn negotiate(link: &Link, credential: &HeaderMap, deadline: Instant) -> Re
     match discover(link, credential, discover_deadline).await {
         Ok(true) => Ok(Agreement::Modern),
         // Refusal and silence of the network will not change by asking in another way.
-        Err(error @ (UpstreamError::Unreachable | UpstreamError::CredentialRefused)) => Err(error),
+        Err(error @ (UpstreamError::Unreachable | UpstreamError::Forbidden | UpstreamError::CredentialRefused)) => {
+            Err(error)
+        }
         Ok(false) | Err(_) => handshake(link, credential, deadline.min(Instant::now() + HANDSHAKE_TIMEOUT)).await,
     }
 }

@@ -14,6 +14,7 @@ pub(crate) struct Model {
     pub(crate) slug: TenantSlug,
     pub(crate) display_name: String,
     pub(crate) state: TenantState,
+    pub(crate) egress_hosts: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

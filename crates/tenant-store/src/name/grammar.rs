@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use url::Host;
+
 /// Headers that frame the message, are hop by hop, or that we write ourselves.
 const RESERVED_HEADERS: &[&str] = &[
     "accept",
@@ -54,6 +56,7 @@ pub(super) enum Problem {
     TooLong { bytes: usize, bytes_max: usize },
     Character { character: char, position: usize },
     Reserved,
+    NoHost,
 }
 
 impl fmt::Display for Problem {
@@ -65,6 +68,7 @@ impl fmt::Display for Problem {
                 write!(f, "this has `{}` as character {position}", character.escape_debug())
             }
             Self::Reserved => f.write_str("this is such a name"),
+            Self::NoHost => f.write_str("this is none"),
         }
     }
 }
@@ -126,4 +130,16 @@ pub(super) fn secret_header(text: &str) -> Result<Arc<str>, Problem> {
     let reserved = RESERVED_HEADERS.contains(&text.as_str())
         || RESERVED_HEADER_FAMILIES.iter().any(|family| text.starts_with(family));
     if reserved { Err(Problem::Reserved) } else { Ok(text.into()) }
+}
+
+/// A host as URLs print it, so that there is one spelling to compare; perhaps with `*.` before a name.
+pub(super) fn host(text: &str) -> Result<Arc<str>, Problem> {
+    let below = text.strip_prefix("*.");
+    let bare = each(below.unwrap_or(text), |c| c.is_alphanumeric() || "-_.:[]".contains(c))?;
+    let is_whole = bare.trim_start_matches('[').split('.').all(|label| !label.is_empty());
+    match Host::parse(&bare) {
+        Ok(Host::Domain(name)) if is_whole && below.is_some() => Ok(format!("*.{name}").into()),
+        Ok(host) if is_whole && below.is_none() => Ok(host.to_string().into()),
+        _ => Err(Problem::NoHost),
+    }
 }

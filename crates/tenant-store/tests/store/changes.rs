@@ -1,6 +1,6 @@
 //! Changes: one transaction, one revision, all or nothing; and writers that meet.
 
-use tenant_store::{Revision, StoreError, TenantStore, UpstreamSpec};
+use tenant_store::{Revision, StoreError, TenantSpec, TenantStore, UpstreamSpec};
 use tokio::task::JoinSet;
 
 use crate::support::{Bed, grant_spec, put_upstream, scope, tool, upstream_spec};
@@ -10,7 +10,7 @@ async fn a_change_raises_the_revision_once() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
     let Revision(before) = bed.revision().await?;
     let change = bed.begin().await?;
-    let (initech, _) = change.put_tenant(&"initech".parse()?, "Initech").await?;
+    let (initech, _) = change.put_tenant(&"initech".parse()?, &TenantSpec::named("Initech")).await?;
     let initech = change.tenant(scope(&initech));
     put_upstream(&initech, "jira").await?;
     initech.put_grant(&"analysts".parse()?, &grant_spec()?).await?;
@@ -24,7 +24,7 @@ async fn a_change_that_changes_nothing_leaves_the_revision() -> anyhow::Result<(
     let bed = Bed::new().await?;
     let before = bed.revision().await?;
     let change = bed.begin().await?;
-    change.put_tenant(&"acme".parse()?, "Acme Corp").await?;
+    change.put_tenant(&"acme".parse()?, &TenantSpec::named("Acme Corp")).await?;
     assert_eq!(change.commit().await?, before);
     assert_eq!(bed.revision().await?, before);
     Ok(())
@@ -35,7 +35,7 @@ async fn a_dropped_change_leaves_nothing() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
     let before = bed.revision().await?;
     let change = bed.begin().await?;
-    change.put_tenant(&"initech".parse()?, "Initech").await?;
+    change.put_tenant(&"initech".parse()?, &TenantSpec::named("Initech")).await?;
     let acme = change.tenant(scope(&bed.acme));
     let upstream = put_upstream(&acme, "jira").await?;
     acme.put_credential(upstream.id, &"token".parse()?, &"CANARY-dropped".into()).await?;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crypto::{Key, KeyRing};
 use secrecy::ExposeSecret as _;
 use tenant_store::{
-    Asking, DataKeyState, KekError, KekId, KeyEncryption, KeyPlace, LocalKeys, Store, StoreError, TenantStore, Upstream,
+    Asking, DataKeyState, KekError, KekId, KeyEncryption, KeyPlace, LocalKeys, Store, StoreError, TenantSpec,
+    TenantStore, Upstream,
 };
 
 use crate::support::{Bed, put_upstream, scope};
@@ -206,7 +207,10 @@ async fn what_is_shredded_does_not_come_back() -> anyhow::Result<()> {
     let error = acme.put_credential(upstream.id, &"s".parse()?, &"CANARY-new".into()).await.unwrap_err();
     assert!(matches!(error, StoreError::Shredded { .. }), "{error}");
     let change = store.begin().await?;
-    assert!(matches!(change.put_tenant(&bed.acme.slug, "Acme again").await, Err(StoreError::Shredded { .. })));
+    assert!(matches!(
+        change.put_tenant(&bed.acme.slug, &TenantSpec::named("Acme again")).await,
+        Err(StoreError::Shredded { .. })
+    ));
     drop(change);
     assert!(matches!(store.shred(&bed.acme.slug, "operator").await, Err(StoreError::Shredded { .. })));
 

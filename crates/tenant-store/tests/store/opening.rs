@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait as _, Database};
 use secrecy::SecretString;
 use tempfile::TempDir;
 use tenant_store::testing::ThrowAway;
-use tenant_store::{LocalKeys, Revision, Store, SystemClock};
+use tenant_store::{LocalKeys, Revision, Store, SystemClock, TenantSpec};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -78,7 +78,7 @@ async fn a_database_in_memory_keeps_what_it_has() -> anyhow::Result<()> {
     store.migrate().await?;
     other.migrate().await?;
     let change = store.begin().await?;
-    change.put_tenant(&"acme".parse()?, "Acme").await?;
+    change.put_tenant(&"acme".parse()?, &TenantSpec::named("Acme")).await?;
     change.commit().await?;
     drop(store.begin().await?);
     assert_eq!(store.tenants().await?.len(), 1);
@@ -91,7 +91,7 @@ async fn readers_of_a_database_in_memory_wait_for_the_writer() -> anyhow::Result
     let store = open("sqlite::memory:").await?;
     store.migrate().await?;
     let change = store.begin().await?;
-    change.put_tenant(&"acme".parse()?, "Acme").await?;
+    change.put_tenant(&"acme".parse()?, &TenantSpec::named("Acme")).await?;
     let mut reading = pin!(store.tenants());
     assert!(timeout(LONG_ENOUGH, &mut reading).await.is_err(), "it read what is not committed, or failed");
     change.commit().await?;

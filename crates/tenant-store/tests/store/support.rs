@@ -8,8 +8,8 @@ use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, Statement, Val
 use serde_json::value::RawValue;
 use tenant_store::testing::ThrowAway;
 use tenant_store::{
-    GrantSpec, Level, NewTool, OnToolChange, Store, Tenant, TenantScope, TenantStore, Upstream, UpstreamAuth,
-    UpstreamSpec,
+    GrantSpec, Level, NewTool, OnToolChange, Store, Tenant, TenantScope, TenantSpec, TenantStore, Upstream,
+    UpstreamAuth, UpstreamSpec,
 };
 
 /// A store with the tenants `acme` and `globex`.
@@ -31,8 +31,8 @@ impl Bed {
     pub(crate) async fn new() -> anyhow::Result<Self> {
         let away = ThrowAway::new().await;
         let change = away.store.begin().await?;
-        let (acme, _) = change.put_tenant(&"acme".parse()?, "Acme Corp").await?;
-        let (globex, _) = change.put_tenant(&"globex".parse()?, "Globex").await?;
+        let (acme, _) = change.put_tenant(&"acme".parse()?, &TenantSpec::named("Acme Corp")).await?;
+        let (globex, _) = change.put_tenant(&"globex".parse()?, &TenantSpec::named("Globex")).await?;
         change.commit().await?;
         Ok(Self { away, acme, globex })
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tenant_store::{OnToolChange, Put, ToolClass, UpstreamAuth, UpstreamSpec};
+use tenant_store::{OnToolChange, Put, TenantSpec, ToolClass, UpstreamAuth, UpstreamSpec};
 
 use crate::support::{Bed, put_upstream, tool, upstream_spec};
 
@@ -95,7 +95,7 @@ async fn an_upstream_that_breaks_a_rule_is_not_stored() -> anyhow::Result<()> {
 async fn nothing_is_stored_for_a_tenant_that_does_not_exist() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
     let change = bed.begin().await?;
-    let (never, _) = change.put_tenant(&"never".parse()?, "Never").await?;
+    let (never, _) = change.put_tenant(&"never".parse()?, &TenantSpec::named("Never")).await?;
     drop(change);
 
     let error =

@@ -19,6 +19,7 @@ use super::super::claims::{GROUPS_MAX, group};
 use super::super::error::{AuthError, Refusal};
 use super::super::fetch::{self, FetchError};
 use super::{FrontUser, Identity, is_pending};
+use crate::egress::Client;
 
 /// For how long a session that was refused is refused without asking again.
 const REFUSED_LIFE: Duration = Duration::from_secs(10);
@@ -35,7 +36,7 @@ pub(in crate::auth) struct Session {
     name: IssuerName,
     user_url: String,
     groups_url: String,
-    http: reqwest::Client,
+    http: Client,
     /// The sessions that are asked about now, and those that were refused, by their hash. Who was let in is not kept here.
     answers: Cache<[u8; 32], Result<Identity, Refusal>>,
     turns: Semaphore,
@@ -64,7 +65,7 @@ struct Shown<'t> {
 }
 
 impl Session {
-    pub(super) fn new(name: IssuerName, url: &Url, http: reqwest::Client) -> Self {
+    pub(super) fn new(name: IssuerName, url: &Url, http: Client) -> Self {
         let base = url.as_str().trim_end_matches('/');
         let (user_url, groups_url) = (format!("{base}/api/v1/auths/"), format!("{base}/api/v1/groups/"));
         let answers = Cache::builder().max_capacity(REFUSED_MAX).time_to_live(REFUSED_LIFE).build();

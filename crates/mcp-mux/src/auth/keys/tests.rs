@@ -60,7 +60,7 @@ async fn start(keys: Vec<&'static str>) -> (Provider, Arc<ManualClock>, Arc<Issu
     tokio::spawn(async move { axum::serve(listener, routes).await });
     let config = serde_json::from_value(json!({ "name": "corp", "url": "https://idp.example.com", "jwks_url": url }));
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
-    let http = crate::upstream::egress_client().unwrap();
+    let http = crate::egress::Egress::new(&crate::config::EgressConfig::this_machine()).unwrap().client([]);
     let keys = IssuerKeys::new(&config.unwrap(), http, Arc::clone(&clock) as Arc<dyn Clock>, Tasks::default());
     (provider, clock, Arc::new(keys))
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tenant_store::{
-    ExposedName, Grant, GrantId, GrantSpec, Group, Level, LocalName, Tenant, TenantId, TenantState, Timestamp,
-    ToolClass, UpstreamId, UpstreamSlug,
+    ExposedName, Grant, GrantId, GrantSpec, Group, Level, LocalName, Tenant, TenantId, TenantSpec, TenantState,
+    Timestamp, ToolClass, UpstreamId, UpstreamSlug,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ fn bed() -> Bed {
     let tenant = Tenant {
         id: TenantId::new(at),
         slug: "acme".parse().unwrap(),
-        display_name: "Acme".to_owned(),
+        spec: TenantSpec::named("Acme"),
         state: TenantState::Active,
     };
     Bed {

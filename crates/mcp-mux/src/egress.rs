@@ -1,0 +1,299 @@
+//! Connections that we open: the one place that builds HTTP clients, and the guard in front of them.
+//!
+//! An address that a tenant or a remote document chose is vetted on every request, and what its name resolves to is vetted as it
+//! is looked up; the connection goes to exactly the addresses that were vetted. What the process configuration names is the
+//! operator's own word: that origin is allowed to the client made for it, and no other.
+//!
+//! Clients follow no redirect, so that a credential goes only where it was meant to go; they read no proxy from the environment;
+//! and they decode no compression, so that a small answer cannot grow.
+
+mod address;
+mod resolver;
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::dns::Resolve;
+use tenant_store::EgressHosts;
+use url::{Host, Origin, Url};
+
+use self::resolver::{System, Vetted};
+use crate::config::EgressConfig;
+
+/// How long a connection may take to be made, the look-up of its name included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const IDLE_CONNECTIONS_MAX: usize = 64;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+const RESPONSE_HEADERS_MAX: usize = 100;
+
+/// The HTTP stack could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("an HTTP client cannot be built")]
+pub struct EgressError(#[source] reqwest::Error);
+
+/// Why an address is not called. The end of a sentence that begins with the address, which is never repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Another scheme.
+    #[error("is neither https nor http")]
+    Scheme,
+    /// `user:password@`.
+    #[error("holds a user name or a password")]
+    UserInfo,
+    /// A port that was not allowed.
+    #[error("has a port that `egress.ports` does not list")]
+    Port,
+    /// An address inside.
+    #[error("is not public, and `egress.private_networks` does not list it")]
+    Address,
+    /// Plain http to somewhere outside.
+    #[error("is plain http, which only what `egress.private_networks` lists may speak")]
+    PlainHttp,
+    /// A host that the tenant's operator left out.
+    #[error("has a host that the tenant's `egress.hosts` does not list")]
+    Host,
+    /// Another origin than the one that the connection was made for.
+    #[error("is at another origin than this connection is for")]
+    Origin,
+}
+
+/// Why there is no response. Holds no address.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The guard stood in the way.
+    #[error("its address may not be called: it {0}")]
+    Refused(Refused),
+    /// The time was over.
+    #[error("it did not answer in time")]
+    TimedOut,
+    /// No connection, or it broke.
+    #[error("it cannot be reached")]
+    Unreachable(#[source] reqwest::Error),
+}
+
+/// Where the connections of a pool may lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Destinations {
+    /// Wherever the name leads: an operator wrote it down.
+    Any,
+    /// To public addresses and to listed networks.
+    PublicOrListed,
+    /// To listed networks only.
+    Listed,
+}
+
+/// The guard of the process, and the connections that all share who have no pool of their own.
+#[derive(Clone)]
+pub struct Egress {
+    rules: Arc<EgressConfig>,
+    resolver: Arc<dyn Resolve>,
+    pools: Pools,
+}
+
+#[derive(Clone)]
+struct Pools {
+    named: reqwest::Client,
+    https: reqwest::Client,
+    http: reqwest::Client,
+}
+
+/// What makes requests, to wherever the guard lets it.
+#[derive(Clone)]
+pub struct Client {
+    rules: Arc<EgressConfig>,
+    /// The origins that the process configuration names for this client.
+    named: Arc<[Origin]>,
+    only: Option<Only>,
+    pools: Pools,
+}
+
+/// The one origin of an upstream, and the hosts that its tenant's operator narrows upstreams to.
+#[derive(Clone)]
+struct Only {
+    origin: Origin,
+    hosts: Option<EgressHosts>,
+}
+
+/// A request to an address that was vetted.
+#[derive(Debug)]
+pub struct Request(reqwest::RequestBuilder);
+
+impl Egress {
+    /// A guard by the rules of the process.
+    pub fn new(config: &EgressConfig) -> Result<Self, EgressError> {
+        Self::with_resolver(config, Arc::new(System))
+    }
+
+    fn with_resolver(config: &EgressConfig, resolver: Arc<dyn Resolve>) -> Result<Self, EgressError> {
+        let rules = Arc::new(config.clone());
+        let pools = Pools {
+            named: pool(&rules, &resolver, Destinations::Any)?,
+            https: pool(&rules, &resolver, Destinations::PublicOrListed)?,
+            http: pool(&rules, &resolver, Destinations::Listed)?,
+        };
+        Ok(Self { rules, resolver, pools })
+    }
+
+    /// A client that also reaches the origins of `named`, which must come from the process configuration.
+    pub fn client<'u>(&self, named: impl IntoIterator<Item = &'u Url>) -> Client {
+        let named = named.into_iter().map(Url::origin).collect();
+        Client { rules: Arc::clone(&self.rules), named, only: None, pools: self.pools.clone() }
+    }
+
+    /// A client with connections of its own that reaches the origin of `url` and no other, and only if `hosts` cover it.
+    pub fn upstream(&self, url: &Url, hosts: Option<EgressHosts>) -> Result<Client, EgressError> {
+        let pool = pool(&self.rules, &self.resolver, destinations(url))?;
+        let pools = Pools { named: pool.clone(), https: pool.clone(), http: pool };
+        let only = Some(Only { origin: url.origin(), hosts });
+        Ok(Client { rules: Arc::clone(&self.rules), named: Arc::default(), only, pools })
+    }
+}
+
+impl Client {
+    /// A request to `url`, if that may be called.
+    pub fn request(&self, method: Method, url: &Url) -> Result<Request, SendError> {
+        let pool = self.pool(url).map_err(SendError::Refused)?;
+        Ok(Request(pool.request(method, url.clone())))
+    }
+
+    /// The hosts that it is narrowed to.
+    pub fn hosts(&self) -> Option<&EgressHosts> {
+        self.only.as_ref().and_then(|only| only.hosts.as_ref())
+    }
+
+    fn pool(&self, url: &Url) -> Result<&reqwest::Client, Refused> {
+        if self.named.contains(&url.origin()) {
+            return Ok(&self.pools.named);
+        }
+        if let Some(Only { origin, hosts }) = &self.only {
+            if *origin != url.origin() {
+                return Err(Refused::Origin);
+            }
+            if hosts.as_ref().is_some_and(|hosts| !hosts.cover(url)) {
+                return Err(Refused::Host);
+            }
+        }
+        vet(&self.rules, url)?;
+        Ok(if url.scheme() == "https" { &self.pools.https } else { &self.pools.http })
+    }
+}
+
+impl Request {
+    /// With one more header.
+    #[must_use]
+    pub fn header(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self(self.0.header(name, value))
+    }
+
+    /// With more headers.
+    #[must_use]
+    pub fn headers(self, headers: HeaderMap) -> Self {
+        Self(self.0.headers(headers))
+    }
+
+    /// With a body.
+    #[must_use]
+    pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
+        Self(self.0.body(body))
+    }
+
+    /// Ended, with its response, after `time`.
+    #[must_use]
+    pub fn timeout(self, time: Duration) -> Self {
+        Self(self.0.timeout(time))
+    }
+
+    /// Sends it and waits for the head of the response.
+    pub async fn send(self) -> Result<reqwest::Response, SendError> {
+        self.0.send().await.map_err(SendError::from)
+    }
+}
+
+impl From<reqwest::Error> for SendError {
+    fn from(error: reqwest::Error) -> Self {
+        if let Some(refused) = refusal(&error) {
+            Self::Refused(refused)
+        } else if error.is_timeout() {
+            Self::TimedOut
+        } else {
+            Self::Unreachable(error.without_url())
+        }
+    }
+}
+
+/// What the resolver said, if it was the resolver.
+fn refusal(error: &reqwest::Error) -> Option<Refused> {
+    let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.find_map(|cause| cause.downcast_ref::<Refused>()).copied()
+}
+
+/// Whether `url` may be called, as far as that can be told before its name is looked up.
+fn vet(rules: &EgressConfig, url: &Url) -> Result<(), Refused> {
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err(Refused::Scheme);
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Refused::UserInfo);
+    }
+    if !url.port_or_known_default().is_some_and(|port| rules.ports.include(port)) {
+        return Err(Refused::Port);
+    }
+    // Where a host is an address, nobody looks up its name.
+    match url.host() {
+        Some(Host::Domain(_)) => Ok(()),
+        Some(Host::Ipv4(address)) => destinations(url).judge(rules, address.into()),
+        Some(Host::Ipv6(address)) => destinations(url).judge(rules, address.into()),
+        None => Err(Refused::Scheme),
+    }
+}
+
+fn destinations(url: &Url) -> Destinations {
+    if url.scheme() == "https" { Destinations::PublicOrListed } else { Destinations::Listed }
+}
+
+/// A new pool of connections.
+fn pool(
+    rules: &Arc<EgressConfig>,
+    resolver: &Arc<dyn Resolve>,
+    destinations: Destinations,
+) -> Result<reqwest::Client, EgressError> {
+    // One TLS library for the process; whoever embeds us may have installed it already.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let vetted = Vetted { destinations, rules: Arc::clone(rules), names: Arc::clone(resolver) };
+    #[expect(clippy::disallowed_methods, reason = "this is the place that builds clients")]
+    reqwest::Client::builder()
+        .user_agent(concat!("mcp-mux/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .referer(false)
+        .dns_resolver(vetted)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .http1_max_headers(RESPONSE_HEADERS_MAX)
+        .tcp_nodelay(true)
+        .build()
+        .map_err(EgressError)
+}
+
+impl fmt::Debug for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Egress").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+// By hand: a URL in it may have a query.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
