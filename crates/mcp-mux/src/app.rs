@@ -104,11 +104,11 @@ impl App {
         let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
         let tasks = Tasks::default();
         let catalog = Arc::new(Catalog::open(store.clone(), administration()).await?);
-        let pool = Pool::new(tasks.clone());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let pool = Pool::new(tasks.clone(), Arc::clone(&clock));
         let every = config.catalog.refresh_every();
         let refresher =
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let authenticator = Authenticator::new(config, &egress_client()?, Arc::clone(&clock), &tasks)?;
         let api_keys = Arc::new(ApiKeys::open(store.clone()).await?);
         tasks.spawn(Arc::clone(&api_keys).keep_fresh());
@@ -154,6 +154,7 @@ impl App {
         let caller = Caller {
             principal: principal.clone(),
             client: None,
+            access_token: None,
             groups,
             bounds: Bounds::Everything,
             deadline: tokio::time::Instant::now(),
