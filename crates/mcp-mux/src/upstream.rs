@@ -27,4 +27,5 @@ pub(crate) use oauth::OAuthError;
 pub(crate) use pem::check_ca;
 pub(crate) use pool::Pool;
 pub(crate) use request::{Rpc, Trace};
+pub(crate) use secret::check_secret;
 pub(crate) use tool_list::{DEFINITION_BYTES_MAX, list_tools};

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use tenant_store::{Change, Put, Revision, Store, StoreError, TenantId, TenantScope, TenantSlug, TenantStore};
+use tenant_store::{
+    Change, Put, Revision, Store, StoreError, TenantId, TenantScope, TenantSlug, TenantStore, Upstream, UpstreamSlug,
+    UpstreamSpec,
+};
 
 use super::Manifest;
 use super::document::{Document, Kind, Object};
@@ -28,6 +31,8 @@ pub struct Applied {
     pub name: String,
     /// What became of it.
     pub put: Put,
+    /// Its stored secrets are gone: they were for another address, or another authorization server.
+    pub secrets_dropped: bool,
 }
 
 /// Why nothing was applied.
@@ -77,7 +82,8 @@ pub async fn apply(
     let mut applied = Vec::new();
     for entry in entries {
         let object = entry.document.object();
-        applied.push(Applied { kind: object.kind(), name: object.name(), put: applying.put(entry).await? });
+        let (put, secrets_dropped) = applying.put(entry).await?;
+        applied.push(Applied { kind: object.kind(), name: object.name(), put, secrets_dropped });
     }
     let revision = applying.change.commit().await?;
     Ok(Report { applied, revision })
@@ -103,8 +109,10 @@ fn in_order(manifests: &[Manifest]) -> Result<Vec<Entry<'_>>, ManifestError> {
 }
 
 impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
-    async fn put(&mut self, entry: Entry<'_>) -> Result<Put, ApplyError> {
+    /// What became of an object, and whether its secrets are gone.
+    async fn put(&mut self, entry: Entry<'_>) -> Result<(Put, bool), ApplyError> {
         let object = entry.document.object();
+        let mut secrets_dropped = false;
         let put = match object {
             Object::Tenant { slug, display_name } => {
                 self.change.put_tenant(slug, display_name).await.map(|(tenant, put)| {
@@ -113,11 +121,14 @@ impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
                 })
             }
             Object::Upstream { slug, spec, .. } => {
-                self.rows(entry).await?.put_upstream(slug, spec).await.map(|(_, put)| put)
+                let rows = self.rows(entry).await?;
+                secrets_dropped = drops_secrets(&rows, slug, spec).await?;
+                rows.put_upstream(slug, spec).await.map(|(_, put)| put)
             }
             Object::Grant { name, spec, .. } => self.rows(entry).await?.put_grant(name, spec).await.map(|(_, put)| put),
         };
-        put.map_err(|source| ApplyError::Object { kind: object.kind(), name: object.name(), source })
+        let put = put.map_err(|source| ApplyError::Object { kind: object.kind(), name: object.name(), source })?;
+        Ok((put, secrets_dropped))
     }
 
     /// The rows of a document's tenant, which is in the database or in an earlier document.
@@ -135,6 +146,15 @@ impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
     }
 }
 
+/// Whether the upstream of that name has secrets that do not go along to where `spec` says it is.
+async fn drops_secrets(rows: &TenantStore, slug: &UpstreamSlug, spec: &UpstreamSpec) -> Result<bool, StoreError> {
+    let Some(before) = rows.find_upstream(slug).await? else { return Ok(false) };
+    if before.destination() == (Upstream { spec: spec.clone(), ..before.clone() }).destination() {
+        return Ok(false);
+    }
+    Ok(rows.sealed_credentials().await?.iter().any(|sealed| sealed.upstream() == before.id))
+}
+
 fn unknown_tenant(entry: Entry<'_>, slug: &TenantSlug) -> ManifestError {
     let message =
         format!("there is no tenant `{slug}`, neither here nor in the database: add a document of kind `Tenant`");
@@ -143,8 +163,14 @@ fn unknown_tenant(entry: Entry<'_>, slug: &TenantSlug) -> ManifestError {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Applied { kind, name, put } in &self.applied {
+        for Applied { kind, name, put, secrets_dropped } in &self.applied {
             writeln!(f, "{:9}  {kind:8}  {name}", word(*put))?;
+            if *secrets_dropped {
+                writeln!(
+                    f,
+                    "           its secrets were for another address and are gone: set them again with `mcp-mux secret set`"
+                )?;
+            }
         }
         let count = |wanted| self.applied.iter().filter(|applied| applied.put == wanted).count();
         let (created, changed, unchanged) = (count(Put::Created), count(Put::Changed), count(Put::Unchanged));
