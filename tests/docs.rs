@@ -62,6 +62,50 @@ fn every_block_of_settings_is_one_that_the_program_reads() -> Result<()> {
     Ok(())
 }
 
+/// A whole manifest, or the `auth` of an upstream.
+fn manifest(block: &str) -> Option<String> {
+    if block.contains("apiVersion: mcp-mux/v1") {
+        return Some(block.to_owned());
+    }
+    let auth = block.starts_with("auth:").then(|| block.replace('\n', "\n  "))?;
+    let head = "apiVersion: mcp-mux/v1\nkind: Upstream\nmetadata: { tenant: acme, name: jira }\nspec:\n";
+    Some(format!("{head}  http: {{ url: https://mcp.acme.example/mcp }}\n  {auth}\n"))
+}
+
+#[test]
+fn every_manifest_is_one_that_the_program_reads() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = vec![root.join("README.md")];
+    pages(&root.join("docs"), &mut found)?;
+    let mut read = 0;
+    for path in found {
+        let page = fs::read_to_string(&path)?;
+        for manifest in blocks(&page, "yaml").into_iter().filter_map(manifest) {
+            mcp_mux::manifest::parse(&path.display().to_string(), &manifest)?;
+            read += 1;
+        }
+    }
+    ensure!(read >= 12, "only {read} manifests were found");
+    Ok(())
+}
+
+#[test]
+fn every_secret_that_a_page_sets_is_one_that_its_manifest_names() -> Result<()> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/credentials.md"))?;
+    let mut set = 0;
+    for section in page.split("\n## ") {
+        let manifests = blocks(section, "yaml").join("\n");
+        for line in section.lines().filter(|line| line.contains("mcp-mux secret set acme/jira/")) {
+            let name = line.split("acme/jira/").nth(1).and_then(|rest| rest.split_whitespace().next());
+            let name = name.context("a name")?;
+            ensure!(manifests.contains(&format!("secret: {name}")), "{line}");
+            set += 1;
+        }
+    }
+    ensure!(set >= 9, "only {set} secrets are set");
+    Ok(())
+}
+
 #[test]
 fn every_link_between_pages_leads_somewhere() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -10,8 +10,8 @@ import { mint, newKeys, publicPart } from './keys.mjs';
 import { build, interact } from './provider.mjs';
 import { signIn } from './sign_in.mjs';
 
-const knobs = { alg: 'RS256', ttl: 300, format: 'jwt', jwksDelayMs: 0, jwksDown: 0 };
-const stats = { jwks: 0, discovery: 0, introspection: 0 };
+const knobs = { alg: 'RS256', ttl: 300, format: 'jwt', jwksDelayMs: 0, jwksDown: 0, tokenDelayMs: 0, tokenDown: 0, tokenError: '' };
+const stats = { jwks: 0, discovery: 0, introspection: 0, token: 0 };
 const adapter = memory();
 let jwks = await newKeys();
 let issuer;
@@ -58,6 +58,15 @@ async function answer(request, response) {
   if (url.pathname.startsWith('/interaction/')) return interact(provider, request, response);
   if (url.pathname === '/.well-known/openid-configuration') stats.discovery += 1;
   if (url.pathname === '/token/introspection') stats.introspection += 1;
+  if (url.pathname === '/token') {
+    stats.token += 1;
+    if (knobs.tokenDelayMs) await new Promise((resolve) => setTimeout(resolve, knobs.tokenDelayMs));
+    if (knobs.tokenDown) return response.writeHead(503, { 'content-type': 'text/html' }).end('CANARY-down');
+    if (knobs.tokenError) {
+      response.writeHead(400, { 'content-type': 'application/json' });
+      return response.end(JSON.stringify({ error: knobs.tokenError, error_description: 'CANARY-description' }));
+    }
+  }
   if (url.pathname === '/jwks') {
     stats.jwks += 1;
     if (knobs.jwksDelayMs) await new Promise((resolve) => setTimeout(resolve, knobs.jwksDelayMs));

@@ -10,6 +10,7 @@ URL.parse ??= (text, base) => {
   }
 };
 const { default: Provider, errors } = await import('oidc-provider');
+import { registerExchange, TOKEN_EXCHANGE } from './exchange.mjs';
 
 /** The people, by the name under which they sign in. `many` is in so many groups that the token only says so. */
 const PEOPLE = {
@@ -44,10 +45,35 @@ const CLIENTS = [
     redirect_uris: [],
     response_types: [],
   },
+  {
+    client_id: 'upstreams',
+    client_secret: 'CANARY-client-secret-of-the-tests+/=',
+    grant_types: ['client_credentials', TOKEN_EXCHANGE],
+    redirect_uris: [],
+    response_types: [],
+  },
+  {
+    client_id: 'upstreams-by-form',
+    client_secret: 'CANARY-other-client-secret-of-the-tests',
+    token_endpoint_auth_method: 'client_secret_post',
+    grant_types: ['client_credentials'],
+    redirect_uris: [],
+    response_types: [],
+  },
 ];
 
 /** A provider at `issuer` that signs with `jwks` and follows `knobs`. */
 export function build({ issuer, adapter, jwks, knobs }) {
+  const resourceServer = async (_context, resource) => {
+    if (!/^https?:\/\//.test(resource)) throw new errors.InvalidTarget();
+    return {
+      scope: 'mcp:use',
+      audience: resource,
+      accessTokenFormat: knobs.format,
+      accessTokenTTL: knobs.ttl,
+      jwt: { sign: { alg: knobs.alg } },
+    };
+  };
   const provider = new Provider(issuer, {
     adapter,
     jwks,
@@ -69,16 +95,7 @@ export function build({ issuer, adapter, jwks, knobs }) {
         enabled: true,
         defaultResource: async () => undefined,
         useGrantedResource: async () => true,
-        getResourceServerInfo: async (_context, resource) => {
-          if (!/^https?:\/\//.test(resource)) throw new errors.InvalidTarget();
-          return {
-            scope: 'mcp:use',
-            audience: resource,
-            accessTokenFormat: knobs.format,
-            accessTokenTTL: knobs.ttl,
-            jwt: { sign: { alg: knobs.alg } },
-          };
-        },
+        getResourceServerInfo: resourceServer,
       },
     },
     extraTokenClaims: async (_context, token) => {
@@ -95,6 +112,7 @@ export function build({ issuer, adapter, jwks, knobs }) {
       context.body = out;
     },
   });
+  registerExchange(provider, { issuer, jwks, knobs, resourceServer, errors });
   provider.on('server_error', (_context, error) => console.error('server_error', error));
   return provider;
 }

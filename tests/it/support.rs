@@ -7,6 +7,8 @@ pub(crate) mod client;
 pub(crate) mod identity;
 pub(crate) mod provider;
 pub(crate) mod server;
+pub(crate) mod tls;
+pub(crate) mod tokens;
 pub(crate) mod upstreams;
 pub(crate) mod vault;
 

@@ -106,11 +106,11 @@ impl App {
         let tasks = Tasks::default();
         let catalog = Arc::new(Catalog::open(store.clone(), administration()).await?);
         let egress = Egress::new(&config.egress)?;
-        let pool = Pool::new(egress.clone(), tasks.clone());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let pool = Pool::new(egress.clone(), tasks.clone(), Arc::clone(&clock));
         let every = config.catalog.refresh_every();
         let refresher =
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let authenticator = Authenticator::new(config, &egress, Arc::clone(&clock), &tasks)?;
         let api_keys = Arc::new(ApiKeys::open(store.clone()).await?);
         tasks.spawn(Arc::clone(&api_keys).keep_fresh());
@@ -156,6 +156,7 @@ impl App {
         let caller = Caller {
             principal: principal.clone(),
             client: None,
+            access_token: None,
             groups,
             bounds: Bounds::Everything,
             deadline: tokio::time::Instant::now(),

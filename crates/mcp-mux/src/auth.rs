@@ -28,6 +28,7 @@ use std::time::Duration;
 use http::Uri;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use moka::sync::Cache;
+use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use tenant_store::{Clock, Group, Timestamp};
 
@@ -59,6 +60,8 @@ pub struct Identity {
     pub principal: Principal,
     /// The OAuth client that the token was issued to.
     pub client: Option<Arc<str>>,
+    /// Whether an access token of an issuer proved it: the only proof that can be exchanged for another token.
+    pub(crate) by_access_token: bool,
     /// Compared with what a front says about the same user, and used for nothing else.
     pub(crate) email: Option<Arc<str>>,
     /// The groups that the issuer vouches for.
@@ -249,6 +252,12 @@ fn weight(groups: &[Group]) -> u32 {
 fn has_token(uri: &Uri) -> bool {
     let pairs = uri.query().map(|query| url::form_urlencoded::parse(query.as_bytes()));
     pairs.into_iter().flatten().any(|(name, _)| name == "access_token")
+}
+
+/// The access token that proved `identity`, if one did, from the headers that it came in.
+pub(crate) fn access_token(identity: &Identity, headers: &HeaderMap) -> Option<Arc<SecretString>> {
+    let token = bearer(headers).ok().flatten().filter(|_| identity.by_access_token)?;
+    Some(Arc::new(SecretString::from(token)))
 }
 
 /// The token of the one `Authorization: Bearer` header (RFC 6750 §2.1). Another scheme is a proof that we cannot judge, and what

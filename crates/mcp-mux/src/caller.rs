@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use secrecy::SecretString;
 use tenant_store::{Group, IssuerName, Subject, TenantId, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -73,6 +74,9 @@ pub struct Caller {
     pub principal: Principal,
     /// The OAuth client that it calls through, where its proof names one.
     pub client: Option<Arc<str>>,
+    /// The access token that proved it, if one did. It is good for being exchanged at an authorization server, where an upstream is
+    /// configured so; nobody else is ever shown it.
+    pub access_token: Option<Arc<SecretString>>,
     /// The groups that the principal's own issuer vouches for; never those of another issuer.
     pub groups: Arc<[Group]>,
     /// What its proof is good for at most.

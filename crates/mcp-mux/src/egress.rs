@@ -18,6 +18,8 @@ use std::time::Duration;
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::dns::Resolve;
+use reqwest::{Certificate, Identity};
+use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::EgressHosts;
 use url::{Host, Origin, Url};
 
@@ -108,15 +110,20 @@ pub struct Client {
     rules: Arc<EgressConfig>,
     /// The origins that the process configuration names for this client.
     named: Arc<[Origin]>,
-    only: Option<Only>,
+    /// The one origin that it is for.
+    origin: Option<Origin>,
+    /// The hosts that a tenant's operator narrows the tenant's connections to.
+    hosts: Option<EgressHosts>,
     pools: Pools,
 }
 
-/// The one origin of an upstream, and the hosts that its tenant's operator narrows upstreams to.
-#[derive(Clone)]
-struct Only {
-    origin: Origin,
-    hosts: Option<EgressHosts>,
+/// What a client shows and believes in the TLS handshake.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientTls<'t> {
+    /// Its certificates and private key, as PEM.
+    pub pair: &'t SecretString,
+    /// The certificates that vouch for the other side, as PEM, in place of the machine's own.
+    pub ca: Option<&'t str>,
 }
 
 /// A request to an address that was vetted.
@@ -132,9 +139,9 @@ impl Egress {
     fn with_resolver(config: &EgressConfig, resolver: Arc<dyn Resolve>) -> Result<Self, EgressError> {
         let rules = Arc::new(config.clone());
         let pools = Pools {
-            named: pool(&rules, &resolver, Destinations::Any)?,
-            https: pool(&rules, &resolver, Destinations::PublicOrListed)?,
-            http: pool(&rules, &resolver, Destinations::Listed)?,
+            named: pool(&rules, &resolver, Destinations::Any, None)?,
+            https: pool(&rules, &resolver, Destinations::PublicOrListed, None)?,
+            http: pool(&rules, &resolver, Destinations::Listed, None)?,
         };
         Ok(Self { rules, resolver, pools })
     }
@@ -142,15 +149,25 @@ impl Egress {
     /// A client that also reaches the origins of `named`, which must come from the process configuration.
     pub fn client<'u>(&self, named: impl IntoIterator<Item = &'u Url>) -> Client {
         let named = named.into_iter().map(Url::origin).collect();
-        Client { rules: Arc::clone(&self.rules), named, only: None, pools: self.pools.clone() }
+        Client { rules: Arc::clone(&self.rules), named, origin: None, hosts: None, pools: self.pools.clone() }
     }
 
-    /// A client with connections of its own that reaches the origin of `url` and no other, and only if `hosts` cover it.
-    pub fn upstream(&self, url: &Url, hosts: Option<EgressHosts>) -> Result<Client, EgressError> {
-        let pool = pool(&self.rules, &self.resolver, destinations(url))?;
+    /// A client for what a tenant's upstreams need beside themselves, such as an authorization server: at one of `hosts`.
+    pub fn tenant(&self, hosts: Option<EgressHosts>) -> Client {
+        Client { hosts, ..self.client([]) }
+    }
+
+    /// A client with connections of its own that reaches the origin of `url` and no other, and only if `hosts` cover it. One that
+    /// proves itself by `tls` speaks nothing but https.
+    pub fn upstream(
+        &self,
+        url: &Url,
+        hosts: Option<EgressHosts>,
+        tls: Option<ClientTls<'_>>,
+    ) -> Result<Client, EgressError> {
+        let pool = pool(&self.rules, &self.resolver, destinations(url), tls)?;
         let pools = Pools { named: pool.clone(), https: pool.clone(), http: pool };
-        let only = Some(Only { origin: url.origin(), hosts });
-        Ok(Client { rules: Arc::clone(&self.rules), named: Arc::default(), only, pools })
+        Ok(Client { origin: Some(url.origin()), hosts, pools, ..self.client([]) })
     }
 }
 
@@ -161,22 +178,15 @@ impl Client {
         Ok(Request(pool.request(method, url.clone())))
     }
 
-    /// The hosts that it is narrowed to.
-    pub fn hosts(&self) -> Option<&EgressHosts> {
-        self.only.as_ref().and_then(|only| only.hosts.as_ref())
-    }
-
     fn pool(&self, url: &Url) -> Result<&reqwest::Client, Refused> {
         if self.named.contains(&url.origin()) {
             return Ok(&self.pools.named);
         }
-        if let Some(Only { origin, hosts }) = &self.only {
-            if *origin != url.origin() {
-                return Err(Refused::Origin);
-            }
-            if hosts.as_ref().is_some_and(|hosts| !hosts.cover(url)) {
-                return Err(Refused::Host);
-            }
+        if self.origin.as_ref().is_some_and(|origin| *origin != url.origin()) {
+            return Err(Refused::Origin);
+        }
+        if self.hosts.as_ref().is_some_and(|hosts| !hosts.cover(url)) {
+            return Err(Refused::Host);
         }
         vet(&self.rules, url)?;
         Ok(if url.scheme() == "https" { &self.pools.https } else { &self.pools.http })
@@ -261,12 +271,21 @@ fn pool(
     rules: &Arc<EgressConfig>,
     resolver: &Arc<dyn Resolve>,
     destinations: Destinations,
+    tls: Option<ClientTls<'_>>,
 ) -> Result<reqwest::Client, EgressError> {
     // One TLS library for the process; whoever embeds us may have installed it already.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let vetted = Vetted { destinations, rules: Arc::clone(rules), names: Arc::clone(resolver) };
     #[expect(clippy::disallowed_methods, reason = "this is the place that builds clients")]
-    reqwest::Client::builder()
+    let mut builder = reqwest::Client::builder();
+    if let Some(ClientTls { pair, ca }) = tls {
+        let pair = Identity::from_pem(pair.expose_secret().as_bytes()).map_err(EgressError)?;
+        builder = builder.identity(pair).https_only(true);
+        if let Some(ca) = ca {
+            builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca.as_bytes()).map_err(EgressError)?);
+        }
+    }
+    builder
         .user_agent(concat!("mcp-mux/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())

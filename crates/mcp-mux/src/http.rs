@@ -27,7 +27,7 @@ use uuid::Uuid;
 use self::origin::OriginGuard;
 use self::watch::Watch;
 pub use self::well_known::ProtectedResources;
-use crate::auth::Authenticator;
+use crate::auth::{self, Authenticator};
 use crate::caller::{Caller, RequestId};
 use crate::config::PublicUrl;
 use crate::gateway::Gateway;
@@ -136,12 +136,14 @@ async fn mcp(server: &Arc<Server>, endpoint: Endpoint, mut request: Request) -> 
         Err(error) => return problem::unauthorized(&error, &resource, request.method()),
     };
     let (uri, headers) = (request.uri().clone(), request.headers().clone());
+    let access_token = auth::access_token(&identity, &headers);
     strip_credentials(request.headers_mut(), server.authenticator.identity_headers());
     let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| RequestId::new("-"));
     let caller = Caller {
         deadline: Instant::now() + REQUEST_TIMEOUT.min(server.authenticator.remaining(&identity)),
         principal: identity.principal,
         client: identity.client,
+        access_token,
         groups: identity.groups,
         bounds: identity.bounds,
         proof_ends_at: identity.expires_at,

@@ -4,6 +4,7 @@
 //! secrets and never holds them.
 
 mod apply;
+mod auth;
 mod document;
 mod error;
 mod field;

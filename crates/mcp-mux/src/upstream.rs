@@ -4,19 +4,27 @@
 //! on. A credential is opened in the moment in which its header is written. Both eras of the protocol are spoken on the raw
 //! path: arguments and results are bytes.
 
+mod aws;
 mod credential;
 mod error;
 mod event_stream;
 mod link;
 mod negotiate;
+mod oauth;
+mod pem;
 mod pool;
 mod redact;
 mod request;
+mod secret;
 mod tool_list;
 
+pub(crate) use credential::Proofs;
 pub(crate) use error::UpstreamError;
 pub(crate) use event_stream::Event;
 pub(crate) use link::{Answer, Reply, Streaming, parse_answer};
+pub(crate) use oauth::OAuthError;
+pub(crate) use pem::check_ca;
 pub(crate) use pool::Pool;
 pub(crate) use request::{Rpc, Trace};
+pub(crate) use secret::check_secret;
 pub(crate) use tool_list::{DEFINITION_BYTES_MAX, list_tools};

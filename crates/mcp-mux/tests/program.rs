@@ -193,3 +193,85 @@ fn doctor_says_what_is_wrong_and_how_to_mend_it() -> Result<()> {
     }
     Ok(())
 }
+
+/// A manifest of the upstream `acme/jira` at `url` with that `auth`.
+fn upstream(folder: &Path, url: &str, auth: &str) -> Result<()> {
+    let text = format!(
+        "apiVersion: mcp-mux/v1\nkind: Tenant\nmetadata: {{ name: acme }}\nspec: {{}}\n---\nkind: Upstream\n\
+         metadata: {{ tenant: acme, name: jira }}\nspec: {{ http: {{ url: '{url}' }}, auth: {auth} }}\n"
+    );
+    fs::write(folder.join("acme.yaml"), text)?;
+    let applied = run(folder, &["apply", "-f", "acme.yaml"])?;
+    ensure!(applied.status.success(), "{}", said(&applied));
+    Ok(())
+}
+
+#[test]
+fn a_secret_is_stored_only_under_a_name_and_in_the_form_that_its_upstream_uses() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    configure(folder, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+    let auth = "{ clientCredentials: { issuer: 'https://as.example/acme', clientId: mux, secret: client } }";
+    upstream(folder, "https://mcp.acme.example/mcp", auth)?;
+
+    let good = run_with(folder, &["secret", "set", "acme/jira/client"], "CANARY-client\n")?;
+    let told = "secret `client` is stored for https://as.example (the authorization server of https://mcp.acme.example), version 1";
+    assert!(good.status.success() && said(&good).contains(told), "{}", said(&good));
+
+    let unused = run_with(folder, &["secret", "set", "acme/jira/clients"], "CANARY-client\n")?;
+    assert!(!unused.status.success());
+    for words in ["does not use a secret `clients`: it uses `client`", "--force"] {
+        assert!(said(&unused).contains(words), "{}", said(&unused));
+    }
+    assert!(run_with(folder, &["secret", "set", "--force", "acme/jira/clients"], "CANARY-client\n")?.status.success());
+
+    let bad = run_with(folder, &["secret", "set", "acme/jira/client"], "CANARY-a\r\nX-Evil: 1")?;
+    assert!(!bad.status.success());
+    assert!(said(&bad).contains("the secret `client` must be 1 to 8192 visible ASCII characters"), "{}", said(&bad));
+    assert!(!said(&bad).contains("CANARY") && !said(&bad).contains("Evil"), "{}", said(&bad));
+
+    for (auth, name, value, words) in [
+        ("{ bearer: { secret: key } }", "key", "CANARY a b", "without spaces"),
+        ("{ basic: { username: svc, secret: pw } }", "pw", "CANARY-a\nb", "without control characters"),
+        ("{ mtls: { secret: pair } }", "pair", "CANARY-no-pem", "one private key as PEM"),
+        (
+            "{ clientCredentials: { issuer: 'https://as.example', clientId: mux, privateKey: { secret: pem } } }",
+            "pem",
+            "CANARY-no-pem",
+            "one private key as PEM, not encrypted",
+        ),
+    ] {
+        upstream(folder, "https://mcp.acme.example/mcp", auth)?;
+        let bad = run_with(folder, &["secret", "set", &format!("acme/jira/{name}")], value)?;
+        assert!(!bad.status.success() && said(&bad).contains(words), "{}", said(&bad));
+        assert!(!said(&bad).contains("CANARY"), "{}", said(&bad));
+    }
+    Ok(())
+}
+
+#[test]
+fn applying_another_address_says_that_the_secrets_are_gone() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    configure(folder, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+    upstream(folder, "https://mcp.acme.example/mcp", "{ bearer: { secret: key } }")?;
+    let stored = run_with(folder, &["secret", "set", "acme/jira/key"], "CANARY-key\n")?;
+    assert!(
+        said(&stored).contains("secret `key` is stored for https://mcp.acme.example, version 1"),
+        "{}",
+        said(&stored)
+    );
+    let text = fs::read_to_string(folder.join("acme.yaml"))?;
+    for (from, to, gone) in [("/mcp'", "/other'", false), ("mcp.acme", "new.acme", true)] {
+        fs::write(folder.join("acme.yaml"), text.replace(from, to))?;
+        let applied = run(folder, &["apply", "-f", "acme.yaml"])?;
+        assert!(applied.status.success());
+        assert_eq!(
+            said(&applied).contains("its secrets were for another address and are gone"),
+            gone,
+            "{}",
+            said(&applied)
+        );
+    }
+    Ok(())
+}

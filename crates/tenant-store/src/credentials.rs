@@ -24,7 +24,8 @@ use crate::id::{TenantId, UpstreamId};
 use crate::name::{KekId, SecretName};
 use crate::scope::TenantStore;
 use crate::store::row;
-use crate::upstreams::{self, Upstream, origin_of};
+use crate::upstream_auth::destination_of;
+use crate::upstreams::{self, Upstream};
 
 pub use owner::CredentialOwner;
 pub(crate) use reseal::{reseal, sealed_with_others};
@@ -35,6 +36,7 @@ pub const SECRET_BYTES_MAX: usize = 16 * 1024;
 const SEAL_ATTEMPTS_MAX: usize = 5;
 /// The columns of other tables where credentials are read.
 const URL: &str = "upstream_url";
+const AUTH: &str = "upstream_auth";
 const KEK: &str = "key_kek_id";
 const WRAPPED: &str = "key_wrapped";
 
@@ -44,7 +46,7 @@ const WRAPPED: &str = "key_wrapped";
 pub struct SealedCredential {
     tenant: TenantId,
     upstream: UpstreamId,
-    origin: String,
+    destination: String,
     owner: CredentialOwner,
     name: SecretName,
     kind: CredentialKind,
@@ -77,9 +79,10 @@ impl SealedCredential {
         self.upstream
     }
 
-    /// For which address (scheme, host and port): the one that the upstream had when this was read.
-    pub fn origin(&self) -> &str {
-        &self.origin
+    /// For which addresses (scheme, host and port): those that the upstream, and the issuer of its access tokens if it has one,
+    /// had when this was read.
+    pub fn destination(&self) -> &str {
+        &self.destination
     }
 
     /// Whose it is within the tenant.
@@ -102,15 +105,15 @@ impl SealedCredential {
         self.version
     }
 
-    /// Whether it may be shown to `upstream` at the address which that has. The two may have been read at different moments.
+    /// Whether it may be used for `upstream` at the addresses which that has. The two may have been read at different moments.
     pub fn is_for(&self, upstream: &Upstream) -> bool {
-        (self.tenant, self.upstream) == (upstream.tenant, upstream.id) && self.origin == upstream.origin()
+        (self.tenant, self.upstream) == (upstream.tenant, upstream.id) && self.destination == upstream.destination()
     }
 
     /// The row that it is bound to, each part behind its length.
     fn row(&self) -> String {
         let (owner, name) = (self.owner.to_string(), self.name.as_str());
-        format!("{}/{}:{owner}/{}:{name}@{}", self.upstream, owner.len(), name.len(), self.origin)
+        format!("{}/{}:{owner}/{}:{name}@{}", self.upstream, owner.len(), name.len(), self.destination)
     }
 }
 
@@ -125,7 +128,7 @@ impl fmt::Debug for SealedCredential {
 }
 
 impl TenantStore {
-    /// Stores a secret of the tenant for an upstream at its present address, in place of an earlier one of that name. Answers the
+    /// Stores a secret of the tenant for an upstream at its present addresses, in place of an earlier one of that name. Answers the
     /// version.
     pub async fn put_credential(
         &self,
@@ -170,7 +173,7 @@ impl TenantStore {
         let mut credential = SealedCredential {
             tenant: upstream.tenant,
             upstream: upstream.id,
-            origin: upstream.origin(),
+            destination: upstream.destination(),
             owner: slot.owner.clone(),
             name: slot.name.clone(),
             kind: slot.kind,
@@ -285,6 +288,7 @@ fn select(tenant: TenantId) -> Select<credential::Entity> {
         .inner_join(upstream::Entity)
         .inner_join(tenant_key::Entity)
         .column_as(upstream::Column::Url, URL)
+        .column_as(upstream::Column::Auth, AUTH)
         .column_as(tenant_key::Column::KekId, KEK)
         .column_as(tenant_key::Column::Wrapped, WRAPPED)
         .order_by_asc(credential::Column::UpstreamId)
@@ -299,11 +303,12 @@ fn parse(row: &QueryResult) -> Result<SealedCredential, row::BoxError> {
         kek: row.try_get::<KekId>("", KEK)?,
         wrapped: row.try_get("", WRAPPED)?,
     };
+    let auth = serde_json::from_str(&row.try_get::<String>("", AUTH)?)?;
     Ok(SealedCredential {
         tenant: model.tenant_id,
         upstream: model.upstream_id,
-        // What the upstream's address is, not what it was: a secret does not follow an address that was altered.
-        origin: origin_of(&row.try_get::<String>("", URL)?.parse()?),
+        // What the upstream's addresses are, not what they were: a secret does not follow an address that was altered.
+        destination: destination_of(&row.try_get::<String>("", URL)?.parse()?, &auth),
         owner: model.owner,
         name: model.name,
         kind: model.kind,

@@ -28,6 +28,7 @@ mod tenants;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod tools;
+mod upstream_auth;
 mod upstreams;
 
 pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
@@ -41,8 +42,9 @@ pub use grants::{Grant, GrantSpec};
 pub use id::{ApiKeyId, GrantId, IdError, TenantId, UpstreamId};
 pub use kek::{Asking, KekError, KeyEncryption, KeyPlace, LocalKeys};
 pub use name::{
-    ApiKeyName, ExposedName, GrantName, Group, HeaderText, HostPattern, IssuerName, KekId, LocalName, NameError,
-    SecretName, Subject, TenantSlug, ToolPattern, ToolPrefix, UpstreamSlug,
+    ApiKeyName, AwsAccessKeyId, AwsName, ExposedName, GrantName, Group, HeaderText, HostPattern, IssuerName, KekId,
+    LocalName, NameError, OAuthAudience, OAuthClientId, OAuthIssuer, OAuthKeyId, OAuthResource, OAuthScope,
+    OAuthTokenUrl, QueryParameter, SecretName, Subject, TenantSlug, ToolPattern, ToolPrefix, UpstreamSlug, UserName,
 };
 pub use revision::Revision;
 pub use scope::{TenantScope, TenantStore};
@@ -51,4 +53,7 @@ pub use spec::{SpecError, SpecField};
 pub use store::{Change, Put, Still, Store};
 pub use tenants::{Tenant, TenantSpec};
 pub use tools::{Digest, NameGiven, NewTool, Replaced, Tool};
-pub use upstreams::{Upstream, UpstreamAuth, UpstreamSpec};
+pub use upstream_auth::{
+    AuthorizationServer, ClientProof, Listing, RequestedType, SecretForm, TokenExchange, TokenRequest, UpstreamAuth,
+};
+pub use upstreams::{Upstream, UpstreamSpec};

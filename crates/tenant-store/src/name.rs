@@ -11,7 +11,10 @@ use std::sync::Arc;
 use sea_orm::{DbErr, DeriveValueType, TryFromU64};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use grammar::{Problem, check_length, host, printable, secret_header, slug, visible, word};
+use grammar::{
+    Problem, call_address, check_length, host, issuer_address, printable, scope_list, secret_header, slug, unreserved,
+    uri, user_name, visible, visible_ascii, word,
+};
 
 /// Length of the longest tenant's or upstream's slug, in bytes.
 const SLUG_BYTES_MAX: usize = 20;
@@ -31,8 +34,14 @@ const TOOL_PREFIX_BYTES_MAX: usize = 16;
 const PATTERN_BYTES_MAX: usize = 128;
 /// Length of the longest host, in bytes.
 const HOST_BYTES_MAX: usize = 253;
-/// Length of the longest name of a header, in bytes.
+/// Length of the longest name of a header or of a parameter in an address, in bytes.
 const HEADER_BYTES_MAX: usize = 64;
+/// Length of the longest word that an authorization server or a cloud knows us by, in bytes.
+const CLIENT_BYTES_MAX: usize = 256;
+/// Length of the longest list of OAuth scopes, in bytes.
+const SCOPE_BYTES_MAX: usize = 1024;
+/// Length of the longest address inside a setting, in bytes.
+const ADDRESS_BYTES_MAX: usize = 2048;
 
 /// A text that breaks the rule of what it should be. The message says the rule, and what broke it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -199,6 +208,61 @@ name!(
     HostPattern, host, HOST_BYTES_MAX,
     "a host", "a name such as `mcp.acme.example`, `*.acme.example` for all names below it, or an address"
 );
+name!(
+    /// The user name of HTTP's basic authentication.
+    UserName, user_name, CLIENT_BYTES_MAX,
+    "a user name", "1 to 256 bytes without control characters and without `:`, which would end it"
+);
+name!(
+    /// The parameter of an address that carries a secret.
+    QueryParameter, unreserved, HEADER_BYTES_MAX,
+    "a parameter", "1 to 64 of `A-Z`, `a-z`, `0-9`, `-`, `.`, `_` and `~`"
+);
+name!(
+    /// What an authorization server knows us by.
+    OAuthClientId, visible_ascii, CLIENT_BYTES_MAX,
+    "a client id", "1 to 256 visible ASCII characters"
+);
+name!(
+    /// Which of its keys a client signed with, as the authorization server knows it (`kid`).
+    OAuthKeyId, visible_ascii, CLIENT_BYTES_MAX,
+    "a key id", "1 to 256 visible ASCII characters"
+);
+name!(
+    /// OAuth scopes with single spaces between them (RFC 6749 §3.3).
+    OAuthScope, scope_list, SCOPE_BYTES_MAX,
+    "a scope", "1 to 1024 bytes: words of visible ASCII without `\"` and `\\`, with single spaces between them"
+);
+name!(
+    /// For whom a token is asked for, by the name that the authorization server has for it (RFC 8693 §2.1).
+    OAuthAudience, visible_ascii, ADDRESS_BYTES_MAX,
+    "an audience", "1 to 2048 visible ASCII characters"
+);
+name!(
+    /// For which resource a token is asked for (RFC 8707 §2).
+    OAuthResource, uri, ADDRESS_BYTES_MAX,
+    "a resource", "an absolute address of up to 2048 visible ASCII characters, without a fragment (`#…`)"
+);
+name!(
+    /// An authorization server, character by character as its metadata names it (RFC 8414 §2).
+    OAuthIssuer, issuer_address, ADDRESS_BYTES_MAX,
+    "an issuer", "a web address of up to 2048 visible ASCII characters, without user name, query (`?…`) and fragment (`#…`)"
+);
+name!(
+    /// Where an authorization server is asked for tokens.
+    OAuthTokenUrl, call_address, ADDRESS_BYTES_MAX,
+    "a token endpoint", "a web address of up to 2048 visible ASCII characters, without user name and fragment (`#…`)"
+);
+name!(
+    /// The public half of an AWS access key.
+    AwsAccessKeyId, word, CLIENT_BYTES_MAX,
+    "an access key id", "1 to 256 of `A-Z`, `a-z`, `0-9`, `_` and `-`"
+);
+name!(
+    /// A region or a service of AWS, as its signatures name it.
+    AwsName, slug, HEADER_BYTES_MAX,
+    "a region or service of AWS", "1 to 64 of `a-z` and `0-9`, with single hyphens between them"
+);
 
 #[cfg(test)]
 mod tests {
@@ -262,6 +326,40 @@ mod tests {
             "",
         ] {
             assert!(text.parse::<HeaderText>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_to_an_authorization_server_cannot_be_read_as_something_else() {
+        for text in ["", " ", "a  b", " a", "a ", "a\nb", "a\"b", "a\\b", "ü"] {
+            assert!(text.parse::<OAuthScope>().is_err(), "{text:?}");
+        }
+        assert!("mcp:use offline_access https://graph.example/.default".parse::<OAuthScope>().is_ok());
+        for text in ["", "a b", "a\r\nb", "ü", "a\0"] {
+            assert!(text.parse::<OAuthClientId>().is_err(), "{text:?}");
+            assert!(text.parse::<OAuthAudience>().is_err(), "{text:?}");
+            assert!(text.parse::<OAuthResource>().is_err(), "{text:?}");
+        }
+        for text in ["acme", "/mcp", "https://a.example/#x"] {
+            assert!(text.parse::<OAuthResource>().is_err(), "{text:?}");
+        }
+        assert!("urn:acme:mcp".parse::<OAuthResource>().is_ok());
+        for text in
+            ["as.example", "ftp://as.example", "https://a@as.example", "https://as.example/?x", "https://as.example/#x"]
+        {
+            assert!(text.parse::<OAuthIssuer>().is_err(), "{text:?}");
+        }
+        assert_eq!("https://as.example".parse::<OAuthIssuer>().unwrap().as_str(), "https://as.example");
+        for text in ["as.example/token", "file:///token", "https://a:b@as.example/token", "https://as.example/token#x"]
+        {
+            assert!(text.parse::<OAuthTokenUrl>().is_err(), "{text:?}");
+        }
+        assert!("https://as.example/token?tenant=acme".parse::<OAuthTokenUrl>().is_ok());
+        for text in ["svc:admin", "a\nb", ""] {
+            assert!(text.parse::<UserName>().is_err(), "{text:?}");
+        }
+        for text in ["a=b", "a&b", "a b", "ü", ""] {
+            assert!(text.parse::<QueryParameter>().is_err(), "{text:?}");
         }
     }
 

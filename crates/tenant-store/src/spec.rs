@@ -8,7 +8,8 @@ use url::Url;
 
 use crate::grants::GrantSpec;
 use crate::tenants::TenantSpec;
-use crate::upstreams::{UpstreamAuth, UpstreamSpec};
+use crate::upstream_auth::UpstreamAuth;
+use crate::upstreams::UpstreamSpec;
 
 /// How long a call to an upstream may take.
 const CALL_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(5);
@@ -26,6 +27,8 @@ const PATTERNS_MAX: usize = 1000;
 const DISPLAY_NAME_CHARS_MAX: usize = 100;
 /// Length of the longest upstream URL, in bytes.
 const URL_BYTES_MAX: usize = 2048;
+/// Length of all certificates that vouch for an upstream, in bytes.
+const CA_BYTES_MAX: usize = 64 * 1024;
 
 /// A part of a specification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,12 @@ pub enum SpecField {
     Url,
     /// The headers that carry an upstream's secrets.
     Headers,
+    /// The parameter that carries an upstream's secret.
+    Parameter,
+    /// The certificates that vouch for an upstream.
+    Ca,
+    /// What goes along with a certificate of ours.
+    AlongWithMtls,
     /// How long a call may take.
     CallTimeout,
     /// How many calls may run at once.
@@ -81,6 +90,9 @@ impl fmt::Display for SpecField {
             Self::EgressHosts => "the list of hosts",
             Self::Url => "the upstream's URL",
             Self::Headers => "the list of headers",
+            Self::Parameter => "the parameter that carries the secret",
+            Self::Ca => "the list of certificates that vouch for the upstream",
+            Self::AlongWithMtls => "what goes along with the certificate",
             Self::CallTimeout => "the call timeout",
             Self::Concurrency => "the concurrency",
             Self::Classes => "the list of tool classes",
@@ -103,9 +115,7 @@ impl UpstreamSpec {
     /// Checks what the types of the parts cannot say.
     pub fn check(&self) -> Result<(), SpecError> {
         check_url(&self.url)?;
-        if let UpstreamAuth::Headers { headers } = &self.auth {
-            rule(HEADERS.contains(&headers.len()), SpecField::Headers, "must have 1 to 8 headers")?;
-        }
+        check_auth(&self.auth, &self.url)?;
         rule(CALL_TIMEOUT.contains(&self.call_timeout), SpecField::CallTimeout, "must be 1 to 300 seconds")?;
         rule(CONCURRENCY.contains(&self.concurrency), SpecField::Concurrency, "must be 1 to 1024")?;
         rule(self.classes.len() <= CLASSES_MAX, SpecField::Classes, "must have at most 1000 tools")
@@ -130,6 +140,27 @@ fn check_display_name(text: &str) -> Result<(), SpecError> {
     let printable = !text.chars().any(char::is_control) && text.trim() == text;
     let wanted = "must be 1 to 100 characters, without control characters and without white space around it";
     rule(sized && printable, SpecField::DisplayName, wanted)
+}
+
+fn check_auth(auth: &UpstreamAuth, url: &Url) -> Result<(), SpecError> {
+    match auth {
+        UpstreamAuth::Headers { headers } => {
+            rule(HEADERS.contains(&headers.len()), SpecField::Headers, "must have 1 to 8 headers")
+        }
+        UpstreamAuth::Query { parameter, .. } => {
+            let taken = url.query_pairs().any(|(name, _)| name == parameter.as_str());
+            rule(!taken, SpecField::Parameter, "must not be in the upstream's URL already")
+        }
+        UpstreamAuth::Mtls { ca, with, .. } => {
+            rule(url.scheme() == "https", SpecField::Url, "must begin with `https://`: a certificate needs TLS")?;
+            let fits = ca.as_ref().is_none_or(|ca| ca.len() <= CA_BYTES_MAX);
+            rule(fits, SpecField::Ca, "must be at most 65536 bytes long")?;
+            let along = "must be `bearer`, `basic`, `headers` or `query`, or nothing";
+            rule(with.is_static(), SpecField::AlongWithMtls, along)?;
+            check_auth(with, url)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Checks the form of an upstream's address. Which addresses may be called is decided where they are called.

@@ -9,17 +9,17 @@ use sea_orm::{
     ColumnTrait as _, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait as _, ExprTrait as _,
     QueryFilter as _, QueryOrder as _, Select,
 };
-use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::choice::{OnToolChange, ToolClass};
 use crate::entity::{credential, upstream};
 use crate::error::StoreError;
 use crate::id::{TenantId, UpstreamId};
-use crate::name::{HeaderText, LocalName, SecretName, ToolPrefix, UpstreamSlug};
+use crate::name::{LocalName, ToolPrefix, UpstreamSlug};
 use crate::scope::TenantStore;
 use crate::store::{Put, row};
 use crate::tenants;
+use crate::upstream_auth::{UpstreamAuth, destination_of, origin_of};
 
 /// An MCP server that a tenant has connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,28 +55,15 @@ pub struct UpstreamSpec {
     pub enabled: bool,
 }
 
-/// How we prove ourselves to an upstream. Secrets are named here, never held.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UpstreamAuth {
-    /// Not at all.
-    None,
-    /// `Authorization: Bearer …`
-    Bearer {
-        /// The secret behind `Bearer`.
-        secret: SecretName,
-    },
-    /// Headers of its own.
-    Headers {
-        /// The secret that each header carries.
-        headers: BTreeMap<HeaderText, SecretName>,
-    },
-}
-
 impl Upstream {
-    /// Scheme, host and port of the address: what a credential is stored for, and may be sent to.
+    /// Scheme, host and port of the address.
     pub fn origin(&self) -> String {
         origin_of(&self.spec.url)
+    }
+
+    /// What credentials are stored for: the origin and, where access tokens are asked for, that of the authorization server.
+    pub fn destination(&self) -> String {
+        destination_of(&self.spec.url, &self.spec.auth)
     }
 }
 
@@ -97,8 +84,8 @@ impl TenantStore {
         find(&self.reading().await?.executor(), self.id(), slug).await
     }
 
-    /// Makes or changes an upstream. When its origin (scheme, host or port) changes, its credentials are deleted: they were
-    /// entrusted to the old one.
+    /// Makes or changes an upstream. When its origin (scheme, host or port) or that of its authorization server changes, its
+    /// credentials are deleted: they were entrusted to the old ones.
     pub async fn put_upstream(&self, slug: &UpstreamSlug, spec: &UpstreamSpec) -> Result<(Upstream, Put), StoreError> {
         spec.check()?;
         let writing = self.writing().await?;
@@ -126,11 +113,6 @@ impl TenantStore {
         writing.finish(deleted.rows_affected > 0).await?;
         Ok(deleted.rows_affected > 0)
     }
-}
-
-/// Scheme, host and port.
-pub(crate) fn origin_of(url: &Url) -> String {
-    url.origin().ascii_serialization()
 }
 
 /// The upstream, if it is that tenant's.
@@ -191,7 +173,7 @@ async fn update<C: ConnectionTrait>(db: &C, old: Upstream, spec: &UpstreamSpec) 
     update.exec(db).await.map_err(StoreError::write("upstream"))?;
 
     let new = Upstream { spec: spec.clone(), ..old.clone() };
-    if new.origin() != old.origin() {
+    if new.destination() != old.destination() {
         let delete = credential::Entity::delete_many()
             .filter(credential::Column::TenantId.eq(old.tenant))
             .filter(credential::Column::UpstreamId.eq(old.id));

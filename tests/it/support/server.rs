@@ -23,8 +23,13 @@ use super::client::Http;
 use super::identity::Idp;
 
 /// Serves `routes` for as long as the test runs.
-#[expect(clippy::disallowed_methods, reason = "a test's own servers end with its process")]
 pub(crate) fn serve(listener: TcpListener, routes: Router) {
+    serve_on(listener, routes);
+}
+
+/// The same on any kind of listener.
+#[expect(clippy::disallowed_methods, reason = "a test's own servers end with its process")]
+pub(crate) fn serve_on<L: axum::serve::Listener<Addr: std::fmt::Debug>>(listener: L, routes: Router) {
     tokio::spawn(async move { axum::serve(listener, routes).await });
 }
 
@@ -89,6 +94,14 @@ impl TestServer {
         let store = open_store(&config).await?;
         let app = launch(&config, store).await?;
         Ok(Self { app, idp, config, database, log })
+    }
+
+    /// Adds an upstream that wants to be shown something else than a key, and lists it.
+    pub(crate) async fn add(&self, setup: &Setup<'_>, auth: UpstreamAuth, secrets: &[(&str, &str)]) -> Result<()> {
+        install_with(self.app.store(), setup, auth, secrets).await?;
+        self.app.follow().await?;
+        self.app.refresher().refresh_all().await;
+        Ok(())
     }
 
     /// A client of the aggregate endpoint with a good token for `subject`.
@@ -184,13 +197,24 @@ fn config(idp: &Idp, database: &Path) -> Result<Config> {
 
 /// Adds a tenant, its upstream and its team's grant.
 pub(crate) async fn install(store: &Store, setup: &Setup<'_>) -> Result<()> {
-    let change = store.begin().await?;
-    let (tenant, _) = change.put_tenant(&setup.tenant.parse()?, &TenantSpec::named(setup.tenant)).await?;
-    let rows = change.tenant(scope(tenant.id));
     let auth = match setup.key {
         Some(_) => UpstreamAuth::Bearer { secret: "key".parse()? },
         None => UpstreamAuth::None,
     };
+    let secrets: Vec<(&str, &str)> = setup.key.map(|key| ("key", key)).into_iter().collect();
+    install_with(store, setup, auth, &secrets).await
+}
+
+/// The same for an upstream that wants to be shown something else.
+pub(crate) async fn install_with(
+    store: &Store,
+    setup: &Setup<'_>,
+    auth: UpstreamAuth,
+    secrets: &[(&str, &str)],
+) -> Result<()> {
+    let change = store.begin().await?;
+    let (tenant, _) = change.put_tenant(&setup.tenant.parse()?, &TenantSpec::named(setup.tenant)).await?;
+    let rows = change.tenant(scope(tenant.id));
     let spec = UpstreamSpec {
         url: Url::parse(setup.url)?,
         prefix: None,
@@ -202,8 +226,8 @@ pub(crate) async fn install(store: &Store, setup: &Setup<'_>) -> Result<()> {
         enabled: true,
     };
     let (upstream, _) = rows.put_upstream(&setup.upstream.parse()?, &spec).await?;
-    if let Some(key) = setup.key {
-        rows.put_credential(upstream.id, &"key".parse()?, &SecretString::from(key)).await?;
+    for (name, value) in secrets {
+        rows.put_credential(upstream.id, &name.parse()?, &SecretString::from(*value)).await?;
     }
     let grant = GrantSpec {
         issuer: "corp".parse()?,

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use futures::StreamExt as _;
@@ -32,8 +32,13 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    fn note(&self, headers: &HeaderMap, body: &[u8]) {
-        let line = format!("{headers:?}\n{}", String::from_utf8_lossy(body));
+    fn note(&self, uri: &Uri, headers: &HeaderMap, body: &[u8]) {
+        // As bytes: what is marked as sensitive is shown here, of all places.
+        let line = |(name, value): (&HeaderName, &HeaderValue)| {
+            format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
+        };
+        let headers: Vec<String> = headers.iter().map(line).collect();
+        let line = format!("{uri}\n{}\n{}", headers.join("\n"), String::from_utf8_lossy(body));
         self.requests.lock().expect("no test panics while it notes").push(line);
         self.came.notify_waiters();
     }
@@ -97,28 +102,41 @@ impl RealUpstream {
 
     /// Serves it on a free port to whoever shows `Authorization: Bearer key`.
     pub(crate) async fn serve(self, key: &str, sessions: bool) -> Result<(String, Seen)> {
+        let expected = format!("Bearer {key}");
+        let guard: Guard = Arc::new(move |parts, _| {
+            let shown = parts.headers.get("authorization");
+            shown.is_some_and(|value| value.as_bytes() == expected.as_bytes())
+        });
+        self.serve_to(guard, sessions).await
+    }
+
+    /// Serves it on a free port to whoever `guard` lets in; the others get a 401.
+    pub(crate) async fn serve_to(self, guard: Guard, sessions: bool) -> Result<(String, Seen)> {
+        let (routes, seen) = self.routes(guard, sessions);
+        Ok((start(routes).await?, seen))
+    }
+
+    /// What it serves.
+    pub(crate) fn routes(self, guard: Guard, sessions: bool) -> (Router, Seen) {
         let config = StreamableHttpServerConfig::default().with_legacy_session_mode(sessions).with_json_response(true);
         let service =
             StreamableHttpService::new(move || Ok(self.clone()), Arc::new(LocalSessionManager::default()), config);
         let seen = Seen::default();
-        let guard = (format!("Bearer {key}"), seen.clone());
         let routes = Router::new()
             .route_service("/mcp", service)
-            .layer(axum::middleware::from_fn_with_state(guard, require_key));
-        Ok((start(routes).await?, seen))
+            .layer(axum::middleware::from_fn_with_state((guard, seen.clone()), judge));
+        (routes, seen)
     }
 }
 
-async fn require_key(
-    State((expected, seen)): State<(String, Seen)>,
-    request: Request,
-    next: axum::middleware::Next,
-) -> Response {
+/// Whether a request is let in, by its head and body.
+pub(crate) type Guard = Arc<dyn Fn(&Parts, &[u8]) -> bool + Send + Sync>;
+
+async fn judge(State((guard, seen)): State<(Guard, Seen)>, request: Request, next: axum::middleware::Next) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
-    seen.note(&parts.headers, &body);
-    let authorized = parts.headers.get("authorization").is_some_and(|value| value.as_bytes() == expected.as_bytes());
-    if authorized {
+    seen.note(&parts.uri, &parts.headers, &body);
+    if guard(&parts, &body) {
         next.run(Request::from_parts(parts, Body::from(body))).await
     } else {
         StatusCode::UNAUTHORIZED.into_response()
@@ -219,8 +237,13 @@ impl ByteUpstream {
     }
 }
 
-async fn answer(State((upstream, seen)): State<(ByteUpstream, Seen)>, headers: HeaderMap, body: Bytes) -> Response {
-    seen.note(&headers, &body);
+async fn answer(
+    State((upstream, seen)): State<(ByteUpstream, Seen)>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    seen.note(&uri, &headers, &body);
     let message: Value = serde_json::from_slice(&body).unwrap_or_default();
     let id = message["id"].to_string();
     let method = message["method"].as_str().unwrap_or_default();

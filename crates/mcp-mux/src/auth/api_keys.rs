@@ -67,6 +67,7 @@ impl ApiKeys {
         Ok(Identity {
             principal: Principal { issuer: key.issuer.clone(), subject: key.subject.clone() },
             client: Some(key.id.to_string().into()),
+            by_access_token: false,
             email: None,
             groups: Arc::default(),
             bounds: key.tenants.as_deref().map_or(Bounds::Everything, |tenants| Bounds::Tenants(tenants.into())),

@@ -192,6 +192,7 @@ impl FrontUser {
         Ok(Identity {
             principal: Principal { issuer: front.clone(), subject },
             client: None,
+            by_access_token: false,
             email: self.email.map(Into::into),
             groups: self.groups.into(),
             bounds: Bounds::Everything,
@@ -205,6 +206,7 @@ fn nobody(front: &IssuerName, now: Timestamp) -> Result<Identity, AuthError> {
     Ok(Identity {
         principal: Principal { issuer: front.clone(), subject },
         client: None,
+        by_access_token: false,
         email: None,
         groups: Arc::default(),
         bounds: Bounds::nothing(),

@@ -135,6 +135,7 @@ impl Issuer {
         let identity = Identity {
             principal: Principal { issuer: self.config.name.clone(), subject },
             client: claims.client(&self.profile)?,
+            by_access_token: true,
             email: claims.email(),
             groups: groups.into(),
             bounds: Bounds::Everything,

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::definition::Definition;
 use super::name::{Origin, expose};
 use super::snapshot::{Catalog, Snapshot};
-use crate::upstream::{Pool, UpstreamError, list_tools};
+use crate::upstream::{Pool, Proofs, UpstreamError, list_tools};
 
 /// How often the revision is looked at.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -218,8 +218,9 @@ impl Refresher {
         let shelf = shelf.ok_or(RefreshError::Superseded)?;
         let stored = shelf.credentials(upstream.id);
 
-        let link = self.pool.link(scope, upstream, &stored, shelf.egress_hosts()).map_err(RefreshError::Upstream)?;
-        let listed = list_tools(&link, &rows, &stored).await.map_err(RefreshError::Upstream)?;
+        let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
+        let link = self.pool.link(scope, upstream, &proofs, shelf.egress_hosts()).map_err(RefreshError::Upstream)?;
+        let listed = list_tools(&link, &proofs).await.map_err(RefreshError::Upstream)?;
         if listed.truncated {
             tracing::warn!(upstream.id = %upstream.id, "the upstream lists more tools than are taken; the rest is left out");
         }

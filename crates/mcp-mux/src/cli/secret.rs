@@ -3,13 +3,16 @@
 use std::io::{IsTerminal as _, Read as _};
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
-use tenant_store::{SECRET_BYTES_MAX, SecretName, TenantSlug, TenantStore, UpstreamId, UpstreamSlug};
+use tenant_store::{
+    SECRET_BYTES_MAX, SecretForm, SecretName, TenantSlug, TenantStore, Upstream, UpstreamId, UpstreamSlug,
+};
 
 use super::{Settings, administration, say};
 use crate::app::open_store;
+use crate::upstream::check_secret;
 
 /// How much is read: the longest secret, a line end, and one byte more, which shows that it is too long.
 const READ_BYTES_MAX: u64 = SECRET_BYTES_MAX as u64 + 3;
@@ -28,6 +31,9 @@ enum Action {
     Set {
         /// TENANT/UPSTREAM/NAME, where NAME is the one in the upstream's `auth`
         place: SecretPlace,
+        /// Also under a name that the upstream's `auth` does not use (yet); the form of the value is not checked then
+        #[arg(long)]
+        force: bool,
     },
     /// Removes a secret
     Rm {
@@ -60,7 +66,7 @@ impl FromStr for SecretPlace {
 impl Secret {
     pub(super) async fn run(&self) -> Result<()> {
         let store = open_store(&self.settings.load()?).await?;
-        let (Action::Set { place } | Action::Rm { place }) = &self.action;
+        let (Action::Set { place, .. } | Action::Rm { place }) = &self.action;
         let SecretPlace { tenant, upstream, name } = place;
         let found = store.find_tenant(tenant).await?;
         let found = found.with_context(|| format!("there is no tenant `{tenant}`: apply its manifest first"))?;
@@ -68,17 +74,52 @@ impl Secret {
         let found = rows.find_upstream(upstream).await?;
         let found = found.with_context(|| format!("tenant `{tenant}` has no upstream `{upstream}`: apply it first"))?;
         match &self.action {
-            Action::Set { .. } => set(&rows, found.id, name).await,
+            Action::Set { force, .. } => set(&rows, &found, name, *force).await,
             Action::Rm { .. } => remove(&rows, found.id, name).await,
         }
     }
 }
 
-async fn set(rows: &TenantStore, upstream: UpstreamId, name: &SecretName) -> Result<()> {
+async fn set(rows: &TenantStore, upstream: &Upstream, name: &SecretName, force: bool) -> Result<()> {
+    let forms = forms(upstream, name);
+    if forms.is_empty() && !force {
+        bail!("{}", unused(upstream, name));
+    }
     let value = read_secret()?;
-    let version = rows.put_credential(upstream, name, &value).await?;
-    say(&format!("secret `{name}` is stored, version {version}"));
+    for form in &forms {
+        check_secret(*form, &value).map_err(|rule| anyhow!("the secret `{name}` {rule}; nothing is stored"))?;
+    }
+    let version = rows.put_credential(upstream.id, name, &value).await?;
+    say(&format!("secret `{name}` is stored for {}, version {version}", recipients(upstream, &forms)));
     Ok(())
+}
+
+/// What the upstream's `auth` uses the secret of that name for.
+fn forms(upstream: &Upstream, name: &SecretName) -> Vec<SecretForm> {
+    let used = upstream.spec.auth.secrets().into_iter().filter(|(used, _)| *used == name);
+    used.map(|(_, form)| form).collect()
+}
+
+/// Where the secret will be shown: the one thing to look at twice before it is stored.
+fn recipients(upstream: &Upstream, forms: &[SecretForm]) -> String {
+    let issuer = upstream.spec.auth.token_request().map(|request| request.server.origin());
+    let at_issuer = forms.iter().any(|form| form.is_for_authorization_server());
+    let at_upstream = forms.iter().any(|form| !form.is_for_authorization_server());
+    match issuer.filter(|_| at_issuer) {
+        Some(issuer) if at_upstream => format!("{issuer} (the authorization server) and {}", upstream.origin()),
+        Some(issuer) => format!("{issuer} (the authorization server of {})", upstream.origin()),
+        None => upstream.origin(),
+    }
+}
+
+fn unused(upstream: &Upstream, name: &SecretName) -> String {
+    let used: Vec<String> = upstream.spec.auth.secrets().iter().map(|(name, _)| format!("`{name}`")).collect();
+    let known = if used.is_empty() { "it uses none".to_owned() } else { format!("it uses {}", used.join(", ")) };
+    format!(
+        "the `auth` of upstream `{}` does not use a secret `{name}`: {known}. Apply a manifest that names it first, or store it \
+         anyhow with --force",
+        upstream.slug
+    )
 }
 
 async fn remove(rows: &TenantStore, upstream: UpstreamId, name: &SecretName) -> Result<()> {

@@ -96,7 +96,7 @@ async fn what_was_vetted_is_what_is_connected_to() {
     let rules = rules(&["127.0.0.2/32"], Ports::Any);
     let egress = Egress::with_resolver(&rules, Arc::clone(&names) as Arc<dyn Resolve>).unwrap();
     let rebinding = url(&format!("http://rebind.test:{}/", allowed.port));
-    for client in [egress.client([]), egress.upstream(&rebinding, None).unwrap()] {
+    for client in [egress.client([]), egress.upstream(&rebinding, None, None).unwrap()] {
         *names.answers.lock().unwrap() =
             Names::leading_to(&[&["127.0.0.2"], &["127.0.0.1"]]).answers.lock().unwrap().clone();
         let (before, visits) = (names.asked.load(Ordering::SeqCst), allowed.visits());
@@ -165,7 +165,7 @@ async fn an_upstreams_client_reaches_its_own_origin_at_its_tenants_hosts_only() 
     for (allowed, expected) in
         [(None, None), (hosts("127.0.0.1"), None), (hosts("*.acme.example"), Some(Refused::Host))]
     {
-        let client = egress.upstream(&own, allowed).unwrap();
+        let client = egress.upstream(&own, allowed, None).unwrap();
         assert_eq!(refused(&visit(&client, &own).await), expected);
         for other in ["http://127.0.0.1:9/", "https://127.0.0.1/", "http://localhost/"] {
             assert_eq!(refused(&visit(&client, &url(other)).await), Some(Refused::Origin), "{other}");

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use tenant_store::{
-    Change, Put, Revision, Store, StoreError, Tenant, TenantId, TenantScope, TenantSlug, TenantStore, UpstreamSlug,
+    Change, Put, Revision, Store, StoreError, Tenant, TenantId, TenantScope, TenantSlug, TenantStore, Upstream,
+    UpstreamSlug, UpstreamSpec,
 };
 
 use super::Manifest;
@@ -30,6 +31,8 @@ pub struct Applied {
     pub name: String,
     /// What became of it.
     pub put: Put,
+    /// Its stored secrets are gone: they were for another address, or another authorization server.
+    pub secrets_dropped: bool,
 }
 
 /// Why nothing was applied.
@@ -79,7 +82,8 @@ pub async fn apply(
     let mut applied = Vec::new();
     for entry in &entries {
         let object = entry.document.object();
-        applied.push(Applied { kind: object.kind(), name: object.name(), put: applying.put(*entry).await? });
+        let (put, secrets_dropped) = applying.put(*entry).await?;
+        applied.push(Applied { kind: object.kind(), name: object.name(), put, secrets_dropped });
     }
     // An upstream of these documents is shown where it says its address rather than where its tenant lists hosts.
     for kind in [Kind::Upstream, Kind::Tenant] {
@@ -111,19 +115,24 @@ fn in_order(manifests: &[Manifest]) -> Result<Vec<Entry<'_>>, ManifestError> {
 }
 
 impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
-    async fn put(&mut self, entry: Entry<'_>) -> Result<Put, ApplyError> {
+    /// What became of an object, and whether its secrets are gone.
+    async fn put(&mut self, entry: Entry<'_>) -> Result<(Put, bool), ApplyError> {
         let object = entry.document.object();
+        let mut secrets_dropped = false;
         let put = match object {
             Object::Tenant { slug, spec } => self.change.put_tenant(slug, spec).await.map(|(tenant, put)| {
                 self.tenants.insert(slug.clone(), tenant);
                 put
             }),
             Object::Upstream { slug, spec, .. } => {
-                self.rows(entry).await?.put_upstream(slug, spec).await.map(|(_, put)| put)
+                let rows = self.rows(entry).await?;
+                secrets_dropped = drops_secrets(&rows, slug, spec).await?;
+                rows.put_upstream(slug, spec).await.map(|(_, put)| put)
             }
             Object::Grant { name, spec, .. } => self.rows(entry).await?.put_grant(name, spec).await.map(|(_, put)| put),
         };
-        put.map_err(|source| ApplyError::Object { kind: object.kind(), name: object.name(), source })
+        let put = put.map_err(|source| ApplyError::Object { kind: object.kind(), name: object.name(), source })?;
+        Ok((put, secrets_dropped))
     }
 
     /// Whether the hosts that a tenant is narrowed to cover its upstreams: an upstream of these documents, or, where a document is
@@ -169,6 +178,15 @@ fn outside(entry: Entry<'_>, field: &str, upstream: Option<&UpstreamSlug>) -> Ma
     ManifestError::new(entry.file, entry.document.host_at.problem(field, message))
 }
 
+/// Whether the upstream of that name has secrets that do not go along to where `spec` says it is.
+async fn drops_secrets(rows: &TenantStore, slug: &UpstreamSlug, spec: &UpstreamSpec) -> Result<bool, StoreError> {
+    let Some(before) = rows.find_upstream(slug).await? else { return Ok(false) };
+    if before.destination() == (Upstream { spec: spec.clone(), ..before.clone() }).destination() {
+        return Ok(false);
+    }
+    Ok(rows.sealed_credentials().await?.iter().any(|sealed| sealed.upstream() == before.id))
+}
+
 fn unknown_tenant(entry: Entry<'_>, slug: &TenantSlug) -> ManifestError {
     let message =
         format!("there is no tenant `{slug}`, neither here nor in the database: add a document of kind `Tenant`");
@@ -177,8 +195,14 @@ fn unknown_tenant(entry: Entry<'_>, slug: &TenantSlug) -> ManifestError {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Applied { kind, name, put } in &self.applied {
+        for Applied { kind, name, put, secrets_dropped } in &self.applied {
             writeln!(f, "{:9}  {kind:8}  {name}", word(*put))?;
+            if *secrets_dropped {
+                writeln!(
+                    f,
+                    "           its secrets were for another address and are gone: set them again with `mcp-mux secret set`"
+                )?;
+            }
         }
         let count = |wanted| self.applied.iter().filter(|applied| applied.put == wanted).count();
         let (created, changed, unchanged) = (count(Put::Created), count(Put::Changed), count(Put::Unchanged));

@@ -5,13 +5,14 @@ use std::fmt;
 use std::time::Duration;
 
 use tenant_store::{
-    EgressHosts, GrantName, GrantSpec, HeaderText, HostPattern, LocalName, OnToolChange, SecretName, SpecError,
-    SpecField, TenantSlug, TenantSpec, ToolClass, UpstreamAuth, UpstreamSlug, UpstreamSpec,
+    EgressHosts, GrantName, GrantSpec, HostPattern, LocalName, OnToolChange, SpecError, SpecField, TenantSlug,
+    TenantSpec, ToolClass, UpstreamSlug, UpstreamSpec,
 };
 use url::Url;
 
+use super::auth::auth;
 use super::error::{Place, Problem};
-use super::field::{Field, Fields, suggestion};
+use super::field::{Field, suggestion};
 use super::yaml::Node;
 
 /// The one version of the format there is.
@@ -217,39 +218,6 @@ fn url(field: &Field<'_>) -> Result<Url, Problem> {
         .map_err(|_| field.problem("must be a whole web address, such as `https://mcp.acme.example/mcp`"))
 }
 
-/// `none`, or the one way that a map names.
-fn auth(spec: &Fields<'_>) -> Result<UpstreamAuth, Problem> {
-    let Some(field) = spec.find("auth") else {
-        return Err(spec.missing("auth", "is missing: an upstream that asks for no proof has `auth: none`"));
-    };
-    if let Ok(word) = field.text() {
-        return match word {
-            "none" => Ok(UpstreamAuth::None),
-            _ => Err(field.problem("must be `none`, or a map with `bearer` or `headers`")),
-        };
-    }
-    let ways = field.fields(&["bearer", "headers"])?;
-    match (ways.find("bearer"), ways.find("headers")) {
-        (Some(bearer), None) => Ok(UpstreamAuth::Bearer { secret: secret(&bearer)? }),
-        (None, Some(field)) => {
-            let mut headers = BTreeMap::<HeaderText, SecretName>::new();
-            for (key, value) in field.entries()? {
-                // Names of headers that differ in capitals only are the same.
-                if headers.insert(key.parse()?, secret(&value)?).is_some() {
-                    return Err(value.problem("is the same header as an earlier one"));
-                }
-            }
-            Ok(UpstreamAuth::Headers { headers })
-        }
-        _ => Err(field.problem("must have either `bearer` or `headers`")),
-    }
-}
-
-/// The name of a secret, never its value.
-fn secret(field: &Field<'_>) -> Result<SecretName, Problem> {
-    field.fields(&["secret"])?.get("secret")?.parse()
-}
-
 fn classes(field: &Field<'_>) -> Result<BTreeMap<LocalName, ToolClass>, Problem> {
     field.entries()?.into_iter().map(|(tool, class)| Ok((tool.parse()?, class.parse()?))).collect()
 }
@@ -289,6 +257,9 @@ fn broken_rule(spec: &Field<'_>, error: SpecError) -> Problem {
         SpecField::EgressHosts => &["egress", "hosts"],
         SpecField::Url => &["http", "url"],
         SpecField::Headers => &["auth", "headers"],
+        SpecField::Parameter => &["auth", "query", "parameter"],
+        SpecField::Ca => &["auth", "mtls", "ca"],
+        SpecField::AlongWithMtls => &["auth"],
         SpecField::CallTimeout => &["timeout"],
         SpecField::Concurrency => &["concurrency"],
         SpecField::Classes => &["classes"],

@@ -14,7 +14,7 @@ use crate::caller::Caller;
 use crate::catalog::Entry;
 use crate::json::Members;
 use crate::policy::{Action, decide};
-use crate::upstream::{Answer, Reply, Rpc, Trace, UpstreamError};
+use crate::upstream::{Answer, Proofs, Reply, Rpc, Trace, UpstreamError};
 
 /// A call as it came from the client.
 #[derive(Debug)]
@@ -95,8 +95,10 @@ impl Mux {
             ..Rpc::tool_call(entry.local().as_str(), call.arguments)
         };
         let reply = async {
-            let link = self.pool.link(access.scope(), upstream, &stored, shelf.egress_hosts())?;
-            link.ask(&self.store.tenant(access.scope()), &stored, &rpc, deadline).await
+            let rows = self.store.tenant(access.scope());
+            let proofs = Proofs { caller: Some(caller), rows: &rows, stored: &stored };
+            let link = self.pool.link(access.scope(), upstream, &proofs, shelf.egress_hosts())?;
+            link.ask(&proofs, &rpc, deadline).await
         };
         let reply = tokio::select! {
             biased;

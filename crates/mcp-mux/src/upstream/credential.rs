@@ -1,32 +1,95 @@
-//! From a stored secret to the header that carries it. This is where a credential is opened, and the header it becomes goes
-//! into one request and nowhere else. The secrets themselves are noted, so that the upstream's answer can be searched for them.
+//! From stored secrets to what one request is proved with. This is where a credential is opened, and what it becomes goes into
+//! requests of one link and nowhere else.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
-use tenant_store::{KekError, SealedCredential, SecretName, StoreError, TenantStore, Upstream, UpstreamAuth};
+use sha2::{Digest as _, Sha256};
+use tenant_store::{
+    HeaderText, KekError, QueryParameter, SealedCredential, SecretForm, SecretName, StoreError, TenantStore, Timestamp,
+    Upstream, UpstreamAuth, UserName,
+};
+use url::form_urlencoded::byte_serialize;
 
+use super::aws::Signer;
 use super::error::UpstreamError;
+use super::oauth::AccessToken;
 use super::redact::Secrets;
+use super::request::Outgoing;
+use super::secret::check_secret;
+use crate::caller::{Caller, Principal};
+use crate::egress::Client;
 
-/// What proves us to an upstream in one call.
+/// What there is to prove oneself with: what was stored for an upstream, and who calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Proofs<'p> {
+    /// Who calls; nobody when tools are listed.
+    pub caller: Option<&'p Caller>,
+    /// The tenant's rows, which open what is sealed.
+    pub rows: &'p TenantStore,
+    /// The sealed credentials that were stored for the upstream.
+    pub stored: &'p [&'p SealedCredential],
+}
+
+/// On whose behalf an upstream is called, where it is called as somebody: a principal, by this very access token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Actor {
+    principal: Principal,
+    token: [u8; 32],
+}
+
+/// What requests are proved with. It belongs to one link, and one actor if the link has one.
 pub(super) struct Credential {
-    /// The headers that carry it.
-    pub(super) headers: HeaderMap,
-    /// Every secret that travels with the call.
+    /// The client whose connections carry it.
+    pub(super) http: Client,
+    headers: HeaderMap,
+    parameter: Option<(QueryParameter, SecretString)>,
+    signer: Option<Signer>,
+    /// Which of the link's access tokens it is.
+    pub(super) issue: Option<u64>,
+    /// Every secret text that a request carries. None of them may reach a caller in the answer.
     pub(super) secrets: Secrets,
 }
 
-/// What proves us to `upstream`: nothing if it wants nothing. A secret that is missing is an error; nothing stands in for
-/// it.
-pub(super) async fn credential(
-    rows: &TenantStore,
-    upstream: &Upstream,
-    stored: &[&SealedCredential],
-) -> Result<Credential, UpstreamError> {
-    let open = async |name: &SecretName| {
-        let mut matching = stored.iter().filter(|sealed| sealed.is_for(upstream) && sealed.name() == name);
+impl Actor {
+    /// The caller, if its proof was an access token.
+    fn of(caller: &Caller) -> Option<Self> {
+        let token = caller.access_token.as_ref()?;
+        Some(Self { principal: caller.principal.clone(), token: Sha256::digest(token.expose_secret()).into() })
+    }
+}
+
+impl Proofs<'_> {
+    /// The versions of what is stored: another secret is another version.
+    pub(super) fn versions(&self) -> Vec<u32> {
+        self.stored.iter().map(|sealed| sealed.version()).collect()
+    }
+
+    /// Whoever `upstream` is called as; nobody in particular for most.
+    pub(super) fn actor(&self, upstream: &Upstream) -> Result<Option<Actor>, UpstreamError> {
+        match (&upstream.spec.auth, self.caller) {
+            (UpstreamAuth::TokenExchange(_), Some(caller)) => {
+                Actor::of(caller).ok_or(UpstreamError::CallerTokenMissing).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The access token of `actor`, if that is who calls.
+    pub(super) fn token_of(&self, actor: &Actor) -> Option<Arc<SecretString>> {
+        let caller = self.caller.filter(|caller| Actor::of(caller).as_ref() == Some(actor))?;
+        caller.access_token.clone()
+    }
+
+    /// Opens the secret of that name. One that is missing is an error; nothing stands in for it.
+    pub(super) async fn open(&self, upstream: &Upstream, name: &SecretName) -> Result<SecretString, UpstreamError> {
+        let mut matching = self.stored.iter().filter(|sealed| sealed.is_for(upstream) && sealed.name() == name);
         let sealed = matching.next().ok_or_else(|| UpstreamError::CredentialMissing(name.clone()))?;
-        rows.open_credential(sealed).await.map_err(|error| {
+        self.rows.open_credential(sealed).await.map_err(|error| {
             tracing::error!(
                 upstream.id = %upstream.id,
                 error = &error as &dyn std::error::Error,
@@ -37,50 +100,144 @@ pub(super) async fn credential(
                 _ => UpstreamError::CredentialUnusable(name.clone()),
             }
         })
-    };
-    let (mut headers, mut secrets) = (HeaderMap::new(), Secrets::default());
-    match &upstream.spec.auth {
-        UpstreamAuth::None => {}
-        UpstreamAuth::Bearer { secret } => {
-            let token = open(secret).await?;
-            secrets.add(&token);
-            let value = SecretString::from(format!("Bearer {}", token.expose_secret()));
-            headers.insert(AUTHORIZATION, header_value(secret, &value)?);
-        }
-        UpstreamAuth::Headers { headers: wanted } => {
-            for (header, secret) in wanted {
-                let name = HeaderName::from_bytes(header.as_str().as_bytes())
-                    .map_err(|_| UpstreamError::CredentialUnusable(secret.clone()))?;
-                let value = open(secret).await?;
-                secrets.add_header(&value);
-                headers.insert(name, header_value(secret, &value)?);
+    }
+
+    /// The same, if it has the form that it is used in.
+    pub(super) async fn open_as(
+        &self,
+        upstream: &Upstream,
+        name: &SecretName,
+        form: SecretForm,
+    ) -> Result<SecretString, UpstreamError> {
+        let value = self.open(upstream, name).await?;
+        check_secret(form, &value).map_err(|_| UpstreamError::CredentialUnusable(name.clone()))?;
+        Ok(value)
+    }
+
+    /// What the requests to `upstream` are proved with: what it wants, or an error. `token` is the access token, where it wants one.
+    pub(super) async fn credential(
+        &self,
+        upstream: &Upstream,
+        http: Client,
+        token: Option<&AccessToken>,
+    ) -> Result<Credential, UpstreamError> {
+        let mut credential = Credential {
+            http,
+            headers: HeaderMap::new(),
+            parameter: None,
+            signer: None,
+            issue: token.map(|token| token.issue),
+            secrets: Secrets::default(),
+        };
+        // A certificate is shown by the client already.
+        let auth = match &upstream.spec.auth {
+            UpstreamAuth::Mtls { with, .. } => with,
+            auth => auth,
+        };
+        match auth {
+            UpstreamAuth::None | UpstreamAuth::Mtls { .. } => {}
+            UpstreamAuth::Bearer { secret } => {
+                // Keys with a space in them were taken before forms were checked.
+                let key = self.open_as(upstream, secret, SecretForm::HeaderValue).await?;
+                credential.bear(&key).ok_or_else(|| UpstreamError::CredentialUnusable(secret.clone()))?;
+            }
+            UpstreamAuth::Headers { headers } => self.headers(upstream, headers, &mut credential).await?,
+            UpstreamAuth::Basic { username, secret } => {
+                let password = self.open_as(upstream, secret, SecretForm::Password).await?;
+                let added = credential.sign_in(username, &password);
+                added.ok_or_else(|| UpstreamError::CredentialUnusable(secret.clone()))?;
+            }
+            UpstreamAuth::Query { parameter, secret } => {
+                let value = self.open_as(upstream, secret, SecretForm::QueryValue).await?;
+                let escaped: String = byte_serialize(value.expose_secret().as_bytes()).collect();
+                credential.secrets.add(&value);
+                credential.secrets.add(&SecretString::from(escaped));
+                credential.parameter = Some((parameter.clone(), value));
+            }
+            UpstreamAuth::ClientCredentials(_) | UpstreamAuth::TokenExchange(_) => {
+                if let Some(token) = token {
+                    credential.bear(&token.secret).ok_or(UpstreamError::NoToken(super::OAuthError::NotUnderstood))?;
+                }
+            }
+            auth @ UpstreamAuth::AwsSigV4 { .. } => {
+                let signer = self.signer(upstream, auth).await?;
+                signer.iter().flat_map(Signer::secrets).for_each(|secret| credential.secrets.add(secret));
+                credential.signer = signer;
             }
         }
+        Ok(credential)
     }
-    Ok(Credential { headers, secrets })
-}
 
-/// Only visible ASCII and inner spaces: anything else in a stored secret could end the header and begin another.
-fn header_value(name: &SecretName, value: &SecretString) -> Result<HeaderValue, UpstreamError> {
-    let text = value.expose_secret();
-    let clean = !text.is_empty() && text.trim() == text && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-    let header = HeaderValue::from_str(text).ok().filter(|_| clean);
-    let mut header = header.ok_or_else(|| UpstreamError::CredentialUnusable(name.clone()))?;
-    header.set_sensitive(true);
-    Ok(header)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_that_could_break_out_of_its_header_is_refused() {
-        let name: SecretName = "key".parse().unwrap();
-        for text in ["", " a", "a ", "a\r\nX-Evil: 1", "a\nb", "a\0b", "ü", "a\tb", "\u{7f}"] {
-            assert!(header_value(&name, &SecretString::from(text)).is_err(), "{text:?}");
+    async fn headers(
+        &self,
+        upstream: &Upstream,
+        headers: &BTreeMap<HeaderText, SecretName>,
+        credential: &mut Credential,
+    ) -> Result<(), UpstreamError> {
+        for (header, secret) in headers {
+            let value = self.open_as(upstream, secret, SecretForm::HeaderValue).await?;
+            let name = HeaderName::from_bytes(header.as_str().as_bytes()).ok();
+            let added = name.and_then(|name| credential.carry(name, &value));
+            added.ok_or_else(|| UpstreamError::CredentialUnusable(secret.clone()))?;
+            credential.secrets.add_header(&value);
         }
-        let value = header_value(&name, &SecretString::from("Token abc=")).unwrap();
-        assert!(value.is_sensitive());
+        Ok(())
+    }
+
+    async fn signer(&self, upstream: &Upstream, auth: &UpstreamAuth) -> Result<Option<Signer>, UpstreamError> {
+        let UpstreamAuth::AwsSigV4 { access_key_id, secret_access_key, session_token, region, service } = auth else {
+            return Ok(None);
+        };
+        let secret_access_key = self.open_as(upstream, secret_access_key, SecretForm::AwsSecretAccessKey).await?;
+        let session_token = match session_token {
+            Some(name) => Some(self.open_as(upstream, name, SecretForm::AwsSessionToken).await?),
+            None => None,
+        };
+        let (region, service) = (region.clone(), service.clone());
+        Ok(Some(Signer { access_key_id: access_key_id.clone(), secret_access_key, session_token, region, service }))
+    }
+}
+
+impl Credential {
+    /// Puts the proof into a request that is otherwise complete.
+    pub(super) fn prove(&self, request: &mut Outgoing, now: Timestamp) -> Result<(), UpstreamError> {
+        request.headers.extend(self.headers.clone());
+        if let Some((parameter, value)) = &self.parameter {
+            request.url.query_pairs_mut().append_pair(parameter.as_str(), value.expose_secret());
+        }
+        match &self.signer {
+            Some(signer) => signer.sign(request, now).ok_or(UpstreamError::Setup),
+            None => Ok(()),
+        }
+    }
+
+    /// `Authorization: Bearer …` (RFC 6750 §2.1).
+    fn bear(&mut self, token: &SecretString) -> Option<()> {
+        self.carry(AUTHORIZATION, &SecretString::from(format!("Bearer {}", token.expose_secret())))?;
+        self.secrets.add(token);
+        Some(())
+    }
+
+    /// `Authorization: Basic …` (RFC 7617).
+    fn sign_in(&mut self, username: &UserName, password: &SecretString) -> Option<()> {
+        let pair = SecretString::from(format!("{username}:{}", password.expose_secret()));
+        let encoded = SecretString::from(BASE64_STANDARD.encode(pair.expose_secret()));
+        self.carry(AUTHORIZATION, &SecretString::from(format!("Basic {}", encoded.expose_secret())))?;
+        self.secrets.add(&encoded);
+        self.secrets.add(password);
+        Some(())
+    }
+
+    fn carry(&mut self, name: HeaderName, value: &SecretString) -> Option<()> {
+        let mut value = HeaderValue::from_str(value.expose_secret()).ok()?;
+        value.set_sensitive(true);
+        self.headers.insert(name, value);
+        Some(())
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("issue", &self.issue).finish_non_exhaustive()
     }
 }

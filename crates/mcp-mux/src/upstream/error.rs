@@ -3,6 +3,7 @@
 
 use tenant_store::SecretName;
 
+use super::oauth::OAuthError;
 use crate::error::Fault;
 
 /// A failed exchange with an upstream. Completes the sentence "upstream `x` of tenant `y` …".
@@ -29,9 +30,21 @@ pub enum UpstreamError {
     /// The key that opens its secrets cannot be had now.
     #[error("cannot be called: its secrets cannot be opened now; try again later")]
     SecretsUnavailable,
-    /// It answered 401 or 403.
+    /// It answered 403, or 401 where there is nothing else to show.
     #[error("refused its stored credential: an operator must look at it")]
     CredentialRefused,
+    /// It answered 401, which says that it did not execute the request; another access token may be taken.
+    #[error("refused the access token that it was shown: an operator must look at what it wants")]
+    Unauthorized,
+    /// There is no access token to show it.
+    #[error("cannot be called: its authorization server {0}")]
+    NoToken(OAuthError),
+    /// It is called as whoever calls, and this caller showed no access token.
+    #[error(
+        "is called with your own access token in exchange, and you showed none: sign in at the identity provider itself, not with an \
+         API key or through a front"
+    )]
+    CallerTokenMissing,
     /// It answered another status that is no success.
     #[error("answered with HTTP status {0}")]
     Status(u16),
@@ -70,6 +83,7 @@ impl UpstreamError {
             | Self::CredentialMissing(_)
             | Self::CredentialUnusable(_)
             | Self::SecretsUnavailable => Fault::Ours,
+            Self::CallerTokenMissing | Self::NoToken(OAuthError::CallerRefused) => Fault::Downstream,
             _ => Fault::Upstream,
         }
     }

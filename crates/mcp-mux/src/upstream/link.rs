@@ -1,8 +1,11 @@
-//! One upstream as we hold on to it: its connections, the version agreed on, and how many calls may run at once.
+//! One upstream as we hold on to it: its session, the version agreed on, the access token that it is shown, and the line beneath.
+
+mod line;
+mod token;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -11,20 +14,21 @@ use futures::StreamExt as _;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use serde_json::value::RawValue;
-use tenant_store::{EgressHosts, SealedCredential, TenantStore, Upstream};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tenant_store::Upstream;
+use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
-use super::credential::{self, Credential};
+use super::credential::{Actor, Credential, Proofs};
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
-use super::negotiate;
-use super::negotiate::{Agreement, Failure};
+use super::negotiate::{self, Agreement, Failure};
+use super::oauth::Held;
 use super::redact::Redactor;
-use super::request::Rpc;
-use crate::egress::{Client, SendError};
+use super::request::{Outgoing, Rpc};
+use crate::egress::SendError;
 use crate::json::{self, Members};
-use crate::lifecycle::Tasks;
+
+pub(super) use line::{Conditions, Line};
 
 /// Largest answer that is not streamed, in bytes.
 pub(super) const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -66,7 +70,7 @@ pub struct Streaming {
 /// One request, as it is asked once or, after a session was lost, twice.
 struct Attempt<'a> {
     rpc: &'a Rpc<'a>,
-    credential: Credential,
+    credential: Arc<Credential>,
     deadline: Instant,
     place: Place,
 }
@@ -84,7 +88,7 @@ type Place = Arc<OwnedSemaphorePermit>;
 struct Cancel {
     link: Arc<Link>,
     agreement: Arc<Agreement>,
-    credential: HeaderMap,
+    credential: Arc<Credential>,
     id: u64,
 }
 
@@ -101,7 +105,7 @@ impl Drop for Running {
         if cancel.agreement.is_modern() {
             return;
         }
-        let tasks = cancel.link.tasks.clone();
+        let tasks = cancel.link.line.tasks().clone();
         tasks.spawn_draining(async move { cancel.send().await });
     }
 }
@@ -120,77 +124,80 @@ impl Cancel {
         );
         let headers = self.agreement.headers(&Rpc::new("notifications/cancelled"));
         let sent = self.link.post(&self.credential, headers, body, Instant::now() + CANCEL_TIMEOUT).await;
-        tracing::debug!(upstream.id = %self.link.upstream.id, delivered = sent.is_ok(), "cancelled a call upstream");
+        tracing::debug!(upstream.id = %self.link.upstream().id, delivered = sent.is_ok(), "cancelled a call upstream");
     }
 }
 
-/// One upstream as we hold on to it. Everything that differs between two tenants lies in here and is shared with no other
-/// link: the connections, the session of a legacy upstream, the places for calls.
+/// One upstream as we hold on to it, for one actor if it is called as somebody. Nothing that proves anybody is shared between two
+/// links: the session of a legacy upstream and the access token lie in here.
 pub struct Link {
-    upstream: Arc<Upstream>,
-    /// Versions of the credentials that the link was made with: a new secret gets a new link, and so a new session.
-    credential_versions: Vec<u32>,
-    http: Client,
-    tasks: Tasks,
-    places: Arc<Semaphore>,
+    line: Arc<Line>,
+    actor: Option<Actor>,
     next_id: AtomicU64,
-    /// Whether the log knows that the upstream repeats its secret.
-    repeats_secrets: Arc<AtomicBool>,
+    token: Arc<Held>,
     pub(super) agreed: ArcSwapOption<Agreement>,
     pub(super) negotiation: Mutex<Option<Failure>>,
 }
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("upstream", &self.upstream.id).finish_non_exhaustive()
+        f.debug_struct("Link").field("upstream", &self.upstream().id).finish_non_exhaustive()
     }
 }
 
 impl Link {
-    pub(super) fn new(upstream: Arc<Upstream>, versions: Vec<u32>, http: Client, tasks: Tasks) -> Self {
+    pub(super) fn new(line: Arc<Line>, actor: Option<Actor>) -> Self {
         Self {
-            http,
-            tasks,
-            places: Arc::new(Semaphore::new(upstream.spec.concurrency as usize)),
-            upstream,
-            credential_versions: versions,
+            line,
+            actor,
             next_id: AtomicU64::new(1),
-            repeats_secrets: Arc::default(),
+            token: Arc::default(),
             agreed: ArcSwapOption::empty(),
             negotiation: Mutex::new(None),
         }
     }
 
-    /// Whether the link still fits what is configured.
-    pub(super) fn fits(&self, upstream: &Upstream, versions: &[u32], hosts: Option<&EgressHosts>) -> bool {
-        *self.upstream == *upstream && self.credential_versions == versions && self.http.hosts() == hosts
+    /// What it shares with the other links of its upstream.
+    pub(super) fn line(&self) -> &Arc<Line> {
+        &self.line
     }
 
     /// The upstream.
     pub fn upstream(&self) -> &Upstream {
-        &self.upstream
+        self.line.upstream()
     }
 
-    /// Asks `rpc` and waits at most until `deadline`. A session that the upstream has forgotten is started anew and the
-    /// request repeated once; the upstream's 404 says that it was not executed.
+    /// Asks `rpc` and waits at most until `deadline`. An access token that the upstream refuses is replaced and the request repeated
+    /// once; the upstream's 401 says that it was not executed.
     pub async fn ask(
         self: &Arc<Self>,
-        rows: &TenantStore,
-        stored: &[&SealedCredential],
+        proofs: &Proofs<'_>,
         rpc: &Rpc<'_>,
         deadline: Instant,
     ) -> Result<Reply, UpstreamError> {
-        let patience = deadline.min(Instant::now() + PLACE_TIMEOUT);
-        let wait = timeout_at(patience, Arc::clone(&self.places).acquire_owned());
-        let place = Arc::new(wait.await.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)?);
-        let credential = credential::credential(rows, &self.upstream, stored).await?;
-        let attempt = Attempt { rpc, credential, deadline, place };
-        let agreement = negotiate::agreement(self, &attempt.credential.headers, deadline).await?;
-        match self.exchange(&attempt, &agreement).await {
+        let place = self.line.place(deadline.min(Instant::now() + PLACE_TIMEOUT)).await?;
+        let credential = Arc::new(self.credential(proofs, None, deadline).await?);
+        let issue = credential.issue;
+        let attempt = Attempt { rpc, credential, deadline, place: Arc::clone(&place) };
+        match (self.attempt(&attempt).await, issue) {
+            (Err(UpstreamError::Unauthorized), Some(refused)) => {
+                let credential = Arc::new(self.credential(proofs, Some(refused), deadline).await?);
+                self.attempt(&Attempt { rpc, credential, deadline, place }).await
+            }
+            (Err(UpstreamError::Unauthorized), None) => Err(UpstreamError::CredentialRefused),
+            (reply, _) => reply,
+        }
+    }
+
+    /// Asks with one credential. A session that the upstream has forgotten is started anew and the request repeated once; the
+    /// upstream's 404 says that it was not executed.
+    async fn attempt(self: &Arc<Self>, attempt: &Attempt<'_>) -> Result<Reply, UpstreamError> {
+        let agreement = negotiate::agreement(self, &attempt.credential, attempt.deadline).await?;
+        match self.exchange(attempt, &agreement).await {
             Err(UpstreamError::SessionGone | UpstreamError::VersionChanged) => {
                 self.forget(&agreement);
-                let agreement = negotiate::agreement(self, &attempt.credential.headers, deadline).await?;
-                self.exchange(&attempt, &agreement).await
+                let agreement = negotiate::agreement(self, &attempt.credential, attempt.deadline).await?;
+                self.exchange(attempt, &agreement).await
             }
             reply => reply,
         }
@@ -209,10 +216,10 @@ impl Link {
         attempt: &Attempt<'_>,
         agreement: &Arc<Agreement>,
     ) -> Result<Reply, UpstreamError> {
-        let Attempt { rpc, credential: Credential { headers: credential, .. }, deadline, place } = attempt;
+        let Attempt { rpc, credential, deadline, place } = attempt;
         let id = self.next_id();
         let cancel =
-            Cancel { link: Arc::clone(self), agreement: Arc::clone(agreement), credential: credential.clone(), id };
+            Cancel { link: Arc::clone(self), agreement: Arc::clone(agreement), credential: Arc::clone(credential), id };
         let mut running = Running { cancel: Some(cancel), _place: Arc::clone(place) };
         let read = async {
             let body = rpc.body(id, agreement.is_modern());
@@ -236,20 +243,19 @@ impl Link {
     /// Posts a message. Nothing of a downstream request is in reach here.
     pub(super) async fn post(
         &self,
-        credential: &HeaderMap,
+        credential: &Credential,
         headers: HeaderMap,
         body: String,
         deadline: Instant,
     ) -> Result<reqwest::Response, UpstreamError> {
+        let mut outgoing = Outgoing { method: Method::POST, url: self.upstream().spec.url.clone(), headers, body };
+        let json = HeaderValue::from_static("application/json");
+        outgoing.headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        outgoing.headers.insert(CONTENT_TYPE, json);
+        credential.prove(&mut outgoing, self.line.now())?;
         let sent = async {
-            let request = self.http.request(Method::POST, &self.upstream.spec.url)?;
-            let request = request
-                .header(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))
-                .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-                .headers(headers)
-                .headers(credential.clone())
-                .body(body);
-            request.send().await
+            let request = credential.http.request(outgoing.method, &outgoing.url)?;
+            request.headers(outgoing.headers).body(outgoing.body).send().await
         };
         let sent = timeout_at(deadline, sent).await.map_err(|_| UpstreamError::TimedOut)?;
         sent.map_err(|error| self.unsent(&error))
@@ -258,16 +264,17 @@ impl Link {
     /// What a caller hears about a request that got no response. Nothing but the log says more.
     fn unsent(&self, error: &SendError) -> UpstreamError {
         let cause = error as &dyn std::error::Error;
+        let upstream = self.upstream();
         match error {
             SendError::Refused(_) => {
                 tracing::warn!(
-                    tenant.id = %self.upstream.tenant, upstream.id = %self.upstream.id, error = cause,
+                    tenant.id = %upstream.tenant, upstream.id = %upstream.id, error = cause,
                     "an upstream is not called"
                 );
                 UpstreamError::Forbidden
             }
             SendError::TimedOut | SendError::Unreachable(_) => {
-                tracing::debug!(upstream.id = %self.upstream.id, error = cause, "no response");
+                tracing::debug!(upstream.id = %upstream.id, error = cause, "no response");
                 if matches!(error, SendError::TimedOut) { UpstreamError::TimedOut } else { UpstreamError::Unreachable }
             }
         }
@@ -280,10 +287,10 @@ impl Link {
         agreement: &Agreement,
         attempt: &Attempt<'_>,
     ) -> Result<Read, UpstreamError> {
-        let redactor = Redactor::new(&attempt.credential.secrets, &self.upstream, &self.repeats_secrets);
+        let redactor = Redactor::new(&attempt.credential, &self.line);
         let status = response.status();
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            return Err(UpstreamError::CredentialRefused);
+        if let Some(refusal) = refusal(status) {
+            return Err(refusal);
         }
         if status == StatusCode::NOT_FOUND && agreement.has_session() {
             return Err(UpstreamError::SessionGone);
@@ -316,6 +323,15 @@ impl Link {
 enum Read {
     Answer(Answer),
     Events(EventStream),
+}
+
+/// What a status says about the credential.
+pub(super) fn refusal(status: StatusCode) -> Option<UpstreamError> {
+    match status {
+        StatusCode::UNAUTHORIZED => Some(UpstreamError::Unauthorized),
+        StatusCode::FORBIDDEN => Some(UpstreamError::CredentialRefused),
+        _ => None,
+    }
 }
 
 /// Whether the upstream answers with a stream of events.

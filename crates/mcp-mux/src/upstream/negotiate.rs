@@ -11,9 +11,10 @@ use http::header::{HeaderMap, HeaderValue};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::credential::Credential;
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
-use super::link::{ANSWER_BYTES_MAX, Answer, Link, events, is_events, parse_answer, whole};
+use super::link::{ANSWER_BYTES_MAX, Answer, Link, events, is_events, parse_answer, refusal, whole};
 use super::request::{LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSION, PROTOCOL_VERSION, Rpc, SESSION_ID, client_info};
 use crate::json::{self, Members};
 
@@ -39,6 +40,8 @@ pub(super) enum Agreement {
 #[derive(Debug)]
 pub(super) struct Failure {
     at: Instant,
+    /// The access token that was shown. Another one may be taken.
+    issue: Option<u64>,
     error: UpstreamError,
 }
 
@@ -77,7 +80,7 @@ impl Agreement {
 /// The agreement with the link's upstream: the one that stands, or a new one. However many wait, one negotiates.
 pub(super) async fn agreement(
     link: &Link,
-    credential: &HeaderMap,
+    credential: &Credential,
     deadline: Instant,
 ) -> Result<Arc<Agreement>, UpstreamError> {
     if let Some(agreement) = link.agreed.load_full() {
@@ -88,7 +91,8 @@ pub(super) async fn agreement(
     if let Some(agreement) = link.agreed.load_full() {
         return Ok(agreement);
     }
-    if let Some(failure) = failure.as_ref().filter(|failure| failure.at.elapsed() < FAILURE_LIFE) {
+    let is_same = |failure: &&Failure| failure.issue == credential.issue && failure.at.elapsed() < FAILURE_LIFE;
+    if let Some(failure) = failure.as_ref().filter(is_same) {
         return Err(failure.error.clone());
     }
     match negotiate(link, credential, deadline).await {
@@ -103,26 +107,29 @@ pub(super) async fn agreement(
             Ok(agreement)
         }
         Err(error) => {
-            *failure = Some(Failure { at: Instant::now(), error: error.clone() });
+            *failure = Some(Failure { at: Instant::now(), issue: credential.issue, error: error.clone() });
             Err(error)
         }
     }
 }
 
-async fn negotiate(link: &Link, credential: &HeaderMap, deadline: Instant) -> Result<Agreement, UpstreamError> {
+async fn negotiate(link: &Link, credential: &Credential, deadline: Instant) -> Result<Agreement, UpstreamError> {
     let discover_deadline = deadline.min(Instant::now() + DISCOVER_TIMEOUT);
     match discover(link, credential, discover_deadline).await {
         Ok(true) => Ok(Agreement::Modern),
         // Refusal and silence of the network will not change by asking in another way.
-        Err(error @ (UpstreamError::Unreachable | UpstreamError::Forbidden | UpstreamError::CredentialRefused)) => {
-            Err(error)
-        }
+        Err(
+            error @ (UpstreamError::Unreachable
+            | UpstreamError::Forbidden
+            | UpstreamError::CredentialRefused
+            | UpstreamError::Unauthorized),
+        ) => Err(error),
         Ok(false) | Err(_) => handshake(link, credential, deadline.min(Instant::now() + HANDSHAKE_TIMEOUT)).await,
     }
 }
 
 /// Whether the upstream lists the modern version.
-async fn discover(link: &Link, credential: &HeaderMap, deadline: Instant) -> Result<bool, UpstreamError> {
+async fn discover(link: &Link, credential: &Credential, deadline: Instant) -> Result<bool, UpstreamError> {
     let rpc = Rpc::new("server/discover");
     let id = link.next_id();
     let response = link.post(credential, rpc.modern_headers(), rpc.body(id, true), deadline).await?;
@@ -138,7 +145,7 @@ fn supported_versions(result: &RawValue) -> Vec<String> {
 
 /// `initialize` and `notifications/initialized`. No capability is declared: a session that is shared by several callers must
 /// not be able to ask one of them for something.
-async fn handshake(link: &Link, credential: &HeaderMap, deadline: Instant) -> Result<Agreement, UpstreamError> {
+async fn handshake(link: &Link, credential: &Credential, deadline: Instant) -> Result<Agreement, UpstreamError> {
     let params = format!(
         "\"protocolVersion\":{},\"capabilities\":{{}},\"clientInfo\":{}",
         json::quote(LEGACY_VERSION),
@@ -169,8 +176,8 @@ async fn handshake(link: &Link, credential: &HeaderMap, deadline: Instant) -> Re
 /// The answer to request `id`, whether it comes as JSON or as the last event of a stream.
 async fn answer(response: reqwest::Response, id: u64, deadline: Instant) -> Result<Answer, UpstreamError> {
     let status = response.status();
-    if matches!(status.as_u16(), 401 | 403) {
-        return Err(UpstreamError::CredentialRefused);
+    if let Some(refusal) = refusal(status) {
+        return Err(refusal);
     }
     if is_events(&response) && status.is_success() {
         return answer_in(&mut events(response), id, deadline).await;

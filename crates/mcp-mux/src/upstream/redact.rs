@@ -7,12 +7,13 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use memchr::{memchr, memmem};
 use secrecy::{ExposeSecret as _, SecretString};
-use tenant_store::Upstream;
 use zeroize::Zeroizing;
+
+use super::credential::Credential;
+use super::link::Line;
 
 /// Shortest secret that is looked for, in bytes: a shorter one may well be a word of the answer.
 const SECRET_BYTES_MIN: usize = 8;
@@ -20,7 +21,7 @@ const SECRET_BYTES_MIN: usize = 8;
 const REDACTED: &[u8] = b"[redacted]";
 
 /// The secrets that were sent with one call, in each form in which they were sent.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct Secrets(Vec<SecretString>);
 
 impl Secrets {
@@ -43,23 +44,22 @@ impl Secrets {
 /// Takes the secrets of one call out of what its upstream answers.
 #[derive(Clone)]
 pub(super) struct Redactor {
-    secrets: Arc<Secrets>,
-    upstream: Arc<Upstream>,
-    /// Whether the log knows already that this upstream repeats secrets.
-    is_known: Arc<AtomicBool>,
+    credential: Arc<Credential>,
+    line: Arc<Line>,
 }
 
 impl Redactor {
-    pub(super) fn new(secrets: &Secrets, upstream: &Arc<Upstream>, is_known: &Arc<AtomicBool>) -> Self {
-        Self { secrets: Arc::new(secrets.clone()), upstream: Arc::clone(upstream), is_known: Arc::clone(is_known) }
+    pub(super) fn new(credential: &Arc<Credential>, line: &Arc<Line>) -> Self {
+        Self { credential: Arc::clone(credential), line: Arc::clone(line) }
     }
 
     /// `text` without the secrets; nothing, if there are none in it.
     pub(super) fn redacted(&self, text: &[u8]) -> Option<Vec<u8>> {
-        let redacted = redacted(text, &self.secrets.0)?;
-        if !self.is_known.swap(true, Ordering::Relaxed) {
+        let redacted = redacted(text, &self.credential.secrets.0)?;
+        if self.line.notes_repetition() {
+            let upstream = self.line.upstream();
             tracing::warn!(
-                tenant.id = %self.upstream.tenant, upstream.id = %self.upstream.id,
+                tenant.id = %upstream.tenant, upstream.id = %upstream.id,
                 "an upstream repeats the secret that it is called with; callers read `[redacted]` in its place"
             );
         }

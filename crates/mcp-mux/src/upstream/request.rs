@@ -1,8 +1,10 @@
 //! A request to an upstream: its JSON text and the headers that repeat parts of it, by the rules of each era.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::value::RawValue;
+use url::Url;
 
 use super::link::ANSWER_BYTES_MAX;
 use crate::json;
@@ -42,6 +44,14 @@ impl Trace {
         }
         Self(members)
     }
+}
+
+/// An HTTP request that is complete, and not yet proved. It is never printed: its address may come to hold a secret.
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
 }
 
 /// What is asked of an upstream.

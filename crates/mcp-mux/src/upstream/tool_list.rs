@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use tenant_store::{SealedCredential, TenantStore};
 use tokio::time::Instant;
 
+use super::credential::Proofs;
 use super::error::UpstreamError;
 use super::link::{Answer, Link, Reply};
 use super::negotiate::answer_in;
@@ -57,11 +57,7 @@ impl ListedTools {
 }
 
 /// Lists the tools of the link's upstream.
-pub(crate) async fn list_tools(
-    link: &Arc<Link>,
-    rows: &TenantStore,
-    stored: &[&SealedCredential],
-) -> Result<ListedTools, UpstreamError> {
+pub(crate) async fn list_tools(link: &Arc<Link>, proofs: &Proofs<'_>) -> Result<ListedTools, UpstreamError> {
     let deadline = Instant::now() + LIST_TIMEOUT;
     let mut listed = ListedTools::default();
     let mut seen = HashSet::new();
@@ -69,7 +65,7 @@ pub(crate) async fn list_tools(
     for _ in 0..PAGES_MAX {
         let params = cursor.as_ref().map(|cursor| format!("\"cursor\":{}", cursor.get())).unwrap_or_default();
         let rpc = Rpc { params, answer_bytes_max: LIST_BYTES_MAX, ..Rpc::new("tools/list") };
-        let answer = match link.ask(rows, stored, &rpc, deadline).await? {
+        let answer = match link.ask(proofs, &rpc, deadline).await? {
             Reply::Whole(answer) => answer,
             Reply::Stream(mut streaming) => {
                 let answer = answer_in(&mut streaming.events, streaming.id, deadline).await?;

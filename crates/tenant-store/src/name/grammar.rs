@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use url::Host;
+use url::{Host, Url};
 
 /// Headers that frame the message, are hop by hop, or that we write ourselves.
 const RESERVED_HEADERS: &[&str] = &[
@@ -56,7 +56,7 @@ pub(super) enum Problem {
     TooLong { bytes: usize, bytes_max: usize },
     Character { character: char, position: usize },
     Reserved,
-    NoHost,
+    NoAddress,
 }
 
 impl fmt::Display for Problem {
@@ -68,7 +68,7 @@ impl fmt::Display for Problem {
                 write!(f, "this has `{}` as character {position}", character.escape_debug())
             }
             Self::Reserved => f.write_str("this is such a name"),
-            Self::NoHost => f.write_str("this is none"),
+            Self::NoAddress => f.write_str("this is none"),
         }
     }
 }
@@ -140,6 +140,56 @@ pub(super) fn host(text: &str) -> Result<Arc<str>, Problem> {
     match Host::parse(&bare) {
         Ok(Host::Domain(name)) if is_whole && below.is_some() => Ok(format!("*.{name}").into()),
         Ok(host) if is_whole && below.is_none() => Ok(host.to_string().into()),
-        _ => Err(Problem::NoHost),
+        _ => Err(Problem::NoAddress),
     }
+}
+
+/// Without the colon that ends a user name (RFC 7617 §2).
+pub(super) fn user_name(text: &str) -> Result<Arc<str>, Problem> {
+    each(text, |c| !c.is_control() && c != ':')
+}
+
+/// What needs no escape in an address (RFC 3986 §2.3).
+pub(super) fn unreserved(text: &str) -> Result<Arc<str>, Problem> {
+    each(text, |c| c.is_ascii_alphanumeric() || "-._~".contains(c))
+}
+
+pub(super) fn visible_ascii(text: &str) -> Result<Arc<str>, Problem> {
+    each(text, |c| c.is_ascii_graphic())
+}
+
+/// `scope-token *( SP scope-token )` (RFC 6749 §3.3).
+pub(super) fn scope_list(text: &str) -> Result<Arc<str>, Problem> {
+    let scopes = each(text, |c| c == ' ' || (c.is_ascii_graphic() && c != '"' && c != '\\'))?;
+    let mut position = 0;
+    for scope in scopes.split(' ') {
+        position += scope.len() + 1;
+        if scope.is_empty() {
+            return Err(Problem::Character { character: ' ', position: position.min(text.len()) });
+        }
+    }
+    Ok(scopes)
+}
+
+/// An absolute URI without a fragment.
+pub(super) fn uri(text: &str) -> Result<Arc<str>, Problem> {
+    let uri = visible_ascii(text)?;
+    let is_plain = Url::parse(text).is_ok_and(|url| url.fragment().is_none());
+    if is_plain { Ok(uri) } else { Err(Problem::NoAddress) }
+}
+
+/// RFC 8414 §2, and http for what runs beside us.
+pub(super) fn issuer_address(text: &str) -> Result<Arc<str>, Problem> {
+    let issuer = call_address(text)?;
+    if issuer.contains('?') { Err(Problem::NoAddress) } else { Ok(issuer) }
+}
+
+/// A web address that can be called as it stands.
+pub(super) fn call_address(text: &str) -> Result<Arc<str>, Problem> {
+    let address = visible_ascii(text)?;
+    let is_plain = Url::parse(text).is_ok_and(|url| {
+        let anonymous = url.username().is_empty() && url.password().is_none();
+        matches!(url.scheme(), "https" | "http") && anonymous && url.fragment().is_none()
+    });
+    if is_plain { Ok(address) } else { Err(Problem::NoAddress) }
 }

@@ -5,8 +5,8 @@ use std::fs;
 use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::{
-    CredentialKind, CredentialOwner, CredentialSlot, KekError, SealedCredential, StoreError, TenantStore, UpstreamAuth,
-    UpstreamSpec,
+    AuthorizationServer, ClientProof, CredentialKind, CredentialOwner, CredentialSlot, KekError, SealedCredential,
+    StoreError, TenantStore, TokenRequest, UpstreamAuth, UpstreamSpec,
 };
 
 use crate::support::{Bed, put_upstream, scope};
@@ -28,7 +28,7 @@ async fn a_secret_opens_as_what_was_stored() -> anyhow::Result<()> {
 
     let sealed = acme.sealed_credentials().await?.remove(0);
     assert_eq!((sealed.tenant(), sealed.upstream(), sealed.version()), (bed.acme.id, upstream.id, version));
-    assert_eq!((sealed.name().as_str(), sealed.origin()), ("token", "https://mcp.acme.example"));
+    assert_eq!((sealed.name().as_str(), sealed.destination()), ("token", "https://mcp.acme.example"));
     assert!(sealed.is_for(&upstream));
     assert_eq!(opened(&acme).await?, ["CANARY-ü\n"]);
     Ok(())
@@ -270,5 +270,39 @@ async fn no_file_of_the_database_holds_a_secret_in_the_clear() -> anyhow::Result
     }
     names.sort();
     assert_eq!(names, ["store.db", "store.db-shm", "store.db-wal"]);
+    Ok(())
+}
+
+/// Client credentials from `server`.
+fn client_credentials(server: AuthorizationServer) -> anyhow::Result<UpstreamAuth> {
+    Ok(UpstreamAuth::ClientCredentials(Box::new(TokenRequest {
+        server,
+        client_id: "mux".parse()?,
+        proof: ClientProof::Basic { secret: "token".parse()? },
+        scope: None,
+        resource: None,
+        audience: None,
+    })))
+}
+
+#[tokio::test]
+async fn a_changed_authorization_server_drops_the_credentials() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    let here = client_credentials(AuthorizationServer::TokenUrl("https://as.example/token".parse()?))?;
+    let upstream = put_upstream(&acme, "jira").await?;
+    let spec = UpstreamSpec { auth: here, ..upstream.spec };
+    for (auth, kept) in [
+        (client_credentials(AuthorizationServer::TokenUrl("https://as.example/other".parse()?))?, true),
+        (client_credentials(AuthorizationServer::Issuer("https://as.example".parse()?))?, true),
+        (client_credentials(AuthorizationServer::TokenUrl("https://evil.example/token".parse()?))?, false),
+        (client_credentials(AuthorizationServer::Issuer("https://as.example:8443".parse()?))?, false),
+        (UpstreamAuth::Bearer { secret: "token".parse()? }, false),
+    ] {
+        let (before, _) = acme.put_upstream(&upstream.slug, &spec).await?;
+        acme.put_credential(before.id, &"token".parse()?, &"CANARY-client".into()).await?;
+        acme.put_upstream(&upstream.slug, &UpstreamSpec { auth: auth.clone(), ..spec.clone() }).await?;
+        assert_eq!(acme.sealed_credentials().await?.len(), usize::from(kept), "{auth:?}");
+    }
     Ok(())
 }

@@ -67,6 +67,7 @@ fn caller(issuer: &str, subject: &str, groups: &[&str]) -> Caller {
     Caller {
         principal: Principal { issuer: issuer.parse().unwrap(), subject: subject.parse().unwrap() },
         client: None,
+        access_token: None,
         groups: groups.iter().map(|group| group.parse::<Group>().unwrap()).collect::<Vec<_>>().into(),
         bounds: Bounds::Everything,
         deadline: Instant::now(),

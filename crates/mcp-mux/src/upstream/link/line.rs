@@ -1,0 +1,123 @@
+//! What all links of one upstream share: its connections, its places for calls, its authorization server. It holds nothing that
+//! proves anybody but the tenant itself, and nothing of another upstream.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tenant_store::{Clock, EgressHosts, SecretForm, Timestamp, Upstream, UpstreamAuth};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use super::super::credential::Proofs;
+use super::super::error::UpstreamError;
+use super::super::oauth::Server;
+use super::super::pool::Pool;
+use crate::egress::{Client, ClientTls, Egress, EgressError};
+use crate::lifecycle::Tasks;
+
+/// What a line is made under, beside its upstream. Under another condition it is another line, and so are its connections, session
+/// and access token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::upstream) struct Conditions {
+    /// Versions of the stored credentials.
+    pub(in crate::upstream) versions: Vec<u32>,
+    /// The hosts that the tenant's connections are narrowed to.
+    pub(in crate::upstream) hosts: Option<EgressHosts>,
+}
+
+/// One upstream's connections, and what is configured for it.
+pub(in crate::upstream) struct Line {
+    upstream: Arc<Upstream>,
+    conditions: Conditions,
+    egress: Egress,
+    /// Made when it is first needed, for it may hold a private key that must be opened.
+    http: OnceCell<Client>,
+    server: Option<Arc<Server>>,
+    places: Arc<Semaphore>,
+    tasks: Tasks,
+    clock: Arc<dyn Clock>,
+    /// Whether the log knows that the upstream repeats its secret.
+    repeats_secrets: AtomicBool,
+}
+
+impl Line {
+    pub(in crate::upstream) fn new(upstream: Arc<Upstream>, conditions: Conditions, pool: &Pool) -> Arc<Self> {
+        let server = upstream
+            .spec
+            .auth
+            .token_request()
+            .map(|request| Server::new(&request.server, pool.egress.tenant(conditions.hosts.clone())));
+        Arc::new(Self {
+            places: Arc::new(Semaphore::new(upstream.spec.concurrency as usize)),
+            upstream,
+            conditions,
+            egress: pool.egress.clone(),
+            http: OnceCell::new(),
+            server: server.map(Arc::new),
+            tasks: pool.tasks.clone(),
+            clock: Arc::clone(&pool.clock),
+            repeats_secrets: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether it still fits what is configured.
+    pub(in crate::upstream) fn fits(&self, upstream: &Upstream, conditions: &Conditions) -> bool {
+        *self.upstream == *upstream && self.conditions == *conditions
+    }
+
+    pub(in crate::upstream) fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// Notes that the upstream repeated its secret; true for the first time.
+    pub(in crate::upstream) fn notes_repetition(&self) -> bool {
+        !self.repeats_secrets.swap(true, Ordering::Relaxed)
+    }
+
+    /// Who issues the access tokens that the upstream takes.
+    pub(super) fn server(&self) -> Option<&Arc<Server>> {
+        self.server.as_ref()
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A place among the calls that may run at once, waited for until `patience` ends.
+    pub(super) async fn place(&self, patience: Instant) -> Result<Arc<OwnedSemaphorePermit>, UpstreamError> {
+        let wait = timeout_at(patience, Arc::clone(&self.places).acquire_owned());
+        Ok(Arc::new(wait.await.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)?))
+    }
+
+    /// The client whose connections the upstream is called over. One with a certificate of the tenant's is nobody else's.
+    pub(super) async fn http(&self, proofs: &Proofs<'_>) -> Result<Client, UpstreamError> {
+        let make = || async {
+            let UpstreamAuth::Mtls { secret, ca, .. } = &self.upstream.spec.auth else {
+                return self.client(None).map_err(|_| UpstreamError::Setup);
+            };
+            let pair = proofs.open_as(&self.upstream, secret, SecretForm::CertificatePair).await?;
+            let tls = ClientTls { pair: &pair, ca: ca.as_deref() };
+            self.client(Some(tls)).map_err(|_| UpstreamError::CredentialUnusable(secret.clone()))
+        };
+        self.http.get_or_try_init(make).await.cloned()
+    }
+
+    fn client(&self, tls: Option<ClientTls<'_>>) -> Result<Client, EgressError> {
+        self.egress.upstream(&self.upstream.spec.url, self.conditions.hosts.clone(), tls)
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("upstream", &self.upstream.id).finish_non_exhaustive()
+    }
+}

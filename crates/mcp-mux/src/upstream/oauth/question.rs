@@ -1,0 +1,269 @@
+//! One request for an access token (RFC 6749 §4.4.2, RFC 8693 §2.1), and the answer to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use http::header::HeaderValue;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use tenant_store::{Clock, OAuthKeyId, RequestedType, SecretForm, TenantId, TokenRequest, UpstreamId};
+use tokio::time::Instant;
+use url::form_urlencoded::{Serializer, byte_serialize};
+
+use super::super::pem::SigningKey;
+use super::super::secret::check_secret;
+use super::assertion::Signing;
+use super::error::OAuthError;
+use super::server::{Form, Server, Status};
+use crate::caller::{Principal, RequestId};
+
+/// The life of a token whose authorization server does not say how long it lives.
+const LIFE_UNSAID: Duration = Duration::from_mins(5);
+/// The shortest and the longest life that is believed.
+const LIFE_MIN: Duration = Duration::from_secs(1);
+const LIFE_MAX: Duration = Duration::from_hours(24);
+
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// One request for an access token, with all that it takes. It can be asked in the background, after its caller has gone.
+pub(in crate::upstream) struct Question {
+    pub(in crate::upstream) server: Arc<Server>,
+    pub(in crate::upstream) request: TokenRequest,
+    pub(in crate::upstream) secret: ClientSecret,
+    pub(in crate::upstream) grant: AuthorizationGrant,
+    pub(in crate::upstream) occasion: Occasion,
+    pub(in crate::upstream) clock: Arc<dyn Clock>,
+}
+
+/// What our client proves itself with, opened.
+#[derive(Debug)]
+pub(in crate::upstream) enum ClientSecret {
+    Basic(SecretString),
+    Post(SecretString),
+    Signed(SigningKey, Option<OAuthKeyId>),
+}
+
+/// What the token is given for.
+#[derive(Debug)]
+pub(in crate::upstream) enum AuthorizationGrant {
+    /// That we are who we are.
+    ClientCredentials,
+    /// That somebody called us with this token.
+    TokenExchange { subject: Arc<SecretString>, requested: RequestedType },
+}
+
+/// Who needs the token, for the log.
+#[derive(Debug)]
+pub(in crate::upstream) struct Occasion {
+    pub(in crate::upstream) tenant: TenantId,
+    pub(in crate::upstream) upstream: UpstreamId,
+    pub(in crate::upstream) caller: Option<(Principal, RequestId)>,
+}
+
+/// A token as it was given.
+pub(super) struct Given {
+    pub(super) secret: SecretString,
+    /// When it was asked for: its life counts from there.
+    pub(super) at: Instant,
+    pub(super) life: Duration,
+}
+
+/// RFC 6749 §5.1, RFC 8693 §2.2.1. Whatever else is in it stays unread.
+#[derive(Deserialize)]
+struct Success {
+    access_token: SecretString,
+    token_type: String,
+    expires_in: Option<Life>,
+    issued_token_type: Option<String>,
+}
+
+/// Seconds; some write them as a text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Life {
+    Number(f64),
+    Text(String),
+}
+
+/// RFC 6749 §5.2.
+#[derive(Deserialize)]
+struct Failure {
+    error: String,
+}
+
+impl Question {
+    /// Asks, and writes into the log that it was asked and what came of it.
+    pub(super) async fn ask(&self) -> Result<Given, OAuthError> {
+        let answer = self.exchange().await;
+        let answer =
+            if self.is_exchange() { answer.map_err(|(error, code)| (error.of_exchange(), code)) } else { answer };
+        self.log(answer.as_ref().map(drop).map_err(|error| *error));
+        answer.map_err(|(error, _)| error)
+    }
+
+    fn is_exchange(&self) -> bool {
+        matches!(self.grant, AuthorizationGrant::TokenExchange { .. })
+    }
+
+    async fn exchange(&self) -> Result<Given, (OAuthError, &'static str)> {
+        let plain = |error| (error, "none");
+        let (url, audience) = self.server.endpoint().await.map_err(plain)?;
+        let form = self.form(&audience).ok_or(plain(OAuthError::NotWritten))?;
+        let at = Instant::now();
+        let (status, body) = self.server.post(url, form).await.map_err(plain)?;
+        match status {
+            Status::Ok => read(&body, at).map_err(plain),
+            Status::Failing => Err(plain(OAuthError::Unavailable)),
+            Status::Refused => {
+                let failure: Failure = serde_json::from_slice(&body).map_err(|_| plain(OAuthError::NotUnderstood))?;
+                Err(OAuthError::of_code(&failure.error))
+            }
+        }
+    }
+
+    fn form(&self, audience: &str) -> Option<Form> {
+        let TokenRequest { client_id, scope, resource, audience: wanted, .. } = &self.request;
+        let mut form = Serializer::new(String::new());
+        match &self.grant {
+            AuthorizationGrant::ClientCredentials => {
+                form.append_pair("grant_type", "client_credentials");
+            }
+            AuthorizationGrant::TokenExchange { subject, requested } => {
+                let requested = match requested {
+                    RequestedType::AccessToken => ACCESS_TOKEN,
+                    RequestedType::Jwt => JWT,
+                };
+                form.append_pair("grant_type", EXCHANGE)
+                    .append_pair("subject_token", subject.expose_secret())
+                    .append_pair("subject_token_type", ACCESS_TOKEN)
+                    .append_pair("requested_token_type", requested);
+            }
+        }
+        let target = [("scope", scope.as_ref().map(AsRef::as_ref)), ("resource", resource.as_ref().map(AsRef::as_ref))];
+        for (name, value) in target.into_iter().chain([("audience", wanted.as_ref().map(AsRef::as_ref))]) {
+            if let Some(value) = value {
+                form.append_pair(name, value);
+            }
+        }
+        let mut authorization = None;
+        match &self.secret {
+            ClientSecret::Basic(secret) => authorization = Some(basic(client_id.as_str(), secret)?),
+            ClientSecret::Post(secret) => {
+                form.append_pair("client_id", client_id.as_str()).append_pair("client_secret", secret.expose_secret());
+            }
+            ClientSecret::Signed(key, key_id) => {
+                let signing = Signing { client_id, key, key_id: key_id.as_ref() };
+                let assertion = signing.assertion(audience, self.clock.now())?;
+                form.append_pair("client_id", client_id.as_str())
+                    .append_pair("client_assertion_type", ASSERTION)
+                    .append_pair("client_assertion", assertion.expose_secret());
+            }
+        }
+        Some(Form { body: SecretString::from(form.finish()), authorization })
+    }
+
+    /// Who asked for what, and never a token or a word of the authorization server.
+    fn log(&self, answer: Result<(), (OAuthError, &'static str)>) {
+        let Occasion { tenant, upstream, caller } = &self.occasion;
+        let caller = caller.as_ref().filter(|_| self.is_exchange());
+        let issuer = caller.map(|(principal, _)| tracing::field::display(&principal.issuer));
+        let subject = caller.map(|(principal, _)| tracing::field::display(&principal.subject));
+        let request = caller.map(|(_, request)| tracing::field::display(request));
+        match answer {
+            Ok(()) if self.is_exchange() => tracing::info!(
+                request.id = request, principal.issuer = issuer, principal.id = subject, tenant.id = %tenant, upstream.id = %upstream,
+                "a caller's access token was exchanged for one of the upstream's"
+            ),
+            Ok(()) => {
+                tracing::info!(tenant.id = %tenant, upstream.id = %upstream, "got an access token for an upstream");
+            }
+            Err((error, code)) => tracing::warn!(
+                request.id = request, principal.issuer = issuer, principal.id = subject, tenant.id = %tenant, upstream.id = %upstream,
+                code, error = &error as &dyn std::error::Error, "an authorization server gave no access token"
+            ),
+        }
+    }
+}
+
+/// `Authorization: Basic …`, each half encoded as in a form (RFC 6749 §2.3.1).
+fn basic(id: &str, secret: &SecretString) -> Option<HeaderValue> {
+    let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = SecretString::from(format!("{}:{}", encoded(id), encoded(secret.expose_secret())));
+    let mut value = HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(pair.expose_secret()))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// A token that can be shown as `Bearer`, or an error.
+fn read(body: &[u8], at: Instant) -> Result<Given, OAuthError> {
+    let success: Success = serde_json::from_slice(body).map_err(|_| OAuthError::NotUnderstood)?;
+    let is_access_token = success.issued_token_type.is_none_or(|kind| kind == ACCESS_TOKEN || kind == JWT);
+    let is_bearer = success.token_type.eq_ignore_ascii_case("bearer");
+    check_secret(SecretForm::BearerToken, &success.access_token).map_err(|_| OAuthError::NotUnderstood)?;
+    let life = match success.expires_in {
+        None => Some(LIFE_UNSAID),
+        Some(Life::Number(seconds)) => Duration::try_from_secs_f64(seconds.max(0.0)).ok(),
+        Some(Life::Text(text)) => text.parse().ok().map(Duration::from_secs),
+    };
+    let life = life.ok_or(OAuthError::NotUnderstood)?.clamp(LIFE_MIN, LIFE_MAX);
+    if is_access_token && is_bearer {
+        Ok(Given { secret: success.access_token, at, life })
+    } else {
+        Err(OAuthError::NotUnderstood)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(text: &str) -> Result<Duration, OAuthError> {
+        read(text.as_bytes(), Instant::now()).map(|given| given.life)
+    }
+
+    #[test]
+    fn an_answer_is_a_bearer_token_with_a_life_or_nothing() {
+        let token = |more: &str| format!(r#"{{"access_token":"CANARY-t","token_type":"bearer"{more}}}"#);
+        for (more, seconds) in [
+            ("", 300),
+            (r#","expires_in":60"#, 60),
+            (r#","expires_in":"60""#, 60),
+            (r#","expires_in":0"#, 1),
+            (r#","expires_in":-5"#, 1),
+            (r#","expires_in":1e9"#, 86_400),
+            (r#","issued_token_type":"urn:ietf:params:oauth:token-type:jwt","scope":"x","id_token":7"#, 300),
+        ] {
+            assert_eq!(life(&token(more)), Ok(Duration::from_secs(seconds)), "{more}");
+        }
+        for text in [
+            String::new(),
+            "[]".to_owned(),
+            "<html>".to_owned(),
+            r#"{"access_token":"CANARY-t"}"#.to_owned(),
+            r#"{"token_type":"Bearer"}"#.to_owned(),
+            r#"{"access_token":"","token_type":"Bearer"}"#.to_owned(),
+            r#"{"access_token":"CANARY-t","token_type":"N_A"}"#.to_owned(),
+            r#"{"access_token":"CANARY-t","token_type":"DPoP"}"#.to_owned(),
+            r#"{"access_token":"a\r\nX-Evil: CANARY-1","token_type":"Bearer"}"#.to_owned(),
+            r#"{"access_token":["CANARY-t"],"token_type":"Bearer"}"#.to_owned(),
+            token(r#","expires_in":"soon""#),
+            token(r#","expires_in":1e300"#),
+            token(r#","issued_token_type":"urn:ietf:params:oauth:token-type:refresh_token""#),
+            token(r#","issued_token_type":"urn:ietf:params:oauth:token-type:id_token""#),
+        ] {
+            assert_eq!(life(&text), Err(OAuthError::NotUnderstood), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_clients_id_and_secret_are_encoded_before_they_are_joined() {
+        let value = basic("mux:acme", &SecretString::from("CANARY:a b")).unwrap();
+        assert!(value.is_sensitive());
+        let encoded = value.to_str().unwrap().strip_prefix("Basic ").unwrap();
+        assert_eq!(BASE64_STANDARD.decode(encoded).unwrap(), b"mux%3Aacme:CANARY%3Aa+b");
+    }
+}
