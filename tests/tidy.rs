@@ -59,6 +59,7 @@ const OWNED_WORDS: &[(&str, &[&str])] = &[
             "crates/mcp-mux/src/cli",
             "crates/mcp-mux/src/config",
             "crates/mcp-mux/src/dev",
+            "crates/mcp-mux/src/egress",
             "crates/mcp-mux/src/keys",
             "crates/mcp-mux/src/upstream",
             "examples",
