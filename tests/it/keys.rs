@@ -10,12 +10,12 @@ use mcp_mux::config::{AppRoleConfig, Config, KeysConfig, KubernetesConfig, Vault
 use mcp_mux::open_store;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
-use tenant_store::{DataKeyState, Level, Store};
+use tenant_store::{DataKeyState, Level, Store, Stuck};
 
 use crate::support::canary;
 use crate::support::client::Http;
-use crate::support::server::{Setup, TestServer};
-use crate::support::upstreams::RealUpstream;
+use crate::support::server::{Setup, TestServer, install};
+use crate::support::upstreams::{ByteUpstream, RealUpstream};
 use crate::support::vault::Vault;
 
 /// How many calls a second run while keys are turned over.
@@ -61,21 +61,21 @@ async fn call_steadily(client: Http, stop: Arc<AtomicBool>, count: Arc<AtomicUsi
 /// Turns over both kinds of key of `acme`, from `old` to `new`, in steps, some of them by a process that is then gone.
 async fn turn_over(server: &TestServer, old: &SecretString, new: &SecretString, count: &AtomicUsize) -> Result<()> {
     let writer = store_with(server, keys(new, &[old])).await?;
-    writer.rewrap_some().await?;
+    writer.rewrap_some(&mut Stuck::default()).await?;
     // Another process goes on, and so until nothing is left.
     let writer = store_with(server, keys(new, &[old])).await?;
-    while writer.rewrap_some().await?.left > 0 {}
+    while writer.rewrap_some(&mut Stuck::default()).await?.left > 0 {}
     let uses = writer.kek_uses().await?;
     ensure!(uses.len() == 1, "something is left under the old key: {uses:?}");
 
     let tenant = writer.find_tenant(&"acme".parse()?).await?.context("acme exists")?;
     let rows = writer.tenant(crate::support::server::scope(tenant.id));
     rows.begin_rotation().await?;
-    let first = rows.reseal_some().await?;
+    let first = rows.reseal_some(&mut Stuck::default()).await?;
     ensure!(first.left > 0, "it was stopped half way: {first:?}");
     let again = store_with(server, keys(new, &[old])).await?.tenant(crate::support::server::scope(tenant.id));
     ensure!(again.is_rotating().await?, "the second process finds it unfinished");
-    while again.reseal_some().await?.left > 0 {}
+    while again.reseal_some(&mut Stuck::default()).await?.left > 0 {}
     let states: Vec<_> = again.data_keys().await?.into_iter().map(|key| (key.state, key.credentials)).collect();
     ensure!(matches!(states.as_slice(), [(DataKeyState::Destroyed, 0), (DataKeyState::Active, 301)]), "{states:?}");
     // Calls go on for a while after it, on what the server has taken over since.
@@ -127,11 +127,13 @@ async fn both_keys_are_turned_over_while_calls_run_and_none_fails() -> Result<()
 }
 
 #[tokio::test]
-async fn a_shredded_tenant_has_no_tools_within_a_moment() -> Result<()> {
+async fn a_shredded_tenant_has_no_tools_within_a_moment_and_is_called_no_more() -> Result<()> {
     let key = canary("shredded");
     let (url, _) = RealUpstream::named("acme").serve(&key, false).await?;
     let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: Some(&key), level: Level::Write };
-    let server = TestServer::start("shredded", &[setup]).await?;
+    let (open, seen) = ByteUpstream::with_tools("[]").serve().await?;
+    let open = Setup { upstream: "open", url: &open, key: None, ..setup };
+    let server = TestServer::start("shredded", &[setup, open]).await?;
     let alice = server.client("alice", &["acme"])?;
     assert!(!alice.tools().await?.is_empty());
     let certificate = server.app.store().shred(&"acme".parse()?, "test").await?;
@@ -139,6 +141,9 @@ async fn a_shredded_tenant_has_no_tools_within_a_moment() -> Result<()> {
     server.app.follow().await?;
     assert!(alice.tools().await?.is_empty());
     assert_eq!(alice.call("acme__whoami", json!({})).await?["error"]["code"], -32602);
+    let before = seen.text().len();
+    server.app.refresher().refresh_all().await;
+    assert_eq!(seen.text().len(), before, "nobody asks its upstream for tools");
     Ok(())
 }
 
@@ -194,12 +199,52 @@ async fn vault_wraps_keys_however_we_sign_in_and_a_revoked_token_is_replaced() -
         }
         let before = vault.sign_ins(way);
         vault.revoke_all();
-        // A replica that has nothing in memory needs the key, and gets it with a new token.
-        let server = server.restart().await?;
-        let answer = server.client("alice", &["acme"])?.call("acme__whoami", json!({})).await?;
-        assert_eq!(answer["result"]["content"][0]["text"], "whoami at acme with {}", "{way}");
-        assert!(vault.sign_ins(way) > before, "{way}");
+        // A tenant whose key is not in memory needs one, and gets it with a new token.
+        install(server.app.store(), &Setup { tenant: "globex", ..setup }).await?;
+        assert_eq!(vault.sign_ins(way), before + 1, "{way}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_of_vault_is_renewed_before_it_ends() -> Result<()> {
+    let (vault, [_, (_, settings), _]) = vault().await?;
+    vault.lend_for(Duration::from_secs(1));
+    let key = canary("renewed");
+    let (url, _) = RealUpstream::named("acme").serve(&key, false).await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: Some(&key), level: Level::Write };
+    let server = TestServer::start_with("vault_renewed", &[setup], |config| {
+        config.keys = KeysConfig { vault: Some(settings), ..KeysConfig::default() };
+        Ok(())
+    })
+    .await?;
+    let before = vault.sign_ins("approle");
+    vault.renewed(3).await?;
+    // The token that was lent at first has ended by now, and nobody had to sign in again.
+    install(server.app.store(), &Setup { tenant: "globex", ..setup }).await?;
+    assert_eq!(vault.sign_ins("approle"), before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_vault_refuses_once_it_is_not_asked_for_with_ever_new_tokens() -> Result<()> {
+    let (vault, [_, (_, settings), _]) = vault().await?;
+    let key = canary("damaged");
+    let (url, _) = RealUpstream::named("acme").serve(&key, false).await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: Some(&key), level: Level::Write };
+    let server = TestServer::start_with("vault_damaged", &[setup], |config| {
+        config.keys = KeysConfig { vault: Some(settings), ..KeysConfig::default() };
+        config.catalog.refresh_seconds = 3600;
+        Ok(())
+    })
+    .await?;
+    server.alter("UPDATE tenant_key SET wrapped = CAST('vault:v1:AAAA' AS BLOB)").await?;
+    let server = server.restart().await?;
+    let before = vault.sign_ins("approle");
+    let answer = server.client("alice", &["acme"])?.call("acme__whoami", json!({})).await?;
+    let text = answer["result"]["content"][0]["text"].as_str().unwrap_or_default();
+    assert!(text.contains("its secrets cannot be opened now"), "{answer}");
+    assert_eq!(vault.sign_ins("approle"), before);
     Ok(())
 }
 
@@ -265,7 +310,7 @@ async fn a_deployment_moves_from_a_file_to_vault_and_to_vaults_next_version() ->
     let in_vault = KeysConfig { vault: Some(settings), ..KeysConfig::default() };
     let both = KeysConfig { retired: Some(file), ..in_vault.clone() };
     let store = store_with(&server, both).await?;
-    while store.rewrap_some().await?.left > 0 {}
+    while store.rewrap_some(&mut Stuck::default()).await?.left > 0 {}
     let keks = async |store: &Store| {
         let uses = store.kek_uses().await?;
         anyhow::Ok(uses.into_iter().map(|used| used.kek.to_string()).collect::<Vec<_>>())
@@ -273,7 +318,7 @@ async fn a_deployment_moves_from_a_file_to_vault_and_to_vaults_next_version() ->
     assert_eq!(keks(&store).await?, ["vault:transit/mcp-mux:v1"]);
     vault.rotate()?;
     let store = store_with(&server, in_vault.clone()).await?;
-    while store.rewrap_some().await?.left > 0 {}
+    while store.rewrap_some(&mut Stuck::default()).await?.left > 0 {}
     assert_eq!(keks(&store).await?, ["vault:transit/mcp-mux:v2"]);
 
     let mut config = server.config.clone();

@@ -33,7 +33,8 @@ pub struct KeyId(pub(crate) [u8; KEY_ID_BYTES]);
 /// The key that seals and the retired ones that still open what they sealed. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct KeyRing {
-    keys: Arc<[Key]>,
+    /// Each in a place of its own, so that moving the list leaves no copy of a key behind.
+    keys: Arc<[Box<Key>]>,
 }
 
 impl Key {
@@ -86,10 +87,10 @@ impl fmt::Debug for Key {
 impl KeyRing {
     /// A ring in which `primary` seals. A key that is named twice is kept once.
     pub fn new(primary: Key, retired: Vec<Key>) -> Self {
-        let mut keys = vec![primary];
+        let mut keys = vec![Box::new(primary)];
         for key in retired {
             if keys.iter().all(|known| known.id != key.id) {
-                keys.push(key);
+                keys.push(Box::new(key));
             }
         }
         Self { keys: keys.into() }
@@ -102,7 +103,7 @@ impl KeyRing {
 
     /// The ids of all keys, the primary one first.
     pub fn ids(&self) -> impl Iterator<Item = KeyId> {
-        self.keys.iter().map(Key::id)
+        self.keys.iter().map(|key| key.id)
     }
 
     /// Whether the ring holds the key.
@@ -115,7 +116,7 @@ impl KeyRing {
     }
 
     pub(crate) fn find(&self, id: KeyId) -> Option<&Key> {
-        self.keys.iter().find(|key| key.id == id)
+        self.keys.iter().find(|key| key.id == id).map(AsRef::as_ref)
     }
 }
 

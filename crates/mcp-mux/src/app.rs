@@ -68,13 +68,26 @@ pub struct Seen {
     pub tools: Vec<String>,
 }
 
-/// Opens the database that the configuration names, brings it up to date and proves the keys.
+/// Opens the database that the configuration names, brings it up to date and proves the keys. A tenant whose key is missing is not
+/// served, and the log says so.
 pub async fn open_store(config: &Config) -> Result<Store, StartError> {
+    let store = open_unproved(config).await?;
+    store.platform_keys().await?;
+    for (tenant, kek) in store.locked_tenants().await? {
+        tracing::error!(
+            tenant.id = %tenant, %kek,
+            "a tenant's secrets do not open: its key is wrapped under a key-encryption key that is not configured"
+        );
+    }
+    Ok(store)
+}
+
+/// The same without asking whether the keys are those of the database.
+pub(crate) async fn open_unproved(config: &Config) -> Result<Store, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kek = Arc::new(KeyProviders::new(config)?);
     let store = Store::open(&config.database.resolve()?, kek, clock).await?;
     store.migrate().await?;
-    store.platform_keys().await?;
     Ok(store)
 }
 

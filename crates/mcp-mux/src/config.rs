@@ -348,11 +348,13 @@ impl Config {
     }
 }
 
-/// Who runs this program, as the operating system knows them: for records of what operators do.
+/// Who runs this program, by the name that they go by and the number that the operating system knows them by: for records of
+/// what operators do.
 #[expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
 pub fn operator() -> String {
     let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-    named.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+    let name = named.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned());
+    format!("{name} (uid {})", rustix::process::getuid().as_raw())
 }
 
 impl DatabaseConfig {

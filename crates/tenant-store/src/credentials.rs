@@ -68,6 +68,13 @@ pub struct CredentialSlot<'s> {
     pub kind: CredentialKind,
 }
 
+/// What is to be sealed, and for which addresses if that was said.
+struct Sealing<'s> {
+    slot: CredentialSlot<'s>,
+    destination: Option<&'s str>,
+    plaintext: &'s [u8],
+}
+
 impl SealedCredential {
     /// Whose tenant's.
     pub fn tenant(&self) -> TenantId {
@@ -140,17 +147,44 @@ impl TenantStore {
         self.put_credential_in(CredentialSlot { upstream, owner, name, kind: CredentialKind::Secret }, value).await
     }
 
+    /// The same for an upstream as it was seen: refused where it is at other addresses by now, so that a secret never goes where
+    /// nobody meant it to go.
+    pub async fn put_credential_for(
+        &self,
+        upstream: &Upstream,
+        name: &SecretName,
+        value: &SecretString,
+    ) -> Result<u32, StoreError> {
+        let owner = &CredentialOwner::Tenant;
+        let slot = CredentialSlot { upstream: upstream.id, owner, name, kind: CredentialKind::Secret };
+        self.put(slot, value, Some(&upstream.destination())).await
+    }
+
     /// Stores a credential of any owner and kind. Only those of the tenant raise the revision: what a principal owns is read
     /// when it is needed.
     pub async fn put_credential_in(&self, slot: CredentialSlot<'_>, value: &SecretString) -> Result<u32, StoreError> {
+        self.put(slot, value, None).await
+    }
+
+    async fn put(
+        &self,
+        slot: CredentialSlot<'_>,
+        value: &SecretString,
+        destination: Option<&str>,
+    ) -> Result<u32, StoreError> {
         let plaintext = value.expose_secret().as_bytes();
         if plaintext.is_empty() || plaintext.len() > SECRET_BYTES_MAX {
             return Err(StoreError::SecretLength { bytes_max: SECRET_BYTES_MAX });
         }
+        let mut last = None;
         for _ in 0..SEAL_ATTEMPTS_MAX {
             let key = self.sealing_key().await?;
+            if last.replace(key.id) == Some(key.id) {
+                return Err(StoreError::KeyWornOut { tenant: self.id() });
+            }
             let ring = self.data_key(&key).await?;
-            if let Some(version) = self.seal_into(slot, (&key, &ring), plaintext).await? {
+            let credential = Sealing { slot, destination, plaintext };
+            if let Some(version) = self.seal_into(&credential, (&key, &ring)).await? {
                 return Ok(version);
             }
         }
@@ -160,13 +194,15 @@ impl TenantStore {
     /// Nothing, if the key does not seal any more.
     async fn seal_into(
         &self,
-        slot: CredentialSlot<'_>,
+        Sealing { slot, destination, plaintext }: &Sealing<'_>,
         (key, ring): (&WrappedKey, &KeyRing),
-        plaintext: &[u8],
     ) -> Result<Option<u32>, StoreError> {
         let writing = self.writing().await?;
         let db = writing.executor();
         let upstream = upstreams::require(db, self.id(), slot.upstream).await?;
+        if destination.is_some_and(|expected| upstream.destination() != expected) {
+            return Err(StoreError::Moved);
+        }
         if !data_keys::count_seal(db, key).await? {
             return Ok(None);
         }

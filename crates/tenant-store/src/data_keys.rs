@@ -23,10 +23,12 @@ use crate::scope::TenantStore;
 use crate::store::row;
 
 pub(crate) use held::HeldKeys;
-pub use rotate::{KekUse, Progress};
+pub use rotate::{KekUse, Progress, Stuck};
 
 /// How often one key may seal: random nonces are safe for 2^32 (NIST SP 800-38D §8.3), and long before that it is turned over.
 const SEALS_MAX: i64 = 1 << 31;
+/// The list of earlier wrappings of a new key.
+const NEVER_WRAPPED: &str = "[]";
 
 /// A data key as the database holds it.
 #[derive(Clone, PartialEq, Eq)]
@@ -132,6 +134,7 @@ pub(crate) async fn insert(
         tenant_id: Set(key.tenant),
         id: Set(key.id.to_string()),
         kek_id: Set(key.kek.clone()),
+        wrapped_before: Set(NEVER_WRAPPED.to_owned()),
         wrapped: Set(key.wrapped.clone()),
         state: Set(DataKeyState::Active),
         created_ms: Set(now.as_millis()),
@@ -147,6 +150,12 @@ pub(crate) fn of_tenant(tenant: TenantId) -> sea_orm::Select<tenant_key::Entity>
 
 pub(crate) fn wrapped(model: tenant_key::Model) -> Result<WrappedKey, row::BoxError> {
     Ok(WrappedKey { tenant: model.tenant_id, id: model.id.parse()?, kek: model.kek_id, wrapped: model.wrapped })
+}
+
+/// The same, with the keys that wrapped it before.
+pub(crate) fn wrapped_since(model: tenant_key::Model) -> Result<(WrappedKey, Vec<KekId>), row::BoxError> {
+    let before = serde_json::from_str(&model.wrapped_before)?;
+    Ok((wrapped(model)?, before))
 }
 
 fn parse(model: tenant_key::Model) -> Result<DataKey, row::BoxError> {

@@ -103,6 +103,15 @@ pub enum StoreError {
         /// How long it may be.
         bytes_max: usize,
     },
+    /// A data key has sealed as often as it may.
+    #[error("the data key of tenant {tenant} has sealed as often as is safe: run `mcp-mux keys rotate --tenant`")]
+    KeyWornOut {
+        /// Whose.
+        tenant: TenantId,
+    },
+    /// The upstream is at another address than the one that a secret was meant for.
+    #[error("the upstream's address has changed meanwhile: look at where it is now, and store the secret again")]
+    Moved,
     /// A secret could not be sealed.
     #[error("cannot seal the secret `{name}`")]
     Seal {

@@ -40,9 +40,12 @@ pub enum KekError {
     /// The provider cannot be asked now; it may be later.
     #[error("the key provider cannot be reached")]
     Unreachable,
-    /// The provider answers that it will not: a permission, or a value that was altered or moved.
+    /// The provider answers that the value was altered or moved, or is of another key.
     #[error("the key provider refuses")]
     Refused,
+    /// The provider answers that we may not: a permission is missing, or was taken away.
+    #[error("the key provider does not let us")]
+    Denied,
     /// There is no such key-encryption key.
     #[error("the key-encryption key {0} is not configured")]
     Unknown(KekId),

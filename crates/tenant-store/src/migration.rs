@@ -1,4 +1,5 @@
-//! The migrations: forward only, each in a file of its own, each able to run while the previous release still serves.
+//! The migrations: forward only, each in a file of its own. From the first release on, each must be able to run while the
+//! previous release still serves.
 
 #![expect(elided_lifetimes_in_paths, reason = "the trait's own methods leave the lifetime of `SchemaManager` out")]
 
@@ -14,6 +15,7 @@ mod m20261125_000009_tenant_key;
 mod m20261125_000010_credential;
 mod m20261125_000011_erasure;
 mod m20261125_000012_tenant_egress;
+mod m20261125_000014_tenant_key_history;
 
 use std::collections::HashSet;
 
@@ -42,6 +44,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000010_credential::Migration),
             Box::new(m20261125_000011_erasure::Migration),
             Box::new(m20261125_000012_tenant_egress::Migration),
+            Box::new(m20261125_000014_tenant_key_history::Migration),
         ]
     }
 }

@@ -3,27 +3,29 @@
 
 use crypto::{Key, KeyId, KeyRing};
 use sea_orm::ActiveValue::Set;
-use sea_orm::{EntityTrait as _, QueryOrder as _};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
 
-use crate::entity::platform_key;
+use crate::choice::DataKeyState;
+use crate::entity::{platform_key, tenant_key};
 use crate::error::StoreError;
+use crate::id::TenantId;
 use crate::kek::{KekError, KeyPlace};
+use crate::name::KekId;
 use crate::store::transaction::Writing;
 use crate::store::{Store, row};
 
 impl Store {
-    /// Proves that the configured key-encryption keys are those of this database, all that it needs, and answers the platform's
-    /// own keys. The first call on a new database makes one.
+    /// Proves that the configured key-encryption keys are those of this database, and answers the platform's own keys. The first
+    /// call on a new database makes one. A tenant whose key is under another one is not served, and costs nobody else anything.
     pub async fn platform_keys(&self) -> Result<KeyRing, StoreError> {
         if rows(self).await?.is_empty() {
             self.make_platform_key().await?;
         }
-        let needed = self.kek_uses().await?.into_iter().find(|used| !self.kek().knows(&used.kek));
-        if let Some(needed) = needed {
-            return Err(StoreError::KekMissing { needed: needed.kek, configured: self.kek().describe() });
-        }
         let mut keys = Vec::new();
         for (id, model) in rows(self).await? {
+            if !self.kek().knows(&model.kek_id) {
+                return Err(StoreError::KekMissing { needed: model.kek_id, configured: self.kek().describe() });
+            }
             let place = KeyPlace { owner: String::new(), key: id };
             let key = self.kek().unwrap(place, &model.kek_id, &model.wrapped).await.map_err(|source| match source {
                 KekError::Unreachable => StoreError::KekUnavailable(source),
@@ -33,6 +35,13 @@ impl Store {
         }
         let newest = keys.pop().ok_or(StoreError::PlatformKey)?;
         Ok(KeyRing::new(newest, keys))
+    }
+
+    /// The tenants whose data keys are wrapped under a key-encryption key that is not configured, and that key.
+    pub async fn locked_tenants(&self) -> Result<Vec<(TenantId, KekId)>, StoreError> {
+        let living = tenant_key::Entity::find().filter(tenant_key::Column::State.ne(DataKeyState::Destroyed));
+        let keys = row::models(self.database(), living, |row| Ok((row.tenant_id, row.kek_id))).await?;
+        Ok(keys.into_iter().filter(|(_, kek)| !self.kek().knows(kek)).collect())
     }
 
     async fn make_platform_key(&self) -> Result<(), StoreError> {

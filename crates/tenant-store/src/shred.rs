@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use crypto::KeyId;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, PaginatorTrait as _, QueryFilter as _};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::choice::{DataKeyState, TenantState};
-use crate::clock::Timestamp;
-use crate::data_keys::of_tenant;
+use crate::data_keys::{WrappedKey, of_tenant, wrapped_since};
 use crate::entity::{credential, erasure, tenant, tenant_key};
 use crate::error::StoreError;
 use crate::id::TenantId;
@@ -20,7 +19,7 @@ use crate::store::{Store, row};
 use crate::tenants;
 
 /// What was destroyed, for the tenant's records.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ErasureCertificate {
     /// The tenant.
@@ -29,14 +28,14 @@ pub struct ErasureCertificate {
     pub tenant: TenantSlug,
     /// When, in milliseconds since 1970.
     pub at_ms: i64,
-    /// Who did it, as the operating system knows them.
+    /// Who did it, as they are known where it was done.
     pub by: String,
     /// The data keys that were destroyed, now or before.
     pub key_ids: Vec<String>,
     /// How many ciphertexts lay under them and were deleted too.
     pub ciphertexts: u64,
-    /// The key-encryption keys under which copies of the destroyed keys may lie in backups. Once these are destroyed as well, the
-    /// backups hold nothing that opens.
+    /// Every key-encryption key under which the destroyed keys were ever wrapped: copies may lie in backups. Once all of these are
+    /// destroyed as well, the backups hold nothing that opens.
     pub wrapped_under: Vec<KekId>,
     /// The state of the configuration that this made.
     pub revision: u64,
@@ -54,7 +53,7 @@ impl Store {
         if found.state == TenantState::Shredded {
             return Err(StoreError::Shredded { tenant: found.slug });
         }
-        let keys = row::models(db, of_tenant(found.id), |row| Ok((row.id.parse::<KeyId>()?, row.kek_id))).await?;
+        let keys = row::models(db, of_tenant(found.id), wrapped_since).await?;
         let sealed = credential::Entity::find().filter(credential::Column::TenantId.eq(found.id));
         let ciphertexts = sealed.count(db).await.map_err(StoreError::read("credential"))?;
         let Revision(before) = revision::current(db).await?;
@@ -63,33 +62,44 @@ impl Store {
             tenant: found.slug,
             at_ms: self.now().as_millis(),
             by: by.to_owned(),
-            key_ids: keys.iter().map(|(id, _)| id.to_string()).collect(),
+            key_ids: keys.iter().map(|(key, _)| key.id.to_string()).collect(),
             ciphertexts,
-            wrapped_under: keys.into_iter().map(|(_, kek)| kek).collect::<BTreeSet<_>>().into_iter().collect(),
+            wrapped_under: wrapped_under(keys),
             revision: before + 1,
             audit_head: None,
         };
         destroy(&writing, &certificate).await?;
         writing.finish(true).await?;
-        self.held().retain(&self.living_keys().await?).await;
-        crate::store::connection::forget_deleted(self.database()).await?;
+        self.held().shredded([found.id]).await;
         Ok(certificate)
     }
 
-    /// The certificates, the oldest first, as they were printed.
-    pub async fn erasures(&self) -> Result<Vec<(Timestamp, String)>, StoreError> {
-        let mut all = row::models(self.database(), erasure::Entity::find(), |row| {
-            Ok((Timestamp::from_millis(row.at_ms), row.certificate))
-        })
-        .await?;
-        all.sort();
-        Ok(all)
+    /// Makes the files of the database forget what was deleted; `false` if somebody still reads what was there before, and it must
+    /// be tried again.
+    pub async fn forget_deleted(&self) -> Result<bool, StoreError> {
+        crate::store::connection::forget_deleted(self.database()).await
     }
 
-    /// Drops from memory the data keys that are no longer in the database.
+    /// The certificate of a tenant that was shredded.
+    pub async fn erasure(&self, tenant: TenantId) -> Result<Option<ErasureCertificate>, StoreError> {
+        let select = erasure::Entity::find().filter(erasure::Column::TenantId.eq(tenant));
+        let certificates = row::models(self.database(), select, |row| Ok(serde_json::from_str(&row.certificate)?));
+        Ok(certificates.await?.pop())
+    }
+
+    /// Drops from memory the data keys that are no longer in the database. Those of shredded tenants are not taken back, though
+    /// somebody may still hold them wrapped.
     pub async fn drop_dead_keys(&self) -> Result<(), StoreError> {
+        let shredded = tenant::Entity::find().filter(tenant::Column::State.eq(TenantState::Shredded));
+        let shredded = row::models(self.database(), shredded, |row| Ok(row.id)).await?;
+        self.held().shredded(shredded).await;
         self.held().retain(&self.living_keys().await?).await;
         Ok(())
+    }
+
+    /// Wipes from memory the data keys that nobody used for a while.
+    pub async fn drop_idle_keys(&self) {
+        self.held().tidy().await;
     }
 
     async fn living_keys(&self) -> Result<std::collections::HashSet<(TenantId, KeyId)>, StoreError> {
@@ -98,6 +108,11 @@ impl Store {
         let keys = row::models(self.database(), living, |row| Ok(row.id.parse().ok().map(|id| (row.tenant_id, id))));
         Ok(keys.await?.into_iter().flatten().collect())
     }
+}
+
+fn wrapped_under(keys: Vec<(WrappedKey, Vec<KekId>)>) -> Vec<KekId> {
+    let all: BTreeSet<KekId> = keys.into_iter().flat_map(|(key, before)| before.into_iter().chain([key.kek])).collect();
+    all.into_iter().collect()
 }
 
 async fn destroy(writing: &Writing, certificate: &ErasureCertificate) -> Result<(), StoreError> {

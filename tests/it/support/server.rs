@@ -48,6 +48,7 @@ pub(crate) struct TestServer {
 }
 
 /// One upstream of one tenant, and what its tenant's team may do.
+#[derive(Clone, Copy)]
 pub(crate) struct Setup<'s> {
     /// The tenant's slug; members of the group of the same name have the level in it.
     pub tenant: &'s str,

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use anyhow::Result;
 use axum::extract::{Path, State};
@@ -13,6 +14,8 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use crypto::{Key, KeyRing, Place};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::server::serve;
 
@@ -26,12 +29,14 @@ pub(crate) struct Vault {
 
 struct Inside {
     versions: Vec<KeyRing>,
-    tokens: HashMap<String, u64>,
+    /// Those that are good, and until when.
+    tokens: HashMap<String, Option<Instant>>,
+    lease: Duration,
     sign_ins: HashMap<String, usize>,
     secret_id: String,
     service_account: String,
     is_sealed: bool,
-    renewals: usize,
+    renewals: watch::Sender<usize>,
 }
 
 type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
@@ -43,12 +48,13 @@ impl Vault {
         let url = format!("http://{}", listener.local_addr()?);
         let inside = Inside {
             versions: vec![KeyRing::new(Key::generate()?, Vec::new())],
-            tokens: HashMap::from([(root.to_owned(), 0)]),
+            tokens: HashMap::from([(root.to_owned(), None)]),
+            lease: Duration::from_hours(1),
             sign_ins: HashMap::new(),
             secret_id: secret_id.to_owned(),
             service_account: service_account.to_owned(),
             is_sealed: false,
-            renewals: 0,
+            renewals: watch::Sender::new(0),
         };
         let vault = Self { url, state: Arc::new(Mutex::new(inside)) };
         let routes = Router::new()
@@ -71,6 +77,18 @@ impl Vault {
     pub(crate) fn rotate(&self) -> Result<()> {
         let key = KeyRing::new(Key::generate()?, Vec::new());
         self.inside().versions.push(key);
+        Ok(())
+    }
+
+    /// How long the tokens of later sign-ins and renewals are good.
+    pub(crate) fn lend_for(&self, lease: Duration) {
+        self.inside().lease = lease;
+    }
+
+    /// Waits until tokens were renewed so often.
+    pub(crate) async fn renewed(&self, times: usize) -> Result<()> {
+        let mut renewals = self.inside().renewals.subscribe();
+        tokio::time::timeout(Duration::from_secs(30), renewals.wait_for(|count| *count >= times)).await??;
         Ok(())
     }
 
@@ -101,11 +119,8 @@ fn check(vault: &Vault, headers: &HeaderMap) -> Result<String, (StatusCode, Json
     }
     let token = headers.get("x-vault-token").and_then(|token| token.to_str().ok()).unwrap_or_default();
     let is_real_request = headers.get("x-vault-request").is_some_and(|value| value == "true");
-    if is_real_request && inside.tokens.contains_key(token) {
-        Ok(token.to_owned())
-    } else {
-        refuse(StatusCode::FORBIDDEN)
-    }
+    let good = inside.tokens.get(token).is_some_and(|ends_at| ends_at.is_none_or(|end| Instant::now() < end));
+    if is_real_request && good { Ok(token.to_owned()) } else { refuse(StatusCode::FORBIDDEN) }
 }
 
 /// Calls `act` with the place that stands for the request's associated data.
@@ -157,18 +172,26 @@ async fn login(State(vault): State<Vault>, Path(method): Path<String>, Json(body
     }
     *inside.sign_ins.entry(method).or_default() += 1;
     let token = format!("hvs.CANARY-{}", uuid::Uuid::new_v4().simple());
-    inside.tokens.insert(token.clone(), 3600);
-    Ok(Json(json!({ "auth": { "client_token": token, "lease_duration": 3600, "renewable": true } })))
+    Ok(lend(&mut inside, &token))
+}
+
+/// Lends a token, anew or for the first time.
+fn lend(inside: &mut Inside, token: &str) -> Json<Value> {
+    inside.tokens.insert(token.to_owned(), Some(Instant::now() + inside.lease));
+    let auth = json!({ "client_token": token, "lease_duration": inside.lease.as_secs(), "renewable": true });
+    Json(json!({ "auth": auth }))
 }
 
 async fn renew(State(vault): State<Vault>, headers: HeaderMap) -> Answer {
     let token = check(&vault, &headers)?;
-    vault.inside().renewals += 1;
-    Ok(Json(json!({ "auth": { "client_token": token, "lease_duration": 3600, "renewable": true } })))
+    let mut inside = vault.inside();
+    inside.renewals.send_modify(|count| *count += 1);
+    Ok(lend(&mut inside, &token))
 }
 
 async fn look_up(State(vault): State<Vault>, headers: HeaderMap) -> Answer {
     let token = check(&vault, &headers)?;
-    let ttl = vault.inside().tokens.get(&token).copied().unwrap_or_default();
+    let ends_at = vault.inside().tokens.get(&token).copied().flatten();
+    let ttl = ends_at.map_or(0, |end| end.saturating_duration_since(Instant::now()).as_secs());
     Ok(Json(json!({ "data": { "ttl": ttl, "renewable": ttl > 0 } })))
 }

@@ -164,6 +164,7 @@ impl Refresher {
             }
             stays
         });
+        self.pool.keep(&known);
         due
     }
 

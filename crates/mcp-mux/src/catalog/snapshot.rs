@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use tenant_store::{
     EgressHosts, ExposedName, Grant, LocalName, Revision, SealedCredential, Store, StoreError, Tenant, TenantId,
-    TenantSlug, TenantStore, Tool, ToolClass, Upstream, UpstreamId,
+    TenantSlug, TenantState, TenantStore, Tool, ToolClass, Upstream, UpstreamId,
 };
 use tokio::sync::Mutex;
 
@@ -172,6 +172,10 @@ impl Snapshot {
                     continue;
                 }
             };
+            // Nobody reaches what is suspended or shredded, and nothing of it is called.
+            if tenant.state != TenantState::Active {
+                continue;
+            }
             match read(&tenant, &still.tenant(administration.scope(tenant.id))).await {
                 Ok((shelf, its_grants)) => {
                     grants.add(&tenant, its_grants);
@@ -268,6 +272,7 @@ impl Catalog {
             self.store.drop_dead_keys().await?;
             *swept_at = revision;
         }
+        self.store.drop_idle_keys().await;
         Ok(moved)
     }
 

@@ -6,17 +6,19 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tenant_store::{
-    Clock as _, DataKey, DataKeyState, ErasureCertificate, Progress, Store, SystemClock, Tenant, TenantSlug,
+    Clock as _, DataKey, DataKeyState, ErasureCertificate, Progress, Store, Stuck, SystemClock, Tenant, TenantSlug,
 };
 
-use super::{Output, Settings, administration, print, print_json, say};
-use crate::app::open_store;
+use super::{Output, Settings, administration, print, print_json, say, say_lines};
+use crate::app::{open_store, open_unproved};
 use crate::config;
 
 /// From how many seals on a data key should be turned over: far below what is safe (2^32, NIST SP 800-38D §8.3).
 const SEALS_WARN: u64 = 1 << 30;
 /// From which age on a data key should be turned over, in days.
 const AGE_WARN_DAYS: i64 = 365;
+/// How many steps of a turn-over may bring nothing on before it gives up.
+const IDLE_STEPS_MAX: u32 = 3;
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 #[derive(Debug, Args)]
@@ -51,6 +53,13 @@ enum Action {
         #[arg(long)]
         yes: bool,
     },
+    /// Prints the erasure certificate of a tenant that was shredded
+    Certificate {
+        /// The tenant
+        tenant: TenantSlug,
+    },
+    /// Overwrites in the database's files what was deleted. Shredding and rotating do that by themselves unless somebody is reading
+    Forget,
 }
 
 #[derive(Debug, Args)]
@@ -67,13 +76,52 @@ struct Rotate {
 
 impl Keys {
     pub(super) async fn run(&self) -> Result<()> {
-        let store = open_store(&self.settings.load()?).await?;
+        let config = self.settings.load()?;
         match &self.action {
-            Action::Status { output } => status(&store, *output).await,
-            Action::Rotate(Rotate { tenant: Some(tenant), .. }) => rotate_tenant(&store, tenant).await,
-            Action::Rotate(_) => rotate_kek(&store).await,
-            Action::Shred { tenant, yes } => shred(&store, tenant, *yes).await,
+            Action::Rotate(rotate) => rotate.run(&open_store(&config).await?).await,
+            // These must work where a key is missing: looking what is wrong, and destroying what is there.
+            Action::Status { output } => status(&open_unproved(&config).await?, *output).await,
+            Action::Shred { tenant, yes } => shred(&open_unproved(&config).await?, tenant, *yes).await,
+            Action::Forget => forget(&open_unproved(&config).await?).await,
+            Action::Certificate { tenant } => certificate(&open_unproved(&config).await?, tenant).await,
         }
+    }
+}
+
+impl Rotate {
+    async fn run(&self, store: &Store) -> Result<()> {
+        match &self.tenant {
+            Some(tenant) => rotate_tenant(store, tenant).await,
+            None => rotate_kek(store).await,
+        }
+    }
+}
+
+/// Counts steps that bring nothing on, so that what cannot be read does not make a turn-over go on for ever.
+#[derive(Default)]
+struct Patience {
+    stuck: Stuck,
+    idle_steps: u32,
+}
+
+impl Patience {
+    /// Whether another step is of use.
+    fn goes_on(&mut self, progress: Progress, stuck_before: u64) -> bool {
+        let moved = progress.done > 0 || self.stuck.count() > stuck_before;
+        self.idle_steps = if moved { 0 } else { self.idle_steps + 1 };
+        progress.left > self.stuck.count() && self.idle_steps < IDLE_STEPS_MAX
+    }
+
+    /// An error that names what is left, if anything is.
+    fn finish(&self, left: u64, what: &str) -> Result<()> {
+        for (stuck, error) in self.stuck.iter() {
+            say(&format!("{stuck}: {error}"));
+        }
+        ensure!(
+            left == 0,
+            "{left} {what} could not be turned over and stay as they were; all others are. Mend or remove them, and run this again"
+        );
+        Ok(())
     }
 }
 
@@ -142,15 +190,18 @@ fn advice(key: &DataKey) -> &'static str {
 
 async fn rotate_kek(store: &Store) -> Result<()> {
     let primary = store.key_encryption().primary().await.context("asking for the present key-encryption key")?;
-    let mut done = 0;
-    loop {
-        let Progress { done: more, left } = store.rewrap_some().await?;
-        done += more;
-        say(&format!("{done} keys wrapped under {primary}, {left} left"));
-        if left == 0 {
-            break;
+    let (mut done, mut patience) = (0, Patience::default());
+    let left = loop {
+        let before = patience.stuck.count();
+        let progress = store.rewrap_some(&mut patience.stuck).await?;
+        done += progress.done;
+        say(&format!("{done} keys wrapped under {primary}, {} left", progress.left));
+        if !patience.goes_on(progress, before) {
+            break progress.left;
         }
-    }
+    };
+    forget(store).await?;
+    patience.finish(left, "data keys")?;
     let old: Vec<_> = store.kek_uses().await?.into_iter().filter(|used| used.kek != primary).collect();
     ensure!(
         old.is_empty(),
@@ -168,16 +219,29 @@ async fn rotate_tenant(store: &Store, slug: &TenantSlug) -> Result<()> {
     } else {
         say(&format!("tenant `{slug}` has the new data key {}", rows.begin_rotation().await?));
     }
-    let mut done = 0;
-    loop {
-        let Progress { done: more, left } = rows.reseal_some().await?;
-        done += more;
-        say(&format!("{done} secrets sealed anew, {left} left"));
-        if left == 0 {
-            break;
+    let (mut done, mut patience) = (0, Patience::default());
+    let left = loop {
+        let before = patience.stuck.count();
+        let progress = rows.reseal_some(&mut patience.stuck).await?;
+        done += progress.done;
+        say(&format!("{done} secrets sealed anew, {} left", progress.left));
+        if !patience.goes_on(progress, before) {
+            break progress.left;
         }
-    }
+    };
+    patience.finish(left, "secrets")?;
+    forget(store).await?;
     say("nothing is left under the old key: it is destroyed");
+    Ok(())
+}
+
+/// Overwrites what was deleted, which a reader can hold up.
+async fn forget(store: &Store) -> Result<()> {
+    ensure!(
+        store.forget_deleted().await?,
+        "what was deleted is still in the write-ahead log beside the database file, because somebody is reading it (a backup?): run \
+         `mcp-mux keys forget` once that has ended"
+    );
     Ok(())
 }
 
@@ -187,9 +251,15 @@ async fn shred(store: &Store, slug: &TenantSlug, yes: bool) -> Result<()> {
         confirm(&tenant)?;
     }
     let certificate = store.shred(slug, &config::operator()).await?;
-    print(&serde_json::to_string_pretty(&certificate)?);
-    say(&words(&certificate));
-    Ok(())
+    print_json(&certificate)?;
+    say_lines(&words(&certificate));
+    forget(store).await
+}
+
+async fn certificate(store: &Store, slug: &TenantSlug) -> Result<()> {
+    let tenant = find(store, slug).await?;
+    let certificate = store.erasure(tenant.id).await?;
+    print_json(&certificate.with_context(|| format!("tenant `{slug}` was not shredded: there is no certificate"))?)
 }
 
 fn confirm(tenant: &Tenant) -> Result<()> {
@@ -219,12 +289,12 @@ fn words(certificate: &ErasureCertificate) -> String {
         "" => String::new(),
         keks => format!(
             "Backups from before still hold its keys, wrapped under {keks}. They open there until these are destroyed too: make a \
-             new key-encryption key the primary one, run `mcp-mux keys rotate --kek`, and destroy the old one; or wait until \
-             the backups have expired.\n"
+             new key-encryption key the primary one, run `mcp-mux keys rotate --kek`, and destroy the old ones; or wait until \
+             the backups have expired. Restoring one brings the tenant back as it was: shred it again then.\n"
         ),
     };
     done + &backups
-        + "Other replicas drop what they hold in memory within seconds; a replica that cannot reach the database, within the hour."
+        + "Other replicas drop what they hold in memory within seconds; one that cannot reach the database, as soon as it can."
 }
 
 async fn find(store: &Store, slug: &TenantSlug) -> Result<Tenant> {

@@ -89,7 +89,7 @@ async fn set(rows: &TenantStore, upstream: &Upstream, name: &SecretName, force: 
     for form in &forms {
         check_secret(*form, &value).map_err(|rule| anyhow!("the secret `{name}` {rule}; nothing is stored"))?;
     }
-    let version = rows.put_credential(upstream.id, name, &value).await?;
+    let version = rows.put_credential_for(upstream, name, &value).await?;
     say(&format!("secret `{name}` is stored for {}, version {version}", recipients(upstream, &forms)));
     Ok(())
 }

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use bytes::BytesMut;
 use crypto::{Key, Zeroizing};
 use futures::StreamExt as _;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -68,11 +67,11 @@ impl Vault {
         Ok(Self { api, session, mount: config.mount.clone(), key: config.key.clone() })
     }
 
-    /// Asks as the session's holder. A token that Vault does not take any more is replaced once.
+    /// Asks as the session's holder. A token that Vault does not take any more is replaced, once in a while.
     async fn ask(&self, call: &Call<'_>) -> Result<Value, KekError> {
         let token = self.session.token(&self.api).await?;
         match self.api.send(Some(&token), call).await {
-            Err(KekError::Refused) => {
+            Err(KekError::Denied) => {
                 let token = self.session.another(&self.api, &token).await?;
                 self.api.send(Some(&token), call).await
             }
@@ -107,8 +106,9 @@ impl Vault {
         let ciphertext = std::str::from_utf8(wrapped).map_err(|_| KekError::Malformed)?;
         let body = json!({ "ciphertext": ciphertext, "associated_data": BASE64_STANDARD.encode(place.context()) });
         let path = self.path("decrypt");
-        let answer = self.ask(&Call { method: Method::POST, path: &path, body: Some(body) }).await?;
-        let plaintext = answer.pointer("/data/plaintext").and_then(Value::as_str).ok_or(KekError::Malformed)?;
+        let mut answer = self.ask(&Call { method: Method::POST, path: &path, body: Some(body) }).await?;
+        let plaintext = answer.pointer_mut("/data/plaintext").map(Value::take);
+        let Some(Value::String(plaintext)) = plaintext else { return Err(KekError::Malformed) };
         Key::parse(&SecretString::from(plaintext)).map_err(|_| KekError::Malformed)
     }
 
@@ -169,8 +169,11 @@ impl Api {
         match status {
             StatusCode::OK => serde_json::from_slice(&body).map_err(|_| KekError::Malformed),
             StatusCode::NO_CONTENT => Ok(Value::Null),
-            // A wrong context or ciphertext, no permission, no such key: it will not be otherwise the next time.
-            StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Err(KekError::Refused),
+            // Not with this token, or not at all: Vault does not say which.
+            StatusCode::FORBIDDEN => Err(KekError::Denied),
+            // A wrong context or ciphertext, no such key: it will not be otherwise the next time. What is not in Vault's form was
+            // said by something in between.
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND if is_of_vault(&body) => Err(KekError::Refused),
             status => {
                 tracing::warn!(status = status.as_u16(), "Vault cannot answer now");
                 Err(KekError::Unreachable)
@@ -179,9 +182,15 @@ impl Api {
     }
 }
 
+/// Whether it is an answer of Vault's that tells what is wrong.
+fn is_of_vault(body: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(body).is_ok_and(|answer| answer.get("errors").is_some_and(Value::is_array))
+}
+
+/// The body may hold a key. It lies in one place, which is wiped.
 async fn read(response: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, KekError> {
     let mut chunks = response.bytes_stream();
-    let mut body = BytesMut::new();
+    let mut body = Zeroizing::new(Vec::with_capacity(ANSWER_BYTES_MAX));
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| unreachable(&error.into()))?;
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
@@ -189,7 +198,7 @@ async fn read(response: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, KekErro
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Zeroizing::new(body.to_vec()))
+    Ok(body)
 }
 
 fn unreachable(error: &SendError) -> KekError {

@@ -10,8 +10,8 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use tenant_store::{
-    HeaderText, KekError, QueryParameter, SealedCredential, SecretForm, SecretName, StoreError, TenantStore, Timestamp,
-    Upstream, UpstreamAuth, UserName,
+    HeaderText, QueryParameter, SealedCredential, SecretForm, SecretName, StoreError, TenantStore, Timestamp, Upstream,
+    UpstreamAuth, UserName,
 };
 use url::form_urlencoded::byte_serialize;
 
@@ -96,7 +96,8 @@ impl Proofs<'_> {
                 "a stored secret does not open"
             );
             match error {
-                StoreError::DataKey { source: KekError::Unreachable, .. } => UpstreamError::SecretsUnavailable,
+                // What is wrong with the key is not mended by storing the secret again.
+                StoreError::DataKey { .. } => UpstreamError::SecretsUnavailable,
                 _ => UpstreamError::CredentialUnusable(name.clone()),
             }
         })

@@ -1,5 +1,6 @@
 //! The links to all upstreams, found by tenant and upstream together, and by whoever an upstream is called as.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +64,17 @@ impl Pool {
             |link| !Arc::ptr_eq(link.line(), base.line()),
         );
         Ok(link.into_value())
+    }
+
+    /// Drops the links of all other upstreams, with their connections and access tokens.
+    pub(crate) fn keep(&self, known: &HashSet<(TenantId, UpstreamId)>) {
+        let others = |key: &Key| !known.contains(key);
+        for (key, _) in self.links.iter().filter(|(key, _)| others(key)) {
+            self.links.invalidate(&*key);
+        }
+        for (key, _) in self.actors.iter().filter(|(key, _)| others(&key.0)) {
+            self.actors.invalidate(&*key);
+        }
     }
 
     /// Two who need it at once get the same one.

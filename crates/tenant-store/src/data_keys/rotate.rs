@@ -10,12 +10,12 @@ use sea_orm::{
     QuerySelect as _,
 };
 
-use super::{WrappedKey, active, insert, of_tenant, wrapped};
+use super::{WrappedKey, active, insert, of_tenant, wrapped, wrapped_since};
 use crate::choice::DataKeyState;
 use crate::credentials;
 use crate::entity::{credential, platform_key, tenant_key};
 use crate::error::StoreError;
-use crate::kek::KeyPlace;
+use crate::kek::{KekError, KeyPlace};
 use crate::name::KekId;
 use crate::scope::TenantStore;
 use crate::store::transaction::Writing;
@@ -29,8 +29,41 @@ const STEP_ROWS: u64 = 50;
 pub struct Progress {
     /// What this step did.
     pub done: u64,
-    /// What is left.
+    /// What is left, what is stuck included.
     pub left: u64,
+}
+
+/// What could not be turned over, and why. It is left out of further steps, so that one row that was damaged stops no other.
+#[derive(Debug, Default)]
+pub struct Stuck(Vec<(String, StoreError)>);
+
+impl Stuck {
+    /// What each is called, and its error.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &StoreError)> {
+        self.0.iter().map(|(what, error)| (what.as_str(), error))
+    }
+
+    /// How many.
+    pub fn count(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// Notes an error of one row. One of the provider or of the database concerns every row.
+    fn note(&mut self, what: String, error: StoreError) -> Result<(), StoreError> {
+        use KekError::{Malformed, Refused, Unknown};
+
+        let is_of_the_row = matches!(
+            &error,
+            StoreError::Rewrap { source: Refused | Unknown(_) | Malformed, .. }
+                | StoreError::DataKey { source: Refused | Unknown(_) | Malformed, .. }
+                | StoreError::Unopened { .. }
+        );
+        if !is_of_the_row {
+            return Err(error);
+        }
+        self.0.push((what, error));
+        Ok(())
+    }
 }
 
 /// What lies under one key-encryption key.
@@ -61,29 +94,40 @@ impl Store {
             .collect())
     }
 
-    /// Wraps some data keys under the present key-encryption key which are under another one. Again and again, until nothing is
-    /// left.
-    pub async fn rewrap_some(&self) -> Result<Progress, StoreError> {
+    /// Wraps some data keys under the present key-encryption key which are under another one, the platform's own first. Again and
+    /// again, until nothing is left but what is stuck.
+    pub async fn rewrap_some(&self, stuck: &mut Stuck) -> Result<Progress, StoreError> {
         let primary = self.kek().primary().await.map_err(StoreError::KekUnavailable)?;
+        let mut done = self.rewrap_platform(&primary).await?;
         let select = tenant_key::Entity::find()
             .filter(tenant_key::Column::State.ne(DataKeyState::Destroyed))
             .filter(tenant_key::Column::KekId.ne(primary.clone()));
-        let keys = row::models(self.database(), select.clone().limit(STEP_ROWS), wrapped).await?;
-        let mut done = 0;
-        for key in keys {
-            done += u64::from(self.rewrap_one(&key).await?);
+        let known: Vec<&str> = stuck.0.iter().map(|(id, _)| id.as_str()).collect();
+        let step = select.clone().filter(tenant_key::Column::Id.is_not_in(known)).limit(STEP_ROWS);
+        for (key, before) in row::models(self.database(), step, wrapped_since).await? {
+            match self.rewrap_one(&key, before).await {
+                Ok(is_done) => done += u64::from(is_done),
+                Err(error) => stuck.note(key.id.to_string(), error)?,
+            }
         }
-        done += self.rewrap_platform(&primary).await?;
         let left = select.count(self.database()).await.map_err(StoreError::read("tenant_key"))?;
         Ok(Progress { done, left })
     }
 
     /// `false` if somebody else was faster.
-    async fn rewrap_one(&self, key: &WrappedKey) -> Result<bool, StoreError> {
+    async fn rewrap_one(&self, key: &WrappedKey, mut before: Vec<KekId>) -> Result<bool, StoreError> {
         let (kek, bytes) = self.rewrapped(key.place(), &key.kek, &key.wrapped).await?;
+        before.retain(|known| *known != kek && *known != key.kek);
+        before.push(key.kek.clone());
+        let columns = tenant_key::ActiveModel {
+            kek_id: Set(kek),
+            wrapped_before: Set(row::json("tenant_key", &before)?),
+            wrapped: Set(bytes),
+            ..Default::default()
+        };
         let writing = Writing::of_its_own(self).await?;
         let update = tenant_key::Entity::update_many()
-            .set(tenant_key::ActiveModel { kek_id: Set(kek), wrapped: Set(bytes), ..Default::default() })
+            .set(columns)
             .filter(tenant_key::Column::TenantId.eq(key.tenant))
             .filter(tenant_key::Column::Id.eq(key.id.to_string()))
             .filter(tenant_key::Column::Wrapped.eq(key.wrapped.clone()));
@@ -137,15 +181,23 @@ impl TenantStore {
     }
 
     /// Seals some credentials with the present data key which are sealed with another one, and destroys old keys that nothing is
-    /// left under. Again and again, until nothing is left.
-    pub async fn reseal_some(&self) -> Result<Progress, StoreError> {
+    /// left under. Again and again, until nothing is left but what is stuck.
+    pub async fn reseal_some(&self, stuck: &mut Stuck) -> Result<Progress, StoreError> {
         let present = self.sealing_key().await?;
         let old = credential::Entity::find()
             .filter(credential::Column::TenantId.eq(self.id()))
             .filter(credential::Column::KeyId.ne(present.id.to_string()));
         let mut done = 0;
-        for sealed in credentials::sealed_with_others(self, &present, STEP_ROWS).await? {
-            done += u64::from(credentials::reseal(self, &sealed, &present).await?);
+        // What is stuck stays in front, so there must be room behind it.
+        for sealed in credentials::sealed_with_others(self, &present, STEP_ROWS + stuck.count()).await? {
+            let what = format!("{}/{}/{}", sealed.upstream(), sealed.owner(), sealed.name());
+            if stuck.iter().any(|(known, _)| known == what) {
+                continue;
+            }
+            match credentials::reseal(self, &sealed, &present).await {
+                Ok(is_done) => done += u64::from(is_done),
+                Err(error) => stuck.note(what, error)?,
+            }
         }
         let reading = self.reading().await?;
         let left = old.count(&reading.executor()).await.map_err(StoreError::read("credential"))?;

@@ -15,6 +15,8 @@ pub(crate) struct Model {
     pub(crate) id: String,
     /// Under which key it is wrapped; the last one, once it is destroyed.
     pub(crate) kek_id: KekId,
+    /// Under which keys it was wrapped before, as a JSON list: backups may still hold it so.
+    pub(crate) wrapped_before: String,
     /// Empty once it is destroyed.
     pub(crate) wrapped: Vec<u8>,
     pub(crate) state: DataKeyState,

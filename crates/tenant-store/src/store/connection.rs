@@ -6,7 +6,7 @@ use std::time::Duration;
 use sea_orm::sqlx::pool::PoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, query};
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, SqlxError, SqlxSqliteConnector};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, SqlxError, SqlxSqliteConnector, Statement};
 use tokio::time::{Instant, sleep};
 
 use crate::error::StoreError;
@@ -53,11 +53,13 @@ pub(super) async fn open(url: &str) -> Result<DatabaseConnection, StoreError> {
     Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.map_err(failed)?))
 }
 
-/// Makes the files forget what was deleted: the write-ahead log still holds pages as they were before.
-pub(crate) async fn forget_deleted(database: &DatabaseConnection) -> Result<(), StoreError> {
-    let checkpoint = database.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await;
-    checkpoint.map_err(StoreError::Transaction)?;
-    Ok(())
+/// Makes the files forget what was deleted: the write-ahead log still holds pages as they were before. `false` if somebody who
+/// reads stands in the way for as long as a statement waits.
+pub(crate) async fn forget_deleted(database: &DatabaseConnection) -> Result<bool, StoreError> {
+    let checkpoint = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let row = database.query_one_raw(checkpoint).await.map_err(StoreError::Transaction)?;
+    let is_busy = row.map(|row| row.try_get::<i32>("", "busy")).transpose().map_err(StoreError::Transaction)?;
+    Ok(is_busy.is_none_or(|busy| busy == 0))
 }
 
 /// Makes the file one that can be read while it is written, which it then stays. SQLite does not wait for others here, so

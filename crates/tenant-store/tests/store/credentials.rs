@@ -175,6 +175,20 @@ async fn a_secret_does_not_open_for_another_tenant_though_all_of_its_rows_were_m
 }
 
 #[tokio::test]
+async fn a_secret_that_was_meant_for_another_address_is_not_stored() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    let seen = put_upstream(&acme, "jira").await?;
+    acme.put_credential_for(&seen, &"token".parse()?, &"CANARY-right".into()).await?;
+    let elsewhere = UpstreamSpec { url: "https://evil.example/mcp".parse()?, ..seen.spec.clone() };
+    acme.put_upstream(&seen.slug, &elsewhere).await?;
+    let error = acme.put_credential_for(&seen, &"token".parse()?, &"CANARY-late".into()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Moved), "{error}");
+    assert!(acme.sealed_credentials().await?.iter().all(|sealed| sealed.version() == 1));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_secret_does_not_open_under_another_data_key() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
     let (acme, globex) = (bed.acme(), bed.globex());
@@ -183,7 +197,7 @@ async fn a_secret_does_not_open_under_another_data_key() -> anyhow::Result<()> {
     globex.put_credential(theirs.id, &"token".parse()?, &"CANARY-theirs".into()).await?;
     let key = globex.data_keys().await?.remove(0).id.to_string();
     // Somebody gives the row another key's id, with that key's row copied beside it.
-    let copy = "INSERT INTO tenant_key SELECT ?, id, kek_id, wrapped, 'decrypt-only', created_ms, seals FROM tenant_key WHERE id = ?";
+    let copy = "INSERT INTO tenant_key SELECT ?, id, kek_id, wrapped, 'decrypt-only', created_ms, seals, wrapped_before FROM tenant_key WHERE id = ?";
     assert_eq!(bed.sql(copy, vec![bed.acme.id.to_string().into(), key.clone().into()]).await?, 1);
     let named = "UPDATE credential SET key_id = ? WHERE tenant_id = ?";
     assert_eq!(bed.sql(named, vec![key.into(), bed.acme.id.to_string().into()]).await?, 1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crypto::{Key, KeyRing};
 use secrecy::ExposeSecret as _;
 use tenant_store::{
-    Asking, DataKeyState, KekError, KekId, KeyEncryption, KeyPlace, LocalKeys, Store, StoreError, TenantSpec,
+    Asking, DataKeyState, KekError, KekId, KeyEncryption, KeyPlace, LocalKeys, Store, StoreError, Stuck, TenantSpec,
     TenantStore, Upstream,
 };
 
@@ -116,7 +116,7 @@ async fn the_outer_key_is_turned_over_and_the_old_one_is_needed_no_more() -> any
         writers.kek_uses().await?.iter().map(|used| used.kek.to_string()).collect::<Vec<_>>(),
         [first.id().to_string()]
     );
-    while writers.rewrap_some().await?.left > 0 {}
+    while writers.rewrap_some(&mut Stuck::default()).await?.left > 0 {}
     let uses = writers.kek_uses().await?;
     assert_eq!(uses.len(), 1, "nothing is left under the old key: {uses:?}");
     assert_eq!((uses[0].kek.to_string(), uses[0].tenant_keys, uses[0].platform_keys), (second.id().to_string(), 1, 1));
@@ -138,7 +138,7 @@ async fn a_data_key_is_turned_over_and_destroyed_only_when_nothing_is_left_under
     bed.away.clock.advance(Duration::from_secs(1));
     let new = acme.begin_rotation().await?;
     // Halfway: some are sealed with the new key, some with the old one, and all open.
-    let progress = acme.reseal_some().await?;
+    let progress = acme.reseal_some(&mut Stuck::default()).await?;
     assert!(progress.done > 0 && progress.left > 0, "{progress:?}");
     assert!(acme.is_rotating().await?);
     assert_eq!(open_all(&acme).await?, 120);
@@ -147,7 +147,7 @@ async fn a_data_key_is_turned_over_and_destroyed_only_when_nothing_is_left_under
     // The process that did this is gone; another one goes on.
     let other = with_same(&bed, &store).await?;
     let acme = other.tenant(scope(&bed.acme));
-    while acme.reseal_some().await?.left > 0 {}
+    while acme.reseal_some(&mut Stuck::default()).await?.left > 0 {}
     assert!(!acme.is_rotating().await?);
     let keys = acme.data_keys().await?;
     let states: Vec<_> = keys.iter().map(|key| (key.id, key.state, key.credentials)).collect();
@@ -174,7 +174,7 @@ async fn two_rotations_at_once_end_as_one() -> anyhow::Result<()> {
     let turn = async |rows: &TenantStore| -> Result<u64, StoreError> {
         let mut done = 0;
         loop {
-            let progress = rows.reseal_some().await?;
+            let progress = rows.reseal_some(&mut Stuck::default()).await?;
             done += progress.done;
             if progress.left == 0 {
                 return Ok(done);
@@ -199,9 +199,17 @@ async fn what_is_shredded_does_not_come_back() -> anyhow::Result<()> {
     let certificate = store.shred(&bed.acme.slug, "operator").await?;
     assert_eq!((certificate.ciphertexts, certificate.key_ids.len()), (4, 1));
     assert_eq!(certificate.wrapped_under.iter().map(ToString::to_string).collect::<Vec<_>>(), [first.id().to_string()]);
-    let kept = store.erasures().await?;
-    assert_eq!(kept.len(), 1);
-    assert!(kept[0].1.contains("\"ciphertexts\":4"), "{}", kept[0].1);
+    assert_eq!(store.erasure(bed.acme.id).await?, Some(certificate), "it is kept");
+    assert_eq!(store.erasure(bed.globex.id).await?, None);
+
+    // Whoever still holds what was sealed, and its wrapped key, gets nothing for it.
+    let error = acme.open_credential(&read_before).await.unwrap_err();
+    assert!(matches!(error, StoreError::DataKey { source: KekError::Refused, .. }), "{error}");
+    let replica = with_same(&bed, &store).await?;
+    let its_acme = replica.tenant(scope(&bed.acme));
+    its_acme.open_credential(&read_before).await?;
+    replica.drop_dead_keys().await?;
+    assert!(its_acme.open_credential(&read_before).await.is_err(), "another replica, once it has looked");
 
     assert!(acme.sealed_credentials().await?.is_empty());
     let error = acme.put_credential(upstream.id, &"s".parse()?, &"CANARY-new".into()).await.unwrap_err();
@@ -217,7 +225,7 @@ async fn what_is_shredded_does_not_come_back() -> anyhow::Result<()> {
     // The outer key is turned over, as the certificate says, and the old one is gone.
     let second = Key::generate()?;
     let writers = with(&bed, ring(&second, &[&first])?).await?;
-    while writers.rewrap_some().await?.left > 0 {}
+    while writers.rewrap_some(&mut Stuck::default()).await?.left > 0 {}
     let current = || ring(&second, &[]);
     let restored = format!("sqlite://{}", old_copy.display()).into();
     let restored = Store::open(&restored, Arc::new(current()?), bed.away.clock.clone()).await?;
@@ -247,8 +255,121 @@ async fn a_destroyed_key_is_in_no_file_of_the_database() -> anyhow::Result<()> {
         files.iter().any(|bytes| bytes.windows(wrapped.len()).any(|window| window == wrapped))
     };
     assert!(holds(&wrapped), "it was there");
+    // Somebody reads what was there before, as a backup does.
+    let backup = crate::support::other(&bed.away).await?;
+    let reading = sea_orm::TransactionTrait::begin(&backup).await?;
+    sea_orm::ConnectionTrait::execute_unprepared(&reading, "SELECT * FROM tenant_key").await?;
     store.shred(&bed.acme.slug, "operator").await?;
+    assert!(!store.forget_deleted().await?, "it is said that it is still there");
+    assert!(holds(&wrapped), "and it is");
+    reading.rollback().await?;
+    assert!(store.forget_deleted().await?);
     assert!(!holds(&wrapped), "it is overwritten");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_certificate_names_every_key_that_ever_wrapped_what_was_destroyed() -> anyhow::Result<()> {
+    let (bed, first, _, _) = with_secrets(1).await?;
+    let (second, third) = (Key::generate()?, Key::generate()?);
+    for (primary, retired) in [(&second, &first), (&third, &second), (&second, &third)] {
+        let writers = with(&bed, ring(primary, &[retired])?).await?;
+        while writers.rewrap_some(&mut Stuck::default()).await?.left > 0 {}
+    }
+    let store = with(&bed, ring(&second, &[])?).await?;
+    let named = store.shred(&bed.acme.slug, "operator").await?.wrapped_under;
+    let mut expected = [&first, &second, &third].map(|key| key.id().to_string());
+    expected.sort();
+    assert_eq!(named.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_damaged_stops_no_other_from_being_turned_over() -> anyhow::Result<()> {
+    let (bed, first, store, upstream) = with_secrets(3).await?;
+    let globex = store.tenant(scope(&bed.globex));
+    let theirs = put_upstream(&globex, "jira").await?;
+    globex.put_credential(theirs.id, &"token".parse()?, &"CANARY-globex".into()).await?;
+
+    // One secret of acme's does not open: the others are sealed anew, and the old key stays.
+    let acme = store.tenant(scope(&bed.acme));
+    bed.sql("UPDATE credential SET version = 77 WHERE name = 's1'", vec![]).await?;
+    let new = acme.begin_rotation().await?;
+    let mut stuck = Stuck::default();
+    let progress = acme.reseal_some(&mut stuck).await?;
+    assert_eq!((progress.done, progress.left), (2, 1));
+    let names: Vec<_> = stuck.iter().map(|(what, _)| what.to_owned()).collect();
+    assert_eq!(names, [format!("{}/tenant/s1", upstream.id)]);
+    assert_eq!(acme.reseal_some(&mut stuck).await?.left, 1);
+    assert!(acme.is_rotating().await?);
+    let rows = acme.data_keys().await?;
+    let old = rows.iter().find(|key| key.id != new).ok_or_else(|| anyhow::anyhow!("it is there"))?;
+    assert_eq!((old.state, old.credentials), (DataKeyState::DecryptOnly, 1));
+
+    // One data key does not unwrap: the others are wrapped anew, and so is the platform's.
+    bed.sql("UPDATE tenant_key SET wrapped = x'00' WHERE id = ?", vec![new.to_string().into()]).await?;
+    let second = Key::generate()?;
+    let writers = with(&bed, ring(&second, &[&first])?).await?;
+    let mut stuck = Stuck::default();
+    let progress = writers.rewrap_some(&mut stuck).await?;
+    assert_eq!((progress.done, progress.left), (3, 1));
+    assert_eq!(stuck.iter().map(|(what, _)| what.to_owned()).collect::<Vec<_>>(), [new.to_string()]);
+    let alone = with(&bed, ring(&second, &[])?).await?;
+    alone.platform_keys().await?;
+    assert_eq!(open_all(&alone.tenant(scope(&bed.globex))).await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tenant_whose_outer_key_is_gone_costs_nobody_else_anything() -> anyhow::Result<()> {
+    let (bed, _, store, _) = with_secrets(1).await?;
+    let globex = store.tenant(scope(&bed.globex));
+    let upstream = put_upstream(&globex, "jira").await?;
+    globex.put_credential(upstream.id, &"token".parse()?, &"CANARY-globex".into()).await?;
+    bed.sql(
+        "UPDATE tenant_key SET kek_id = 'key_0000000000000000' WHERE tenant_id = ?",
+        vec![bed.acme.id.to_string().into()],
+    )
+    .await?;
+
+    let replica = with_same(&bed, &store).await?;
+    replica.platform_keys().await?;
+    let locked = replica.locked_tenants().await?;
+    assert_eq!(locked, [(bed.acme.id, "key_0000000000000000".parse()?)]);
+    assert_eq!(open_all(&replica.tenant(scope(&bed.globex))).await?, 1);
+    let error = open_all(&replica.tenant(scope(&bed.acme))).await.unwrap_err();
+    assert!(matches!(error, StoreError::DataKey { source: KekError::Unknown(_), .. }), "{error}");
+    let certificate = replica.shred(&bed.acme.slug, "operator").await?;
+    assert_eq!(certificate.wrapped_under, ["key_0000000000000000".parse()?]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_turn_over_that_was_stopped_is_gone_on_with_by_another_process() -> anyhow::Result<()> {
+    let (bed, first, store, _) = with_secrets(1).await?;
+    let change = store.begin().await?;
+    let mut tenants = vec![bed.acme.clone()];
+    for n in 0..60 {
+        tenants.push(change.put_tenant(&format!("t{n}").parse()?, &TenantSpec::named("T")).await?.0);
+    }
+    change.commit().await?;
+    for tenant in &tenants[1..] {
+        let rows = store.tenant(scope(tenant));
+        let upstream = put_upstream(&rows, "jira").await?;
+        rows.put_credential(upstream.id, &"token".parse()?, &"CANARY-t".into()).await?;
+    }
+    let second = Key::generate()?;
+    let writers = with(&bed, ring(&second, &[&first])?).await?;
+    let progress = writers.rewrap_some(&mut Stuck::default()).await?;
+    assert!(progress.done > 0 && progress.left > 0, "it was stopped half way: {progress:?}");
+    drop(writers);
+
+    let again = with(&bed, ring(&second, &[&first])?).await?;
+    while again.rewrap_some(&mut Stuck::default()).await?.left > 0 {}
+    let alone = with(&bed, ring(&second, &[])?).await?;
+    for tenant in &tenants {
+        assert_eq!(open_all(&alone.tenant(scope(tenant))).await?, 1, "{}", tenant.slug);
+    }
     Ok(())
 }
 

@@ -14,6 +14,10 @@ use crate::config::{SecretSource, VaultLogin};
 
 /// How long to wait after a renewal that failed.
 const RENEW_RETRY: Duration = Duration::from_secs(5);
+/// Longest life of a token that is believed.
+const LIFE_MAX: Duration = Duration::from_hours(24 * 32);
+/// How often a token that Vault does not take is replaced before its time: what it denies may be denied to any token of ours.
+const REPLACED_EVERY: Duration = Duration::from_mins(1);
 /// How long to wait where a token never ends.
 const ENDLESS: Duration = Duration::from_hours(24);
 
@@ -22,6 +26,8 @@ const ENDLESS: Duration = Duration::from_hours(24);
 pub(super) struct Session {
     login: VaultLogin,
     held: Mutex<Option<Held>>,
+    /// When a token was last replaced because it was not taken.
+    replaced: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Clone)]
@@ -35,7 +41,7 @@ struct Held {
 
 impl Session {
     pub(super) fn new(login: VaultLogin) -> Self {
-        Self { login, held: Mutex::new(None) }
+        Self { login, held: Mutex::new(None), replaced: Mutex::new(None) }
     }
 
     /// The token of this moment. However many need one, one signs in.
@@ -56,6 +62,11 @@ impl Session {
         if let Some(held) = held.as_ref().filter(|held| held.token.expose_secret() != old.expose_secret()) {
             return Ok(held.token.clone());
         }
+        let mut replaced = self.replaced.lock().await;
+        if replaced.is_some_and(|at| at.elapsed() < REPLACED_EVERY) {
+            return Err(KekError::Denied);
+        }
+        *replaced = Some(Instant::now());
         *held = None;
         let new = self.sign_in(api).await?;
         let token = new.token.clone();
@@ -88,7 +99,7 @@ impl Session {
             self.sign_in(api).await
         };
         let renewed = match renewed {
-            Err(KekError::Refused) => self.sign_in(api).await,
+            Err(KekError::Refused | KekError::Denied) => self.sign_in(api).await,
             renewed => renewed,
         };
         match renewed {
@@ -104,7 +115,8 @@ impl Session {
         let read = |source: &SecretSource| {
             source.read().map_err(|error| {
                 tracing::error!(error = &error as &dyn std::error::Error, "what signs in to Vault cannot be read");
-                KekError::Refused
+                // It may be replaced at this very moment.
+                KekError::Unreachable
             })
         };
         let (path, body) = match &self.login {
@@ -141,7 +153,8 @@ fn from_auth(answer: &Value) -> Option<Held> {
 
 /// A life of no seconds means that there is no end.
 fn held(token: SecretString, life_s: Option<&Value>, renewable: Option<&Value>) -> Held {
-    let life = life_s.and_then(Value::as_u64).filter(|life| *life > 0).map(Duration::from_secs);
+    let life =
+        life_s.and_then(Value::as_u64).filter(|life| *life > 0).map(|life| Duration::from_secs(life).min(LIFE_MAX));
     let now = Instant::now();
     Held {
         token,
