@@ -81,7 +81,7 @@ const SPELLINGS: [&str; 51] = [
 
 /// Nothing but public addresses, so that ports decide nothing.
 fn public_only() -> EgressConfig {
-    EgressConfig { private_networks: Vec::new(), ports: Ports::Any }
+    EgressConfig { ports: Ports::Any, ..EgressConfig::default() }
 }
 
 /// What must not be reached: it listens on all addresses of this machine and counts who comes.

@@ -208,6 +208,39 @@ async fn a_list_without_proof_is_asked_for_where_the_operator_says_so() -> Resul
 }
 
 #[tokio::test]
+async fn a_server_that_only_a_manifest_names_is_shown_no_callers_token() -> Result<()> {
+    let (provider, stranger) = (Provider::start().await?, Provider::start().await?);
+    let corp = provider.issuer()?;
+    let server = TestServer::start_with("exchange_stranger", &[], |config| {
+        config.issuers = vec![corp];
+        Ok(())
+    })
+    .await?;
+    let guard: Guard = std::sync::Arc::new(|_, _| true);
+    let (url, _) = RealUpstream::named("acme").serve_to(guard, false).await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    server.add(&setup, exchange(&stranger, Listing::ClientCredentials)?, &[("client", CLIENT_SECRET)]).await?;
+    let before = stranger.asked("token").await?;
+    assert_eq!(before, 1, "our own secret is for it, and so the tools are listed");
+
+    let token = provider.token(&server.app.endpoint()).await?;
+    let alice = Http::new(&server.url("/mcp"), Some(&token))?;
+    let answer = call(&alice, "alice").await?;
+    assert!(answer.contains("its authorization server may not be shown your access token"), "{answer}");
+    assert_eq!(stranger.asked("token").await?, before);
+
+    // The operator of the process says so.
+    let mut config = server.config.clone();
+    config.egress.token_exchange = vec![stranger.url.parse()?];
+    let server = TestServer { config, ..server }.restart().await?;
+    let alice = Http::new(&server.url("/mcp"), Some(&provider.token(&server.app.endpoint()).await?))?;
+    let answer = call(&alice, "alice").await?;
+    assert!(answer.contains("did not take your access token in exchange"), "{answer}");
+    assert!(stranger.asked("token").await? > before);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_caller_of_another_tenant_has_no_token_there() -> Result<()> {
     let bed = Bed::new("exchange_two_tenants", RealUpstream::named("acme"), false).await?;
     let key = canary("globex-key");

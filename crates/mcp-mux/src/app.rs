@@ -120,7 +120,7 @@ impl App {
         let catalog = Arc::new(Catalog::open(store.clone(), administration()).await?);
         let egress = Egress::new(&config.egress)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let pool = Pool::new(egress.clone(), tasks.clone(), Arc::clone(&clock));
+        let pool = Pool::new(egress.clone(), config.exchangers(), tasks.clone(), Arc::clone(&clock));
         let every = config.catalog.refresh_every();
         let refresher =
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));

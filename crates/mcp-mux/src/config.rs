@@ -21,12 +21,13 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
 use secrecy::SecretString;
 use serde::Deserialize;
-use url::{Host, Url};
+use url::{Host, Origin, Url};
 
 use self::secret::setting;
 
@@ -355,6 +356,14 @@ pub fn operator() -> String {
     let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     let name = named.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned());
     format!("{name} (uid {})", rustix::process::getuid().as_raw())
+}
+
+impl Config {
+    /// Where callers' own access tokens may be shown in exchange for others: at those who issue them, and at whom the operator lists.
+    pub fn exchangers(&self) -> Arc<[Origin]> {
+        let issuers = self.issuers.iter().filter_map(|issuer| Url::parse(&issuer.url).ok());
+        issuers.chain(self.egress.token_exchange.iter().cloned()).map(|url| url.origin()).collect()
+    }
 }
 
 impl DatabaseConfig {

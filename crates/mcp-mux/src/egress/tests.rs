@@ -69,7 +69,7 @@ impl Place {
 
 fn rules(networks: &[&str], ports: Ports) -> EgressConfig {
     let private_networks = networks.iter().map(|text| text.parse::<Network>().unwrap()).collect();
-    EgressConfig { private_networks, ports }
+    EgressConfig { private_networks, ports, ..EgressConfig::default() }
 }
 
 fn url(text: &str) -> Url {

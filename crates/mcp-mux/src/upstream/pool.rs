@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use tenant_store::{Clock, EgressHosts, TenantId, TenantScope, Upstream, UpstreamId};
+use url::Origin;
 
 use super::credential::{Actor, Proofs};
 use super::error::UpstreamError;
@@ -29,17 +30,20 @@ pub struct Pool {
     links: Cache<Key, Arc<Link>>,
     actors: Cache<(Key, Actor), Arc<Link>>,
     pub(super) egress: Egress,
+    pub(super) exchangers: Arc<[Origin]>,
     pub(super) tasks: Tasks,
     pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Pool {
-    /// An empty pool whose connections `egress` guards and whose background work runs on `tasks`.
-    pub fn new(egress: Egress, tasks: Tasks, clock: Arc<dyn Clock>) -> Self {
+    /// An empty pool whose connections `egress` guards and whose background work runs on `tasks`. Callers' own access tokens are shown
+    /// to `exchangers` only.
+    pub fn new(egress: Egress, exchangers: Arc<[Origin]>, tasks: Tasks, clock: Arc<dyn Clock>) -> Self {
         Self {
             links: Cache::builder().max_capacity(LINKS_MAX).time_to_idle(IDLE_MAX).build(),
             actors: Cache::builder().max_capacity(ACTOR_LINKS_MAX).time_to_idle(IDLE_MAX).build(),
             egress,
+            exchangers,
             tasks,
             clock,
         }

@@ -43,11 +43,9 @@ pub(in crate::upstream) struct Line {
 
 impl Line {
     pub(in crate::upstream) fn new(upstream: Arc<Upstream>, conditions: Conditions, pool: &Pool) -> Arc<Self> {
-        let server = upstream
-            .spec
-            .auth
-            .token_request()
-            .map(|request| Server::new(&request.server, pool.egress.tenant(conditions.hosts.clone())));
+        let http = || pool.egress.tenant(conditions.hosts.clone());
+        let request = upstream.spec.auth.token_request();
+        let server = request.map(|request| Server::new(&request.server, http(), Arc::clone(&pool.exchangers)));
         Arc::new(Self {
             places: Arc::new(Semaphore::new(upstream.spec.concurrency as usize)),
             upstream,

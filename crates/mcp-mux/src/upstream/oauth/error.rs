@@ -22,6 +22,9 @@ pub enum OAuthError {
     /// Its address is none that the configuration lets us call.
     #[error("has an address that mcp-mux may not call: an operator must look at it")]
     Forbidden,
+    /// Callers' own tokens are not for it.
+    #[error("may not be shown your access token: an operator must add it to `egress.token_exchange`, if that is meant")]
+    NotTrusted,
     /// It answered that it cannot answer.
     #[error("cannot answer now; try again in half a minute")]
     Unavailable,

@@ -112,6 +112,9 @@ impl Question {
     async fn exchange(&self) -> Result<Given, (OAuthError, &'static str)> {
         let plain = |error| (error, "none");
         let (url, audience) = self.server.endpoint().await.map_err(plain)?;
+        if self.is_exchange() && !self.server.may_see_callers(&url) {
+            return Err(plain(OAuthError::NotTrusted));
+        }
         let form = self.form(&audience).ok_or(plain(OAuthError::NotWritten))?;
         let at = Instant::now();
         let (status, body) = self.server.post(url, form).await.map_err(plain)?;

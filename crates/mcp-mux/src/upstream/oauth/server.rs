@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::AuthorizationServer;
 use tokio::time::{Instant, timeout_at};
-use url::Url;
+use url::{Origin, Url};
 
 use super::super::error::UpstreamError;
 use super::super::link::whole;
@@ -31,6 +31,7 @@ pub(in crate::upstream) struct Server {
     http: Http,
     place: AuthorizationServer,
     discovered: ArcSwapOption<(Instant, Url)>,
+    exchangers: Arc<[Origin]>,
 }
 
 /// Bounded exchanges.
@@ -56,8 +57,14 @@ pub(super) struct Form {
 }
 
 impl Server {
-    pub(in crate::upstream) fn new(place: &AuthorizationServer, http: Client) -> Self {
-        Self { http: Http(http), place: place.clone(), discovered: ArcSwapOption::empty() }
+    pub(in crate::upstream) fn new(place: &AuthorizationServer, http: Client, exchangers: Arc<[Origin]>) -> Self {
+        Self { http: Http(http), place: place.clone(), discovered: ArcSwapOption::empty(), exchangers }
+    }
+
+    /// Whether a caller's own access token may be shown at `endpoint`. A manifest names the server, but who may see what proves a
+    /// caller here is said by the process configuration.
+    pub(super) fn may_see_callers(&self, endpoint: &Url) -> bool {
+        self.exchangers.contains(&endpoint.origin())
     }
 
     /// The token endpoint, and for whom a client signs its assertions there.
