@@ -119,7 +119,7 @@ impl EventStream {
             let is_foreign = std::mem::take(&mut self.is_foreign);
             let Some(data) = self.data.take().filter(|_| !is_foreign) else { return Ok(None) };
             let redacted = self.redactor.as_ref().and_then(|redactor| redactor.redacted(&data));
-            let text = String::from_utf8(redacted.unwrap_or(data));
+            let text = redacted.map_or_else(|| String::from_utf8(data), Ok);
             return text.map(|text| Some(Event(text))).map_err(|_| UpstreamError::NotMcp);
         }
         if let Some(value) = self.line.strip_prefix(b"data:") {

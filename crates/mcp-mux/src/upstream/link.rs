@@ -287,7 +287,7 @@ impl Link {
         agreement: &Agreement,
         attempt: &Attempt<'_>,
     ) -> Result<Read, UpstreamError> {
-        let redactor = Redactor::new(&attempt.credential, &self.line);
+        let redactor = Redactor::new(&attempt.credential, agreement.session(), &attempt.rpc.params, &self.line);
         let status = response.status();
         if let Some(refusal) = refusal(status) {
             return Err(refusal);
@@ -307,7 +307,7 @@ impl Link {
         }
         let body = whole(response, attempt.rpc.answer_bytes_max, attempt.deadline).await?;
         let redacted = redactor.redacted(&body);
-        let answer = parse_answer(redacted.as_deref().unwrap_or(&body), id);
+        let answer = parse_answer(redacted.as_ref().map_or(&body, String::as_bytes), id);
         // What is no JSON-RPC is somebody else's page, whatever its media type says, and may tell anything.
         let answer =
             answer.map_err(|error| if status.is_success() { error } else { UpstreamError::Status(status.as_u16()) })?;

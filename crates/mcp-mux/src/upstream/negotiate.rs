@@ -61,6 +61,12 @@ impl Agreement {
         matches!(self, Self::Legacy { session: Some(_), .. })
     }
 
+    /// The session's id.
+    pub(super) fn session(&self) -> Option<&str> {
+        let Self::Legacy { session: Some(id), .. } = self else { return None };
+        id.to_str().ok()
+    }
+
     /// The protocol's headers for `rpc`.
     pub(super) fn headers(&self, rpc: &Rpc<'_>) -> HeaderMap {
         match self {
