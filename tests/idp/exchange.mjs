@@ -22,6 +22,10 @@ export function registerExchange(provider, { issuer, jwks, knobs, resourceServer
         // RFC 8693 §2.2.2: whatever is wrong with the token. The text is one that nobody should be shown.
         throw new errors.InvalidRequest(`CANARY-echo ${params.subject_token}`);
       }
+      if (knobs.exchangeEcho) {
+        context.body = { access_token: params.subject_token, issued_token_type: ACCESS_TOKEN, token_type: 'Bearer' };
+        return;
+      }
       const token = new provider.AccessToken({ accountId: subject, client, expiresIn: knobs.ttl, gty: 'token_exchange' });
       token.resourceServer = await resourceServer(context, params.resource);
       token.scope = params.scope;

@@ -17,11 +17,11 @@ use mcp_mux::config::{
 };
 use mcp_mux::{Egress, open_store};
 use serde_json::{Value, json};
-use tenant_store::{Clock, Level, SystemClock, TenantSpec};
+use tenant_store::{AuthorizationServer, ClientProof, Clock, Level, SystemClock, TenantSpec, UpstreamAuth};
 use tokio::net::TcpListener;
 
 use crate::support::canary;
-use crate::support::server::{Setup, TestServer, serve};
+use crate::support::server::{Setup, TestServer, install_with, serve};
 use crate::support::upstreams::{ByteUpstream, RealUpstream, Say};
 
 /// Hosts that nobody may call who was allowed nothing, as somebody would write them who hopes that they are not recognised.
@@ -84,7 +84,8 @@ fn public_only() -> EgressConfig {
     EgressConfig { ports: Ports::Any, ..EgressConfig::default() }
 }
 
-/// What must not be reached: it listens on all addresses of this machine and counts who comes.
+/// What must not be reached: it listens on all addresses of this machine and counts who connects, whatever they speak.
+#[expect(clippy::disallowed_methods, reason = "what a test serves ends with the test")]
 async fn trap() -> Result<(u16, Arc<AtomicUsize>)> {
     let visits = Arc::new(AtomicUsize::new(0));
     let listener = match TcpListener::bind("[::]:0").await {
@@ -92,15 +93,17 @@ async fn trap() -> Result<(u16, Arc<AtomicUsize>)> {
         Err(_) => TcpListener::bind("0.0.0.0:0").await?,
     };
     let (port, counted) = (listener.local_addr()?.port(), Arc::clone(&visits));
-    serve(
-        listener,
-        Router::new().fallback(move || async move {
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
             counted.fetch_add(1, Ordering::SeqCst);
-            Json(json!({ "keys": [], "active": true }))
-        }),
-    );
+            drop(connection);
+        }
+    });
     Ok((port, visits))
 }
+
+/// What the log says where the address itself is why, and not how it is called.
+const INSIDE: &str = "is not public, and `egress.private_networks` does not list it";
 
 async fn examined(config: &Config) -> Result<Vec<Finding>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -125,7 +128,7 @@ fn introspection(url: Option<&str>) -> Result<IntrospectionConfig> {
 #[tokio::test]
 async fn no_spelling_of_a_forbidden_address_makes_an_upstream() -> Result<()> {
     let (port, visits) = trap().await?;
-    let urls: Vec<String> = SPELLINGS.iter().map(|host| format!("http://{host}:{port}/mcp")).collect();
+    let urls: Vec<String> = SPELLINGS.iter().map(|host| format!("https://{host}:{port}/mcp")).collect();
     let slugs: Vec<String> = (0..urls.len()).map(|number| format!("u{number}")).collect();
     let setups = urls.iter().zip(&slugs).map(|(url, slug)| Setup {
         tenant: "acme",
@@ -141,13 +144,49 @@ async fn no_spelling_of_a_forbidden_address_makes_an_upstream() -> Result<()> {
     })
     .await?;
     let log = server.logged()?;
-    let refusals = log.lines().filter(|line| line.contains("an upstream is not called"));
+    let refusals = log.lines().filter(|line| line.contains("an upstream is not called") && line.contains(INSIDE));
     let refused: HashSet<&str> =
         refusals.filter_map(|line| line.split("upstream.id=").nth(1)?.split_whitespace().next()).collect();
     for upstream in server.rows("acme").await?.upstreams().await? {
         assert!(refused.contains(upstream.id.to_string().as_str()), "{}", upstream.spec.url);
     }
     assert_eq!(refused.len(), SPELLINGS.len());
+    assert_eq!(visits.load(Ordering::SeqCst), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_forbidden_address_is_asked_for_tokens() -> Result<()> {
+    let (port, visits) = trap().await?;
+    let server = TestServer::start_with("spellings_of_token_endpoints", &[], |config| {
+        config.egress = public_only();
+        Ok(())
+    })
+    .await?;
+    // An address in a setting is ASCII; what else there is cannot even be written.
+    let writable: Vec<_> = SPELLINGS.iter().filter(|host| host.is_ascii()).collect();
+    assert!(writable.len() > 40);
+    for (number, host) in writable.iter().enumerate() {
+        for (kind, place) in [("t", "token"), ("i", "issuer")] {
+            let address = format!("https://{host}:{port}/{place}");
+            let place = if kind == "t" {
+                AuthorizationServer::TokenUrl(address.parse()?)
+            } else {
+                AuthorizationServer::Issuer(address.parse()?)
+            };
+            let proof = ClientProof::Basic { secret: "client".parse()? };
+            let auth = UpstreamAuth::ClientCredentials(Box::new(crate::oauth::request(place, "mux", proof)?));
+            let slug = format!("{kind}{number}");
+            let url = "https://upstream.example/mcp";
+            let setup = Setup { tenant: "acme", upstream: &slug, url, key: None, level: Level::Write };
+            let secret = canary("client");
+            install_with(server.app.store(), &setup, auth, &[("client", &secret)]).await?;
+        }
+    }
+    server.app.refresher().refresh_all().await;
+    let log = server.logged()?;
+    let refusals = log.lines().filter(|line| line.contains("an authorization server gave no response"));
+    assert_eq!(refusals.filter(|line| line.contains(INSIDE)).count(), 2 * writable.len());
     assert_eq!(visits.load(Ordering::SeqCst), 0);
     Ok(())
 }
@@ -161,8 +200,8 @@ async fn no_spelling_of_a_forbidden_address_in_a_discovery_document_is_asked() -
         let issuer = format!("http://{}", listener.local_addr()?);
         let document = json!({
             "issuer": issuer, "authorization_endpoint": format!("{issuer}/authorize"),
-            "jwks_uri": format!("http://{host}:{port}/jwks"),
-            "introspection_endpoint": format!("http://{host}:{port}/introspect"),
+            "jwks_uri": format!("https://{host}:{port}/jwks"),
+            "introspection_endpoint": format!("https://{host}:{port}/introspect"),
             "response_types_supported": ["code"], "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["RS256"],
         });
@@ -179,11 +218,12 @@ async fn no_spelling_of_a_forbidden_address_in_a_discovery_document_is_asked() -
         let config = Config { issuers: vec![keys, asked], egress: public_only(), ..server.config.clone() };
         let findings = examined(&config).await?;
         let keys = found(&findings, "keys", "keys")?;
-        assert!(keys.found.contains("its address may not be called"), "{host}: {}", keys.found);
+        let inside = keys.found.contains("its address may not be called") && keys.found.contains(INSIDE);
+        assert!(inside, "{host}: {}", keys.found);
         assert!(found(&findings, "asked", "introspection")?.mend.is_some(), "{host}");
     }
     let log = server.logged()?;
-    let unasked = log.lines().filter(|line| line.contains("could not be asked") && line.contains("may not be called"));
+    let unasked = log.lines().filter(|line| line.contains("could not be asked") && line.contains(INSIDE));
     assert_eq!(unasked.count(), SPELLINGS.len());
     assert_eq!(visits.load(Ordering::SeqCst), 0);
     Ok(())
@@ -322,6 +362,10 @@ async fn a_secret_that_an_upstream_repeats_reaches_nobody() -> Result<()> {
         assert!(!answer.contains("CANARY") && !answer.contains("0043ANARY"), "{answer}");
     }
     assert_eq!(heard.last().map(|stream| stream.matches("[redacted]").count()), Some(2), "in both events");
+    // What a caller sends itself is no news to it: to replace it would say that the guess is right.
+    upstream.says("tools/call", Say::Result(text(&format!("you said {key}"))));
+    let answer = alice.call("acme__go", json!({ "guess": format!("key or {key}?") })).await?;
+    assert_eq!(sentence(&answer), format!("you said {key}"));
     let log = server.logged()?;
     assert_eq!(log.matches("an upstream repeats the secret that it is called with").count(), 1);
     Ok(())

@@ -1,6 +1,7 @@
 //! Access tokens for upstreams, from a real authorization server: client credentials in each way a client may prove itself, one
 //! request however many wait, and what becomes of calls when tokens end, are refused or cannot be had.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -243,6 +244,44 @@ async fn a_token_that_the_upstream_refuses_is_replaced_once_and_the_call_is_made
     assert_eq!(bed.asked().await?, 2);
     bed.guard.refuse_all(false);
     assert_eq!(bed.call(&alice).await?, "whoami at acme with {}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_is_refused_takes_the_token_from_nobody_else() -> Result<()> {
+    let bed = Bed::new("one_refused_call").await?;
+    let (alice, good) = (bed.alice()?, "whoami at acme with {}");
+    assert_eq!(bed.call(&alice).await?, good);
+    bed.guard.refuse_bodies_with("\"as\":\"bad\"");
+    bed.provider.set("tokenDown=1").await?;
+    let answer = text(&alice.call("acme__whoami", json!({"as": "bad"})).await?);
+    assert!(answer.contains("its authorization server cannot answer now"), "{answer}");
+    assert_eq!(bed.call(&alice).await?, good, "the token is as good as before");
+    Ok(())
+}
+
+#[tokio::test]
+async fn tokens_that_end_as_they_come_are_asked_for_once_however_many_wait() -> Result<()> {
+    let provider = Provider::start().await?;
+    let (auth, secret) = (client_credentials(&provider)?, CLIENT_SECRET);
+    let (url, _) = RealUpstream::named("acme").serve_to(Arc::new(|_, _| true), false).await?;
+    let server = TestServer::start("ended_tokens", &[]).await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    server.add(&setup, auth, &[("client", secret)]).await?;
+    server.app.refresher().refresh_all().await;
+    provider.set("ttl=1&tokenDelayMs=1100").await?;
+    let rows = server.rows("acme").await?;
+    let upstream = rows.find_upstream(&"desk".parse()?).await?.context("the upstream")?;
+    // Another link, which has no token yet.
+    let spec = UpstreamSpec { concurrency: 64, call_timeout: Duration::from_secs(20), ..upstream.spec };
+    rows.put_upstream(&upstream.slug, &spec).await?;
+    server.app.follow().await?;
+    let (before, alice) = (provider.asked("token").await?, server.client("alice", &["acme"])?);
+    let answers = join_all((0..10).map(|_| alice.call("acme__whoami", json!({})))).await;
+    for answer in answers {
+        assert_eq!(text(&answer?), "whoami at acme with {}");
+    }
+    assert!(provider.asked("token").await? <= before + 2, "for the calls, and perhaps for a listing");
     Ok(())
 }
 

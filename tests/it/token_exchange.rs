@@ -208,6 +208,17 @@ async fn a_list_without_proof_is_asked_for_where_the_operator_says_so() -> Resul
 }
 
 #[tokio::test]
+async fn a_server_that_gives_the_callers_token_back_makes_nobody_see_it() -> Result<()> {
+    let bed = Bed::new("exchange_echo", RealUpstream::named("acme"), false).await?;
+    bed.provider.set("exchangeEcho=1").await?;
+    let (token, alice) = bed.client("alice").await?;
+    let answer = call(&alice, "alice").await?;
+    assert!(answer.contains("its authorization server gave your own access token back"), "{answer}");
+    assert!(!bed.seen.text().contains(&token));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_server_that_only_a_manifest_names_is_shown_no_callers_token() -> Result<()> {
     let (provider, stranger) = (Provider::start().await?, Provider::start().await?);
     let corp = provider.issuer()?;
@@ -231,7 +242,7 @@ async fn a_server_that_only_a_manifest_names_is_shown_no_callers_token() -> Resu
 
     // The operator of the process says so.
     let mut config = server.config.clone();
-    config.egress.token_exchange = vec![stranger.url.parse()?];
+    config.issuers[0].token_exchange = vec![stranger.url.clone()];
     let server = TestServer { config, ..server }.restart().await?;
     let alice = Http::new(&server.url("/mcp"), Some(&provider.token(&server.app.endpoint()).await?))?;
     let answer = call(&alice, "alice").await?;

@@ -17,7 +17,7 @@ pub use issuer::{AppOnly, GraphConfig, IntrospectionConfig, IssuerConfig, Preset
 pub use keys::{AppRoleConfig, KeysConfig, KubernetesConfig, SecretSource, VaultConfig, VaultLogin};
 pub use profile::{ClaimMark, ClaimPath, Profile, SigningAlgorithm, TokenType, Wanted};
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,8 @@ use std::time::Duration;
 use config::{Environment, File, FileFormat};
 use secrecy::SecretString;
 use serde::Deserialize;
-use url::{Host, Origin, Url};
+use tenant_store::IssuerName;
+use url::{Host, Url};
 
 use self::secret::setting;
 
@@ -359,12 +360,18 @@ pub fn operator() -> String {
 }
 
 impl Config {
-    /// Where callers' own access tokens may be shown in exchange for others: at those who issue them, and at whom the operator lists.
-    pub fn exchangers(&self) -> Arc<[Origin]> {
-        let issuers = self.issuers.iter().filter_map(|issuer| Url::parse(&issuer.url).ok());
-        issuers.chain(self.egress.token_exchange.iter().cloned()).map(|url| url.origin()).collect()
+    /// Where each issuer's access tokens may be shown in exchange for others: at itself, and at whom the operator lists.
+    pub fn exchangers(&self) -> Exchangers {
+        let servers = |issuer: &IssuerConfig| {
+            let listed = issuer.token_exchange.iter().cloned();
+            (issuer.name.clone(), listed.chain([issuer.url.clone()]).collect())
+        };
+        Arc::new(self.issuers.iter().map(servers).collect())
     }
 }
+
+/// The authorization servers, each by its whole address, that may be shown an issuer's tokens.
+pub type Exchangers = Arc<HashMap<IssuerName, HashSet<String>>>;
 
 impl DatabaseConfig {
     /// The URL, from wherever it is kept.

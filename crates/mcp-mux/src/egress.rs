@@ -53,6 +53,9 @@ pub enum Refused {
     /// An address inside.
     #[error("is not public, and `egress.private_networks` does not list it")]
     Address,
+    /// An address that the operator left out.
+    #[error("is in one of `egress.denied_networks`")]
+    Denied,
     /// Plain http to somewhere outside.
     #[error("is plain http, which only what `egress.private_networks` lists may speak")]
     PlainHttp,
@@ -64,7 +67,14 @@ pub enum Refused {
     Origin,
 }
 
-/// Why there is no response. Holds no address.
+impl Refused {
+    /// Whether the address itself was looked at, and not only how it is written.
+    pub fn is_about_addresses(self) -> bool {
+        matches!(self, Self::Address | Self::Denied | Self::PlainHttp)
+    }
+}
+
+/// Why there is no response. What it says holds no address.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// The guard stood in the way.
@@ -93,9 +103,12 @@ enum Destinations {
 #[derive(Clone)]
 pub struct Egress {
     rules: Arc<EgressConfig>,
-    resolver: Arc<dyn Resolve>,
+    resolvers: Resolvers,
     pools: Pools,
 }
+
+/// Makes the resolver of each pool, so that names that are slow to look up hold up nobody else's.
+type Resolvers = Arc<dyn Fn() -> Arc<dyn Resolve> + Send + Sync>;
 
 #[derive(Clone)]
 struct Pools {
@@ -133,17 +146,22 @@ pub struct Request(reqwest::RequestBuilder);
 impl Egress {
     /// A guard by the rules of the process.
     pub fn new(config: &EgressConfig) -> Result<Self, EgressError> {
-        Self::with_resolver(config, Arc::new(System))
+        Self::with_resolvers(config, Arc::new(|| Arc::new(System::default())))
     }
 
+    #[cfg(test)]
     fn with_resolver(config: &EgressConfig, resolver: Arc<dyn Resolve>) -> Result<Self, EgressError> {
+        Self::with_resolvers(config, Arc::new(move || Arc::clone(&resolver)))
+    }
+
+    fn with_resolvers(config: &EgressConfig, resolvers: Resolvers) -> Result<Self, EgressError> {
         let rules = Arc::new(config.clone());
         let pools = Pools {
-            named: pool(&rules, &resolver, Destinations::Any, None)?,
-            https: pool(&rules, &resolver, Destinations::PublicOrListed, None)?,
-            http: pool(&rules, &resolver, Destinations::Listed, None)?,
+            named: pool(&rules, resolvers(), Destinations::Any, None)?,
+            https: pool(&rules, resolvers(), Destinations::PublicOrListed, None)?,
+            http: pool(&rules, resolvers(), Destinations::Listed, None)?,
         };
-        Ok(Self { rules, resolver, pools })
+        Ok(Self { rules, resolvers, pools })
     }
 
     /// A client that also reaches the origins of `named`, which must come from the process configuration.
@@ -165,7 +183,7 @@ impl Egress {
         hosts: Option<EgressHosts>,
         tls: Option<ClientTls<'_>>,
     ) -> Result<Client, EgressError> {
-        let pool = pool(&self.rules, &self.resolver, destinations(url), tls)?;
+        let pool = pool(&self.rules, (self.resolvers)(), destinations(url), tls)?;
         let pools = Pools { named: pool.clone(), https: pool.clone(), http: pool };
         Ok(Client { origin: Some(url.origin()), hosts, pools, ..self.client([]) })
     }
@@ -179,6 +197,9 @@ impl Client {
     }
 
     fn pool(&self, url: &Url) -> Result<&reqwest::Client, Refused> {
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Refused::UserInfo);
+        }
         if self.named.contains(&url.origin()) {
             return Ok(&self.pools.named);
         }
@@ -247,9 +268,6 @@ fn vet(rules: &EgressConfig, url: &Url) -> Result<(), Refused> {
     if !matches!(url.scheme(), "https" | "http") {
         return Err(Refused::Scheme);
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(Refused::UserInfo);
-    }
     if !url.port_or_known_default().is_some_and(|port| rules.ports.include(port)) {
         return Err(Refused::Port);
     }
@@ -269,13 +287,13 @@ fn destinations(url: &Url) -> Destinations {
 /// A new pool of connections.
 fn pool(
     rules: &Arc<EgressConfig>,
-    resolver: &Arc<dyn Resolve>,
+    names: Arc<dyn Resolve>,
     destinations: Destinations,
     tls: Option<ClientTls<'_>>,
 ) -> Result<reqwest::Client, EgressError> {
     // One TLS library for the process; whoever embeds us may have installed it already.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    let vetted = Vetted { destinations, rules: Arc::clone(rules), names: Arc::clone(resolver) };
+    let vetted = Vetted { destinations, rules: Arc::clone(rules), names };
     #[expect(clippy::disallowed_methods, reason = "this is the place that builds clients")]
     let mut builder = reqwest::Client::builder();
     if let Some(ClientTls { pair, ca }) = tls {

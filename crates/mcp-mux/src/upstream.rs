@@ -25,6 +25,7 @@ pub(crate) use link::{Answer, Reply, Streaming, parse_answer};
 pub(crate) use oauth::OAuthError;
 pub(crate) use pem::check_ca;
 pub(crate) use pool::Pool;
+pub(crate) use redact::SECRET_BYTES_MIN;
 pub(crate) use request::{Rpc, Trace};
 pub(crate) use secret::check_secret;
 pub(crate) use tool_list::{DEFINITION_BYTES_MAX, list_tools};

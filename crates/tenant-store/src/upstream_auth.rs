@@ -227,14 +227,12 @@ impl ClientProof {
 }
 
 impl AuthorizationServer {
-    /// Scheme, host and port of the address that the operator gave.
-    pub fn origin(&self) -> String {
-        let address = match self {
+    /// The address that the operator gave, whole: different authorization servers may share a host.
+    pub fn as_str(&self) -> &str {
+        match self {
             Self::TokenUrl(url) => url.as_str(),
             Self::Issuer(issuer) => issuer.as_str(),
-        };
-        // What is no address has no type that could hold it here.
-        Url::parse(address).map_or_else(|_| address.to_owned(), |url| origin_of(&url))
+        }
     }
 }
 
@@ -255,8 +253,8 @@ pub(crate) fn origin_of(url: &Url) -> String {
 pub(crate) fn destination_of(url: &Url, auth: &UpstreamAuth) -> String {
     match auth.token_request() {
         None => origin_of(url),
-        // No origin holds a space.
-        Some(request) => format!("{} {}", origin_of(url), request.server.origin()),
+        // No address holds a space.
+        Some(request) => format!("{} {}", origin_of(url), request.server.as_str()),
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) struct TokenGuard {
     refused: Arc<Mutex<HashSet<String>>>,
     refuses_all: Arc<Mutex<bool>>,
     refuses_first_of: Arc<Mutex<Option<String>>>,
+    refuses_bodies_with: Arc<Mutex<Option<String>>>,
 }
 
 impl TokenGuard {
@@ -45,6 +46,7 @@ impl TokenGuard {
             refused: Arc::default(),
             refuses_all: Arc::default(),
             refuses_first_of: Arc::default(),
+            refuses_bodies_with: Arc::default(),
         })
     }
 
@@ -64,8 +66,9 @@ impl TokenGuard {
         if held(&self.refuses_first_of).take_if(|refused| *refused == subject).is_some() {
             self.refuse(token);
         }
+        let refuses_body = held(&self.refuses_bodies_with).as_ref().is_some_and(|text| body.contains(text));
         held(&self.shown).push(Shown { token: token.to_owned(), subject, body });
-        !*held(&self.refuses_all) && !held(&self.refused).contains(token)
+        !refuses_body && !*held(&self.refuses_all) && !held(&self.refused).contains(token)
     }
 
     fn subject(&self, token: &str) -> Result<String> {
@@ -86,6 +89,11 @@ impl TokenGuard {
     /// The token that was shown last.
     pub(crate) fn last(&self) -> Result<Shown> {
         held(&self.shown).last().cloned().context("a token was shown")
+    }
+
+    /// Answers 401 to what holds `text`, whatever token is shown.
+    pub(crate) fn refuse_bodies_with(&self, text: &str) {
+        *held(&self.refuses_bodies_with) = Some(text.to_owned());
     }
 
     /// Refuses that token from now on.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tenant_store::{
-    ExposedName, LocalName, NameGiven, NewTool, Replaced, SealedCredential, StoreError, TenantId, Upstream, UpstreamId,
+    EgressHosts, ExposedName, LocalName, NameGiven, NewTool, Replaced, SealedCredential, StoreError, TenantId,
+    Upstream, UpstreamId,
 };
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
@@ -45,10 +46,18 @@ pub struct Refresher {
 struct Schedule {
     upstream: Arc<Upstream>,
     versions: Vec<u32>,
+    hosts: Option<EgressHosts>,
     due: Instant,
     retry: Duration,
     /// It is being listed now; to be cancelled when that is not what is configured any more.
     runs: Option<CancellationToken>,
+}
+
+impl Schedule {
+    /// Whether what one of them begins is right for the other: at the same address, with the same credential, to the same hosts.
+    fn is_under_the_conditions_of(&self, other: &Self) -> bool {
+        *self.upstream == *other.upstream && self.versions == other.versions && self.hosts == other.hosts
+    }
 }
 
 /// One upstream whose time has come.
@@ -142,9 +151,10 @@ impl Refresher {
                     shelf.credentials(upstream.id).into_iter().map(SealedCredential::version).collect();
                 known.insert(key);
                 let upstream = Arc::clone(upstream);
-                let fresh = Schedule { upstream, versions, due: now, retry: RETRY_FIRST, runs: None };
+                let hosts = shelf.egress_hosts().cloned();
+                let fresh = Schedule { upstream, versions, hosts, due: now, retry: RETRY_FIRST, runs: None };
                 let schedule = schedules.entry(key).or_insert_with(|| fresh.clone());
-                if *schedule.upstream != *fresh.upstream || schedule.versions != fresh.versions {
+                if !schedule.is_under_the_conditions_of(&fresh) {
                     // What runs was begun under the old configuration, at the old address and with the old credential.
                     schedule.runs.iter().for_each(CancellationToken::cancel);
                     *schedule = Schedule { runs: schedule.runs.take(), ..fresh };

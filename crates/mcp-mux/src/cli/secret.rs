@@ -12,7 +12,7 @@ use tenant_store::{
 
 use super::{Settings, administration, say};
 use crate::app::open_store;
-use crate::upstream::check_secret;
+use crate::upstream::{SECRET_BYTES_MIN, check_secret};
 
 /// How much is read: the longest secret, a line end, and one byte more, which shows that it is too long.
 const READ_BYTES_MAX: u64 = SECRET_BYTES_MAX as u64 + 3;
@@ -85,7 +85,13 @@ async fn set(rows: &TenantStore, upstream: &Upstream, name: &SecretName, force: 
     if forms.is_empty() && !force {
         bail!("{}", unused(upstream, name));
     }
+    say(&format!("the secret `{name}` will be stored for {}", recipients(upstream, &forms)));
     let value = read_secret()?;
+    if value.expose_secret().len() < SECRET_BYTES_MIN {
+        say(&format!(
+            "it has fewer than {SECRET_BYTES_MIN} bytes: where the upstream repeats it in an answer, callers will read it"
+        ));
+    }
     for form in &forms {
         check_secret(*form, &value).map_err(|rule| anyhow!("the secret `{name}` {rule}; nothing is stored"))?;
     }
@@ -102,7 +108,7 @@ fn forms(upstream: &Upstream, name: &SecretName) -> Vec<SecretForm> {
 
 /// Where the secret will be shown: the one thing to look at twice before it is stored.
 fn recipients(upstream: &Upstream, forms: &[SecretForm]) -> String {
-    let issuer = upstream.spec.auth.token_request().map(|request| request.server.origin());
+    let issuer = upstream.spec.auth.token_request().map(|request| request.server.as_str().to_owned());
     let at_issuer = forms.iter().any(|form| form.is_for_authorization_server());
     let at_upstream = forms.iter().any(|form| !form.is_for_authorization_server());
     match issuer.filter(|_| at_issuer) {

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
-use url::Url;
 
 /// What is allowed beyond the public addresses. Nothing of it can be said by a tenant.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -14,11 +13,11 @@ use url::Url;
 pub struct EgressConfig {
     /// Networks that may be called although they are not public, over plain http too.
     pub private_networks: Vec<Network>,
+    /// Networks that may not be called although they are public, such as your own: nothing else tells them from anybody's. They win
+    /// over `private_networks`.
+    pub denied_networks: Vec<Network>,
     /// The ports that may be called.
     pub ports: Ports,
-    /// Authorization servers that may be shown callers' own access tokens in exchange for others (RFC 8693), besides the issuers of
-    /// these. Only scheme, host and port count.
-    pub token_exchange: Vec<Url>,
 }
 
 impl EgressConfig {
@@ -28,7 +27,7 @@ impl EgressConfig {
             Network { address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), bits: 8 },
             Network { address: IpAddr::V6(Ipv6Addr::LOCALHOST), bits: 128 },
         ];
-        Self { private_networks, ports: Ports::Any, token_exchange: Vec::new() }
+        Self { private_networks, ports: Ports::Any, ..Self::default() }
     }
 }
 

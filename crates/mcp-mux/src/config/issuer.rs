@@ -71,6 +71,10 @@ pub struct IssuerConfig {
     pub max_lifetime_seconds: Option<u64>,
     /// How to ask the provider about a token; needed for `mode = "introspect"`.
     pub introspection: Option<IntrospectionConfig>,
+    /// Authorization servers, besides itself, that may be shown its access tokens in exchange for others (RFC 8693): each `issuer` or
+    /// `tokenUrl`, character by character as manifests name it.
+    #[serde(default)]
+    pub token_exchange: Vec<String>,
     /// How to ask Microsoft Graph for the groups that Entra ID leaves out of a token because they are too many.
     pub graph: Option<GraphConfig>,
 }
@@ -177,6 +181,7 @@ impl IssuerConfig {
             app_only_marks: None,
             max_lifetime_seconds: None,
             introspection: None,
+            token_exchange: Vec::new(),
             graph: None,
         }
     }

@@ -46,6 +46,7 @@ impl Destinations {
     pub(super) fn judge(self, rules: &EgressConfig, address: IpAddr) -> Result<(), Refused> {
         match self {
             Self::Any => Ok(()),
+            _ if is_listed(&rules.denied_networks, address) => Err(Refused::Denied),
             Self::PublicOrListed if is_public(address) || is_listed(&rules.private_networks, address) => Ok(()),
             Self::Listed if is_listed(&rules.private_networks, address) => Ok(()),
             Self::Listed if is_public(address) => Err(Refused::PlainHttp),
@@ -65,21 +66,30 @@ fn is_public(address: IpAddr) -> bool {
     let address = address.to_canonical();
     match (address, embedded(address)) {
         (IpAddr::V4(_), _) => !NOT_PUBLIC_V4.iter().any(|network| network.contains(address)),
-        (IpAddr::V6(_), Some(inner)) => is_public(inner.into()),
-        (IpAddr::V6(_), None) => {
-            GLOBAL_V6.contains(address) && !NOT_PUBLIC_V6.iter().any(|network| network.contains(address))
-        }
+        (IpAddr::V6(outer), Some(inner)) => is_public(inner.into()) && (!is_isatap(outer) || is_global(address)),
+        (IpAddr::V6(_), None) => is_global(address),
     }
 }
 
-/// The IPv4 address inside an IPv6 address that is IPv4-compatible (RFC 4291 §2.5.5.1), translated (RFC 6052) or of 6to4 (RFC 3056).
+fn is_global(address: IpAddr) -> bool {
+    GLOBAL_V6.contains(address) && !NOT_PUBLIC_V6.iter().any(|network| network.contains(address))
+}
+
+/// Whether the lower half names an IPv4 address behind a tunnel (RFC 5214 §6.1).
+fn is_isatap(address: Ipv6Addr) -> bool {
+    let interface = (address.to_bits() >> 32) & u128::from(u32::MAX);
+    matches!(interface, 0x5efe | 0x0200_5efe)
+}
+
+/// The IPv4 address inside an IPv6 address that is IPv4-compatible (RFC 4291 §2.5.5.1), translated (RFC 6052), of 6to4 (RFC 3056) or
+/// of ISATAP (RFC 5214).
 /// IPv4-mapped ones were made IPv4 addresses before, as the operating system does.
 fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(inner) = address else { return None };
     let bits = Ipv6Addr::to_bits(inner);
     let at =
         |shift: u32| Ipv4Addr::from_bits(u32::try_from((bits >> shift) & u128::from(u32::MAX)).unwrap_or_default());
-    if COMPATIBLE.contains(address) || TRANSLATED.contains(address) {
+    if COMPATIBLE.contains(address) || TRANSLATED.contains(address) || is_isatap(inner) {
         Some(at(0))
     } else if SIX_TO_FOUR.contains(address) {
         Some(at(80))
@@ -94,6 +104,34 @@ mod tests {
 
     fn public(address: &str) -> bool {
         is_public(address.parse().unwrap())
+    }
+
+    #[test]
+    fn an_address_behind_a_tunnel_is_as_public_as_that() {
+        assert!(!public("2a00:1450:4001:81b:0:5efe:10.0.0.5"));
+        assert!(!public("2a00:1450:4001:81b:200:5efe:169.254.169.254"));
+        assert!(!public("fe80::5efe:8.8.8.8"));
+        assert!(public("2a00:1450:4001:81b:0:5efe:8.8.8.8"));
+    }
+
+    #[test]
+    fn what_is_denied_is_denied_though_it_is_public_or_listed() {
+        let rules = EgressConfig {
+            denied_networks: vec!["93.184.0.0/16".parse().unwrap(), "10.1.0.0/16".parse().unwrap()],
+            private_networks: vec!["10.0.0.0/8".parse().unwrap()],
+            ..EgressConfig::default()
+        };
+        for (address, expected) in [
+            ("93.184.215.14", Err(Refused::Denied)),
+            ("::ffff:93.184.215.14", Err(Refused::Denied)),
+            ("64:ff9b::93.184.215.14", Err(Refused::Denied)),
+            ("10.1.2.3", Err(Refused::Denied)),
+            ("10.2.2.3", Ok(())),
+            ("93.185.0.1", Ok(())),
+        ] {
+            assert_eq!(Destinations::PublicOrListed.judge(&rules, address.parse().unwrap()), expected, "{address}");
+        }
+        assert_eq!(Destinations::Any.judge(&rules, "10.1.2.3".parse().unwrap()), Ok(()));
     }
 
     #[test]

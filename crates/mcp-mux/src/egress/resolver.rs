@@ -1,16 +1,27 @@
 //! Names become addresses here, and the addresses are judged before a connection is made to any of them. What is judged is what
 //! is connected to: nothing looks the name up again in between.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::sync::Semaphore;
 
 use super::Destinations;
 use crate::config::EgressConfig;
 
+/// How many names one pool looks up at once. The operating system cannot be told to stop, so a look-up keeps its place until it
+/// ends, whether somebody still waits or not.
+const LOOK_UPS_MAX: usize = 8;
+
 /// The resolver of the operating system.
-pub(super) struct System;
+pub(super) struct System(Arc<Semaphore>);
+
+impl Default for System {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LOOK_UPS_MAX)))
+    }
+}
 
 /// A resolver whose answers are judged. One address that may not be called spoils the whole answer: a name that leads inside now
 /// and then is not one to call at other times.
@@ -22,9 +33,14 @@ pub(super) struct Vetted {
 
 impl Resolve for System {
     fn resolve(&self, name: Name) -> Resolving {
+        let places = Arc::clone(&self.0);
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            Ok(Box::new(found.into_iter()) as Addrs)
+            let place = places.acquire_owned().await?;
+            let look_up = move || {
+                let _place = place;
+                (name.as_str(), 0).to_socket_addrs()
+            };
+            Ok(Box::new(tokio::task::spawn_blocking(look_up).await??) as Addrs)
         })
     }
 }

@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use tenant_store::{
-    Change, Put, Revision, Store, StoreError, Tenant, TenantId, TenantScope, TenantSlug, TenantStore, Upstream,
-    UpstreamSlug, UpstreamSpec,
+    Change, EgressHosts, Put, Revision, Store, StoreError, Tenant, TenantId, TenantScope, TenantSlug, TenantStore,
+    Upstream, UpstreamSlug, UpstreamSpec,
 };
+use url::Url;
 
 use super::Manifest;
 use super::document::{Document, Kind, Object};
@@ -142,10 +143,11 @@ impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
         let tenant = self.tenant(entry).await?;
         let Some(hosts) = tenant.spec.egress_hosts else { return Ok(()) };
         let outside = if let Object::Upstream { spec, .. } = object {
-            (!hosts.cover(&spec.url)).then(|| outside(entry, "spec.http.url", None))
+            let field = outside_field(&hosts, spec);
+            field.map(|field| outside(entry, field, None))
         } else {
             let upstreams = self.change.tenant((self.scope)(tenant.id)).upstreams().await?;
-            let other = upstreams.iter().find(|upstream| !hosts.cover(&upstream.spec.url));
+            let other = upstreams.iter().find(|upstream| outside_field(&hosts, &upstream.spec).is_some());
             other.map(|upstream| outside(entry, "spec.egress.hosts", Some(&upstream.slug)))
         };
         outside.map_or(Ok(()), |error| Err(error.into()))
@@ -166,6 +168,18 @@ impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
         let found = self.change.find_tenant(slug).await?.ok_or_else(|| unknown_tenant(entry, slug))?;
         self.tenants.insert(slug.clone(), found.clone());
         Ok(found)
+    }
+}
+
+/// Which address of an upstream is at none of `hosts`.
+fn outside_field(hosts: &EgressHosts, spec: &UpstreamSpec) -> Option<&'static str> {
+    let server = spec.auth.token_request().and_then(|request| Url::parse(request.server.as_str()).ok());
+    if !hosts.cover(&spec.url) {
+        Some("spec.http.url")
+    } else if server.is_some_and(|server| !hosts.cover(&server)) {
+        Some("spec.auth")
+    } else {
+        None
     }
 }
 

@@ -10,8 +10,8 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use tenant_store::{
-    HeaderText, QueryParameter, SealedCredential, SecretForm, SecretName, StoreError, TenantStore, Timestamp, Upstream,
-    UpstreamAuth, UserName,
+    HeaderText, IssuerName, QueryParameter, SealedCredential, SecretForm, SecretName, StoreError, TenantStore,
+    Timestamp, Upstream, UpstreamAuth, UserName,
 };
 use url::form_urlencoded::byte_serialize;
 
@@ -60,6 +60,13 @@ impl Actor {
     fn of(caller: &Caller) -> Option<Self> {
         let token = caller.access_token.as_ref()?;
         Some(Self { principal: caller.principal.clone(), token: Sha256::digest(token.expose_secret()).into() })
+    }
+}
+
+impl Actor {
+    /// Who vouches for it.
+    pub(super) fn issuer(&self) -> &IssuerName {
+        &self.principal.issuer
     }
 }
 

@@ -175,29 +175,35 @@ impl Link {
         rpc: &Rpc<'_>,
         deadline: Instant,
     ) -> Result<Reply, UpstreamError> {
-        let place = self.line.place(deadline.min(Instant::now() + PLACE_TIMEOUT)).await?;
         let credential = Arc::new(self.credential(proofs, None, deadline).await?);
         let issue = credential.issue;
-        let attempt = Attempt { rpc, credential, deadline, place: Arc::clone(&place) };
-        match (self.attempt(&attempt).await, issue) {
+        match (self.attempt(rpc, credential, deadline).await, issue) {
             (Err(UpstreamError::Unauthorized), Some(refused)) => {
                 let credential = Arc::new(self.credential(proofs, Some(refused), deadline).await?);
-                self.attempt(&Attempt { rpc, credential, deadline, place }).await
+                self.attempt(rpc, credential, deadline).await
             }
             (Err(UpstreamError::Unauthorized), None) => Err(UpstreamError::CredentialRefused),
             (reply, _) => reply,
         }
     }
 
-    /// Asks with one credential. A session that the upstream has forgotten is started anew and the request repeated once; the
-    /// upstream's 404 says that it was not executed.
-    async fn attempt(self: &Arc<Self>, attempt: &Attempt<'_>) -> Result<Reply, UpstreamError> {
-        let agreement = negotiate::agreement(self, &attempt.credential, attempt.deadline).await?;
-        match self.exchange(attempt, &agreement).await {
+    /// Asks with one credential, which was got before there was a place: nobody at the upstream waits for an authorization server. A
+    /// session that the upstream has forgotten is started anew and the request repeated once; the upstream's 404 says that it was
+    /// not executed.
+    async fn attempt(
+        self: &Arc<Self>,
+        rpc: &Rpc<'_>,
+        credential: Arc<Credential>,
+        deadline: Instant,
+    ) -> Result<Reply, UpstreamError> {
+        let place = self.line.place(deadline.min(Instant::now() + PLACE_TIMEOUT)).await?;
+        let attempt = Attempt { rpc, credential, deadline, place };
+        let agreement = negotiate::agreement(self, &attempt.credential, deadline).await?;
+        match self.exchange(&attempt, &agreement).await {
             Err(UpstreamError::SessionGone | UpstreamError::VersionChanged) => {
                 self.forget(&agreement);
-                let agreement = negotiate::agreement(self, &attempt.credential, attempt.deadline).await?;
-                self.exchange(attempt, &agreement).await
+                let agreement = negotiate::agreement(self, &attempt.credential, deadline).await?;
+                self.exchange(&attempt, &agreement).await
             }
             reply => reply,
         }
@@ -266,12 +272,18 @@ impl Link {
         let cause = error as &dyn std::error::Error;
         let upstream = self.upstream();
         match error {
-            SendError::Refused(_) => {
+            SendError::Refused(refused) => {
                 tracing::warn!(
                     tenant.id = %upstream.tenant, upstream.id = %upstream.id, error = cause,
                     "an upstream is not called"
                 );
-                UpstreamError::Forbidden
+                // Callers do not learn which names lead where.
+                let is_name = upstream.spec.url.domain().is_some();
+                if is_name && refused.is_about_addresses() {
+                    UpstreamError::Unreachable
+                } else {
+                    UpstreamError::Forbidden
+                }
             }
             SendError::TimedOut | SendError::Unreachable(_) => {
                 tracing::debug!(upstream.id = %upstream.id, error = cause, "no response");

@@ -1,16 +1,18 @@
 //! The links to all upstreams, found by tenant and upstream together, and by whoever an upstream is called as.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tenant_store::{Clock, EgressHosts, TenantId, TenantScope, Upstream, UpstreamId};
-use url::Origin;
 
 use super::credential::{Actor, Proofs};
 use super::error::UpstreamError;
 use super::link::{Conditions, Line, Link};
+use crate::config::Exchangers;
 use crate::egress::Egress;
 use crate::lifecycle::Tasks;
 
@@ -21,6 +23,8 @@ const LINKS_MAX: u64 = 10_000;
 const ACTOR_LINKS_MAX: u64 = 50_000;
 /// How long a link is held that nobody uses. Its access tokens go with it.
 const IDLE_MAX: Duration = Duration::from_hours(1);
+/// The same for one that is called as somebody: a new token of the same caller has another link.
+const ACTOR_IDLE_MAX: Duration = Duration::from_mins(10);
 
 type Key = (TenantId, UpstreamId);
 
@@ -30,18 +34,18 @@ pub struct Pool {
     links: Cache<Key, Arc<Link>>,
     actors: Cache<(Key, Actor), Arc<Link>>,
     pub(super) egress: Egress,
-    pub(super) exchangers: Arc<[Origin]>,
+    pub(super) exchangers: Exchangers,
     pub(super) tasks: Tasks,
     pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Pool {
     /// An empty pool whose connections `egress` guards and whose background work runs on `tasks`. Callers' own access tokens are shown
-    /// to `exchangers` only.
-    pub fn new(egress: Egress, exchangers: Arc<[Origin]>, tasks: Tasks, clock: Arc<dyn Clock>) -> Self {
+    /// to their `exchangers` only.
+    pub fn new(egress: Egress, exchangers: Exchangers, tasks: Tasks, clock: Arc<dyn Clock>) -> Self {
         Self {
-            links: Cache::builder().max_capacity(LINKS_MAX).time_to_idle(IDLE_MAX).build(),
-            actors: Cache::builder().max_capacity(ACTOR_LINKS_MAX).time_to_idle(IDLE_MAX).build(),
+            links: cache(LINKS_MAX, IDLE_MAX),
+            actors: cache(ACTOR_LINKS_MAX, ACTOR_IDLE_MAX),
             egress,
             exchangers,
             tasks,
@@ -93,4 +97,9 @@ impl Pool {
         );
         entry.into_value()
     }
+}
+
+/// Always takes what is new, in place of what was used least recently: a link that is not kept shares nothing.
+fn cache<K: Hash + Eq + Send + Sync + 'static>(capacity: u64, idle: Duration) -> Cache<K, Arc<Link>> {
+    Cache::builder().max_capacity(capacity).time_to_idle(idle).eviction_policy(EvictionPolicy::lru()).build()
 }

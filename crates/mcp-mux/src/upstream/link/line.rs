@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tenant_store::{Clock, EgressHosts, SecretForm, Timestamp, Upstream, UpstreamAuth};
+use tenant_store::{Clock, EgressHosts, IssuerName, SecretForm, Timestamp, Upstream, UpstreamAuth};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -13,6 +13,7 @@ use super::super::credential::Proofs;
 use super::super::error::UpstreamError;
 use super::super::oauth::Server;
 use super::super::pool::Pool;
+use crate::config::Exchangers;
 use crate::egress::{Client, ClientTls, Egress, EgressError};
 use crate::lifecycle::Tasks;
 
@@ -35,6 +36,7 @@ pub(in crate::upstream) struct Line {
     http: OnceCell<Client>,
     server: Option<Arc<Server>>,
     places: Arc<Semaphore>,
+    exchangers: Exchangers,
     tasks: Tasks,
     clock: Arc<dyn Clock>,
     /// Whether the log knows that the upstream repeats its secret.
@@ -45,7 +47,7 @@ impl Line {
     pub(in crate::upstream) fn new(upstream: Arc<Upstream>, conditions: Conditions, pool: &Pool) -> Arc<Self> {
         let http = || pool.egress.tenant(conditions.hosts.clone());
         let request = upstream.spec.auth.token_request();
-        let server = request.map(|request| Server::new(&request.server, http(), Arc::clone(&pool.exchangers)));
+        let server = request.map(|request| Server::new(&request.server, http()));
         Arc::new(Self {
             places: Arc::new(Semaphore::new(upstream.spec.concurrency as usize)),
             upstream,
@@ -53,6 +55,7 @@ impl Line {
             egress: pool.egress.clone(),
             http: OnceCell::new(),
             server: server.map(Arc::new),
+            exchangers: Arc::clone(&pool.exchangers),
             tasks: pool.tasks.clone(),
             clock: Arc::clone(&pool.clock),
             repeats_secrets: AtomicBool::new(false),
@@ -76,6 +79,14 @@ impl Line {
     /// Who issues the access tokens that the upstream takes.
     pub(super) fn server(&self) -> Option<&Arc<Server>> {
         self.server.as_ref()
+    }
+
+    /// Whether a token of `issuer` may be shown to the upstream's authorization server. A manifest names the server, but who may see
+    /// what proves a caller here is said by the process configuration.
+    pub(super) fn may_exchange(&self, issuer: &IssuerName) -> bool {
+        let server = self.upstream.spec.auth.token_request().map(|request| request.server.as_str());
+        let trusted = self.exchangers.get(issuer);
+        server.zip(trusted).is_some_and(|(server, trusted)| trusted.contains(server))
     }
 
     pub(super) fn tasks(&self) -> &Tasks {

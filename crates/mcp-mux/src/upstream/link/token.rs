@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::super::credential::{Credential, Proofs};
 use super::super::error::UpstreamError;
-use super::super::oauth::{AccessToken, AuthorizationGrant, ClientSecret, Getting, Occasion, Question};
+use super::super::oauth::{AccessToken, AuthorizationGrant, ClientSecret, Getting, OAuthError, Occasion, Question};
 use super::super::pem::SigningKey;
 use super::Link;
 
@@ -39,11 +39,10 @@ impl Link {
         (refused, deadline): (Option<u64>, Instant),
     ) -> Result<Arc<AccessToken>, UpstreamError> {
         if let Some(token) = self.token.usable().filter(|_| refused.is_none()) {
-            if self.token.claim_renewal(&token) {
-                match self.question(proofs, request).await {
-                    Ok(question) => self.token.renew(&token, question, self.line.tasks()),
-                    Err(_) => self.token.release_renewal(),
-                }
+            if let Some(renewal) = self.token.claim_renewal(&token)
+                && let Ok(question) = self.question(proofs, request).await
+            {
+                renewal.ask(question, self.line.tasks());
             }
             return Ok(token);
         }
@@ -65,6 +64,9 @@ impl Link {
             }
         };
         let grant = match (&upstream.spec.auth, &self.actor) {
+            (UpstreamAuth::TokenExchange(_), Some(actor)) if !self.line.may_exchange(actor.issuer()) => {
+                return Err(UpstreamError::NoToken(OAuthError::NotTrusted));
+            }
             (UpstreamAuth::TokenExchange(exchange), Some(actor)) => AuthorizationGrant::TokenExchange {
                 subject: proofs.token_of(actor).ok_or(UpstreamError::CallerTokenMissing)?,
                 requested: exchange.requested_type,

@@ -14,28 +14,35 @@ struct Metadata {
     token_endpoint: Url,
 }
 
-/// The token endpoint of `issuer`. Its metadata must name the same issuer, character by character, and may not lead from https to
-/// anything less.
+/// The token endpoint of `issuer`. Its metadata must name the same issuer, character by character, and an endpoint at the same scheme,
+/// host and port: what was stored for the issuer is for nobody whom only a document names.
 pub(super) async fn token_endpoint(http: &Http, issuer: &OAuthIssuer) -> Result<Url, OAuthError> {
+    let mut failure = OAuthError::NotDiscovered;
     for address in addresses(issuer).ok_or(OAuthError::NotDiscovered)? {
         let (status, body) = http.get(address).await?;
         match status {
-            Status::Ok => return read(&body, issuer),
-            Status::Failing => return Err(OAuthError::Unavailable),
+            // A page for everything is no metadata; the other address may have some.
+            Status::Ok => {
+                if let Ok(metadata) = serde_json::from_slice(&body) {
+                    return read(metadata, issuer);
+                }
+            }
+            Status::Failing => failure = OAuthError::Unavailable,
             Status::Refused => {}
         }
     }
-    Err(OAuthError::NotDiscovered)
+    Err(failure)
 }
 
-fn read(body: &[u8], issuer: &OAuthIssuer) -> Result<Url, OAuthError> {
-    let metadata: Metadata = serde_json::from_slice(body).map_err(|_| OAuthError::NotDiscovered)?;
-    let is_protected = metadata.token_endpoint.scheme() == "https" || issuer.as_str().starts_with("http://");
-    let is_web = matches!(metadata.token_endpoint.scheme(), "https" | "http");
-    if metadata.issuer == issuer.as_str() && is_protected && is_web {
+fn read(metadata: Metadata, issuer: &OAuthIssuer) -> Result<Url, OAuthError> {
+    if metadata.issuer != issuer.as_str() {
+        return Err(OAuthError::NotDiscovered);
+    }
+    let origin = Url::parse(issuer.as_str()).map(|url| url.origin());
+    if origin == Ok(metadata.token_endpoint.origin()) {
         Ok(metadata.token_endpoint)
     } else {
-        Err(OAuthError::NotDiscovered)
+        Err(OAuthError::EndpointElsewhere)
     }
 }
 
@@ -78,19 +85,19 @@ mod tests {
     }
 
     #[test]
-    fn metadata_of_another_issuer_or_without_protection_is_refused() {
-        let read = |issuer: &str, text: &str| read(text.as_bytes(), &issuer.parse().unwrap()).map(String::from);
-        let good = r#"{"issuer":"https://as.example","token_endpoint":"https://tokens.example/t"}"#;
-        assert_eq!(read("https://as.example", good).unwrap(), "https://tokens.example/t");
-        for (issuer, text) in [
-            ("https://as.example/", good),
-            ("https://evil.example", good),
-            ("https://as.example", r#"{"issuer":"https://as.example","token_endpoint":"http://tokens.example/t"}"#),
-            ("http://as.example", r#"{"issuer":"http://as.example","token_endpoint":"file:///t"}"#),
-            ("https://as.example", r#"{"issuer":"https://as.example"}"#),
-            ("https://as.example", "<html>"),
-        ] {
-            assert_eq!(read(issuer, text), Err(OAuthError::NotDiscovered), "{issuer} {text}");
+    fn metadata_of_another_issuer_or_with_an_endpoint_elsewhere_is_refused() {
+        let good = "https://as.example/t";
+        let read = |issuer: &str, named: &str, endpoint: &str| {
+            let metadata = Metadata { issuer: named.to_owned(), token_endpoint: endpoint.parse().unwrap() };
+            read(metadata, &issuer.parse().unwrap()).map(String::from)
+        };
+        assert_eq!(read("https://as.example", "https://as.example", good).unwrap(), good);
+        for issuer in ["https://as.example/", "https://evil.example"] {
+            assert_eq!(read(issuer, "https://as.example", good), Err(OAuthError::NotDiscovered), "{issuer}");
+        }
+        for endpoint in ["https://tokens.example/t", "http://as.example/t", "https://as.example:8443/t", "file:///t"] {
+            let answer = read("https://as.example", "https://as.example", endpoint);
+            assert_eq!(answer, Err(OAuthError::EndpointElsewhere), "{endpoint}");
         }
     }
 }

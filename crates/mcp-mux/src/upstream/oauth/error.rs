@@ -23,7 +23,9 @@ pub enum OAuthError {
     #[error("has an address that mcp-mux may not call: an operator must look at it")]
     Forbidden,
     /// Callers' own tokens are not for it.
-    #[error("may not be shown your access token: an operator must add it to `egress.token_exchange`, if that is meant")]
+    #[error(
+        "may not be shown your access token: an operator must list it in `token_exchange` of your issuer, if that is meant"
+    )]
     NotTrusted,
     /// It answered that it cannot answer.
     #[error("cannot answer now; try again in half a minute")]
@@ -51,6 +53,12 @@ pub enum OAuthError {
     /// Its metadata is missing, or belongs to somebody else.
     #[error("has no metadata that can be used: an operator must look at the issuer, or give its token endpoint")]
     NotDiscovered,
+    /// Its metadata leads to another host.
+    #[error("names a token endpoint at another host: an operator must give that as `tokenUrl`, if it is meant")]
+    EndpointElsewhere,
+    /// It gave back what it was shown.
+    #[error("gave your own access token back instead of another one: an operator must look at how it exchanges tokens")]
+    Echoed,
     /// The request cannot be made.
     #[error("cannot be asked: mcp-mux could not write the request")]
     NotWritten,

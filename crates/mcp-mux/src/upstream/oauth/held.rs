@@ -56,34 +56,41 @@ pub(in crate::upstream) struct Getting<'g> {
     pub(in crate::upstream) refused: Option<u64>,
 }
 
+/// The right to ask anew. It is given back when it is dropped, whatever happened.
+pub(in crate::upstream) struct Renewal {
+    held: Arc<Held>,
+    due: u64,
+}
+
+impl Renewal {
+    /// Asks in the background. A failure leaves the token that there is.
+    pub(in crate::upstream) fn ask(self, question: Question, tasks: &Tasks) {
+        tasks.spawn(async move {
+            let turn = Arc::clone(&self.held.turn).lock_owned().await;
+            if self.held.token.load().as_ref().is_some_and(|token| token.issue == self.due) {
+                self.held.ask(&question, turn).await.ok();
+            }
+        });
+    }
+}
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        self.held.renewing.store(false, Ordering::Release);
+    }
+}
+
 impl Held {
     /// The token, if it can be used now.
     pub(in crate::upstream) fn usable(&self) -> Option<Arc<AccessToken>> {
         self.token.load_full().filter(|token| Instant::now() < token.ends_at)
     }
 
-    /// Whether the token should be asked for anew, and by whoever is told so: once.
-    pub(in crate::upstream) fn claim_renewal(&self, token: &AccessToken) -> bool {
-        Instant::now() >= token.renew_at
-            && self.recent_failure().is_none()
-            && !self.renewing.swap(true, Ordering::AcqRel)
-    }
-
-    /// Gives the claim back without asking.
-    pub(in crate::upstream) fn release_renewal(&self) {
-        self.renewing.store(false, Ordering::Release);
-    }
-
-    /// Asks in the background, after [`Held::claim_renewal`]. A failure leaves the token that there is.
-    pub(in crate::upstream) fn renew(self: &Arc<Self>, due: &AccessToken, question: Question, tasks: &Tasks) {
-        let (held, due) = (Arc::clone(self), due.issue);
-        tasks.spawn(async move {
-            let turn = Arc::clone(&held.turn).lock_owned().await;
-            if held.token.load().as_ref().is_some_and(|token| token.issue == due) {
-                held.ask(&question, turn).await.ok();
-            }
-            held.release_renewal();
-        });
+    /// The right to ask anew for a token that should be; one at a time has it.
+    pub(in crate::upstream) fn claim_renewal(self: &Arc<Self>, token: &AccessToken) -> Option<Renewal> {
+        let is_due = Instant::now() >= token.renew_at && self.recent_failure().is_none();
+        let is_ours = is_due && !self.renewing.swap(true, Ordering::AcqRel);
+        is_ours.then(|| Renewal { held: Arc::clone(self), due: token.issue })
     }
 
     /// A token, asked for if there is none that can be used. What was begun is finished also if its caller goes away, so that a
@@ -94,9 +101,12 @@ impl Held {
         getting: &Getting<'_>,
     ) -> Result<Arc<AccessToken>, UpstreamError> {
         let Getting { tasks, deadline, refused } = *getting;
+        let before = self.issues.load(Ordering::Acquire);
         let turn = timeout_at(deadline, Arc::clone(&self.turn).lock_owned());
         let mut turn = turn.await.map_err(|_| UpstreamError::TimedOut)?;
-        if let Some(token) = self.usable().filter(|token| Some(token.issue) != refused) {
+        // What was given while we waited is good for us, however short its life.
+        let given = self.token.load_full().filter(|token| token.issue > before);
+        if let Some(token) = given.or_else(|| self.usable()).filter(|token| Some(token.issue) != refused) {
             return Ok(token);
         }
         if let Some(error) = self.recent_failure() {
@@ -106,8 +116,8 @@ impl Held {
             if turn.is_some_and(|at| at.elapsed() < FORCED_EVERY) {
                 return Err(UpstreamError::Unauthorized);
             }
+            // The token stays for everybody else until there is another one: it may be the call that was refused, and not the token.
             *turn = Some(Instant::now());
-            self.token.store(None);
         }
         let (say, said) = oneshot::channel();
         let held = Arc::clone(self);

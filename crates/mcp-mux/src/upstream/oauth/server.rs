@@ -9,13 +9,15 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::AuthorizationServer;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
-use url::{Origin, Url};
+use url::Url;
 
 use super::super::error::UpstreamError;
 use super::super::link::whole;
 use super::discovery;
 use super::error::OAuthError;
+use super::held::FAILURE_LIFE;
 use crate::egress::{Client, Request, SendError};
 
 /// How long one exchange may take.
@@ -31,7 +33,8 @@ pub(in crate::upstream) struct Server {
     http: Http,
     place: AuthorizationServer,
     discovered: ArcSwapOption<(Instant, Url)>,
-    exchangers: Arc<[Origin]>,
+    /// Whoever holds it looks for metadata. It remembers a failure.
+    turn: Mutex<Option<(Instant, OAuthError)>>,
 }
 
 /// Bounded exchanges.
@@ -57,14 +60,8 @@ pub(super) struct Form {
 }
 
 impl Server {
-    pub(in crate::upstream) fn new(place: &AuthorizationServer, http: Client, exchangers: Arc<[Origin]>) -> Self {
-        Self { http: Http(http), place: place.clone(), discovered: ArcSwapOption::empty(), exchangers }
-    }
-
-    /// Whether a caller's own access token may be shown at `endpoint`. A manifest names the server, but who may see what proves a
-    /// caller here is said by the process configuration.
-    pub(super) fn may_see_callers(&self, endpoint: &Url) -> bool {
-        self.exchangers.contains(&endpoint.origin())
+    pub(in crate::upstream) fn new(place: &AuthorizationServer, http: Client) -> Self {
+        Self { http: Http(http), place: place.clone(), discovered: ArcSwapOption::empty(), turn: Mutex::new(None) }
     }
 
     /// The token endpoint, and for whom a client signs its assertions there.
@@ -76,12 +73,26 @@ impl Server {
             }
             AuthorizationServer::Issuer(issuer) => issuer,
         };
-        if let Some(known) = self.discovered.load_full().filter(|known| known.0.elapsed() < METADATA_LIFE) {
-            return Ok((known.1.clone(), issuer.to_string()));
+        if let Some(known) = self.known() {
+            return Ok((known, issuer.to_string()));
         }
-        let url = discovery::token_endpoint(&self.http, issuer).await?;
+        let mut failure = self.turn.lock().await;
+        if let Some(known) = self.known() {
+            return Ok((known, issuer.to_string()));
+        }
+        if let Some((_, error)) = failure.filter(|(at, _)| at.elapsed() < FAILURE_LIFE) {
+            return Err(error);
+        }
+        let url = discovery::token_endpoint(&self.http, issuer).await;
+        *failure = url.as_ref().err().map(|error| (Instant::now(), *error));
+        let url = url?;
         self.discovered.store(Some(Arc::new((Instant::now(), url.clone()))));
         Ok((url, issuer.to_string()))
+    }
+
+    fn known(&self) -> Option<Url> {
+        let known = self.discovered.load_full()?;
+        (known.0.elapsed() < METADATA_LIFE).then(|| known.1.clone())
     }
 
     pub(super) async fn post(&self, url: Url, form: Form) -> Result<(Status, Bytes), OAuthError> {
