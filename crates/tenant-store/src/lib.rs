@@ -54,6 +54,7 @@ pub use store::{Change, Put, Still, Store};
 pub use tenants::{Tenant, TenantSpec};
 pub use tools::{Digest, NameGiven, NewTool, Replaced, Tool};
 pub use upstream_auth::{
-    AuthorizationServer, ClientProof, Listing, RequestedType, SecretForm, TokenExchange, TokenRequest, UpstreamAuth,
+    AccountAuth, AccountClient, AuthorizationServer, ClientProof, Listing, RequestedType, SecretForm, TokenExchange,
+    TokenRequest, UpstreamAuth,
 };
 pub use upstreams::{Upstream, UpstreamSpec};

@@ -154,7 +154,7 @@ impl Proofs<'_> {
                 credential.secrets.add(&SecretString::from(escaped));
                 credential.parameter = Some((parameter.clone(), value));
             }
-            UpstreamAuth::ClientCredentials(_) | UpstreamAuth::TokenExchange(_) => {
+            UpstreamAuth::ClientCredentials(_) | UpstreamAuth::TokenExchange(_) | UpstreamAuth::Account(_) => {
                 if let Some(token) = token {
                     credential.bear(&token.secret).ok_or(UpstreamError::NoToken(super::OAuthError::NotUnderstood))?;
                 }

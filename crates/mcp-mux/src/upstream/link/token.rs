@@ -24,6 +24,7 @@ impl Link {
             UpstreamAuth::ClientCredentials(request) => {
                 Some(self.access_token(proofs, request, (refused, deadline)).await?)
             }
+            UpstreamAuth::Account(_) if proofs.caller.is_some() => return Err(UpstreamError::AccountMissing),
             UpstreamAuth::TokenExchange(exchange) if self.actor.is_some() || exchange.listing != Listing::None => {
                 Some(self.access_token(proofs, &exchange.request, (refused, deadline)).await?)
             }
