@@ -19,7 +19,7 @@ use crate::keys::{KeyProviders, KeysError};
 use crate::lifecycle::Tasks;
 use crate::mux::Mux;
 use crate::policy::Administration;
-use crate::upstream::Pool;
+use crate::upstream::{Accounts, Pool};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,7 @@ pub struct App {
     catalog: Arc<Catalog>,
     refresher: Arc<Refresher>,
     api_keys: Arc<ApiKeys>,
+    accounts: Accounts,
     tasks: Tasks,
 }
 
@@ -128,6 +129,7 @@ impl App {
         let api_keys = Arc::new(ApiKeys::open(store.clone()).await?);
         tasks.spawn(Arc::clone(&api_keys).keep_fresh());
         let authenticator = authenticator.with_api_keys(Arc::clone(&api_keys));
+        let accounts = Accounts::new(store.clone(), pool.clone(), public_url.clone());
         let mux = Mux::new(Arc::clone(&catalog), pool, store.clone(), config.http.recheck_every());
         let gateway = Gateway::new(mux, store.platform_keys().await?, Arc::clone(&clock), tasks.clone());
         let resources = ProtectedResources::new(config, &public_url);
@@ -146,7 +148,7 @@ impl App {
             }
         });
         tracing::info!(%address, public_url = %public_url, "mcp-mux serves");
-        Ok(Self { address, public_url, store, catalog, refresher, api_keys, tasks })
+        Ok(Self { address, public_url, store, catalog, refresher, api_keys, accounts, tasks })
     }
 
     /// Where it listens.
@@ -187,6 +189,11 @@ impl App {
     /// The refresher of the catalog, for whoever started the server.
     pub fn refresher(&self) -> &Refresher {
         &self.refresher
+    }
+
+    /// The callers' own accounts at upstreams, for whoever started the server.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// Takes over what changed in the database now rather than at the next look.

@@ -4,6 +4,7 @@
 //! on. A credential is opened in the moment in which its header is written. Both eras of the protocol are spoken on the raw
 //! path: arguments and results are bytes.
 
+mod account;
 mod aws;
 mod credential;
 mod error;
@@ -18,6 +19,7 @@ mod request;
 mod secret;
 mod tool_list;
 
+pub use account::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount};
 pub(crate) use credential::Proofs;
 pub(crate) use error::UpstreamError;
 pub(crate) use event_stream::Event;

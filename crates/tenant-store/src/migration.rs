@@ -15,6 +15,7 @@ mod m20261125_000009_tenant_key;
 mod m20261125_000010_credential;
 mod m20261125_000011_erasure;
 mod m20261125_000012_tenant_egress;
+mod m20261125_000013_credential_lease;
 mod m20261125_000014_tenant_key_history;
 
 use std::collections::HashSet;
@@ -44,6 +45,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000010_credential::Migration),
             Box::new(m20261125_000011_erasure::Migration),
             Box::new(m20261125_000012_tenant_egress::Migration),
+            Box::new(m20261125_000013_credential_lease::Migration),
             Box::new(m20261125_000014_tenant_key_history::Migration),
         ]
     }

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::grants::GrantSpec;
 use crate::tenants::TenantSpec;
-use crate::upstream_auth::UpstreamAuth;
+use crate::upstream_auth::{AccountAuth, Listing, UpstreamAuth};
 use crate::upstreams::UpstreamSpec;
 
 /// How long a call to an upstream may take.
@@ -47,6 +47,10 @@ pub enum SpecField {
     Ca,
     /// What goes along with a certificate of ours.
     AlongWithMtls,
+    /// The client that an operator registered for accounts.
+    Client,
+    /// What is shown when tools are listed.
+    Listing,
     /// How long a call may take.
     CallTimeout,
     /// How many calls may run at once.
@@ -93,6 +97,8 @@ impl fmt::Display for SpecField {
             Self::Parameter => "the parameter that carries the secret",
             Self::Ca => "the list of certificates that vouch for the upstream",
             Self::AlongWithMtls => "what goes along with the certificate",
+            Self::Client => "the registered client",
+            Self::Listing => "what tools are listed with",
             Self::CallTimeout => "the call timeout",
             Self::Concurrency => "the concurrency",
             Self::Classes => "the list of tool classes",
@@ -159,8 +165,21 @@ fn check_auth(auth: &UpstreamAuth, url: &Url) -> Result<(), SpecError> {
             rule(with.is_static(), SpecField::AlongWithMtls, along)?;
             check_auth(with, url)
         }
+        UpstreamAuth::Account(account) => check_account(account),
         _ => Ok(()),
     }
+}
+
+/// A client is registered at one authorization server, and what proves it is shown to no other.
+fn check_account(account: &AccountAuth) -> Result<(), SpecError> {
+    let named = account.client.is_none() || account.issuer.is_some();
+    rule(
+        named,
+        SpecField::Client,
+        "needs an `issuer` beside it: what proves a client goes to no server that others name",
+    )?;
+    let lists = account.listing == Listing::None || account.proof().is_some();
+    rule(lists, SpecField::Listing, "must be `none` where no `client` with a `secret` or `privateKey` is registered")
 }
 
 /// Checks the form of an upstream's address. Which addresses may be called is decided where they are called.

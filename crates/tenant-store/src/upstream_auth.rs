@@ -1,5 +1,6 @@
 //! How we prove ourselves to an upstream. Secrets are named here, never held.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,8 @@ pub enum UpstreamAuth {
     ClientCredentials(Box<TokenRequest>),
     /// An access token that we get for each caller in exchange for the caller's own (RFC 8693).
     TokenExchange(Box<TokenExchange>),
+    /// An access token of each caller's own account there, which the caller connected in a browser (RFC 6749 §4.1).
+    Account(Box<AccountAuth>),
     /// A certificate of ours in the TLS handshake, and perhaps a proof in each request.
     Mtls {
         /// The secret that holds the certificates and the private key, as PEM.
@@ -131,6 +134,32 @@ pub struct TokenExchange {
     pub listing: Listing,
 }
 
+/// How callers connect accounts of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountAuth {
+    /// Who issues the access tokens; without it, whom the upstream's own metadata names (RFC 9728).
+    pub issuer: Option<OAuthIssuer>,
+    /// The client that an operator registered there. Without it we register ourselves.
+    pub client: Option<AccountClient>,
+    /// What the tokens should be good for.
+    pub scope: Option<OAuthScope>,
+    /// For which resource they should be good; without it, for the upstream's URL.
+    pub resource: Option<OAuthResource>,
+    /// What is shown when tools are listed, which nobody asks for.
+    pub listing: Listing,
+}
+
+/// A client that an operator registered at an authorization server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountClient {
+    /// What the authorization server knows it by.
+    pub client_id: OAuthClientId,
+    /// How it proves to be that client; a public client has no proof.
+    pub proof: Option<ClientProof>,
+}
+
 /// The kinds of tokens that an exchange may ask for (RFC 8693 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -185,6 +214,7 @@ impl UpstreamAuth {
             Self::Query { secret, .. } => vec![(secret, SecretForm::QueryValue)],
             Self::ClientCredentials(request) => vec![request.proof.secret()],
             Self::TokenExchange(exchange) => vec![exchange.request.proof.secret()],
+            Self::Account(account) => account.proof().map(ClientProof::secret).into_iter().collect(),
             Self::Mtls { secret, with, .. } => {
                 let mut secrets = vec![(secret, SecretForm::CertificatePair)];
                 secrets.extend(with.secrets());
@@ -198,11 +228,22 @@ impl UpstreamAuth {
         }
     }
 
-    /// How access tokens are asked for, if that is how it works.
-    pub fn token_request(&self) -> Option<&TokenRequest> {
+    /// How we ask for access tokens as ourselves or in exchange, if that is how it works.
+    pub fn token_request(&self) -> Option<Cow<'_, TokenRequest>> {
         match self {
-            Self::ClientCredentials(request) => Some(request),
-            Self::TokenExchange(exchange) => Some(&exchange.request),
+            Self::ClientCredentials(request) => Some(Cow::Borrowed(request)),
+            Self::TokenExchange(exchange) => Some(Cow::Borrowed(&exchange.request)),
+            Self::Account(account) => account.request().map(Cow::Owned),
+            _ => None,
+        }
+    }
+
+    /// The address of the authorization server that the operator named, if there is one.
+    pub fn authorization_server(&self) -> Option<&str> {
+        match self {
+            Self::ClientCredentials(request) => Some(request.server.as_str()),
+            Self::TokenExchange(exchange) => Some(exchange.request.server.as_str()),
+            Self::Account(account) => account.issuer.as_ref().map(AsRef::as_ref),
             _ => None,
         }
     }
@@ -213,6 +254,38 @@ impl UpstreamAuth {
             self,
             Self::None | Self::Bearer { .. } | Self::Headers { .. } | Self::Basic { .. } | Self::Query { .. }
         )
+    }
+}
+
+impl AccountAuth {
+    /// How the registered client proves itself, if it does.
+    pub fn proof(&self) -> Option<&ClientProof> {
+        self.client.as_ref()?.proof.as_ref()
+    }
+
+    /// How the registered client asks for a token of its own to list the tools of the upstream at `url` with, if it does.
+    pub fn listing_request(&self, url: &Url) -> Option<TokenRequest> {
+        let request = self.request()?;
+        Some(TokenRequest { resource: Some(self.resource_at(url)?), ..request })
+    }
+
+    /// For which resource tokens for the upstream at `url` should be good (RFC 8707 §2): no slash stands for an empty path.
+    pub fn resource_at(&self, url: &Url) -> Option<OAuthResource> {
+        let text = url.as_str();
+        let bare = if url.path() == "/" && url.query().is_none() { text.trim_end_matches('/') } else { text };
+        self.resource.clone().or_else(|| bare.parse().ok())
+    }
+
+    fn request(&self) -> Option<TokenRequest> {
+        let client = self.client.as_ref().filter(|_| self.listing == Listing::ClientCredentials)?;
+        Some(TokenRequest {
+            server: AuthorizationServer::Issuer(self.issuer.clone()?),
+            client_id: client.client_id.clone(),
+            proof: client.proof.clone()?,
+            scope: self.scope.clone(),
+            resource: self.resource.clone(),
+            audience: None,
+        })
     }
 }
 
@@ -251,10 +324,10 @@ pub(crate) fn origin_of(url: &Url) -> String {
 /// Where an upstream's secrets may go: its own address and, where access tokens are asked for, that of the authorization server.
 /// A secret that was stored for one destination does not open for another.
 pub(crate) fn destination_of(url: &Url, auth: &UpstreamAuth) -> String {
-    match auth.token_request() {
+    match auth.authorization_server() {
         None => origin_of(url),
         // No address holds a space.
-        Some(request) => format!("{} {}", origin_of(url), request.server.as_str()),
+        Some(server) => format!("{} {server}", origin_of(url)),
     }
 }
 
@@ -294,5 +367,17 @@ mod tests {
         let by_issuer = request(AuthorizationServer::Issuer("https://as.example/acme".parse().unwrap()));
         assert_eq!(destination_of(&url, &by_url), "https://mcp.acme.example https://as.example:8443");
         assert_eq!(destination_of(&url, &by_issuer), "https://mcp.acme.example https://as.example");
+        let account = |issuer: Option<&str>| {
+            UpstreamAuth::Account(Box::new(AccountAuth {
+                issuer: issuer.map(|issuer| issuer.parse().unwrap()),
+                client: None,
+                scope: None,
+                resource: None,
+                listing: Listing::None,
+            }))
+        };
+        assert_eq!(destination_of(&url, &account(None)), "https://mcp.acme.example");
+        let named = account(Some("https://as.example/acme"));
+        assert_eq!(destination_of(&url, &named), "https://mcp.acme.example https://as.example");
     }
 }

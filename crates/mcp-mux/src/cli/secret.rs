@@ -108,7 +108,7 @@ fn forms(upstream: &Upstream, name: &SecretName) -> Vec<SecretForm> {
 
 /// Where the secret will be shown: the one thing to look at twice before it is stored.
 fn recipients(upstream: &Upstream, forms: &[SecretForm]) -> String {
-    let issuer = upstream.spec.auth.token_request().map(|request| request.server.as_str().to_owned());
+    let issuer = upstream.spec.auth.authorization_server();
     let at_issuer = forms.iter().any(|form| form.is_for_authorization_server());
     let at_upstream = forms.iter().any(|form| !form.is_for_authorization_server());
     match issuer.filter(|_| at_issuer) {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tenant_store::{
-    AuthorizationServer, ClientProof, HeaderText, Listing, RequestedType, SecretName, TokenExchange, TokenRequest,
-    UpstreamAuth,
+    AccountAuth, AccountClient, AuthorizationServer, ClientProof, HeaderText, Listing, RequestedType, SecretName,
+    TokenExchange, TokenRequest, UpstreamAuth,
 };
 
 use super::error::Problem;
@@ -12,7 +12,8 @@ use super::field::{Field, Fields, suggestion};
 use crate::upstream::check_ca;
 
 /// The ways there are, but for the certificate that may go along with some of them.
-const WAYS: [&str; 7] = ["bearer", "headers", "basic", "query", "clientCredentials", "tokenExchange", "awsSigV4"];
+const WAYS: [&str; 8] =
+    ["bearer", "headers", "basic", "query", "clientCredentials", "tokenExchange", "account", "awsSigV4"];
 const MTLS: &str = "mtls";
 
 /// How the token request of an upstream is written, whichever grant it is for.
@@ -73,6 +74,7 @@ fn one(way: &str, field: &Field<'_>) -> Result<UpstreamAuth, Problem> {
             Ok(UpstreamAuth::ClientCredentials(Box::new(token_request(&field.fields(&TOKEN_REQUEST)?)?)))
         }
         "tokenExchange" => token_exchange(field),
+        "account" => account(field),
         _ => aws(field),
     }
 }
@@ -102,6 +104,31 @@ fn token_exchange(field: &Field<'_>) -> Result<UpstreamAuth, Problem> {
     };
     let request = token_request(&fields)?;
     Ok(UpstreamAuth::TokenExchange(Box::new(TokenExchange { request, requested_type, listing })))
+}
+
+fn account(field: &Field<'_>) -> Result<UpstreamAuth, Problem> {
+    // An account that is written as `{}` has everything found from the upstream.
+    let fields = field.fields(&["issuer", "client", "scope", "resource", "listing"])?;
+    let client = fields.find("client").map(|field| account_client(&field)).transpose()?;
+    let listing = match fields.find("listing") {
+        None => Listing::None,
+        Some(field) => word(&field, &[("clientCredentials", Listing::ClientCredentials), ("none", Listing::None)])?,
+    };
+    Ok(UpstreamAuth::Account(Box::new(AccountAuth {
+        issuer: fields.find("issuer").map(|field| field.parse()).transpose()?,
+        client,
+        scope: fields.find("scope").map(|field| field.parse()).transpose()?,
+        resource: fields.find("resource").map(|field| field.parse()).transpose()?,
+        listing,
+    })))
+}
+
+/// A registered client: one without a secret or a key is public.
+fn account_client(field: &Field<'_>) -> Result<AccountClient, Problem> {
+    let fields = field.fields(&["clientId", "secret", "privateKey", "keyId", "clientAuth"])?;
+    let proves = ["secret", "privateKey", "keyId", "clientAuth"].iter().any(|name| fields.find(name).is_some());
+    let proof = proves.then(|| client_proof(&fields)).transpose()?;
+    Ok(AccountClient { client_id: fields.get("clientId")?.parse()?, proof })
 }
 
 fn token_request(fields: &Fields<'_>) -> Result<TokenRequest, Problem> {

@@ -260,6 +260,8 @@ fn broken_rule(spec: &Field<'_>, error: SpecError) -> Problem {
         SpecField::Parameter => &["auth", "query", "parameter"],
         SpecField::Ca => &["auth", "mtls", "ca"],
         SpecField::AlongWithMtls => &["auth"],
+        SpecField::Client => &["auth", "account", "client"],
+        SpecField::Listing => &["auth", "account", "listing"],
         SpecField::CallTimeout => &["timeout"],
         SpecField::Concurrency => &["concurrency"],
         SpecField::Classes => &["classes"],

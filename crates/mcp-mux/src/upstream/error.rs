@@ -45,6 +45,9 @@ pub enum UpstreamError {
          API key or through a front"
     )]
     CallerTokenMissing,
+    /// It is called with an account of the caller's own there, and the caller has connected none, or one that is not good any more.
+    #[error("is called with your own account there, and none of yours is connected: open the link to connect one")]
+    AccountMissing,
     /// It answered another status that is no success.
     #[error("answered with HTTP status {0}")]
     Status(u16),
@@ -83,7 +86,9 @@ impl UpstreamError {
             | Self::CredentialMissing(_)
             | Self::CredentialUnusable(_)
             | Self::SecretsUnavailable => Fault::Ours,
-            Self::CallerTokenMissing | Self::NoToken(OAuthError::CallerRefused) => Fault::Downstream,
+            Self::AccountMissing | Self::CallerTokenMissing | Self::NoToken(OAuthError::CallerRefused) => {
+                Fault::Downstream
+            }
             _ => Fault::Upstream,
         }
     }

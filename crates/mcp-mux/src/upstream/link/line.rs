@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::credential::Proofs;
 use super::super::error::UpstreamError;
-use super::super::oauth::Server;
+use super::super::oauth::{Http, Server};
 use super::super::pool::Pool;
 use crate::config::Exchangers;
 use crate::egress::{Client, ClientTls, Egress, EgressError};
@@ -71,6 +71,15 @@ impl Line {
         &self.upstream
     }
 
+    pub(super) fn upstream_shared(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// What the authorization server of callers' accounts is asked over.
+    pub(super) fn authorization_http(&self) -> Http {
+        Http::new(self.egress.tenant(self.conditions.hosts.clone()))
+    }
+
     /// Notes that the upstream repeated its secret; true for the first time.
     pub(in crate::upstream) fn notes_repetition(&self) -> bool {
         !self.repeats_secrets.swap(true, Ordering::Relaxed)
@@ -84,7 +93,7 @@ impl Line {
     /// Whether a token of `issuer` may be shown to the upstream's authorization server. A manifest names the server, but who may see
     /// what proves a caller here is said by the process configuration.
     pub(super) fn may_exchange(&self, issuer: &IssuerName) -> bool {
-        let server = self.upstream.spec.auth.token_request().map(|request| request.server.as_str());
+        let server = self.upstream.spec.auth.authorization_server();
         let trusted = self.exchangers.get(issuer);
         server.zip(trusted).is_some_and(|(server, trusted)| trusted.contains(server))
     }

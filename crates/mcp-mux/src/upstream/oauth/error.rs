@@ -59,6 +59,9 @@ pub enum OAuthError {
     /// It gave back what it was shown.
     #[error("gave your own access token back instead of another one: an operator must look at how it exchanges tokens")]
     Echoed,
+    /// It registers no client, or not ours.
+    #[error("did not register mcp-mux as a client: an operator must register one there and name it as `client`")]
+    RegistrationRefused,
     /// The request cannot be made.
     #[error("cannot be asked: mcp-mux could not write the request")]
     NotWritten,

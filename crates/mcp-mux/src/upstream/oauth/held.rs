@@ -37,6 +37,22 @@ pub(in crate::upstream) struct AccessToken {
     ends_at: Instant,
 }
 
+impl AccessToken {
+    /// One whose life is known from elsewhere: from now until it should be renewed, and until it ends.
+    pub(in crate::upstream) fn of(secret: SecretString, issue: u64, renew_in: Duration, ends_in: Duration) -> Self {
+        let now = Instant::now();
+        Self { secret, issue, renew_at: now + renew_in, ends_at: now + ends_in }
+    }
+
+    pub(in crate::upstream) fn is_usable(&self) -> bool {
+        Instant::now() < self.ends_at
+    }
+
+    pub(in crate::upstream) fn is_due(&self) -> bool {
+        Instant::now() >= self.renew_at
+    }
+}
+
 /// The token of one link.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct Held {
@@ -83,12 +99,12 @@ impl Drop for Renewal {
 impl Held {
     /// The token, if it can be used now.
     pub(in crate::upstream) fn usable(&self) -> Option<Arc<AccessToken>> {
-        self.token.load_full().filter(|token| Instant::now() < token.ends_at)
+        self.token.load_full().filter(|token| token.is_usable())
     }
 
     /// The right to ask anew for a token that should be; one at a time has it.
     pub(in crate::upstream) fn claim_renewal(self: &Arc<Self>, token: &AccessToken) -> Option<Renewal> {
-        let is_due = Instant::now() >= token.renew_at && self.recent_failure().is_none();
+        let is_due = token.is_due() && self.recent_failure().is_none();
         let is_ours = is_due && !self.renewing.swap(true, Ordering::AcqRel);
         is_ours.then(|| Renewal { held: Arc::clone(self), due: token.issue })
     }

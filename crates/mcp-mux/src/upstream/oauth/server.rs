@@ -38,8 +38,8 @@ pub(in crate::upstream) struct Server {
 }
 
 /// Bounded exchanges.
-#[derive(Debug)]
-pub(super) struct Http(Client);
+#[derive(Debug, Clone)]
+pub(in crate::upstream) struct Http(Client);
 
 /// What kind of answer it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Server {
         if let Some((_, error)) = failure.filter(|(at, _)| at.elapsed() < FAILURE_LIFE) {
             return Err(error);
         }
-        let url = discovery::token_endpoint(&self.http, issuer).await;
+        let url = discovery::metadata(&self.http, issuer).await.and_then(discovery::Metadata::own_token_endpoint);
         *failure = url.as_ref().err().map(|error| (Instant::now(), *error));
         let url = url?;
         self.discovered.store(Some(Arc::new((Instant::now(), url.clone()))));
@@ -96,13 +96,7 @@ impl Server {
     }
 
     pub(super) async fn post(&self, url: Url, form: Form) -> Result<(Status, Bytes), OAuthError> {
-        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
-        let request = self.http.0.request(Method::POST, &url).map_err(|error| unsent(&error))?;
-        let mut request = request.header(CONTENT_TYPE, kind);
-        if let Some(authorization) = form.authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        self.http.send(request.body(form.body.expose_secret().to_owned())).await
+        self.http.post(&url, form).await
     }
 }
 
@@ -116,6 +110,26 @@ fn unsent(error: &SendError) -> OAuthError {
 }
 
 impl Http {
+    pub(in crate::upstream) fn new(client: Client) -> Self {
+        Self(client)
+    }
+
+    pub(super) async fn post(&self, url: &Url, form: Form) -> Result<(Status, Bytes), OAuthError> {
+        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let request = self.0.request(Method::POST, url).map_err(|error| unsent(&error))?;
+        let mut request = request.header(CONTENT_TYPE, kind);
+        if let Some(authorization) = form.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        self.send(request.body(form.body.expose_secret().to_owned())).await
+    }
+
+    pub(super) async fn post_json(&self, url: &Url, body: String) -> Result<(Status, Bytes), OAuthError> {
+        let kind = HeaderValue::from_static("application/json");
+        let request = self.0.request(Method::POST, url).map_err(|error| unsent(&error))?;
+        self.send(request.header(CONTENT_TYPE, kind).body(body)).await
+    }
+
     pub(super) async fn get(&self, url: Url) -> Result<(Status, Bytes), OAuthError> {
         self.send(self.0.request(Method::GET, &url).map_err(|error| unsent(&error))?).await
     }
@@ -126,7 +140,7 @@ impl Http {
         let response = timeout_at(deadline, request.send()).await.map_err(|_| OAuthError::Unreachable)?;
         let response = response.map_err(|error| unsent(&error))?;
         let status = match response.status() {
-            StatusCode::OK => Status::Ok,
+            StatusCode::OK | StatusCode::CREATED => Status::Ok,
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Status::Failing,
             _ => Status::Refused,
         };
