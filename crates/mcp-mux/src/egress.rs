@@ -197,11 +197,8 @@ impl Client {
     }
 
     fn pool(&self, url: &Url) -> Result<&reqwest::Client, Refused> {
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(Refused::UserInfo);
-        }
         if self.named.contains(&url.origin()) {
-            return Ok(&self.pools.named);
+            return anonymous(url).map(|()| &self.pools.named);
         }
         if self.origin.as_ref().is_some_and(|origin| *origin != url.origin()) {
             return Err(Refused::Origin);
@@ -268,6 +265,7 @@ fn vet(rules: &EgressConfig, url: &Url) -> Result<(), Refused> {
     if !matches!(url.scheme(), "https" | "http") {
         return Err(Refused::Scheme);
     }
+    anonymous(url)?;
     if !url.port_or_known_default().is_some_and(|port| rules.ports.include(port)) {
         return Err(Refused::Port);
     }
@@ -278,6 +276,11 @@ fn vet(rules: &EgressConfig, url: &Url) -> Result<(), Refused> {
         Some(Host::Ipv6(address)) => destinations(url).judge(rules, address.into()),
         None => Err(Refused::Scheme),
     }
+}
+
+fn anonymous(url: &Url) -> Result<(), Refused> {
+    let is_anonymous = url.username().is_empty() && url.password().is_none();
+    if is_anonymous { Ok(()) } else { Err(Refused::UserInfo) }
 }
 
 fn destinations(url: &Url) -> Destinations {

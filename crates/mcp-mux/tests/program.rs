@@ -215,7 +215,7 @@ fn a_secret_is_stored_only_under_a_name_and_in_the_form_that_its_upstream_uses()
     upstream(folder, "https://mcp.acme.example/mcp", auth)?;
 
     let good = run_with(folder, &["secret", "set", "acme/jira/client"], "CANARY-client\n")?;
-    let told = "secret `client` is stored for https://as.example (the authorization server of https://mcp.acme.example), version 1";
+    let told = "secret `client` is stored for https://as.example/acme (the authorization server of https://mcp.acme.example), version 1";
     assert!(good.status.success() && said(&good).contains(told), "{}", said(&good));
 
     let unused = run_with(folder, &["secret", "set", "acme/jira/clients"], "CANARY-client\n")?;

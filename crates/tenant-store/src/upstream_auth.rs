@@ -365,8 +365,8 @@ mod tests {
         };
         let by_url = request(AuthorizationServer::TokenUrl("https://as.example:8443/token".parse().unwrap()));
         let by_issuer = request(AuthorizationServer::Issuer("https://as.example/acme".parse().unwrap()));
-        assert_eq!(destination_of(&url, &by_url), "https://mcp.acme.example https://as.example:8443");
-        assert_eq!(destination_of(&url, &by_issuer), "https://mcp.acme.example https://as.example");
+        assert_eq!(destination_of(&url, &by_url), "https://mcp.acme.example https://as.example:8443/token");
+        assert_eq!(destination_of(&url, &by_issuer), "https://mcp.acme.example https://as.example/acme");
         let account = |issuer: Option<&str>| {
             UpstreamAuth::Account(Box::new(AccountAuth {
                 issuer: issuer.map(|issuer| issuer.parse().unwrap()),
@@ -378,6 +378,6 @@ mod tests {
         };
         assert_eq!(destination_of(&url, &account(None)), "https://mcp.acme.example");
         let named = account(Some("https://as.example/acme"));
-        assert_eq!(destination_of(&url, &named), "https://mcp.acme.example https://as.example");
+        assert_eq!(destination_of(&url, &named), "https://mcp.acme.example https://as.example/acme");
     }
 }

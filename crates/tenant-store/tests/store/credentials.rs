@@ -127,6 +127,20 @@ async fn after(sql: &str, values: impl Fn(&Bed, [String; 2]) -> Vec<sea_orm::Val
 }
 
 #[tokio::test]
+async fn a_credential_of_one_kind_does_not_open_as_another() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let (acme, name) = (bed.acme(), "token".parse()?);
+    let upstream = put_upstream(&acme, "jira").await?;
+    acme.put_credential(upstream.id, &name, &"CANARY-kind".into()).await?;
+    assert_eq!(bed.sql("UPDATE credential SET kind = 'tokens'", vec![]).await?, 1);
+    let owner = &CredentialOwner::Tenant;
+    let slot = CredentialSlot { upstream: upstream.id, owner, name: &name, kind: CredentialKind::Tokens };
+    let sealed = acme.find_credential(slot).await?.context("it is found as what it says")?;
+    assert!(matches!(acme.open_credential(&sealed).await, Err(StoreError::Unopened { .. })));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_secret_that_was_moved_does_not_open() -> anyhow::Result<()> {
     let refused = "the secret `token` of upstream `UPSTREAM` does not open: set it again";
     let move_tenant = "UPDATE credential SET tenant_id = ?, upstream_id = ?";
@@ -137,7 +151,7 @@ async fn a_secret_that_was_moved_does_not_open() -> anyhow::Result<()> {
     assert_eq!(moved, "it is gone", "the tenant's own credentials are other ones");
 
     let moved = after("UPDATE credential SET kind = 'tokens'", |_, _| vec![]).await?;
-    assert_eq!(moved, refused);
+    assert_eq!(moved, "it is gone", "tokens are no secrets of the tenant's");
 
     let moved = after("UPDATE credential SET version = version + 1", |_, _| vec![]).await?;
     assert_eq!(moved, refused);
@@ -307,8 +321,9 @@ async fn a_changed_authorization_server_drops_the_credentials() -> anyhow::Resul
     let upstream = put_upstream(&acme, "jira").await?;
     let spec = UpstreamSpec { auth: here, ..upstream.spec };
     for (auth, kept) in [
-        (client_credentials(AuthorizationServer::TokenUrl("https://as.example/other".parse()?))?, true),
-        (client_credentials(AuthorizationServer::Issuer("https://as.example".parse()?))?, true),
+        (client_credentials(AuthorizationServer::TokenUrl("https://as.example/token".parse()?))?, true),
+        (client_credentials(AuthorizationServer::TokenUrl("https://as.example/other".parse()?))?, false),
+        (client_credentials(AuthorizationServer::Issuer("https://as.example".parse()?))?, false),
         (client_credentials(AuthorizationServer::TokenUrl("https://evil.example/token".parse()?))?, false),
         (client_credentials(AuthorizationServer::Issuer("https://as.example:8443".parse()?))?, false),
         (UpstreamAuth::Bearer { secret: "token".parse()? }, false),
