@@ -7,6 +7,7 @@ mod egress;
 mod front;
 mod issuer;
 mod keys;
+mod login;
 mod profile;
 mod secret;
 mod unreadable;
@@ -15,6 +16,7 @@ pub use egress::{EgressConfig, Network, Ports};
 pub use front::{Front, FrontConfig, FrontMode, FrontProof};
 pub use issuer::{AppOnly, GraphConfig, IntrospectionConfig, IssuerConfig, Preset, TokenMode};
 pub use keys::{AppRoleConfig, KeysConfig, KubernetesConfig, SecretSource, VaultConfig, VaultLogin};
+pub use login::LoginConfig;
 pub use profile::{ClaimMark, ClaimPath, Profile, SigningAlgorithm, TokenType, Wanted};
 
 use std::collections::HashSet;
@@ -176,6 +178,11 @@ impl PublicUrl {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         }
+    }
+
+    /// Whether browsers reach it over TLS.
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
     }
 
     /// The origin that a page served from this address would send.
