@@ -29,3 +29,4 @@ mod upstream;
 
 pub use app::{App, StartError, open_store};
 pub use egress::{Egress, EgressError};
+pub use upstream::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount};

@@ -19,7 +19,7 @@ mod request;
 mod secret;
 mod tool_list;
 
-pub(crate) use account::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount};
+pub use account::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount};
 pub(crate) use credential::Proofs;
 pub(crate) use error::UpstreamError;
 pub(crate) use event_stream::Event;

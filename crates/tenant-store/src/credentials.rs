@@ -1,6 +1,7 @@
 //! Credentials: what we show an upstream. They are sealed before they reach the database, with a data key of their tenant, and
 //! bound to the place they are kept in: the tenant, the upstream, its address, the owner, the name, the kind and the version.
 
+mod lease;
 mod owner;
 mod reseal;
 
@@ -17,6 +18,7 @@ use sea_orm::{
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::choice::CredentialKind;
+use crate::clock::Timestamp;
 use crate::data_keys::{self, WrappedKey};
 use crate::entity::{credential, tenant_key, upstream};
 use crate::error::StoreError;
@@ -27,6 +29,7 @@ use crate::store::row;
 use crate::upstream_auth::destination_of;
 use crate::upstreams::{self, Upstream};
 
+pub use lease::Account;
 pub use owner::CredentialOwner;
 pub(crate) use reseal::{reseal, sealed_with_others};
 
@@ -53,6 +56,7 @@ pub struct SealedCredential {
     version: u32,
     key: Arc<WrappedKey>,
     sealed: Vec<u8>,
+    stored_at: Timestamp,
 }
 
 /// Which credential of a tenant.
@@ -103,6 +107,11 @@ impl SealedCredential {
     /// Its version. No two credentials that an upstream ever had are of the same one.
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// Since when there is one of that name. It does not change where one is renewed.
+    pub fn stored_at(&self) -> Timestamp {
+        self.stored_at
     }
 
     /// Whether it may be used for `upstream` at the addresses which that has. The two may have been read at different moments.
@@ -180,6 +189,7 @@ impl TenantStore {
             version: upstreams::next_credential_version(db, &upstream).await?,
             key: Arc::new(key.clone()),
             sealed: Vec::new(),
+            stored_at: self.store().now(),
         };
         let sealed = in_place(&credential, |place| crypto::seal(ring, place, plaintext));
         credential.sealed = sealed.map_err(|source| StoreError::Seal { name: slot.name.clone(), source })?;
@@ -188,10 +198,12 @@ impl TenantStore {
         Ok(Some(credential.version))
     }
 
-    /// The tenant's own credentials, sealed, ordered by upstream and name. Each comes with its wrapped data key, read in the same
+    /// The tenant's own secrets, sealed, ordered by upstream and name. Each comes with its wrapped data key, read in the same
     /// statement, so that whoever holds one can open it while keys are turned over.
     pub async fn sealed_credentials(&self) -> Result<Vec<SealedCredential>, StoreError> {
-        let select = select(self.id()).filter(credential::Column::Owner.eq(CredentialOwner::Tenant));
+        let select = select(self.id())
+            .filter(credential::Column::Owner.eq(CredentialOwner::Tenant))
+            .filter(credential::Column::Kind.eq(CredentialKind::Secret));
         row::rows(&self.reading().await?.executor(), select, parse).await
     }
 
@@ -262,7 +274,9 @@ fn in_place<R>(credential: &SealedCredential, act: impl FnOnce(&Place<'_>) -> R)
 }
 
 async fn write(db: &DatabaseTransaction, credential: &SealedCredential) -> Result<(), StoreError> {
-    use credential::Column::{KeyId, Kind, Name, Owner, Sealed, TenantId, UpstreamId, Version};
+    use credential::Column::{
+        KeyId, Kind, LeasedUntilMs, Name, Owner, Sealed, StoredAtMs, TenantId, UpstreamId, Version,
+    };
 
     let row = credential::ActiveModel {
         tenant_id: Set(credential.tenant),
@@ -273,9 +287,11 @@ async fn write(db: &DatabaseTransaction, credential: &SealedCredential) -> Resul
         version: Set(credential.version.into()),
         key_id: Set(credential.key.id.to_string()),
         sealed: Set(credential.sealed.clone()),
+        stored_at_ms: Set(credential.stored_at.as_millis()),
+        leased_until_ms: Set(0),
     };
     let same_place = OnConflict::columns([TenantId, UpstreamId, Owner, Name])
-        .update_columns([Kind, Version, KeyId, Sealed])
+        .update_columns([Kind, Version, KeyId, Sealed, StoredAtMs, LeasedUntilMs])
         .to_owned();
     let insert = credential::Entity::insert(row).on_conflict(same_place).exec_without_returning(db);
     insert.await.map_err(StoreError::write("credential"))?;
@@ -315,6 +331,7 @@ fn parse(row: &QueryResult) -> Result<SealedCredential, row::BoxError> {
         version: model.version.try_into()?,
         key: Arc::new(key),
         sealed: model.sealed,
+        stored_at: Timestamp::from_millis(model.stored_at_ms),
     })
 }
 

@@ -34,7 +34,7 @@ mod upstreams;
 pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
 pub use choice::{ChoiceError, CredentialKind, DataKeyState, Level, OnToolChange, TenantState, ToolClass};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
-pub use credentials::{CredentialOwner, CredentialSlot, SECRET_BYTES_MAX, SealedCredential};
+pub use credentials::{Account, CredentialOwner, CredentialSlot, SECRET_BYTES_MAX, SealedCredential};
 pub use data_keys::{DataKey, KekUse, Progress};
 pub use egress_hosts::EgressHosts;
 pub use error::StoreError;

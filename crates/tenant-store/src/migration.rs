@@ -14,6 +14,7 @@ mod m20261125_000009_tenant_key;
 mod m20261125_000010_credential;
 mod m20261125_000011_erasure;
 mod m20261125_000012_tenant_egress;
+mod m20261125_000013_credential_lease;
 
 use std::collections::HashSet;
 
@@ -42,6 +43,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000010_credential::Migration),
             Box::new(m20261125_000011_erasure::Migration),
             Box::new(m20261125_000012_tenant_egress::Migration),
+            Box::new(m20261125_000013_credential_lease::Migration),
         ]
     }
 }

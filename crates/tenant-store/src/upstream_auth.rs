@@ -233,7 +233,7 @@ impl UpstreamAuth {
         match self {
             Self::ClientCredentials(request) => Some(Cow::Borrowed(request)),
             Self::TokenExchange(exchange) => Some(Cow::Borrowed(&exchange.request)),
-            Self::Account(account) => account.listing_request().map(Cow::Owned),
+            Self::Account(account) => account.request().map(Cow::Owned),
             _ => None,
         }
     }
@@ -261,8 +261,20 @@ impl AccountAuth {
         self.client.as_ref()?.proof.as_ref()
     }
 
-    /// How the registered client asks for a token of its own to list tools with, if it does.
-    fn listing_request(&self) -> Option<TokenRequest> {
+    /// How the registered client asks for a token of its own to list the tools of the upstream at `url` with, if it does.
+    pub fn listing_request(&self, url: &Url) -> Option<TokenRequest> {
+        let request = self.request()?;
+        Some(TokenRequest { resource: Some(self.resource_at(url)?), ..request })
+    }
+
+    /// For which resource tokens for the upstream at `url` should be good (RFC 8707 §2): no slash stands for an empty path.
+    pub fn resource_at(&self, url: &Url) -> Option<OAuthResource> {
+        let text = url.as_str();
+        let bare = if url.path() == "/" && url.query().is_none() { text.trim_end_matches('/') } else { text };
+        self.resource.clone().or_else(|| bare.parse().ok())
+    }
+
+    fn request(&self) -> Option<TokenRequest> {
         let client = self.client.as_ref().filter(|_| self.listing == Listing::ClientCredentials)?;
         Some(TokenRequest {
             server: AuthorizationServer::Issuer(self.issuer.clone()?),

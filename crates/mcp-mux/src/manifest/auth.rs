@@ -126,10 +126,8 @@ fn account(field: &Field<'_>) -> Result<UpstreamAuth, Problem> {
 /// A registered client: one without a secret or a key is public.
 fn account_client(field: &Field<'_>) -> Result<AccountClient, Problem> {
     let fields = field.fields(&["clientId", "secret", "privateKey", "keyId", "clientAuth"])?;
-    let proof = match ["secret", "privateKey", "keyId", "clientAuth"].iter().any(|name| fields.find(name).is_some()) {
-        true => Some(client_proof(&fields)?),
-        false => None,
-    };
+    let proves = ["secret", "privateKey", "keyId", "clientAuth"].iter().any(|name| fields.find(name).is_some());
+    let proof = proves.then(|| client_proof(&fields)).transpose()?;
     Ok(AccountClient { client_id: fields.get("clientId")?.parse()?, proof })
 }
 

@@ -3,22 +3,38 @@
 //! An account is connected in a browser, by an authorization code with PKCE (RFC 6749 §4.1, RFC 7636) at the authorization server
 //! that the upstream trusts. What that gives lies sealed in one row of the principal's, from which calls take it.
 
+mod client;
+mod consent;
 mod error;
 mod flow;
+mod live;
+mod tokens;
 
 use std::fmt;
 use std::sync::Arc;
 
+use moka::sync::Cache;
 use serde_json::{Value, json};
-use tenant_store::{EgressHosts, SealedCredential, Store, TenantScope, TenantSlug, Timestamp, Upstream, UpstreamSlug};
+use tenant_store::{
+    EgressHosts, SealedCredential, Store, TenantScope, TenantSlug, TenantStore, Timestamp, Upstream, UpstreamId,
+    UpstreamSlug,
+};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use url::Url;
 
+use self::tokens::{Slot, Tokens, unread};
+use super::credential::Proofs;
+use super::oauth::Http;
 use super::pool::Pool;
 use crate::caller::Principal;
 use crate::config::PublicUrl;
 
 pub use error::AccountError;
 pub use flow::{Callback, Flow};
+pub(super) use live::{Account, Live};
+
+/// At how many upstreams clients are registered at once; at more, two may register where one would do.
+const REGISTERING_MAX: u64 = 1_000;
 
 /// Callers' accounts at upstreams.
 #[derive(Clone)]
@@ -26,7 +42,12 @@ pub struct Accounts {
     store: Store,
     pool: Pool,
     public_url: PublicUrl,
+    registering: Registering,
 }
+
+/// One after the other registers a client for an upstream, so that the second finds it registered.
+#[derive(Clone)]
+struct Registering(Cache<UpstreamId, Arc<Mutex<()>>>);
 
 /// Which upstream an account is at, as a snapshot knows it.
 #[derive(Debug, Clone, Copy)]
@@ -64,25 +85,7 @@ pub struct HeldAccount {
 impl Accounts {
     /// The accounts in `store`, used through `pool`, of a server that browsers know as `public_url`.
     pub fn new(store: Store, pool: Pool, public_url: PublicUrl) -> Self {
-        Self { store, pool, public_url }
-    }
-
-    /// Begins the consent of `principal`: finds the authorization server, and a client there.
-    pub async fn begin(&self, principal: &Principal, place: AccountPlace<'_>) -> Result<Consent, AccountError> {
-        let _ = (&self.store, &self.pool, principal, place);
-        Err(AccountError::NotOffered)
-    }
-
-    /// Ends a consent: the code is exchanged and what comes of it stored, in place of an earlier account.
-    pub async fn finish(
-        &self,
-        principal: &Principal,
-        place: AccountPlace<'_>,
-        flow: Flow,
-        callback: &Callback,
-    ) -> Result<(), AccountError> {
-        let _ = (principal, place, flow, callback);
-        Err(AccountError::NotOffered)
+        Self { store, pool, public_url, registering: Registering(Cache::new(REGISTERING_MAX)) }
     }
 
     /// The account of `principal`, if one is connected.
@@ -91,15 +94,81 @@ impl Accounts {
         principal: &Principal,
         place: AccountPlace<'_>,
     ) -> Result<Option<HeldAccount>, AccountError> {
-        let _ = (principal, place);
-        Err(AccountError::NotOffered)
+        let rows = self.rows(place);
+        let Some(row) = find(&rows, principal, place.upstream).await? else { return Ok(None) };
+        // One that does not open can still be disconnected.
+        let scope = open(&rows, &row).await.and_then(|tokens| tokens.scope);
+        Ok(Some(HeldAccount { connected_at: row.stored_at(), scope }))
     }
 
     /// Deletes the account of `principal` and then revokes its tokens, as far as the authorization server takes them back. `false`
     /// if there is none.
     pub async fn disconnect(&self, principal: &Principal, place: AccountPlace<'_>) -> Result<bool, AccountError> {
-        let _ = (principal, place);
-        Err(AccountError::NotOffered)
+        let gone = self.remove(principal, place).await?;
+        if gone {
+            tracing::info!(
+                tenant.id = %place.upstream.tenant, upstream.id = %place.upstream.id,
+                principal.issuer = %principal.issuer, principal.id = %principal.subject, "an account was disconnected"
+            );
+        }
+        Ok(gone)
+    }
+
+    /// The same as an operator does it.
+    pub async fn revoke(&self, principal: &Principal, place: AccountPlace<'_>) -> Result<bool, AccountError> {
+        let gone = self.remove(principal, place).await?;
+        if gone {
+            tracing::info!(
+                tenant.id = %place.upstream.tenant, upstream.id = %place.upstream.id,
+                principal.issuer = %principal.issuer, principal.id = %principal.subject, "an operator revoked an account"
+            );
+        }
+        Ok(gone)
+    }
+
+    async fn remove(&self, principal: &Principal, place: AccountPlace<'_>) -> Result<bool, AccountError> {
+        let rows = self.rows(place);
+        let Some(row) = find(&rows, principal, place.upstream).await? else { return Ok(false) };
+        let tokens = open(&rows, &row).await;
+        let slot = Slot::of(principal, place.upstream.id).map_err(|_| AccountError::Unavailable)?;
+        let removed = rows.remove_credential_of(place.upstream.id, slot.slot().owner, slot.slot().name).await;
+        self.pool.forget_account(place.upstream, principal);
+        let removed = removed.map_err(|error| AccountError::unstored(&error))?;
+        if let Some(tokens) = tokens {
+            self.take_back(&rows, place, &tokens).await;
+        }
+        Ok(removed)
+    }
+
+    /// Revokes what was given (RFC 7009). Nothing depends on it here: the account is gone already.
+    async fn take_back(&self, rows: &TenantStore, place: AccountPlace<'_>, tokens: &Tokens) {
+        let source = &tokens.source;
+        let Some(endpoint) = &source.revocation_endpoint else { return };
+        let proofs = Proofs { caller: None, rows, stored: place.stored };
+        let known = (&source.issuer, source.client, &source.client_id);
+        let revoked = match client::client(&proofs, place.upstream, known, self.http(place)).await {
+            Ok(Some(client)) => {
+                client.revoke(endpoint, &tokens.refresh.as_ref().unwrap_or(&tokens.access).0, self.now()).await.is_ok()
+            }
+            _ => false,
+        };
+        if !revoked {
+            let (tenant, upstream) = (place.upstream.tenant, place.upstream.id);
+            tracing::warn!(tenant.id = %tenant, upstream.id = %upstream, "an authorization server did not take back an account's tokens");
+        }
+    }
+
+    fn rows(&self, place: AccountPlace<'_>) -> TenantStore {
+        assert_eq!(place.scope.tenant(), place.upstream.tenant, "an account is at an upstream of its own tenant only");
+        self.store.tenant(place.scope)
+    }
+
+    fn http(&self, place: AccountPlace<'_>) -> Http {
+        Http::new(self.pool.egress.tenant(place.hosts.cloned()))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.pool.clock.now()
     }
 
     /// Where authorization servers send browsers back to. Each upstream has an address of its own, so that a code of one authorization
@@ -125,6 +194,27 @@ impl Accounts {
     fn client_uri(&self, tenant: &TenantSlug, upstream: &UpstreamSlug) -> String {
         self.public_url.join(&format!("/connect/{tenant}/{upstream}/client.json"))
     }
+}
+
+impl Registering {
+    async fn lock(&self, upstream: UpstreamId) -> OwnedMutexGuard<()> {
+        self.0.get_with(upstream, Arc::default).lock_owned().await
+    }
+}
+
+/// The row of an account.
+async fn find(
+    rows: &TenantStore,
+    principal: &Principal,
+    upstream: &Upstream,
+) -> Result<Option<SealedCredential>, AccountError> {
+    let slot = Slot::of(principal, upstream.id).map_err(|_| AccountError::Unavailable)?;
+    rows.find_credential(slot.slot()).await.map_err(|error| AccountError::unstored(&error))
+}
+
+async fn open(rows: &TenantStore, row: &SealedCredential) -> Option<Tokens> {
+    let text = rows.open_credential(row).await;
+    text.map_err(|error| unread(&error)).ok().and_then(|text| Tokens::parse(&text))
 }
 
 impl fmt::Debug for Accounts {

@@ -10,14 +10,15 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use tenant_store::{
-    HeaderText, KekError, QueryParameter, SealedCredential, SecretForm, SecretName, StoreError, TenantStore, Timestamp,
-    Upstream, UpstreamAuth, UserName,
+    ClientProof, HeaderText, KekError, QueryParameter, SealedCredential, SecretForm, SecretName, StoreError,
+    TenantStore, Timestamp, Upstream, UpstreamAuth, UserName,
 };
 use url::form_urlencoded::byte_serialize;
 
 use super::aws::Signer;
 use super::error::UpstreamError;
-use super::oauth::AccessToken;
+use super::oauth::{AccessToken, ClientSecret};
+use super::pem::SigningKey;
 use super::redact::Secrets;
 use super::request::Outgoing;
 use super::secret::check_secret;
@@ -35,11 +36,13 @@ pub struct Proofs<'p> {
     pub stored: &'p [&'p SealedCredential],
 }
 
-/// On whose behalf an upstream is called, where it is called as somebody: a principal, by this very access token.
+/// On whose behalf an upstream is called, where it is called as somebody: a principal, by an account of its own or by this very access
+/// token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Actor {
-    principal: Principal,
-    token: [u8; 32],
+    pub(super) principal: Principal,
+    /// None where the principal's account is used, whichever way it proved itself.
+    token: Option<[u8; 32]>,
 }
 
 /// What requests are proved with. It belongs to one link, and one actor if the link has one.
@@ -59,7 +62,13 @@ impl Actor {
     /// The caller, if its proof was an access token.
     fn of(caller: &Caller) -> Option<Self> {
         let token = caller.access_token.as_ref()?;
-        Some(Self { principal: caller.principal.clone(), token: Sha256::digest(token.expose_secret()).into() })
+        let token = Sha256::digest(token.expose_secret()).into();
+        Some(Self { principal: caller.principal.clone(), token: Some(token) })
+    }
+
+    /// A principal with an account of its own.
+    pub(super) fn with_account(principal: &Principal) -> Self {
+        Self { principal: principal.clone(), token: None }
     }
 }
 
@@ -75,8 +84,27 @@ impl Proofs<'_> {
             (UpstreamAuth::TokenExchange(_), Some(caller)) => {
                 Actor::of(caller).ok_or(UpstreamError::CallerTokenMissing).map(Some)
             }
+            (UpstreamAuth::Account(_), Some(caller)) => Ok(Some(Actor::with_account(&caller.principal))),
             _ => Ok(None),
         }
+    }
+
+    /// What proves our client at an authorization server, opened.
+    pub(super) async fn client_secret(
+        &self,
+        upstream: &Upstream,
+        proof: &ClientProof,
+    ) -> Result<ClientSecret, UpstreamError> {
+        let (name, form) = proof.secret();
+        let opened = self.open_as(upstream, name, form).await?;
+        Ok(match proof {
+            ClientProof::Basic { .. } => ClientSecret::Basic(opened),
+            ClientProof::Post { .. } => ClientSecret::Post(opened),
+            ClientProof::PrivateKeyJwt { key_id, .. } => {
+                let key = SigningKey::parse(&opened).map_err(|_| UpstreamError::CredentialUnusable(name.clone()))?;
+                ClientSecret::Signed(key, key_id.clone())
+            }
+        })
     }
 
     /// The access token of `actor`, if that is who calls.

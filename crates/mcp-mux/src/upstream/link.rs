@@ -18,6 +18,7 @@ use tenant_store::Upstream;
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
+use super::account::Live;
 use super::credential::{Actor, Credential, Proofs};
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
@@ -135,6 +136,7 @@ pub struct Link {
     actor: Option<Actor>,
     next_id: AtomicU64,
     token: Arc<Held>,
+    account: Arc<Live>,
     pub(super) agreed: ArcSwapOption<Agreement>,
     pub(super) negotiation: Mutex<Option<Failure>>,
 }
@@ -152,6 +154,7 @@ impl Link {
             actor,
             next_id: AtomicU64::new(1),
             token: Arc::default(),
+            account: Arc::default(),
             agreed: ArcSwapOption::empty(),
             negotiation: Mutex::new(None),
         }

@@ -5,13 +5,18 @@
 //! says is never passed on; [`OAuthError`] says in our words what it comes to.
 
 mod assertion;
+mod client;
+mod code;
 mod discovery;
 mod error;
 mod held;
 mod question;
 mod server;
 
+pub(super) use client::ClientSecret;
+pub(super) use code::{CodeClient, CodeGrant, Granted, NotGranted, Registration, register};
+pub(super) use discovery::{Metadata, metadata, trusted_issuer};
 pub(crate) use error::OAuthError;
 pub(super) use held::{AccessToken, Getting, Held};
-pub(super) use question::{AuthorizationGrant, ClientSecret, Occasion, Question};
-pub(super) use server::Server;
+pub(super) use question::{AuthorizationGrant, Occasion, Question};
+pub(super) use server::{Http, Server};

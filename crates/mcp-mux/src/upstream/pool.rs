@@ -9,6 +9,7 @@ use tenant_store::{Clock, EgressHosts, TenantId, TenantScope, Upstream, Upstream
 use super::credential::{Actor, Proofs};
 use super::error::UpstreamError;
 use super::link::{Conditions, Line, Link};
+use crate::caller::Principal;
 use crate::egress::Egress;
 use crate::lifecycle::Tasks;
 
@@ -63,6 +64,11 @@ impl Pool {
             |link| !Arc::ptr_eq(link.line(), base.line()),
         );
         Ok(link.into_value())
+    }
+
+    /// Drops the link that uses the account of `principal`, and the access token with it.
+    pub(super) fn forget_account(&self, upstream: &Upstream, principal: &Principal) {
+        self.actors.invalidate(&((upstream.tenant, upstream.id), Actor::with_account(principal)));
     }
 
     /// Two who need it at once get the same one.

@@ -24,6 +24,9 @@ pub(crate) struct Model {
     /// The data key it is sealed with.
     pub(crate) key_id: String,
     pub(crate) sealed: Vec<u8>,
+    pub(crate) stored_at_ms: i64,
+    /// Until when one replica has it to itself.
+    pub(crate) leased_until_ms: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

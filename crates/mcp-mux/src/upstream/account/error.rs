@@ -1,6 +1,8 @@
 //! What can go wrong with an account. The sentences are ours and are shown to people: they hold no address, no secret and no
 //! word of an authorization server.
 
+use tenant_store::StoreError;
+
 use super::super::error::UpstreamError;
 use super::super::oauth::OAuthError;
 
@@ -26,6 +28,9 @@ pub enum AccountError {
          name it as `client`"
     )]
     NoClient,
+    /// The authorization server has no authorization endpoint.
+    #[error("cannot be connected: its authorization server has no page for people; an operator must look at it")]
+    NoCodes,
     /// The authorization server gave nothing.
     #[error("cannot be connected: its authorization server {0}")]
     Server(#[from] OAuthError),
@@ -53,4 +58,12 @@ pub enum AccountError {
     /// The database or its keys cannot be had.
     #[error("cannot be looked up or changed now; try again later")]
     Unavailable,
+}
+
+impl AccountError {
+    /// The database or its keys failed; the log says how.
+    pub(super) fn unstored(error: &StoreError) -> Self {
+        tracing::error!(error = error as &dyn std::error::Error, "an account cannot be read or written");
+        Self::Unavailable
+    }
 }

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize, Serializer};
-use tenant_store::{OAuthIssuer, TenantId, Timestamp, UpstreamId};
-use url::Url;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use tenant_store::{TenantId, Timestamp, UpstreamId};
+
+use super::tokens::{Revealed, Source};
 
 /// How long a consent may take.
 pub(super) const FLOW_LIFE: Duration = Duration::from_mins(10);
@@ -20,16 +21,11 @@ pub struct Flow {
     pub(super) upstream: UpstreamId,
     /// The addresses that the account is for.
     pub(super) destination: String,
-    pub(super) issuer: OAuthIssuer,
     /// Whether the authorization server says who it is in its answer.
     pub(super) says_issuer: bool,
-    pub(super) client_id: String,
-    pub(super) token_endpoint: Url,
-    pub(super) revocation_endpoint: Option<Url>,
-    #[serde(serialize_with = "reveal")]
-    pub(super) verifier: SecretString,
-    #[serde(serialize_with = "reveal")]
-    pub(super) state: SecretString,
+    pub(super) source: Source,
+    pub(super) verifier: Revealed,
+    pub(super) state: Revealed,
     pub(super) begun_at_ms: i64,
 }
 
@@ -51,11 +47,6 @@ impl Flow {
         let begun = Timestamp::from_millis(self.begun_at_ms);
         now < begun || now >= begun.plus(FLOW_LIFE)
     }
-}
-
-/// Into the sealed cookie.
-fn reveal<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(secret.expose_secret())
 }
 
 impl fmt::Debug for Flow {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::credential::Proofs;
 use super::super::error::UpstreamError;
-use super::super::oauth::Server;
+use super::super::oauth::{Http, Server};
 use super::super::pool::Pool;
 use crate::egress::{Client, ClientTls, Egress, EgressError};
 use crate::lifecycle::Tasks;
@@ -68,6 +68,15 @@ impl Line {
 
     pub(in crate::upstream) fn upstream(&self) -> &Upstream {
         &self.upstream
+    }
+
+    pub(super) fn upstream_shared(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// What the authorization server of callers' accounts is asked over.
+    pub(super) fn authorization_http(&self) -> Http {
+        Http::new(self.egress.tenant(self.conditions.hosts.clone()))
     }
 
     /// Notes that the upstream repeated its secret; true for the first time.

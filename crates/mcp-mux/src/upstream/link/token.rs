@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use tenant_store::{ClientProof, Listing, TokenRequest, UpstreamAuth};
+use tenant_store::{Listing, TokenRequest, UpstreamAuth};
 use tokio::time::Instant;
 
-use super::super::credential::{Credential, Proofs};
+use super::super::account::Account;
+use super::super::credential::{Actor, Credential, Proofs};
 use super::super::error::UpstreamError;
-use super::super::oauth::{AccessToken, AuthorizationGrant, ClientSecret, Getting, Occasion, Question};
-use super::super::pem::SigningKey;
+use super::super::oauth::{AccessToken, AuthorizationGrant, Getting, Occasion, Question};
 use super::Link;
 
 impl Link {
@@ -24,13 +24,45 @@ impl Link {
             UpstreamAuth::ClientCredentials(request) => {
                 Some(self.access_token(proofs, request, (refused, deadline)).await?)
             }
-            UpstreamAuth::Account(_) if proofs.caller.is_some() => return Err(UpstreamError::AccountMissing),
+            UpstreamAuth::Account(account) => match (&self.actor, proofs.caller) {
+                (Some(actor), _) => Some(self.account_token(proofs, actor, (refused, deadline)).await?),
+                // Nobody's account stands in for a caller's.
+                (None, Some(_)) => return Err(UpstreamError::AccountMissing),
+                (None, None) => match account.listing_request(&self.upstream().spec.url) {
+                    Some(request) => Some(self.access_token(proofs, &request, (refused, deadline)).await?),
+                    None => None,
+                },
+            },
             UpstreamAuth::TokenExchange(exchange) if self.actor.is_some() || exchange.listing != Listing::None => {
                 Some(self.access_token(proofs, &exchange.request, (refused, deadline)).await?)
             }
             _ => None,
         };
         proofs.credential(self.upstream(), http, token.as_deref()).await
+    }
+
+    /// The token of the actor's own account. It is looked for under that actor's name, and nobody else's.
+    async fn account_token(
+        &self,
+        proofs: &Proofs<'_>,
+        actor: &Actor,
+        (refused, deadline): (Option<u64>, Instant),
+    ) -> Result<Arc<AccessToken>, UpstreamError> {
+        let account = || Account {
+            rows: proofs.rows.clone(),
+            stored: proofs.stored.iter().map(|sealed| (*sealed).clone()).collect(),
+            upstream: Arc::clone(self.line.upstream_shared()),
+            principal: actor.principal.clone(),
+            http: self.line.authorization_http(),
+            clock: Arc::clone(self.line.clock()),
+        };
+        if let Some(token) = self.account.usable().filter(|_| refused.is_none()) {
+            if self.account.claim_renewal(&token) {
+                self.account.renew(account(), self.line.tasks());
+            }
+            return Ok(token);
+        }
+        self.account.get(account(), (refused, deadline), self.line.tasks()).await
     }
 
     async fn access_token(
@@ -55,16 +87,7 @@ impl Link {
     /// What the authorization server is asked. The caller's token goes into it where the link acts for that caller, and nowhere else.
     async fn question(&self, proofs: &Proofs<'_>, request: &TokenRequest) -> Result<Question, UpstreamError> {
         let upstream = self.upstream();
-        let (name, form) = request.proof.secret();
-        let opened = proofs.open_as(upstream, name, form).await?;
-        let secret = match &request.proof {
-            ClientProof::Basic { .. } => ClientSecret::Basic(opened),
-            ClientProof::Post { .. } => ClientSecret::Post(opened),
-            ClientProof::PrivateKeyJwt { key_id, .. } => {
-                let key = SigningKey::parse(&opened).map_err(|_| UpstreamError::CredentialUnusable(name.clone()))?;
-                ClientSecret::Signed(key, key_id.clone())
-            }
-        };
+        let secret = proofs.client_secret(upstream, &request.proof).await?;
         let grant = match (&upstream.spec.auth, &self.actor) {
             (UpstreamAuth::TokenExchange(exchange), Some(actor)) => AuthorizationGrant::TokenExchange {
                 subject: proofs.token_of(actor).ok_or(UpstreamError::CallerTokenMissing)?,

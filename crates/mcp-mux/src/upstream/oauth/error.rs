@@ -48,6 +48,9 @@ pub enum OAuthError {
     /// Its metadata is missing, or belongs to somebody else.
     #[error("has no metadata that can be used: an operator must look at the issuer, or give its token endpoint")]
     NotDiscovered,
+    /// It registers no client, or not ours.
+    #[error("did not register mcp-mux as a client: an operator must register one there and name it as `client`")]
+    RegistrationRefused,
     /// The request cannot be made.
     #[error("cannot be asked: mcp-mux could not write the request")]
     NotWritten,

@@ -37,6 +37,22 @@ pub(in crate::upstream) struct AccessToken {
     ends_at: Instant,
 }
 
+impl AccessToken {
+    /// One whose life is known from elsewhere: from now until it should be renewed, and until it ends.
+    pub(in crate::upstream) fn of(secret: SecretString, issue: u64, renew_in: Duration, ends_in: Duration) -> Self {
+        let now = Instant::now();
+        Self { secret, issue, renew_at: now + renew_in, ends_at: now + ends_in }
+    }
+
+    pub(in crate::upstream) fn is_usable(&self) -> bool {
+        Instant::now() < self.ends_at
+    }
+
+    pub(in crate::upstream) fn is_due(&self) -> bool {
+        Instant::now() >= self.renew_at
+    }
+}
+
 /// The token of one link.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct Held {
@@ -59,14 +75,12 @@ pub(in crate::upstream) struct Getting<'g> {
 impl Held {
     /// The token, if it can be used now.
     pub(in crate::upstream) fn usable(&self) -> Option<Arc<AccessToken>> {
-        self.token.load_full().filter(|token| Instant::now() < token.ends_at)
+        self.token.load_full().filter(|token| token.is_usable())
     }
 
     /// Whether the token should be asked for anew, and by whoever is told so: once.
     pub(in crate::upstream) fn claim_renewal(&self, token: &AccessToken) -> bool {
-        Instant::now() >= token.renew_at
-            && self.recent_failure().is_none()
-            && !self.renewing.swap(true, Ordering::AcqRel)
+        token.is_due() && self.recent_failure().is_none() && !self.renewing.swap(true, Ordering::AcqRel)
     }
 
     /// Gives the claim back without asking.

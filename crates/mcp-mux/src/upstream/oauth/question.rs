@@ -3,17 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
-use http::header::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use tenant_store::{Clock, OAuthKeyId, RequestedType, SecretForm, TenantId, TokenRequest, UpstreamId};
+use tenant_store::{Clock, RequestedType, SecretForm, TenantId, TokenRequest, UpstreamId};
 use tokio::time::Instant;
-use url::form_urlencoded::{Serializer, byte_serialize};
+use url::form_urlencoded::Serializer;
 
-use super::super::pem::SigningKey;
 use super::super::secret::check_secret;
-use super::assertion::Signing;
+use super::client::{Client, ClientSecret};
 use super::error::OAuthError;
 use super::server::{Form, Server, Status};
 use crate::caller::{Principal, RequestId};
@@ -27,7 +24,6 @@ const LIFE_MAX: Duration = Duration::from_hours(24);
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
-const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// One request for an access token, with all that it takes. It can be asked in the background, after its caller has gone.
 pub(in crate::upstream) struct Question {
@@ -37,14 +33,6 @@ pub(in crate::upstream) struct Question {
     pub(in crate::upstream) grant: AuthorizationGrant,
     pub(in crate::upstream) occasion: Occasion,
     pub(in crate::upstream) clock: Arc<dyn Clock>,
-}
-
-/// What our client proves itself with, opened.
-#[derive(Debug)]
-pub(in crate::upstream) enum ClientSecret {
-    Basic(SecretString),
-    Post(SecretString),
-    Signed(SigningKey, Option<OAuthKeyId>),
 }
 
 /// What the token is given for.
@@ -84,15 +72,24 @@ struct Success {
 /// Seconds; some write them as a text.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Life {
+pub(super) enum Life {
     Number(f64),
     Text(String),
 }
 
+impl Life {
+    pub(super) fn duration(&self) -> Option<Duration> {
+        match self {
+            Self::Number(seconds) => Duration::try_from_secs_f64(seconds.max(0.0)).ok(),
+            Self::Text(text) => text.parse().ok().map(Duration::from_secs),
+        }
+    }
+}
+
 /// RFC 6749 §5.2.
 #[derive(Deserialize)]
-struct Failure {
-    error: String,
+pub(super) struct Failure {
+    pub(super) error: String,
 }
 
 impl Question {
@@ -149,20 +146,8 @@ impl Question {
                 form.append_pair(name, value);
             }
         }
-        let mut authorization = None;
-        match &self.secret {
-            ClientSecret::Basic(secret) => authorization = Some(basic(client_id.as_str(), secret)?),
-            ClientSecret::Post(secret) => {
-                form.append_pair("client_id", client_id.as_str()).append_pair("client_secret", secret.expose_secret());
-            }
-            ClientSecret::Signed(key, key_id) => {
-                let signing = Signing { client_id, key, key_id: key_id.as_ref() };
-                let assertion = signing.assertion(audience, self.clock.now())?;
-                form.append_pair("client_id", client_id.as_str())
-                    .append_pair("client_assertion_type", ASSERTION)
-                    .append_pair("client_assertion", assertion.expose_secret());
-            }
-        }
+        let client = Client { id: client_id, secret: &self.secret };
+        let authorization = client.prove(&mut form, audience, self.clock.now()).ok()?;
         Some(Form { body: SecretString::from(form.finish()), authorization })
     }
 
@@ -189,26 +174,13 @@ impl Question {
     }
 }
 
-/// `Authorization: Basic …`, each half encoded as in a form (RFC 6749 §2.3.1).
-fn basic(id: &str, secret: &SecretString) -> Option<HeaderValue> {
-    let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
-    let pair = SecretString::from(format!("{}:{}", encoded(id), encoded(secret.expose_secret())));
-    let mut value = HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(pair.expose_secret()))).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
 /// A token that can be shown as `Bearer`, or an error.
 fn read(body: &[u8], at: Instant) -> Result<Given, OAuthError> {
     let success: Success = serde_json::from_slice(body).map_err(|_| OAuthError::NotUnderstood)?;
     let is_access_token = success.issued_token_type.is_none_or(|kind| kind == ACCESS_TOKEN || kind == JWT);
     let is_bearer = success.token_type.eq_ignore_ascii_case("bearer");
     check_secret(SecretForm::BearerToken, &success.access_token).map_err(|_| OAuthError::NotUnderstood)?;
-    let life = match success.expires_in {
-        None => Some(LIFE_UNSAID),
-        Some(Life::Number(seconds)) => Duration::try_from_secs_f64(seconds.max(0.0)).ok(),
-        Some(Life::Text(text)) => text.parse().ok().map(Duration::from_secs),
-    };
+    let life = success.expires_in.as_ref().map_or(Some(LIFE_UNSAID), Life::duration);
     let life = life.ok_or(OAuthError::NotUnderstood)?.clamp(LIFE_MIN, LIFE_MAX);
     if is_access_token && is_bearer {
         Ok(Given { secret: success.access_token, at, life })
@@ -257,13 +229,5 @@ mod tests {
         ] {
             assert_eq!(life(&text), Err(OAuthError::NotUnderstood), "{text}");
         }
-    }
-
-    #[test]
-    fn a_clients_id_and_secret_are_encoded_before_they_are_joined() {
-        let value = basic("mux:acme", &SecretString::from("CANARY:a b")).unwrap();
-        assert!(value.is_sensitive());
-        let encoded = value.to_str().unwrap().strip_prefix("Basic ").unwrap();
-        assert_eq!(BASE64_STANDARD.decode(encoded).unwrap(), b"mux%3Aacme:CANARY%3Aa+b");
     }
 }

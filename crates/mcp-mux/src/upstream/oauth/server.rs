@@ -34,8 +34,8 @@ pub(in crate::upstream) struct Server {
 }
 
 /// Bounded exchanges.
-#[derive(Debug)]
-pub(super) struct Http(Client);
+#[derive(Debug, Clone)]
+pub(in crate::upstream) struct Http(Client);
 
 /// What kind of answer it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,19 +72,13 @@ impl Server {
         if let Some(known) = self.discovered.load_full().filter(|known| known.0.elapsed() < METADATA_LIFE) {
             return Ok((known.1.clone(), issuer.to_string()));
         }
-        let url = discovery::token_endpoint(&self.http, issuer).await?;
+        let url = discovery::metadata(&self.http, issuer).await?.token_endpoint;
         self.discovered.store(Some(Arc::new((Instant::now(), url.clone()))));
         Ok((url, issuer.to_string()))
     }
 
     pub(super) async fn post(&self, url: Url, form: Form) -> Result<(Status, Bytes), OAuthError> {
-        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
-        let request = self.http.0.request(Method::POST, &url).map_err(|error| unsent(&error))?;
-        let mut request = request.header(CONTENT_TYPE, kind);
-        if let Some(authorization) = form.authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        self.http.send(request.body(form.body.expose_secret().to_owned())).await
+        self.http.post(&url, form).await
     }
 }
 
@@ -98,6 +92,26 @@ fn unsent(error: &SendError) -> OAuthError {
 }
 
 impl Http {
+    pub(in crate::upstream) fn new(client: Client) -> Self {
+        Self(client)
+    }
+
+    pub(super) async fn post(&self, url: &Url, form: Form) -> Result<(Status, Bytes), OAuthError> {
+        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let request = self.0.request(Method::POST, url).map_err(|error| unsent(&error))?;
+        let mut request = request.header(CONTENT_TYPE, kind);
+        if let Some(authorization) = form.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        self.send(request.body(form.body.expose_secret().to_owned())).await
+    }
+
+    pub(super) async fn post_json(&self, url: &Url, body: String) -> Result<(Status, Bytes), OAuthError> {
+        let kind = HeaderValue::from_static("application/json");
+        let request = self.0.request(Method::POST, url).map_err(|error| unsent(&error))?;
+        self.send(request.header(CONTENT_TYPE, kind).body(body)).await
+    }
+
     pub(super) async fn get(&self, url: Url) -> Result<(Status, Bytes), OAuthError> {
         self.send(self.0.request(Method::GET, &url).map_err(|error| unsent(&error))?).await
     }
@@ -108,7 +122,7 @@ impl Http {
         let response = timeout_at(deadline, request.send()).await.map_err(|_| OAuthError::Unreachable)?;
         let response = response.map_err(|error| unsent(&error))?;
         let status = match response.status() {
-            StatusCode::OK => Status::Ok,
+            StatusCode::OK | StatusCode::CREATED => Status::Ok,
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Status::Failing,
             _ => Status::Refused,
         };

@@ -1,0 +1,233 @@
+//! The consent: how a browser is sent to the authorization server, and what is made of the way back (RFC 6749 §4.1, RFC 7636, RFC 9207).
+
+use aws_lc_rs::rand;
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use tenant_store::{AccountAuth, OAuthIssuer, TenantStore, Timestamp, Upstream};
+use url::Url;
+
+use super::super::credential::Proofs;
+use super::super::oauth::{CodeGrant, Http, Metadata, NotGranted, metadata, trusted_issuer};
+use super::client::{ClientKind, auth_of, client, registered};
+use super::error::AccountError;
+use super::flow::{Callback, Flow};
+use super::tokens::{Revealed, Slot, Source, Tokens};
+use super::{AccountPlace, Accounts, Consent};
+use crate::caller::Principal;
+
+/// How many random bytes a state and a verifier have.
+const RANDOM_BYTES: usize = 32;
+/// The error of a person who said no (RFC 6749 §4.1.2.1).
+const ACCESS_DENIED: &str = "access_denied";
+/// The scope for which OpenID Connect wants people to be asked each time (Core §11).
+const OFFLINE_ACCESS: &str = "offline_access";
+
+impl Accounts {
+    /// Begins the consent of `principal`: finds the authorization server, and a client there.
+    pub async fn begin(&self, principal: &Principal, place: AccountPlace<'_>) -> Result<Consent, AccountError> {
+        let upstream = place.upstream;
+        let auth = auth_of(upstream).ok_or(AccountError::NotOffered)?;
+        let http = self.http(place);
+        let issuer = match &auth.issuer {
+            Some(issuer) => issuer.clone(),
+            None => trusted_issuer(&http, &upstream.spec.url).await?.ok_or(AccountError::NoIssuer)?,
+        };
+        let metadata = metadata(&http, &issuer).await?;
+        if !metadata.supports_s256 {
+            return Err(AccountError::NoS256);
+        }
+        let source = self.source(place, auth, &metadata, &http).await?;
+        let address = metadata.authorization_endpoint.ok_or(AccountError::NoCodes)?;
+        let flow = Flow {
+            principal_issuer: principal.issuer.to_string(),
+            subject: principal.subject.to_string(),
+            tenant: upstream.tenant,
+            upstream: upstream.id,
+            destination: upstream.destination(),
+            says_issuer: metadata.says_issuer,
+            source,
+            verifier: random()?,
+            state: random()?,
+            begun_at_ms: self.now().as_millis(),
+        };
+        let url = authorization_url(address, &flow, auth, &self.redirect_uri(place.tenant, &upstream.slug));
+        Ok(Consent { url, flow })
+    }
+
+    /// Through which client tokens will be given, and for what.
+    async fn source(
+        &self,
+        place: AccountPlace<'_>,
+        auth: &AccountAuth,
+        metadata: &Metadata,
+        http: &Http,
+    ) -> Result<Source, AccountError> {
+        let upstream = place.upstream;
+        let kind = ClientKind::choose(auth, metadata, self.public_url.origin().starts_with("https://"))?;
+        let client_id = match (kind, &auth.client) {
+            (ClientKind::Configured, Some(client)) => client.client_id.clone(),
+            (ClientKind::Document, _) => {
+                self.client_uri(place.tenant, &upstream.slug).parse().map_err(|_| AccountError::NoClient)?
+            }
+            _ => {
+                let rows = self.rows(place);
+                let _turn = self.registering.lock(upstream.id).await;
+                let document = self.client_document(place.tenant, &upstream.slug);
+                registered(&rows, upstream, (metadata, document), (http, self.now())).await?
+            }
+        };
+        Ok(Source {
+            issuer: metadata.issuer.clone(),
+            client: kind,
+            client_id,
+            token_endpoint: metadata.token_endpoint.clone(),
+            revocation_endpoint: metadata.revocation_endpoint.clone(),
+            resource: auth.resource_at(&upstream.spec.url).ok_or(AccountError::NotOffered)?,
+        })
+    }
+
+    /// Ends a consent: the code is exchanged and what comes of it stored, in place of an earlier account.
+    pub async fn finish(
+        &self,
+        principal: &Principal,
+        place: AccountPlace<'_>,
+        flow: Flow,
+        callback: &Callback,
+    ) -> Result<(), AccountError> {
+        let finished = self.exchange(principal, place, flow, callback).await;
+        let upstream = place.upstream;
+        let (issuer, subject) = (&principal.issuer, &principal.subject);
+        match &finished {
+            Ok(()) => tracing::info!(
+                tenant.id = %upstream.tenant, upstream.id = %upstream.id, principal.issuer = %issuer, principal.id = %subject,
+                "an account was connected"
+            ),
+            Err(error) => tracing::warn!(
+                tenant.id = %upstream.tenant, upstream.id = %upstream.id, principal.issuer = %issuer, principal.id = %subject,
+                error = error as &dyn std::error::Error, "an account was not connected"
+            ),
+        }
+        finished
+    }
+
+    async fn exchange(
+        &self,
+        principal: &Principal,
+        place: AccountPlace<'_>,
+        flow: Flow,
+        callback: &Callback,
+    ) -> Result<(), AccountError> {
+        let upstream = place.upstream;
+        let auth = auth_of(upstream).ok_or(AccountError::NotOffered)?;
+        let code = check(&flow, principal, upstream, callback, self.now())?;
+        let is_current = flow.destination == upstream.destination()
+            && auth.issuer.as_ref().is_none_or(|issuer| *issuer == flow.source.issuer)
+            && auth.client.is_some() == (flow.source.client == ClientKind::Configured);
+        if !is_current {
+            return Err(AccountError::Changed);
+        }
+        let rows = self.rows(place);
+        let proofs = Proofs { caller: None, rows: &rows, stored: place.stored };
+        let source = &flow.source;
+        let known = (&source.issuer, source.client, &source.client_id);
+        let client = client(&proofs, upstream, known, self.http(place)).await.map_err(AccountError::Client)?;
+        let client = client.ok_or(AccountError::Changed)?;
+        let redirect_uri = self.redirect_uri(place.tenant, &upstream.slug);
+        let grant = CodeGrant::Code { code, verifier: &flow.verifier.0, redirect_uri: &redirect_uri };
+        let now = self.now();
+        let granted = client.ask(&source.token_endpoint, grant, source.resource.as_str(), now).await;
+        let granted = granted.map_err(|error| match error {
+            NotGranted::Dead => AccountError::NoCode,
+            NotGranted::Other(error) => AccountError::Server(error),
+        })?;
+        let tokens = Tokens::new(granted, flow.source, now);
+        store(&rows, principal, upstream, &tokens).await?;
+        self.pool.forget_account(upstream, principal);
+        Ok(())
+    }
+}
+
+/// The code, if `callback` is the answer to `flow`, of that principal, for that upstream, in time and from that authorization server.
+fn check<'c>(
+    flow: &Flow,
+    principal: &Principal,
+    upstream: &Upstream,
+    callback: &'c Callback,
+    now: Timestamp,
+) -> Result<&'c SecretString, AccountError> {
+    let state = callback.state.as_deref().unwrap_or_default();
+    let answers = bool::from(state.as_bytes().ct_eq(flow.state.0.expose_secret().as_bytes()));
+    let is_theirs = (flow.principal_issuer.as_str(), flow.subject.as_str())
+        == (principal.issuer.as_str(), principal.subject.as_str());
+    if !answers || !is_theirs || (flow.tenant, flow.upstream) != (upstream.tenant, upstream.id) {
+        return Err(AccountError::OtherFlow);
+    }
+    if flow.is_over(now) {
+        return Err(AccountError::TooLate);
+    }
+    // Also before an error is believed (RFC 9207 §2.4).
+    if !is_from(&flow.source.issuer, callback.iss.as_deref(), flow.says_issuer) {
+        return Err(AccountError::OtherIssuer);
+    }
+    match (&callback.error, &callback.code) {
+        (Some(error), _) if error == ACCESS_DENIED => Err(AccountError::Declined),
+        (None, Some(code)) => Ok(code),
+        _ => Err(AccountError::NoCode),
+    }
+}
+
+/// Whether the answer names `issuer`, character by character; it may leave that out where its metadata does not promise it.
+fn is_from(issuer: &OAuthIssuer, said: Option<&str>, promised: bool) -> bool {
+    said.map_or(!promised, |said| said == issuer.as_str())
+}
+
+fn authorization_url(mut url: Url, flow: &Flow, auth: &AccountAuth, redirect_uri: &str) -> Url {
+    let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(flow.verifier.0.expose_secret()));
+    {
+        let mut query = url.query_pairs_mut();
+        query
+            .append_pair("response_type", "code")
+            .append_pair("client_id", flow.source.client_id.as_str())
+            .append_pair("redirect_uri", redirect_uri)
+            .append_pair("state", flow.state.0.expose_secret())
+            .append_pair("code_challenge", &challenge)
+            .append_pair("code_challenge_method", "S256")
+            .append_pair("resource", flow.source.resource.as_str());
+        if let Some(scope) = &auth.scope {
+            query.append_pair("scope", scope.as_str());
+            if scope.as_str().split(' ').any(|scope| scope == OFFLINE_ACCESS) {
+                query.append_pair("prompt", "consent");
+            }
+        }
+    }
+    url
+}
+
+/// Stores the account for the addresses that it was connected for; should the upstream be moved in this very moment, it is dropped.
+async fn store(
+    rows: &TenantStore,
+    principal: &Principal,
+    upstream: &Upstream,
+    tokens: &Tokens,
+) -> Result<(), AccountError> {
+    let text = tokens.text().ok_or(AccountError::Unavailable)?;
+    let slot = Slot::of(principal, upstream.id).map_err(|_| AccountError::Unavailable)?;
+    let failed = |error| AccountError::unstored(&error);
+    rows.put_credential_in(slot.slot(), &text).await.map_err(failed)?;
+    let row = rows.find_credential(slot.slot()).await.map_err(failed)?;
+    match row {
+        Some(row) if !row.is_for(upstream) => {
+            rows.remove_credential_version(&row).await.map_err(failed)?;
+            Err(AccountError::Changed)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn random() -> Result<Revealed, AccountError> {
+    let mut bytes = zeroize::Zeroizing::new([0; RANDOM_BYTES]);
+    rand::fill(bytes.as_mut_slice()).map_err(|_| AccountError::Unavailable)?;
+    Ok(Revealed(SecretString::from(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_slice()))))
+}

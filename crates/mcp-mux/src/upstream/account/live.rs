@@ -1,0 +1,313 @@
+//! The access token of one account as one link uses it. However many need it, one looks at the row and one renews it: in this process
+//! by taking turns, and among replicas by a lease on the row, because an authorization server that sees a refresh token twice takes
+//! the account for stolen.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tenant_store::{Clock, SealedCredential, TenantStore, Upstream};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::super::credential::Proofs;
+use super::super::error::UpstreamError;
+use super::super::oauth::{AccessToken, CodeClient, CodeGrant, Http, NotGranted, OAuthError};
+use super::client::client;
+use super::tokens::{Slot, Tokens, unread};
+use crate::caller::Principal;
+use crate::lifecycle::Tasks;
+
+/// How long a token is used without a look at its row, which another replica may have deleted.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How long a replica has a row to itself while it renews. Far more than the exchange and the write may take, and than clocks differ.
+const LEASE_LIFE: Duration = Duration::from_secs(30);
+/// How often and for how long another replica's renewal is waited for.
+const LEASE_LOOK_EVERY: Duration = Duration::from_millis(100);
+const LEASE_WAIT: Duration = Duration::from_secs(35);
+/// For how long a failure answers without asking again.
+const FAILURE_LIFE: Duration = Duration::from_secs(30);
+/// How often a token that an upstream refused is replaced before its time.
+const FORCED_EVERY: Duration = Duration::from_secs(30);
+
+/// The access token of one account.
+#[derive(Debug, Default)]
+pub(in crate::upstream) struct Live {
+    token: ArcSwapOption<Kept>,
+    failure: ArcSwapOption<(Instant, UpstreamError)>,
+    renewing: AtomicBool,
+    /// Whoever holds it looks at the row. It remembers when a token was last replaced because it was refused.
+    turn: Arc<Mutex<Option<Instant>>>,
+}
+
+/// A token, and when its row was seen last.
+#[derive(Debug)]
+struct Kept {
+    token: Arc<AccessToken>,
+    seen_at: Instant,
+}
+
+/// All that it takes to get a token, also after its caller has gone.
+pub(in crate::upstream) struct Account {
+    pub(in crate::upstream) rows: TenantStore,
+    /// The tenant's own credentials for the upstream, among them what our client proves itself with.
+    pub(in crate::upstream) stored: Vec<SealedCredential>,
+    pub(in crate::upstream) upstream: Arc<Upstream>,
+    pub(in crate::upstream) principal: Principal,
+    pub(in crate::upstream) http: Http,
+    pub(in crate::upstream) clock: Arc<dyn Clock>,
+}
+
+/// Why a row is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// For a token that can be used.
+    Any,
+    /// For another one than this, which the upstream refused.
+    Other(u64),
+    /// For one that is not due.
+    Fresh,
+}
+
+/// What became of a renewal.
+enum Renewed {
+    Token(AccessToken),
+    /// The row is another one by now.
+    Outdated,
+}
+
+impl Live {
+    /// The token, if it can be used and its row was seen a short while ago.
+    pub(in crate::upstream) fn usable(&self) -> Option<Arc<AccessToken>> {
+        let kept = self.token.load_full()?;
+        (kept.token.is_usable() && kept.seen_at.elapsed() < LOOK_EVERY).then(|| Arc::clone(&kept.token))
+    }
+
+    /// Whether the token should be renewed, and by whoever is told so: once.
+    pub(in crate::upstream) fn claim_renewal(&self, token: &AccessToken) -> bool {
+        token.is_due() && self.recent_failure().is_none() && !self.renewing.swap(true, Ordering::AcqRel)
+    }
+
+    /// Renews in the background, after [`Live::claim_renewal`]. A failure leaves the token that there is.
+    pub(in crate::upstream) fn renew(self: &Arc<Self>, account: Account, tasks: &Tasks) {
+        let live = Arc::clone(self);
+        tasks.spawn_draining(async move {
+            let turn = Arc::clone(&live.turn).lock_owned().await;
+            live.look(&account, Need::Fresh, turn).await.ok();
+            live.renewing.store(false, Ordering::Release);
+        });
+    }
+
+    /// A token, by a look at its row. `refused` is the one that the upstream did not take, if that is why. What was begun is finished
+    /// also if its caller goes away: a refresh token that was spent must not be lost.
+    pub(in crate::upstream) async fn get(
+        self: &Arc<Self>,
+        account: Account,
+        (refused, deadline): (Option<u64>, Instant),
+        tasks: &Tasks,
+    ) -> Result<Arc<AccessToken>, UpstreamError> {
+        let turn = timeout_at(deadline, Arc::clone(&self.turn).lock_owned());
+        let mut turn = turn.await.map_err(|_| UpstreamError::TimedOut)?;
+        if let Some(token) = self.usable().filter(|token| Some(token.issue) != refused) {
+            return Ok(token);
+        }
+        if let Some(error) = self.recent_failure() {
+            return Err(error);
+        }
+        if refused.is_some() {
+            if turn.is_some_and(|at| at.elapsed() < FORCED_EVERY) {
+                return Err(UpstreamError::Unauthorized);
+            }
+            *turn = Some(Instant::now());
+        }
+        let need = refused.map_or(Need::Any, Need::Other);
+        let (say, said) = oneshot::channel();
+        let live = Arc::clone(self);
+        tasks.spawn_draining(async move {
+            // Nobody may be there to hear it any more.
+            say.send(live.look(&account, need, turn).await).ok();
+        });
+        timeout_at(deadline, said).await.map_err(|_| UpstreamError::TimedOut)?.map_err(|_| UpstreamError::Setup)?
+    }
+
+    fn recent_failure(&self) -> Option<UpstreamError> {
+        self.failure.load_full().filter(|failure| failure.0.elapsed() < FAILURE_LIFE).map(|failure| failure.1.clone())
+    }
+
+    async fn look(
+        &self,
+        account: &Account,
+        need: Need,
+        _turn: OwnedMutexGuard<Option<Instant>>,
+    ) -> Result<Arc<AccessToken>, UpstreamError> {
+        match account.token(need).await {
+            Ok(token) => {
+                let token = Arc::new(token);
+                self.token.store(Some(Arc::new(Kept { token: Arc::clone(&token), seen_at: Instant::now() })));
+                self.failure.store(None);
+                Ok(token)
+            }
+            Err(error) => {
+                match error {
+                    UpstreamError::NoToken(_) => {
+                        self.failure.store(Some(Arc::new((Instant::now(), error.clone()))));
+                    }
+                    UpstreamError::AccountMissing => self.token.store(None),
+                    _ => {}
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Account {
+    async fn token(&self, need: Need) -> Result<AccessToken, UpstreamError> {
+        let give_up_at = Instant::now() + LEASE_WAIT;
+        loop {
+            let (row, tokens) = self.read().await?;
+            let token = tokens.access_token(row.version(), self.clock.now());
+            let serves = match need {
+                Need::Any => true,
+                Need::Other(refused) => token.issue != refused,
+                Need::Fresh => !token.is_due(),
+            };
+            if serves && token.is_usable() {
+                return Ok(token);
+            }
+            if tokens.refresh.is_none() {
+                return self.end(&row, &token, "its access token ended, and none renews it").await;
+            }
+            if self.rows.lease_credential(&row, LEASE_LIFE).await.map_err(|error| unread(&error))? {
+                match self.renew(&row, tokens).await? {
+                    Renewed::Token(token) => return Ok(token),
+                    Renewed::Outdated => {}
+                }
+            } else if Instant::now() < give_up_at {
+                sleep(LEASE_LOOK_EVERY).await;
+            } else {
+                return Err(UpstreamError::NoToken(OAuthError::Unavailable));
+            }
+        }
+    }
+
+    /// The row, opened: the principal's own, or none.
+    async fn read(&self) -> Result<(SealedCredential, Tokens), UpstreamError> {
+        let slot = Slot::of(&self.principal, self.upstream.id)?;
+        let row = self.rows.find_credential(slot.slot()).await.map_err(|error| unread(&error))?;
+        let row = row.filter(|row| row.is_for(&self.upstream)).ok_or(UpstreamError::AccountMissing)?;
+        let text = self.rows.open_credential(&row).await.map_err(|error| unread(&error))?;
+        let tokens = Tokens::parse(&text).ok_or(UpstreamError::AccountMissing)?;
+        Ok((row, tokens))
+    }
+
+    /// A token that cannot be renewed. Where it has ended, so has the account; where only the upstream refused it, that is not the
+    /// authorization server's word.
+    async fn end<T>(
+        &self,
+        row: &SealedCredential,
+        token: &AccessToken,
+        reason: &'static str,
+    ) -> Result<T, UpstreamError> {
+        if token.is_usable() {
+            self.rows.release_credential(row).await.map_err(|error| unread(&error))?;
+        } else {
+            self.drop_row(row, reason).await?;
+        }
+        Err(UpstreamError::AccountMissing)
+    }
+
+    /// Spends the refresh token, with the row leased.
+    async fn renew(&self, row: &SealedCredential, tokens: Tokens) -> Result<Renewed, UpstreamError> {
+        let Some(refresh) = &tokens.refresh else { return Err(UpstreamError::AccountMissing) };
+        let client = match self.client(&tokens).await {
+            Ok(Some(client)) => client,
+            Ok(None) => {
+                let token = tokens.access_token(row.version(), self.clock.now());
+                return self.end(row, &token, "the client that it was connected through is gone").await;
+            }
+            Err(error) => return self.give_back(row, error).await,
+        };
+        let now = self.clock.now();
+        let grant = CodeGrant::Refresh { token: &refresh.0 };
+        let granted = match client.ask(&tokens.source.token_endpoint, grant, tokens.source.resource.as_str(), now).await
+        {
+            Ok(granted) => granted,
+            Err(NotGranted::Dead) => {
+                if self.drop_row(row, "its authorization server took it back").await? {
+                    return Err(UpstreamError::AccountMissing);
+                }
+                return Ok(Renewed::Outdated);
+            }
+            Err(NotGranted::Other(error)) => return self.give_back(row, UpstreamError::NoToken(error)).await,
+        };
+        self.store(row, tokens.renewed(granted, now), &client).await
+    }
+
+    async fn client(&self, tokens: &Tokens) -> Result<Option<CodeClient>, UpstreamError> {
+        let stored: Vec<&SealedCredential> = self.stored.iter().collect();
+        let proofs = Proofs { caller: None, rows: &self.rows, stored: &stored };
+        let source = &tokens.source;
+        client(&proofs, &self.upstream, (&source.issuer, source.client, &source.client_id), self.http.clone()).await
+    }
+
+    /// Puts what was given into the row, unless that was deleted or replaced meanwhile: then nobody will use it, and it is taken back.
+    async fn store(
+        &self,
+        row: &SealedCredential,
+        tokens: Tokens,
+        client: &CodeClient,
+    ) -> Result<Renewed, UpstreamError> {
+        let text = tokens.text().ok_or(UpstreamError::Setup)?;
+        let new = self.rows.renew_credential(row, &text).await.map_err(|error| unread(&error))?;
+        let (tenant, upstream) = (self.upstream.tenant, self.upstream.id);
+        if let Some(new) = new {
+            tracing::info!(
+                tenant.id = %tenant, upstream.id = %upstream, principal.issuer = %self.principal.issuer,
+                principal.id = %self.principal.subject, "an account was refreshed"
+            );
+            return Ok(Renewed::Token(tokens.access_token(new.version(), self.clock.now())));
+        }
+        if let (Some(endpoint), Some(token)) = (&tokens.source.revocation_endpoint, &tokens.refresh) {
+            let revoked = client.revoke(endpoint, &token.0, self.clock.now()).await;
+            tracing::debug!(upstream.id = %upstream, revoked = revoked.is_ok(), "took back tokens of an account that is gone");
+        }
+        Ok(Renewed::Outdated)
+    }
+
+    /// Somebody else may try.
+    async fn give_back<T>(&self, row: &SealedCredential, error: UpstreamError) -> Result<T, UpstreamError> {
+        if let Err(error) = self.rows.release_credential(row).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the lease on an account's row stays until it ends"
+            );
+        }
+        tracing::warn!(
+            tenant.id = %self.upstream.tenant, upstream.id = %self.upstream.id, principal.issuer = %self.principal.issuer,
+            principal.id = %self.principal.subject, error = &error as &dyn std::error::Error, "an account was not refreshed"
+        );
+        Err(error)
+    }
+
+    /// Deletes the row if it is still this one.
+    async fn drop_row(&self, row: &SealedCredential, reason: &'static str) -> Result<bool, UpstreamError> {
+        let dropped = self.rows.remove_credential_version(row).await.map_err(|error| unread(&error))?;
+        if dropped {
+            tracing::warn!(
+                tenant.id = %self.upstream.tenant, upstream.id = %self.upstream.id,
+                principal.issuer = %self.principal.issuer, principal.id = %self.principal.subject, reason,
+                "an account is refused and was deleted"
+            );
+        }
+        Ok(dropped)
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("upstream", &self.upstream.id).finish_non_exhaustive()
+    }
+}
