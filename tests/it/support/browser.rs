@@ -12,6 +12,7 @@ use super::server::TestServer;
 const HOPS_MAX: usize = 12;
 
 /// A browser of one person.
+#[derive(Clone)]
 pub(crate) struct Browser {
     client: reqwest::Client,
     /// By origin and name.
@@ -40,7 +41,8 @@ impl Page {
 
     /// Where a page leads by itself.
     pub(crate) fn refresh(&self) -> Result<Url> {
-        let (_, rest) = self.text.split_once("content=\"0; url=").with_context(|| format!("it stays: {}", self.text))?;
+        let (_, rest) =
+            self.text.split_once("content=\"0; url=").with_context(|| format!("it stays: {}", self.text))?;
         let (url, _) = rest.split_once('"').context("an attribute ends")?;
         Ok(Url::parse(&url.replace("&amp;", "&"))?)
     }
@@ -105,7 +107,13 @@ impl Browser {
     }
 
     /// Signs in with what `idp` gives for a code; returns where the sign-in led.
-    pub(crate) async fn sign_in(&mut self, server: &TestServer, path: &str, who: &str, groups: &[&str]) -> Result<Page> {
+    pub(crate) async fn sign_in(
+        &mut self,
+        server: &TestServer,
+        path: &str,
+        who: &str,
+        groups: &[&str],
+    ) -> Result<Page> {
         let back = self.begin_sign_in(server, path, who, groups).await?;
         let landed = self.get(&back).await?;
         ensure!(landed.status == 303, "{}", landed.text);
@@ -123,7 +131,7 @@ impl Browser {
         let sent = self.get(&Url::parse(&server.url(path))?).await?.location()?;
         let mut claims = server.idp.claims(who, groups, "login");
         claims["nonce"] = query(&sent, "nonce")?.into();
-        server.idp.give(server.idp.sign(&claims)?);
+        server.idp.give_claims(&claims)?;
         let state = query(&sent, "state")?;
         Ok(Url::parse(&server.url(&format!("/connect/callback?code=CANARY-code&state={state}")))?)
     }

@@ -70,6 +70,13 @@ impl Idp {
         Ok(jsonwebtoken::encode(header, claims, &self.key)?)
     }
 
+    /// From now on whoever signs in is given an ID token with these claims.
+    pub(crate) fn give_claims(&self, claims: &Value) -> Result<()> {
+        let header = Header { kid: Some("k1".to_owned()), ..Header::new(Algorithm::ES256) };
+        self.give(self.sign_as(&header, claims)?);
+        Ok(())
+    }
+
     /// From now on whoever signs in is given this ID token.
     pub(crate) fn give(&self, id_token: String) {
         *self.id_token.lock().expect("no test panics while it holds this") = Some(id_token);
@@ -84,7 +91,9 @@ impl Idp {
 
 fn token_answer(given: &Mutex<Option<String>>) -> Response {
     match given.lock().expect("no test panics while it holds this").clone() {
-        Some(token) => Json(json!({"access_token": "CANARY-at", "token_type": "Bearer", "id_token": token})).into_response(),
+        Some(token) => {
+            Json(json!({"access_token": "CANARY-at", "token_type": "Bearer", "id_token": token})).into_response()
+        }
         None => (StatusCode::BAD_REQUEST, Json(json!({"error": "invalid_grant"}))).into_response(),
     }
 }
