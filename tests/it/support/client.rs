@@ -57,7 +57,8 @@ impl Http {
         if let Some(token) = token {
             headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {token}"))?);
         }
-        Ok(Self { client: reqwest::Client::builder().no_proxy().build()?, url: url.to_owned(), headers })
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
+        Ok(Self { client, url: url.to_owned(), headers })
     }
 
     /// The same with one header more, or another value for one.

@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
 use subtle::ConstantTimeEq as _;
 use tenant_store::{Clock, Group, IssuerName};
 use tokio::sync::Semaphore;
@@ -52,7 +52,8 @@ pub struct Begun {
     issuer: IssuerName,
     state: String,
     nonce: String,
-    verifier: String,
+    #[serde(serialize_with = "reveal")]
+    verifier: SecretString,
 }
 
 /// The query with which a browser comes back.
@@ -93,7 +94,9 @@ impl Login {
                 issuer.graph.as_ref().map(|graph| Graph::new(graph, http.clone(), Arc::clone(clock))).transpose()?;
             let redirect_uri = public_url.join("/connect/callback");
             let client = LoginClient::new(issuer, settings, (http, Arc::clone(clock)), redirect_uri)?;
-            let issuer = LoginIssuer { config: issuer.clone(), profile: issuer.profile(), client, graph };
+            let mut profile = issuer.profile();
+            profile.subject_claims = settings.subject_claims.clone().unwrap_or(profile.subject_claims);
+            let issuer = LoginIssuer { config: issuer.clone(), profile, client, graph };
             issuers.insert(issuer.config.name.clone(), issuer);
         }
         Ok(Self { issuers, running: Semaphore::new(SIGN_INS_AT_ONCE_MAX) })
@@ -162,6 +165,11 @@ impl LoginIssuer {
         let principal = Principal { issuer: self.config.name.clone(), subject };
         Ok(SignedIn { principal, groups, shown })
     }
+}
+
+/// Into the sealed cookie.
+fn reveal<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose_secret())
 }
 
 impl fmt::Debug for LoginIssuer {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::issuer::is_scope;
+use super::profile::ClaimPath;
 use super::secret::{self, setting};
 
 /// The client that mcp-mux is at an issuer. With neither secret it is a public one, which PKCE protects.
@@ -22,12 +23,20 @@ pub struct LoginConfig {
     /// OAuth scopes to ask for besides `openid`: whatever puts groups into ID tokens, where that takes a scope.
     #[serde(default)]
     pub scopes: Vec<String>,
+    /// Claims of the ID token that together name the user as access tokens do; those of the issuer when absent.
+    pub subject_claims: Option<Vec<ClaimPath>>,
 }
 
 impl LoginConfig {
     /// A public client that asks for nothing but who somebody is.
     pub fn new(client_id: impl Into<String>) -> Self {
-        Self { client_id: client_id.into(), client_secret: None, client_secret_file: None, scopes: Vec::new() }
+        Self {
+            client_id: client_id.into(),
+            client_secret: None,
+            client_secret_file: None,
+            scopes: Vec::new(),
+            subject_claims: None,
+        }
     }
 
     /// The client's secret, if it has one.
@@ -46,6 +55,9 @@ impl LoginConfig {
         if !self.scopes.iter().all(|scope| is_scope(scope)) {
             let problem = "holds what is no OAuth scope (RFC 6749 section 3.3): one word for each";
             return Err(setting(format!("{place}.login.scopes"), problem));
+        }
+        if self.subject_claims.as_ref().is_some_and(Vec::is_empty) {
+            return Err(setting(format!("{place}.login.subject_claims"), "is empty: nobody could sign in"));
         }
         self.secret().map(drop)
     }

@@ -84,7 +84,7 @@ impl LoginClient {
             issuer: name.clone(),
             state: state.into_secret(),
             nonce: nonce.secret().clone(),
-            verifier: verifier.into_secret(),
+            verifier: verifier.into_secret().into(),
         };
         Ok((url, begun))
     }
@@ -114,7 +114,7 @@ impl LoginClient {
         }
         let asked = client
             .exchange_code(AuthorizationCode::new(code.expose_secret().to_owned()))
-            .set_pkce_verifier(PkceCodeVerifier::new(begun.verifier.clone()))
+            .set_pkce_verifier(PkceCodeVerifier::new(begun.verifier.expose_secret().to_owned()))
             .request_async(&Guarded(&self.http))
             .await;
         let answer: CoreTokenResponse = asked.map_err(|error| self.no_token(&error))?;
