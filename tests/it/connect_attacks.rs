@@ -393,3 +393,34 @@ async fn groups_of_one_issuer_are_nothing_at_another() -> Result<()> {
     assert_eq!(page.status, 404, "{}", page.text);
     Ok(())
 }
+
+#[tokio::test]
+async fn only_groups_that_grants_name_are_kept_so_that_any_number_fits() -> Result<()> {
+    let bed = Bed::new("connect_many_groups").await?;
+    let groups: Vec<String> = (0..1_500).map(|number| format!("{number:036}")).chain(["acme".to_owned()]).collect();
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    let mut browser = Browser::new()?;
+    let page = browser.sign_in(&bed.server, "/connect/acme/desk", "alice", &groups).await?;
+    assert_eq!(page.status, 200, "{}", page.text);
+    // Those that are named are kept all, or nobody is signed in: a grant could deny.
+    let rows = bed.server.rows("acme").await?;
+    for (part, named) in groups.chunks(100).enumerate() {
+        let grant = GrantSpec {
+            issuer: "corp".parse()?,
+            groups: named.iter().map(|group| group.parse()).collect::<Result<_, _>>()?,
+            subjects: Vec::new(),
+            level: Level::Read,
+            allow: vec!["*".parse()?],
+            deny: Vec::new(),
+        };
+        rows.put_grant(&format!("part-{part}").parse()?, &grant).await?;
+    }
+    bed.server.app.follow().await?;
+    let mut browser = Browser::new()?;
+    let back = browser.begin_sign_in(&bed.server, "/connect", "alice", &groups).await?;
+    let refused = browser.get(&back).await?;
+    assert_eq!(refused.status, 403);
+    assert!(refused.text.contains("Too many of your groups are named by grants"), "{}", refused.text);
+    assert!(!browser.cookies(&back).contains(&"mcp-mux-session"));
+    Ok(())
+}

@@ -478,6 +478,25 @@ mod tests {
     }
 
     #[test]
+    fn a_sign_in_with_a_browser_needs_a_client_that_can_be() {
+        let login = |settings: &str| issuer(&format!("[issuers.login]\n{settings}"));
+        let secret = "client_secret = \"CANARY-login\"";
+        assert!(login("client_id = \"mux\"").is_ok(), "a public client");
+        assert!(login(&format!("client_id = \"mux\"\n{secret}\nscopes = [\"profile\"]")).is_ok());
+        for settings in [
+            String::new(),
+            "client_id = \" \"".to_owned(),
+            "client_id = \"mux\"\nscopes = [\"a b\"]".to_owned(),
+            "client_id = \"mux\"\nsubject_claims = []".to_owned(),
+            format!("client_id = \"mux\"\n{secret}\nclient_secret_file = \"/run/secrets/login\""),
+            "client_id = \"mux\"\nredirect_uri = \"https://evil.example.com\"".to_owned(),
+        ] {
+            let error = login(&settings).unwrap_err().to_string();
+            assert!(!error.contains("CANARY"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_scope_is_one_that_a_challenge_can_name() {
         for (scope, accepted) in [
             ("mcp:use", true),

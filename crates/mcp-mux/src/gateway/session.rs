@@ -82,3 +82,22 @@ fn owner(caller: &Caller) -> String {
 fn place(row: &str) -> Place<'_> {
     Place { tenant: "", table: "session", column: "id", row, kind: "session", version: 1 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_of_the_previous_release_is_read_and_another_one_is_not() {
+        let ends_at = 7_i64.to_be_bytes();
+        let noted = |rest: &[u8]| read(&[&ends_at, rest].concat());
+        let moment = Timestamp::from_millis(7);
+        assert_eq!(noted(&[]), Some((moment, Elicits::Nothing)));
+        assert_eq!(noted(&[0]), Some((moment, Elicits::Nothing)));
+        assert_eq!(noted(&[1]), Some((moment, Elicits::Url)));
+        for other in [&[2][..], &[1, 0]] {
+            assert_eq!(noted(other), None);
+        }
+        assert_eq!(read(&[0; 7]), None);
+    }
+}

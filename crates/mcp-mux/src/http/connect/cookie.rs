@@ -131,10 +131,12 @@ fn place<'p>(purpose: Purpose<'_>, detail: &'p str) -> Place<'p> {
 mod tests {
     use super::*;
 
-    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+    fn now() -> Timestamp {
+        Timestamp::from_millis(1_000_000)
+    }
 
     fn cookies(secure: bool) -> Cookies {
-        Cookies::new(KeyRing::new(crypto::Key::generate().unwrap()), secure)
+        Cookies::new(KeyRing::new(crypto::Key::generate().unwrap(), Vec::new()), secure)
     }
 
     /// The headers of a browser that keeps what it was told, under whatever name.
@@ -149,16 +151,16 @@ mod tests {
     #[test]
     fn a_cookie_is_good_for_its_purpose_and_ten_minutes() {
         let cookies = cookies(true);
-        let set = cookies.set(Purpose::Session, &"alice", NOW).unwrap();
+        let set = cookies.set(Purpose::Session, &"alice", now()).unwrap();
         let text = set.to_str().unwrap();
         assert!(text.starts_with("__Host-mcp-mux-session="), "{text}");
         assert!(text.ends_with("; Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure"), "{text}");
         let read = |purpose, name, now| cookies.read::<String>(purpose, &browser(&set, name), now);
-        assert_eq!(read(Purpose::Session, None, NOW).as_deref(), Some("alice"));
-        let last = NOW.plus(COOKIE_LIFE.checked_sub(Duration::from_millis(1)).unwrap());
+        assert_eq!(read(Purpose::Session, None, now()).as_deref(), Some("alice"));
+        let last = now().plus(COOKIE_LIFE.checked_sub(Duration::from_millis(1)).unwrap());
         assert!(read(Purpose::Session, None, last).is_some());
-        assert_eq!(read(Purpose::Session, None, NOW.plus(COOKIE_LIFE)), None, "it is over");
-        assert_eq!(read(Purpose::SignIn, Some("__Host-mcp-mux-signin"), NOW), None, "it is for something else");
+        assert_eq!(read(Purpose::Session, None, now().plus(COOKIE_LIFE)), None, "it is over");
+        assert_eq!(read(Purpose::SignIn, Some("__Host-mcp-mux-signin"), now()), None, "it is for something else");
     }
 
     #[test]
@@ -166,30 +168,30 @@ mod tests {
         let cookies = cookies(false);
         let slugs = |tenant: &str, upstream: &str| (tenant.parse().unwrap(), upstream.parse().unwrap());
         let (tenant, upstream) = slugs("acme", "jira");
-        let set = cookies.set(Purpose::Consent(&tenant, &upstream), &"flow", NOW).unwrap();
+        let set = cookies.set(Purpose::Consent(&tenant, &upstream), &"flow", now()).unwrap();
         for other in [slugs("acme", "wiki"), slugs("globex", "jira")] {
             let purpose = Purpose::Consent(&other.0, &other.1);
             let name = cookies.name(purpose);
-            assert_eq!(cookies.read::<String>(purpose, &browser(&set, Some(&name)), NOW), None, "{name}");
+            assert_eq!(cookies.read::<String>(purpose, &browser(&set, Some(&name)), now()), None, "{name}");
         }
-        assert!(cookies.read::<String>(Purpose::Consent(&tenant, &upstream), &browser(&set, None), NOW).is_some());
+        assert!(cookies.read::<String>(Purpose::Consent(&tenant, &upstream), &browser(&set, None), now()).is_some());
     }
 
     #[test]
     fn what_is_not_ours_or_comes_twice_is_nothing() {
         let (ours, theirs) = (cookies(false), cookies(false));
-        let set = theirs.set(Purpose::Session, &"mallory", NOW).unwrap();
-        assert_eq!(ours.read::<String>(Purpose::Session, &browser(&set, None), NOW), None);
-        let set = ours.set(Purpose::Session, &"alice", NOW).unwrap();
+        let set = theirs.set(Purpose::Session, &"mallory", now()).unwrap();
+        assert_eq!(ours.read::<String>(Purpose::Session, &browser(&set, None), now()), None);
+        let set = ours.set(Purpose::Session, &"alice", now()).unwrap();
         let mut headers = browser(&set, None);
-        for other in browser(&theirs.set(Purpose::Session, &"mallory", NOW).unwrap(), None).values() {
+        for other in browser(&theirs.set(Purpose::Session, &"mallory", now()).unwrap(), None).values() {
             headers.append(COOKIE, other.clone());
         }
-        assert_eq!(ours.read::<String>(Purpose::Session, &headers, NOW), None);
+        assert_eq!(ours.read::<String>(Purpose::Session, &headers, now()), None);
     }
 
     #[test]
     fn what_a_browser_would_not_keep_is_not_sent() {
-        assert!(cookies(true).set(Purpose::Session, &"x".repeat(4_000), NOW).is_none());
+        assert!(cookies(true).set(Purpose::Session, &"x".repeat(4_000), now()).is_none());
     }
 }
