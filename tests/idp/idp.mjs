@@ -1,17 +1,17 @@
 // The identity provider of the tests, as a process: `node idp.mjs [port]` prints `READY <issuer>` and serves until its stdin ends.
 //
 // Beside the provider itself there is a door for tests, below /__test/: `mint` (POST: a token made to order), `signIn` (POST: the
-// real tokens of a person), `keys` and `pem` (what is public of the keys), `rotate` (new keys, with or without the old ones), `set`
-// (the knobs), `stats` (how often it was asked).
+// real tokens of a person), `consent` (POST: where the browser of a person ends up), `keys` and `pem` (what is public of the keys),
+// `rotate` (new keys, with or without the old ones), `set` (the knobs), `stats` (how often it was asked).
 import { createPublicKey } from 'node:crypto';
 import http from 'node:http';
 import { memory } from './adapter.mjs';
 import { mint, newKeys, publicPart } from './keys.mjs';
 import { build, interact } from './provider.mjs';
-import { signIn } from './sign_in.mjs';
+import { consent, signIn } from './sign_in.mjs';
 
 const knobs = { alg: 'RS256', ttl: 300, format: 'jwt', jwksDelayMs: 0, jwksDown: 0, tokenDelayMs: 0, tokenDown: 0, tokenError: '' };
-const stats = { jwks: 0, discovery: 0, introspection: 0, token: 0 };
+const stats = { jwks: 0, discovery: 0, introspection: 0, token: 0, refresh: 0, registration: 0, revocation: 0 };
 const adapter = memory();
 let jwks = await newKeys();
 let issuer;
@@ -19,6 +19,9 @@ let provider;
 
 function rebuild() {
   provider = build({ issuer, adapter, jwks, knobs });
+  const isRefresh = (context) => context.oidc.params?.grant_type === 'refresh_token';
+  provider.on('grant.success', (context) => isRefresh(context) && (stats.refresh += 1));
+  provider.on('registration_create.success', () => (stats.registration += 1));
 }
 
 async function body(request) {
@@ -31,6 +34,7 @@ async function body(request) {
 const TESTS = {
   mint: async (request) => ({ token: await mint(issuer, jwks, await body(request)) }),
   signIn: async (request) => signIn(issuer, await body(request)),
+  consent: async (request) => consent(await body(request)),
   pem: async () => ({
     pem: createPublicKey({ key: publicPart(jwks.keys[0]), format: 'jwk' }).export({ type: 'spki', format: 'pem' }),
   }),
@@ -57,6 +61,7 @@ async function answer(request, response) {
   }
   if (url.pathname.startsWith('/interaction/')) return interact(provider, request, response);
   if (url.pathname === '/.well-known/openid-configuration') stats.discovery += 1;
+  if (url.pathname === '/token/revocation') stats.revocation += 1;
   if (url.pathname === '/token/introspection') stats.introspection += 1;
   if (url.pathname === '/token') {
     stats.token += 1;

@@ -60,6 +60,13 @@ const CLIENTS = [
     response_types: [],
   },
   {
+    client_id: 'accounts',
+    client_secret: 'CANARY-secret-of-the-client-for-accounts',
+    application_type: 'native',
+    redirect_uris: ['http://127.0.0.1/connect/acme/desk/callback'],
+    ...CODE,
+  },
+  {
     client_id: 'upstreams-by-form',
     client_secret: 'CANARY-other-client-secret-of-the-tests',
     token_endpoint_auth_method: 'client_secret_post',
@@ -92,6 +99,8 @@ export function build({ issuer, adapter, jwks, knobs }) {
     scopes: ['openid', 'offline_access', 'email', 'groups', 'mcp:use'],
     conformIdTokenClaims: false,
     pkce: { required: () => true },
+    // Whoever shows a refresh token twice loses what was given for it.
+    rotateRefreshToken: true,
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },

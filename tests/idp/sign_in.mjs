@@ -5,8 +5,8 @@ const CLIENT = 'public-mcp';
 const REDIRECT = 'http://127.0.0.1/callback';
 const HOPS_MAX = 10;
 
-/** Follows the provider's redirects to the one that comes back to the client. */
-async function browse(start) {
+/** Follows the provider's redirects to the one that comes back to the client, at an address that begins with `home`. */
+async function browse(start, home) {
   const cookies = new Map();
   let url = start;
   for (let hop = 0; hop < HOPS_MAX; hop += 1) {
@@ -19,7 +19,7 @@ async function browse(start) {
     const location = response.headers.get('location');
     if (!location) throw new Error(`${url.pathname} answered ${response.status}: ${await response.text()}`);
     url = new URL(location, url);
-    if (url.href.startsWith(REDIRECT)) return url.searchParams.get('code');
+    if (url.href.startsWith(home)) return url;
   }
   throw new Error('too many redirects');
 }
@@ -38,8 +38,16 @@ export async function signIn(issuer, { person, scope, resource }) {
     code_challenge: createHash('sha256').update(verifier).digest('base64url'),
     code_challenge_method: 'S256',
   });
-  const code = await browse(url);
+  const code = (await browse(url, REDIRECT)).searchParams.get('code');
   const form = new URLSearchParams({ ...client, grant_type: 'authorization_code', code, code_verifier: verifier });
   const response = await fetch(new URL('/token', issuer), { method: 'POST', body: form });
   return response.json();
+}
+
+/** Where a person ends up who is sent to `url` by a client and allows everything. */
+export async function consent({ url, person }) {
+  const start = new URL(url);
+  const home = start.searchParams.get('redirect_uri');
+  start.searchParams.set('login_hint', person);
+  return { url: (await browse(start, home)).href };
 }

@@ -1,22 +1,21 @@
 //! Accounts of callers' own, the whole way: a call that lacks one, its link, the sign-in with a browser, the consent at the upstream's
 //! authorization server, and the call that then works.
 
-use std::sync::Arc;
-
 use anyhow::{Context as _, Result, ensure};
 use mcp_mux::config::LoginConfig;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tenant_store::{AccountAuth, Level, Listing, UpstreamAuth};
+use tenant_store::{Level, UpstreamAuth};
 use url::Url;
 
 use crate::oauth::text;
+use crate::support::accounts::{account_auth, lists_for_all};
 use crate::support::browser::{Browser, Page, query};
 use crate::support::client::Http;
 use crate::support::provider::Provider;
 use crate::support::server::{Setup, TestServer};
-use crate::support::tokens::{RESOURCE, TokenGuard};
-use crate::support::upstreams::{Guard, RealUpstream};
+use crate::support::tokens::TokenGuard;
+use crate::support::upstreams::RealUpstream;
 
 /// What a client says that opens links for its user.
 fn opens_links() -> Value {
@@ -25,19 +24,7 @@ fn opens_links() -> Value {
 
 /// Accounts at `provider`, with a client that registers itself there.
 pub(crate) fn account(provider: &Provider) -> Result<UpstreamAuth> {
-    Ok(UpstreamAuth::Account(Box::new(AccountAuth {
-        issuer: Some(provider.url.parse()?),
-        client: None,
-        scope: Some("mcp:use".parse()?),
-        resource: Some(RESOURCE.parse()?),
-        listing: Listing::None,
-    })))
-}
-
-/// Who may list without a token, and call with one only.
-pub(crate) fn lists_to_everybody(guard: &TokenGuard) -> Guard {
-    let guard = guard.guard();
-    Arc::new(move |parts, body| !String::from_utf8_lossy(body).contains("tools/call") || guard(parts, body))
+    Ok(UpstreamAuth::Account(Box::new(account_auth(Some(&provider.url))?)))
 }
 
 /// A server whose people sign in at the provider, and an upstream of `acme` at which they have accounts of the same provider.
@@ -68,7 +55,7 @@ impl Bed {
     }
 
     async fn add(&self, tenant: &str, upstream: &str) -> Result<()> {
-        let (url, _) = RealUpstream::named(tenant).serve_to(lists_to_everybody(&self.guard), false).await?;
+        let (url, _) = RealUpstream::named(tenant).serve_to(lists_for_all(&self.guard), false).await?;
         let setup = Setup { tenant, upstream, url: &url, key: None, level: Level::Write };
         self.server.add(&setup, account(&self.provider)?, &[]).await
     }

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use tenant_store::{GrantSpec, Level, TenantSpec};
 use url::Url;
 
-use crate::connect::{account, lists_to_everybody};
+use crate::connect::account;
+use crate::support::accounts::lists_for_all;
 use crate::support::browser::{Browser, Page, query};
 use crate::support::identity::Idp;
 use crate::support::provider::Provider;
@@ -30,11 +31,11 @@ impl Bed {
         })
         .await?;
         for (tenant, upstream) in [("acme", "desk"), ("acme", "wiki"), ("globex", "desk")] {
-            let (url, _) = RealUpstream::named(tenant).serve_to(lists_to_everybody(&guard), false).await?;
+            let (url, _) = RealUpstream::named(tenant).serve_to(lists_for_all(&guard), false).await?;
             let setup = Setup { tenant, upstream, url: &url, key: None, level: Level::Write };
             server.add(&setup, account(&provider)?, &[]).await?;
         }
-        let (url, _) = RealUpstream::named("acme").serve_to(lists_to_everybody(&guard), false).await?;
+        let (url, _) = RealUpstream::named("acme").serve_to(lists_for_all(&guard), false).await?;
         let setup = Setup { tenant: "acme", upstream: "open", url: &url, key: None, level: Level::Write };
         server.add(&setup, tenant_store::UpstreamAuth::None, &[]).await?;
         Ok(Self { server, _provider: provider })
@@ -372,7 +373,7 @@ async fn groups_of_one_issuer_are_nothing_at_another() -> Result<()> {
     .await?;
     let provider = Provider::start().await?;
     let guard = TokenGuard::of(&provider).await?;
-    let (url, _) = RealUpstream::named("acme").serve_to(lists_to_everybody(&guard), false).await?;
+    let (url, _) = RealUpstream::named("acme").serve_to(lists_for_all(&guard), false).await?;
     let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
     server.add(&setup, account(&provider)?, &[]).await?;
 

@@ -4,6 +4,8 @@
 
 mod support;
 
+mod account_consent;
+mod accounts;
 mod api_keys;
 mod bad_tokens;
 mod browser;

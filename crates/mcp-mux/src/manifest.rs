@@ -12,7 +12,7 @@ mod yaml;
 
 use std::sync::Arc;
 
-pub use apply::{Applied, ApplyError, Report, apply};
+pub use apply::{Applied, ApplyError, Dropped, Report, apply};
 pub use document::{Document, Kind, Object};
 pub use error::ManifestError;
 

@@ -8,6 +8,7 @@ use mcp_mux::config::IssuerConfig;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use url::Url;
 
 use super::client::Http;
 
@@ -57,6 +58,14 @@ impl Provider {
     pub(crate) async fn sign_in(&self, scope: &str, resource: Option<&str>) -> Result<Value> {
         let order = json!({"person": "alice", "scope": scope, "resource": resource});
         self.at("/__test/signIn")?.post(order.to_string()).await?.json()
+    }
+
+    /// Where the browser of `person` ends up, who is sent to `url` and allows everything.
+    pub(crate) async fn consent(&self, url: &Url, person: &str) -> Result<Url> {
+        let order = json!({"url": url, "person": person});
+        let answer = self.at("/__test/consent")?.post(order.to_string()).await?;
+        ensure!(answer.status == 200, "{}", answer.text);
+        Ok(answer.json()?["url"].as_str().context("an address")?.parse()?)
     }
 
     /// The first public key as PEM (RFC 7468 §13).

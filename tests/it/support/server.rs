@@ -96,6 +96,11 @@ impl TestServer {
         Ok(Self { app, idp, config, database, log })
     }
 
+    /// Another server on the same database.
+    pub(crate) async fn replica(&self) -> Result<App> {
+        launch(&self.config, open_store(&self.config).await?).await
+    }
+
     /// Adds an upstream that wants to be shown something else than a key, and lists it.
     pub(crate) async fn add(&self, setup: &Setup<'_>, auth: UpstreamAuth, secrets: &[(&str, &str)]) -> Result<()> {
         install_with(self.app.store(), setup, auth, secrets).await?;

@@ -31,8 +31,17 @@ pub struct Applied {
     pub name: String,
     /// What became of it.
     pub put: Put,
-    /// Its stored secrets are gone: they were for another address, or another authorization server.
-    pub secrets_dropped: bool,
+    /// What is gone because it was for another address, or another authorization server.
+    pub dropped: Dropped,
+}
+
+/// What an upstream that moved lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dropped {
+    /// Secrets that an operator had set.
+    pub secrets: usize,
+    /// Accounts that callers had connected.
+    pub accounts: usize,
 }
 
 /// Why nothing was applied.
@@ -82,8 +91,8 @@ pub async fn apply(
     let mut applied = Vec::new();
     for entry in &entries {
         let object = entry.document.object();
-        let (put, secrets_dropped) = applying.put(*entry).await?;
-        applied.push(Applied { kind: object.kind(), name: object.name(), put, secrets_dropped });
+        let (put, dropped) = applying.put(*entry).await?;
+        applied.push(Applied { kind: object.kind(), name: object.name(), put, dropped });
     }
     // An upstream of these documents is shown where it says its address rather than where its tenant lists hosts.
     for kind in [Kind::Upstream, Kind::Tenant] {
@@ -115,10 +124,10 @@ fn in_order(manifests: &[Manifest]) -> Result<Vec<Entry<'_>>, ManifestError> {
 }
 
 impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
-    /// What became of an object, and whether its secrets are gone.
-    async fn put(&mut self, entry: Entry<'_>) -> Result<(Put, bool), ApplyError> {
+    /// What became of an object, and what it lost.
+    async fn put(&mut self, entry: Entry<'_>) -> Result<(Put, Dropped), ApplyError> {
         let object = entry.document.object();
-        let mut secrets_dropped = false;
+        let mut dropped = Dropped::default();
         let put = match object {
             Object::Tenant { slug, spec } => self.change.put_tenant(slug, spec).await.map(|(tenant, put)| {
                 self.tenants.insert(slug.clone(), tenant);
@@ -126,13 +135,13 @@ impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
             }),
             Object::Upstream { slug, spec, .. } => {
                 let rows = self.rows(entry).await?;
-                secrets_dropped = drops_secrets(&rows, slug, spec).await?;
+                dropped = drops(&rows, slug, spec).await?;
                 rows.put_upstream(slug, spec).await.map(|(_, put)| put)
             }
             Object::Grant { name, spec, .. } => self.rows(entry).await?.put_grant(name, spec).await.map(|(_, put)| put),
         };
         let put = put.map_err(|source| ApplyError::Object { kind: object.kind(), name: object.name(), source })?;
-        Ok((put, secrets_dropped))
+        Ok((put, dropped))
     }
 
     /// Whether the hosts that a tenant is narrowed to cover its upstreams: an upstream of these documents, or, where a document is
@@ -178,13 +187,15 @@ fn outside(entry: Entry<'_>, field: &str, upstream: Option<&UpstreamSlug>) -> Ma
     ManifestError::new(entry.file, entry.document.host_at.problem(field, message))
 }
 
-/// Whether the upstream of that name has secrets that do not go along to where `spec` says it is.
-async fn drops_secrets(rows: &TenantStore, slug: &UpstreamSlug, spec: &UpstreamSpec) -> Result<bool, StoreError> {
-    let Some(before) = rows.find_upstream(slug).await? else { return Ok(false) };
+/// What the upstream of that name has that does not go along to where `spec` says it is.
+async fn drops(rows: &TenantStore, slug: &UpstreamSlug, spec: &UpstreamSpec) -> Result<Dropped, StoreError> {
+    let Some(before) = rows.find_upstream(slug).await? else { return Ok(Dropped::default()) };
     if before.destination() == (Upstream { spec: spec.clone(), ..before.clone() }).destination() {
-        return Ok(false);
+        return Ok(Dropped::default());
     }
-    Ok(rows.sealed_credentials().await?.iter().any(|sealed| sealed.upstream() == before.id))
+    let secrets = rows.sealed_credentials().await?.iter().filter(|sealed| sealed.upstream() == before.id).count();
+    let accounts = rows.accounts().await?.iter().filter(|account| account.upstream == before.id).count();
+    Ok(Dropped { secrets, accounts })
 }
 
 fn unknown_tenant(entry: Entry<'_>, slug: &TenantSlug) -> ManifestError {
@@ -195,13 +206,18 @@ fn unknown_tenant(entry: Entry<'_>, slug: &TenantSlug) -> ManifestError {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Applied { kind, name, put, secrets_dropped } in &self.applied {
+        for Applied { kind, name, put, dropped } in &self.applied {
             writeln!(f, "{:9}  {kind:8}  {name}", word(*put))?;
-            if *secrets_dropped {
+            if dropped.secrets > 0 {
                 writeln!(
                     f,
                     "           its secrets were for another address and are gone: set them again with `mcp-mux secret set`"
                 )?;
+            }
+            match dropped.accounts {
+                0 => {}
+                1 => writeln!(f, "           1 account of a caller was for another address and is gone")?,
+                count => writeln!(f, "           {count} accounts of callers were for another address and are gone")?,
             }
         }
         let count = |wanted| self.applied.iter().filter(|applied| applied.put == wanted).count();

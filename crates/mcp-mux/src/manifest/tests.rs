@@ -152,9 +152,9 @@ fn a_secret_is_named_and_never_held() {
     };
     assert_snapshot!(auth("{ bearer: { token: CANARY-t } }"), @"acme.yaml:12:21: `spec.auth.bearer.token`: is unknown; known here: `secret`");
     assert_snapshot!(auth("{ bearer: CANARY-t }"), @"acme.yaml:12:19: `spec.auth.bearer`: must be a map (`key: value`)");
-    assert_snapshot!(auth("bearer"), @"acme.yaml:12:9: `spec.auth`: must be `none`, or a map with one of `bearer`, `headers`, `basic`, `query`, `clientCredentials`, `tokenExchange`, `awsSigV4`, `mtls`");
-    assert_snapshot!(auth("{}"), @"acme.yaml:12:9: `spec.auth`: must have one of `bearer`, `headers`, `basic`, `query`, `clientCredentials`, `tokenExchange`, `awsSigV4`, `mtls`");
-    assert_snapshot!(auth("{ bearer: { secret: a }, headers: { X-A: { secret: b } } }"), @"acme.yaml:12:9: `spec.auth`: must have one of `bearer`, `headers`, `basic`, `query`, `clientCredentials`, `tokenExchange`, `awsSigV4`, `mtls`, and this has 2");
+    assert_snapshot!(auth("bearer"), @"acme.yaml:12:9: `spec.auth`: must be `none`, or a map with one of `bearer`, `headers`, `basic`, `query`, `clientCredentials`, `tokenExchange`, `account`, `awsSigV4`, `mtls`");
+    assert_snapshot!(auth("{}"), @"acme.yaml:12:9: `spec.auth`: must have one of `bearer`, `headers`, `basic`, `query`, `clientCredentials`, `tokenExchange`, `account`, `awsSigV4`, `mtls`");
+    assert_snapshot!(auth("{ bearer: { secret: a }, headers: { X-A: { secret: b } } }"), @"acme.yaml:12:9: `spec.auth`: must have one of `bearer`, `headers`, `basic`, `query`, `clientCredentials`, `tokenExchange`, `account`, `awsSigV4`, `mtls`, and this has 2");
     assert_snapshot!(auth("{ headers: {} }"), @"acme.yaml:12:20: `spec.auth.headers`: must have 1 to 8 headers");
     assert_snapshot!(auth("{ headers: { Host: { secret: a } } }"), @"acme.yaml:12:22: `spec.auth.headers.Host`: a header's name is 1 to 64 token characters and no name that HTTP, MCP or a proxy needs for itself, but this is such a name");
     assert_snapshot!(auth("{ headers: { X-A: { secret: a }, x-a: { secret: b } } }"), @"acme.yaml:12:47: `spec.auth.headers.x-a`: is the same header as an earlier one");
