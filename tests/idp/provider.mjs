@@ -46,6 +46,13 @@ const CLIENTS = [
     response_types: [],
   },
   {
+    client_id: 'login',
+    client_secret: 'CANARY-login-secret-of-the-tests+/=',
+    application_type: 'native',
+    redirect_uris: ['http://127.0.0.1/connect/callback'],
+    ...CODE,
+  },
+  {
     client_id: 'upstreams',
     client_secret: 'CANARY-client-secret-of-the-tests+/=',
     grant_types: ['client_credentials', TOKEN_EXCHANGE],

@@ -12,6 +12,8 @@ mod browser;
 mod bytes;
 mod call;
 mod clients;
+mod connect;
+mod connect_attacks;
 mod credentials;
 mod dev;
 mod egress;

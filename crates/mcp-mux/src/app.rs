@@ -8,16 +8,16 @@ use tenant_store::{Clock, Group, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{ApiKeys, Authenticator};
+use crate::auth::{ApiKeys, Authenticator, Login};
 use crate::caller::{Bounds, Caller, Principal, RequestId};
 use crate::catalog::{Catalog, Face, Refresher};
 use crate::config::{Config, ConfigError, PublicUrl};
 use crate::egress::{Egress, EgressError};
-use crate::gateway::Gateway;
-use crate::http::{ProtectedResources, Server, router};
+use crate::gateway::{ConnectLinks, Gateway};
+use crate::http::{Connect, ProtectedResources, Server, router};
 use crate::keys::{KeyProviders, KeysError};
 use crate::lifecycle::Tasks;
-use crate::mux::Mux;
+use crate::mux::{Mux, OwnAccounts};
 use crate::policy::Administration;
 use crate::upstream::{Accounts, Pool};
 
@@ -131,10 +131,15 @@ impl App {
         let authenticator = authenticator.with_api_keys(Arc::clone(&api_keys));
         let accounts = Accounts::new(store.clone(), pool.clone(), public_url.clone());
         let mux = Mux::new(Arc::clone(&catalog), pool, store.clone(), config.http.recheck_every());
-        let gateway = Gateway::new(mux, store.platform_keys().await?, Arc::clone(&clock), tasks.clone());
+        let keys = store.platform_keys().await?;
+        let login = Login::new(config, &egress, &clock, &public_url)?;
+        let links = ConnectLinks::new(&public_url, login.issuers());
+        let own = OwnAccounts::new(mux.clone(), accounts.clone());
+        let connect = Connect::new(login, own, keys.clone(), &public_url, Arc::clone(&clock));
+        let gateway = Gateway::new(mux, keys, links, Arc::clone(&clock), tasks.clone());
         let resources = ProtectedResources::new(config, &public_url);
         let recheck_every = config.http.recheck_every();
-        let server = Server { authenticator, gateway, resources, tasks: tasks.clone(), recheck_every };
+        let server = Server { authenticator, gateway, resources, connect, tasks: tasks.clone(), recheck_every };
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
         let kek = store.key_encryption();

@@ -16,10 +16,12 @@ mod graph;
 mod introspection;
 mod issuer;
 mod keys;
+mod login;
 mod token;
 
 pub use api_keys::ApiKeys;
 pub use error::{AuthError, HeaderFault, Refusal};
+pub use login::{Begun, Login, LoginError, Returned, SignedIn};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

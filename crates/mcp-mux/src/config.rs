@@ -7,6 +7,7 @@ mod egress;
 mod front;
 mod issuer;
 mod keys;
+mod login;
 mod profile;
 mod secret;
 mod unreadable;
@@ -15,6 +16,7 @@ pub use egress::{EgressConfig, Network, Ports};
 pub use front::{Front, FrontConfig, FrontMode, FrontProof};
 pub use issuer::{AppOnly, GraphConfig, IntrospectionConfig, IssuerConfig, Preset, TokenMode};
 pub use keys::{AppRoleConfig, KeysConfig, KubernetesConfig, SecretSource, VaultConfig, VaultLogin};
+pub use login::LoginConfig;
 pub use profile::{ClaimMark, ClaimPath, Profile, SigningAlgorithm, TokenType, Wanted};
 
 use std::collections::{HashMap, HashSet};
@@ -178,6 +180,11 @@ impl PublicUrl {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         }
+    }
+
+    /// Whether browsers reach it over TLS.
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
     }
 
     /// The origin that a page served from this address would send.
@@ -485,6 +492,25 @@ mod tests {
             ("preset = \"okta\"\naudiences = [\"open-webui\"]", true),
         ] {
             assert_eq!(issuer(settings).is_ok(), accepted, "{settings}");
+        }
+    }
+
+    #[test]
+    fn a_sign_in_with_a_browser_needs_a_client_that_can_be() {
+        let login = |settings: &str| issuer(&format!("[issuers.login]\n{settings}"));
+        let secret = "client_secret = \"CANARY-login\"";
+        assert!(login("client_id = \"mux\"").is_ok(), "a public client");
+        assert!(login(&format!("client_id = \"mux\"\n{secret}\nscopes = [\"profile\"]")).is_ok());
+        for settings in [
+            String::new(),
+            "client_id = \" \"".to_owned(),
+            "client_id = \"mux\"\nscopes = [\"a b\"]".to_owned(),
+            "client_id = \"mux\"\nsubject_claims = []".to_owned(),
+            format!("client_id = \"mux\"\n{secret}\nclient_secret_file = \"/run/secrets/login\""),
+            "client_id = \"mux\"\nredirect_uri = \"https://evil.example.com\"".to_owned(),
+        ] {
+            let error = login(&settings).unwrap_err().to_string();
+            assert!(!error.contains("CANARY"), "{error}");
         }
     }
 

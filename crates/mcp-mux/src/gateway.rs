@@ -3,6 +3,7 @@
 //! `tools/list` and `tools/call` take the raw path. rmcp serves what is protocol machinery: `initialize`, `server/discover`,
 //! `ping`, and the answers to `GET` and `DELETE`. What a caller may see is decided behind this module, in the mux.
 
+mod account_missing;
 mod answer;
 mod envelope;
 mod era;
@@ -10,6 +11,7 @@ mod lifecycle;
 mod problem;
 mod session;
 
+pub use account_missing::ConnectLinks;
 pub use problem::Problem;
 
 use std::collections::BTreeMap;
@@ -24,6 +26,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tenant_store::Clock;
 use tokio::time::timeout_at;
 
+use self::account_missing::{Elicits, Missing};
 use self::envelope::{Message, Rpc};
 use self::era::Era;
 use self::lifecycle::Lifecycle;
@@ -33,7 +36,7 @@ use crate::config::BODY_BYTES_MAX;
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
 use crate::mux::{CallError, Endpoint, Mux, ToolCall};
-use crate::upstream::Trace;
+use crate::upstream::{Trace, UpstreamError};
 
 /// Every MCP request method that is answered, and by whom. A method that is not in this list is unknown to everybody.
 pub const METHODS: [(&str, Served); 5] = [
@@ -68,14 +71,15 @@ pub struct Gateway {
     mux: Mux,
     lifecycle: Lifecycle,
     sessions: Sessions,
+    links: ConnectLinks,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
 }
 
 impl Gateway {
-    /// A face for `mux`; `keys` seal the ids of legacy sessions, `tasks` drive the streams.
-    pub fn new(mux: Mux, keys: KeyRing, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
-        Self { mux, lifecycle: Lifecycle::new(), sessions: Sessions::new(keys), clock, tasks }
+    /// A face for `mux`; `keys` seal the ids of legacy sessions, `links` lead to `/connect`, `tasks` drive the streams.
+    pub fn new(mux: Mux, keys: KeyRing, links: ConnectLinks, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
+        Self { mux, lifecycle: Lifecycle::new(), sessions: Sessions::new(keys), links, clock, tasks }
     }
 
     /// Answers one HTTP request of a caller whose identity was verified. The request carries no credential any more.
@@ -95,9 +99,9 @@ impl Gateway {
         endpoint: &Endpoint,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Problem> {
-        self.sessions.check(caller, self.clock.now(), request.headers_mut())?;
+        let declared = self.sessions.check(caller, self.clock.now(), request.headers_mut())?;
         if request.method() == Method::POST {
-            return self.post(caller, endpoint, request).await;
+            return self.post(caller, endpoint, declared, request).await;
         }
         Ok(self.lifecycle.handle(request.map(|_| Bytes::new())).await)
     }
@@ -106,6 +110,7 @@ impl Gateway {
         &self,
         caller: &Caller,
         endpoint: &Endpoint,
+        declared: Elicits,
         request: Request<Body>,
     ) -> Result<Response<Body>, Problem> {
         let accepts = Accepts::of(request.headers())?;
@@ -131,7 +136,8 @@ impl Gateway {
             Some(Served::Raw(RawMethod::ListTools)) => self.list_tools(caller, endpoint, era, &rpc),
             Some(Served::Raw(RawMethod::CallTool)) => match era::param_headers(&parts.headers, era) {
                 Ok(param_headers) => {
-                    self.call_tool(caller, endpoint, Shape { era, accepts, param_headers }, &rpc).await
+                    let elicits = if era == Era::Modern { account_missing::declared(&rpc) } else { declared };
+                    self.call_tool(caller, endpoint, Shape { era, accepts, elicits, param_headers }, &rpc).await
                 }
                 Err(problem) => Err(problem),
             },
@@ -152,7 +158,7 @@ impl Gateway {
             return Err(Problem::unreadable());
         }
         if rpc.method == "initialize" && response.status().is_success() {
-            self.sessions.begin(caller, response.headers_mut());
+            self.sessions.begin(caller, account_missing::declared_at_start(rpc), response.headers_mut());
         }
         Ok(response)
     }
@@ -175,7 +181,7 @@ impl Gateway {
         &self,
         caller: &Caller,
         endpoint: &Endpoint,
-        Shape { era, accepts, param_headers }: Shape,
+        Shape { era, accepts, elicits, param_headers }: Shape,
         rpc: &Rpc<'_>,
     ) -> Result<Response<Body>, Problem> {
         let name = rpc.params.get_str("name").ok_or(Problem::invalid_params("`params.name` must be a string"))?;
@@ -194,6 +200,9 @@ impl Gateway {
                 error = error as &dyn std::error::Error, "a tool call has no answer"
             );
         }
+        if let Err(CallError::Upstream { tenant, upstream, error: UpstreamError::AccountMissing }) = &outcome {
+            return Ok(self.links.answer(caller, (rpc, era), elicits, Missing { tenant, upstream }));
+        }
         let tasks = (accepts == Accepts::Events).then_some(&self.tasks);
         answer::call(rpc.id, era, tasks, outcome).await
     }
@@ -203,6 +212,7 @@ impl Gateway {
 struct Shape {
     era: Era,
     accepts: Accepts,
+    elicits: Elicits,
     param_headers: Option<BTreeMap<String, String>>,
 }
 

@@ -1,6 +1,7 @@
 //! HTTP: every route on one page, every layer on one page. What enters here leaves as a verified caller and a request without
 //! any credential, or does not get further.
 
+mod connect;
 mod cross_origin;
 mod origin;
 mod problem;
@@ -17,13 +18,14 @@ use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{MethodRouter, any, get};
+use axum::routing::{MethodRouter, any, get, post};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
+pub use self::connect::Connect;
 use self::origin::OriginGuard;
 use self::watch::Watch;
 pub use self::well_known::ProtectedResources;
@@ -62,10 +64,17 @@ enum Kind {
     Tenant,
     AggregateMetadata,
     TenantMetadata,
+    Accounts,
+    SignedIn,
+    SignOut,
+    Account,
+    Disconnect,
+    Consented,
+    ClientDocument,
 }
 
 /// Every route there is. The router is built from this list, and a test compares it with the isolation table.
-pub const ROUTES: [Route; 5] = [
+pub const ROUTES: [Route; 12] = [
     Route { path: "/mcp", methods: &["POST", "GET", "DELETE"], kind: Kind::Aggregate },
     Route { path: "/t/{tenant}/mcp", methods: &["POST", "GET", "DELETE"], kind: Kind::Tenant },
     Route { path: "/.well-known/oauth-protected-resource", methods: &["GET"], kind: Kind::AggregateMetadata },
@@ -75,6 +84,13 @@ pub const ROUTES: [Route; 5] = [
         methods: &["GET"],
         kind: Kind::TenantMetadata,
     },
+    Route { path: "/connect", methods: &["GET"], kind: Kind::Accounts },
+    Route { path: "/connect/callback", methods: &["GET"], kind: Kind::SignedIn },
+    Route { path: "/connect/sign-out", methods: &["POST"], kind: Kind::SignOut },
+    Route { path: "/connect/{tenant}/{upstream}", methods: &["GET", "POST"], kind: Kind::Account },
+    Route { path: "/connect/{tenant}/{upstream}/disconnect", methods: &["POST"], kind: Kind::Disconnect },
+    Route { path: "/connect/{tenant}/{upstream}/callback", methods: &["GET"], kind: Kind::Consented },
+    Route { path: "/connect/{tenant}/{upstream}/client.json", methods: &["GET"], kind: Kind::ClientDocument },
 ];
 
 /// What the routes share.
@@ -86,6 +102,8 @@ pub struct Server {
     pub gateway: Gateway,
     /// The protected-resource metadata.
     pub resources: ProtectedResources,
+    /// The pages for people's own accounts.
+    pub connect: Connect,
     /// Runs what watches over open streams.
     pub tasks: Tasks,
     /// How often that looks.
@@ -110,7 +128,19 @@ fn handler(kind: Kind) -> MethodRouter<Arc<Server>> {
         Kind::Tenant => any(tenant),
         Kind::AggregateMetadata => get(well_known::aggregate),
         Kind::TenantMetadata => get(well_known::tenant),
+        Kind::Accounts => in_browser(get(connect::overview)),
+        Kind::SignedIn => in_browser(get(connect::signed_in)),
+        Kind::SignOut => in_browser(post(connect::sign_out)),
+        Kind::Account => in_browser(get(connect::account).post(connect::begin)),
+        Kind::Disconnect => in_browser(post(connect::disconnect)),
+        Kind::Consented => in_browser(get(connect::consented)),
+        Kind::ClientDocument => get(connect::client_document),
     }
+}
+
+/// What people look at: whatever is answered there, the browser may do nothing else with it.
+fn in_browser(routes: MethodRouter<Arc<Server>>) -> MethodRouter<Arc<Server>> {
+    routes.layer(middleware::map_response(connect::guard))
 }
 
 async fn aggregate(State(server): State<Arc<Server>>, request: Request) -> Response {

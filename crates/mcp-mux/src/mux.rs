@@ -1,9 +1,11 @@
 //! The mux: from a caller's request to the upstream of one tenant, or to the merged list of all of them.
 
 mod call;
+mod own_accounts;
 mod relay;
 
 pub use call::{CallError, Outcome, ToolCall};
+pub use own_accounts::{OwnAccount, OwnAccountError, OwnAccounts};
 pub use relay::{Relay, Step};
 
 use std::sync::Arc;

@@ -55,7 +55,7 @@ pub(crate) fn configured(issuer: &str) -> Result<AccountAuth> {
 }
 
 /// Lists for everybody and lets only good tokens call.
-fn lists_for_all(guard: &TokenGuard) -> Guard {
+pub(crate) fn lists_for_all(guard: &TokenGuard) -> Guard {
     let tokens = guard.guard();
     Arc::new(move |parts, body| {
         let text = String::from_utf8_lossy(body);

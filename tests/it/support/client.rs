@@ -57,7 +57,8 @@ impl Http {
         if let Some(token) = token {
             headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {token}"))?);
         }
-        Ok(Self { client: reqwest::Client::builder().no_proxy().build()?, url: url.to_owned(), headers })
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
+        Ok(Self { client, url: url.to_owned(), headers })
     }
 
     /// The same with one header more, or another value for one.
@@ -102,18 +103,28 @@ impl Http {
 
     /// Begins a legacy session and returns its id.
     pub(crate) async fn begin_session(&self) -> Result<String> {
+        self.begin_session_that_can(&json!({})).await
+    }
+
+    /// The same of a client with these capabilities.
+    pub(crate) async fn begin_session_that_can(&self, can: &Value) -> Result<String> {
         let hello =
-            json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+            json!({"protocolVersion": "2025-11-25", "capabilities": can, "clientInfo": {"name": "t", "version": "1"}});
         let answer = self.legacy("initialize", &hello).await?;
         let id = answer.headers.get("mcp-session-id").with_context(|| format!("no session: {}", answer.text))?;
         Ok(id.to_str()?.to_owned())
     }
 
     /// A modern request with everything that it must carry.
-    pub(crate) async fn modern(&self, method: &str, mut params: Value) -> Result<Answer> {
+    pub(crate) async fn modern(&self, method: &str, params: Value) -> Result<Answer> {
+        self.modern_that_can(&json!({}), method, params).await
+    }
+
+    /// The same of a client with these capabilities.
+    pub(crate) async fn modern_that_can(&self, can: &Value, method: &str, mut params: Value) -> Result<Answer> {
         params["_meta"] = json!({
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientCapabilities": can,
             "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
         });
         let name = params["name"].as_str().map(ToOwned::to_owned);

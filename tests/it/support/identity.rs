@@ -1,9 +1,13 @@
 //! An identity provider: real keys, real signatures, discovery and a key set over HTTP.
 
+use std::sync::{Arc, Mutex};
+
 use anyhow::Result;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-use axum::routing::get;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -16,6 +20,8 @@ pub(crate) struct Idp {
     /// Its identifier.
     pub url: String,
     key: EncodingKey,
+    /// What the token endpoint gives for whatever code.
+    id_token: Arc<Mutex<Option<String>>>,
 }
 
 impl Idp {
@@ -36,8 +42,11 @@ impl Idp {
         let routes = Router::new()
             .route("/.well-known/openid-configuration", get(move || async move { Json(discovery) }))
             .route("/jwks", get(move || async move { Json(json!({ "keys": [jwk] })) }));
+        let id_token = Arc::new(Mutex::new(None));
+        let given = Arc::clone(&id_token);
+        let routes = routes.route("/token", post(move || async move { token_answer(&given) }));
         super::server::serve(listener, routes);
-        Ok(Self { url, key })
+        Ok(Self { url, key, id_token })
     }
 
     /// The claims of a good token for `subject`, issued for `audience`.
@@ -61,10 +70,31 @@ impl Idp {
         Ok(jsonwebtoken::encode(header, claims, &self.key)?)
     }
 
+    /// From now on whoever signs in is given an ID token with these claims.
+    pub(crate) fn give_claims(&self, claims: &Value) -> Result<()> {
+        let header = Header { kid: Some("k1".to_owned()), ..Header::new(Algorithm::ES256) };
+        self.give(self.sign_as(&header, claims)?);
+        Ok(())
+    }
+
+    /// From now on whoever signs in is given this ID token.
+    pub(crate) fn give(&self, id_token: String) {
+        *self.id_token.lock().expect("no test panics while it holds this") = Some(id_token);
+    }
+
     /// Signs with a key that the issuer does not have.
     pub(crate) fn sign_with_foreign_key(claims: &Value) -> Result<String> {
         let header = Header { kid: Some("k1".to_owned()), ..Header::new(Algorithm::ES256) };
         Ok(jsonwebtoken::encode(&header, claims, &new_key()?.0)?)
+    }
+}
+
+fn token_answer(given: &Mutex<Option<String>>) -> Response {
+    match given.lock().expect("no test panics while it holds this").clone() {
+        Some(token) => {
+            Json(json!({"access_token": "CANARY-at", "token_type": "Bearer", "id_token": token})).into_response()
+        }
+        None => (StatusCode::BAD_REQUEST, Json(json!({"error": "invalid_grant"}))).into_response(),
     }
 }
 

@@ -217,6 +217,18 @@ impl Claims {
         self.all.get("email").and_then(Value::as_str).map(Into::into)
     }
 
+    /// Whether it says anything of groups or roles, be it that there are none.
+    pub(super) fn names_groups(&self, profile: &Profile) -> bool {
+        let mut claims = profile.group_claims.iter().chain(&profile.role_claims);
+        claims.any(|claim| self.find(claim).is_some())
+    }
+
+    /// What people call the user, as far as a page may show it to them: it proves nothing.
+    pub(super) fn shown_name(&self) -> Option<&str> {
+        let names = ["email", "preferred_username", "name"];
+        names.into_iter().find_map(|claim| self.all.get(claim).and_then(Value::as_str)).filter(|name| !name.is_empty())
+    }
+
     /// Entra ID's name for the user in its directory.
     pub(super) fn object_id(&self) -> Option<Uuid> {
         self.all.get("oid").and_then(Value::as_str).and_then(|text| Uuid::try_parse(text).ok())

@@ -32,6 +32,19 @@ const READ_AGAIN_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Endpoints {
     pub(super) jwks: Url,
     pub(super) introspection: Option<Url>,
+    /// What a sign-in with a browser needs.
+    pub(super) login: LoginEndpoints,
+}
+
+/// Where people sign in with a browser, and how the provider speaks to us then.
+#[derive(Debug, Clone)]
+pub(super) struct LoginEndpoints {
+    pub(super) authorization: Url,
+    pub(super) token: Option<Url>,
+    /// It takes a client's secret in the form only, not in a header.
+    pub(super) secret_in_form: bool,
+    /// Its answers in the browser say whose they are (RFC 9207).
+    pub(super) says_issuer: bool,
 }
 
 /// One issuer's document, as it was read last.
@@ -51,14 +64,16 @@ struct Read {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Introspection {
+struct Further {
     introspection_endpoint: Option<Url>,
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
 }
 
-impl AdditionalProviderMetadata for Introspection {}
+impl AdditionalProviderMetadata for Further {}
 
 type Metadata = ProviderMetadata<
-    Introspection,
+    Further,
     CoreAuthDisplay,
     CoreClientAuthMethod,
     CoreClaimName,
@@ -136,7 +151,19 @@ pub(super) async fn discover(http: &Client, issuer: &str) -> Result<Endpoints, F
     if place.scheme() == "https" && leads_to.into_iter().flatten().any(|url| url.scheme() != "https") {
         return Err(FetchError::Discovery("it leads from https to an unprotected address"));
     }
-    Ok(Endpoints { jwks, introspection })
+    Ok(Endpoints { jwks, introspection, login: login(&metadata) })
+}
+
+fn login(metadata: &Metadata) -> LoginEndpoints {
+    let methods = metadata.token_endpoint_auth_methods_supported();
+    let takes = |method| methods.is_some_and(|methods| methods.contains(&method));
+    LoginEndpoints {
+        authorization: metadata.authorization_endpoint().url().clone(),
+        token: metadata.token_endpoint().map(|endpoint| endpoint.url().clone()),
+        secret_in_form: takes(CoreClientAuthMethod::ClientSecretPost)
+            && !takes(CoreClientAuthMethod::ClientSecretBasic),
+        says_issuer: metadata.additional_metadata().authorization_response_iss_parameter_supported,
+    }
 }
 
 #[cfg(test)]

@@ -93,6 +93,22 @@ pub(super) async fn post_form(
     ok_body(request, ANSWER_BYTES_MAX).await
 }
 
+/// Sends a request that a library has built, and returns whatever is answered.
+pub(super) async fn exchange(
+    http: &Client,
+    request: http::Request<Vec<u8>>,
+) -> Result<http::Response<Vec<u8>>, FetchError> {
+    let (parts, sent) = request.into_parts();
+    let url = Url::parse(&parts.uri.to_string()).map_err(|_| FetchError::NotUnderstood)?;
+    let request = http.request(parts.method, &url)?.headers(parts.headers).body(sent).timeout(FETCH_TIMEOUT);
+    let response = request.send().await?;
+    let mut answer = http::Response::new(Vec::new());
+    *answer.status_mut() = response.status();
+    *answer.headers_mut() = response.headers().clone();
+    *answer.body_mut() = body(response, PUBLISHED_BYTES_MAX).await?;
+    Ok(answer)
+}
+
 fn bearer(token: &SecretString) -> Result<HeaderValue, FetchError> {
     sensitive(&format!("Bearer {}", token.expose_secret()))
 }

@@ -112,6 +112,7 @@ fn class_set(upstream: &Upstream, tool: &Tool) -> Option<ToolClass> {
 /// What one tenant has in the snapshot. Reached only with an [`Access`] to that tenant, or in passing by [`View`].
 #[derive(Debug)]
 pub struct Shelf {
+    tenant_name: String,
     upstreams: HashMap<UpstreamId, Arc<Upstream>>,
     entries: Vec<Arc<Entry>>,
     credentials: Vec<SealedCredential>,
@@ -119,6 +120,11 @@ pub struct Shelf {
 }
 
 impl Shelf {
+    /// What people call the tenant.
+    pub fn tenant_name(&self) -> &str {
+        &self.tenant_name
+    }
+
     /// The entries, in the order of upstream and of the upstream's own list.
     pub fn entries(&self) -> &[Arc<Entry>] {
         &self.entries
@@ -224,7 +230,8 @@ async fn read(tenant: &Tenant, rows: &TenantStore) -> Result<(Shelf, Vec<Grant>)
     let entries = tools.iter().filter_map(entry);
     let credentials = rows.sealed_credentials().await?;
     let egress_hosts = tenant.spec.egress_hosts.clone();
-    let shelf = Shelf { entries: entries.collect(), credentials, egress_hosts, upstreams };
+    let tenant_name = tenant.spec.display_name.clone();
+    let shelf = Shelf { tenant_name, entries: entries.collect(), credentials, egress_hosts, upstreams };
     Ok((shelf, grants))
 }
 

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tenant_store::IssuerName;
 use url::Url;
 
+use super::login::LoginConfig;
 use super::profile::{ClaimMark, ClaimPath, Profile, SigningAlgorithm, TokenType};
 use super::secret::{self, setting};
 use super::{ConfigError, is_loopback};
@@ -77,6 +78,8 @@ pub struct IssuerConfig {
     pub token_exchange: Vec<String>,
     /// How to ask Microsoft Graph for the groups that Entra ID leaves out of a token because they are too many.
     pub graph: Option<GraphConfig>,
+    /// How people sign in there with a browser, to connect accounts of their own at upstreams; nobody can when absent.
+    pub login: Option<LoginConfig>,
 }
 
 /// Providers whose tokens are known.
@@ -183,6 +186,7 @@ impl IssuerConfig {
             introspection: None,
             token_exchange: Vec::new(),
             graph: None,
+            login: None,
         }
     }
 
@@ -265,7 +269,8 @@ impl IssuerConfig {
             }
             (TokenMode::Jwt, None) => {}
         }
-        self.graph.as_ref().map_or(Ok(()), |graph| graph.check(place))
+        self.graph.as_ref().map_or(Ok(()), |graph| graph.check(place))?;
+        self.login.as_ref().map_or(Ok(()), |login| login.check(place))
     }
 
     /// Scopes stand in challenges, which must be written whatever they are.
@@ -294,7 +299,7 @@ impl IssuerConfig {
 }
 
 /// A `scope-token` of RFC 6749 §3.3.
-fn is_scope(text: &str) -> bool {
+pub(super) fn is_scope(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5B | 0x5D..=0x7E))
 }
 

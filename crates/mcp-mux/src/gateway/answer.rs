@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::{timeout, timeout_at};
@@ -81,12 +82,32 @@ fn message(id: &RawValue, era: Era, answer: Result<Answer, CallError>) -> String
     let (member, value) = match answer {
         Ok(Answer::Result(result)) => ("result", with_result_type(&result, era)),
         Ok(Answer::Error(error)) => ("error", error.get().to_owned()),
-        Err(error) => {
-            let text = json::quote(&error.to_string());
-            let failed = format!("{{\"content\":[{{\"type\":\"text\",\"text\":{text}}}],\"isError\":true}}");
-            ("result", if era == Era::Modern { add_result_type(&failed) } else { failed })
-        }
+        Err(error) => ("result", failed(era, &error.to_string())),
     };
+    envelope(id, member, &value)
+}
+
+/// A tool error that says `text`.
+pub(super) fn tool_error(id: &RawValue, era: Era, text: &str) -> Response<Body> {
+    json_response(Body::from(envelope(id, "result", &failed(era, text))))
+}
+
+/// A result of our own.
+pub(super) fn result(id: &RawValue, result: &Value) -> Response<Body> {
+    json_response(Body::from(envelope(id, "result", &result.to_string())))
+}
+
+/// A JSON-RPC error of our own, in band: the HTTP exchange itself went well.
+pub(super) fn error(id: &RawValue, error: &Value) -> Response<Body> {
+    json_response(Body::from(envelope(id, "error", &error.to_string())))
+}
+
+fn failed(era: Era, text: &str) -> String {
+    let failed = format!("{{\"content\":[{{\"type\":\"text\",\"text\":{}}}],\"isError\":true}}", json::quote(text));
+    if era == Era::Modern { add_result_type(&failed) } else { failed }
+}
+
+fn envelope(id: &RawValue, member: &str, value: &str) -> String {
     format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"{member}\":{value}}}", id.get())
 }
 

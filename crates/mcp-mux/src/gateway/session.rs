@@ -1,4 +1,5 @@
-//! Legacy sessions. We hold nothing in one, so its id is a sealed note: whose it is and when it ends. Every replica can read it,
+//! Legacy sessions. We hold nothing in one, so its id is a sealed note: whose it is, when it ends, and what its
+//! client declared. Every replica can read it,
 //! and to anybody but its own principal and client it is no session at all.
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
@@ -7,6 +8,7 @@ use http::header::HeaderMap;
 use http::{HeaderName, HeaderValue};
 use tenant_store::Timestamp;
 
+use super::account_missing::Elicits;
 use super::problem::Problem;
 use crate::caller::Caller;
 
@@ -24,9 +26,11 @@ impl Sessions {
 
     /// Writes the id of a new session of `caller` into the answer to its `initialize`. It ends with the proof of identity that it
     /// was begun with.
-    pub(super) fn begin(&self, caller: &Caller, headers: &mut HeaderMap) {
+    pub(super) fn begin(&self, caller: &Caller, elicits: Elicits, headers: &mut HeaderMap) {
         let row = owner(caller);
-        let sealed = crypto::seal(&self.0, &place(&row), &caller.proof_ends_at.as_millis().to_be_bytes());
+        let mut note = caller.proof_ends_at.as_millis().to_be_bytes().to_vec();
+        note.push(u8::from(elicits == Elicits::Url));
+        let sealed = crypto::seal(&self.0, &place(&row), &note);
         let id = sealed.ok().and_then(|sealed| HeaderValue::from_str(&BASE64_URL_SAFE_NO_PAD.encode(sealed)).ok());
         // Without an id the client goes on without a session, which is as good.
         if let Some(id) = id {
@@ -34,22 +38,38 @@ impl Sessions {
         }
     }
 
-    /// Refuses a request that names a session which is not the caller's, or has ended. What is left of `headers` names none.
-    pub(super) fn check(&self, caller: &Caller, now: Timestamp, headers: &mut HeaderMap) -> Result<(), Problem> {
+    /// Refuses a request that names a session which is not the caller's, or has ended, and returns what was declared at its begin.
+    /// What is left of `headers` names none.
+    pub(super) fn check(&self, caller: &Caller, now: Timestamp, headers: &mut HeaderMap) -> Result<Elicits, Problem> {
         let mut ids = headers.get_all(SESSION_ID).iter();
         let (Some(id), None) = (ids.next(), ids.next()) else {
-            return if headers.contains_key(SESSION_ID) { Err(Problem::session_not_found()) } else { Ok(()) };
+            return if headers.contains_key(SESSION_ID) {
+                Err(Problem::session_not_found())
+            } else {
+                Ok(Elicits::Nothing)
+            };
         };
         let row = owner(caller);
         let sealed = BASE64_URL_SAFE_NO_PAD.decode(id.as_bytes()).ok();
         let opened = sealed.and_then(|sealed| crypto::open(&self.0, &place(&row), &sealed).ok());
-        let ends_at = opened.and_then(|bytes| Some(i64::from_be_bytes(bytes.as_slice().try_into().ok()?)));
-        if ends_at.is_none_or(|ends_at| now >= Timestamp::from_millis(ends_at)) {
+        let (ends_at, elicits) = opened.and_then(|note| read(&note)).ok_or_else(Problem::session_not_found)?;
+        if now >= ends_at {
             return Err(Problem::session_not_found());
         }
         headers.remove(SESSION_ID);
-        Ok(())
+        Ok(elicits)
     }
+}
+
+/// Notes of the previous release end after the time.
+fn read(note: &[u8]) -> Option<(Timestamp, Elicits)> {
+    let (ends_at, declared) = note.split_first_chunk()?;
+    let elicits = match declared {
+        [] | [0] => Elicits::Nothing,
+        [1] => Elicits::Url,
+        _ => return None,
+    };
+    Some((Timestamp::from_millis(i64::from_be_bytes(*ends_at)), elicits))
 }
 
 /// Issuer, subject and client, with their lengths, so that no two owners are the same text.
@@ -61,4 +81,23 @@ fn owner(caller: &Caller) -> String {
 
 fn place(row: &str) -> Place<'_> {
     Place { tenant: "", table: "session", column: "id", row, kind: "session", version: 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_of_the_previous_release_is_read_and_another_one_is_not() {
+        let ends_at = 7_i64.to_be_bytes();
+        let noted = |rest: &[u8]| read(&[&ends_at, rest].concat());
+        let moment = Timestamp::from_millis(7);
+        assert_eq!(noted(&[]), Some((moment, Elicits::Nothing)));
+        assert_eq!(noted(&[0]), Some((moment, Elicits::Nothing)));
+        assert_eq!(noted(&[1]), Some((moment, Elicits::Url)));
+        for other in [&[2][..], &[1, 0]] {
+            assert_eq!(noted(other), None);
+        }
+        assert_eq!(read(&[0; 7]), None);
+    }
 }

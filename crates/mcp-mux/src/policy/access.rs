@@ -62,6 +62,11 @@ impl GrantIndex {
         }
     }
 
+    /// Whether some grant names this group of that issuer.
+    pub fn names(&self, issuer: &IssuerName, group: &Group) -> bool {
+        self.by_group.contains_key(&(issuer.clone(), group.clone()))
+    }
+
     /// What `caller` can reach. A group counts only as a group of the caller's own issuer. The cost grows with the caller's
     /// groups and grants, not with the number of tenants.
     pub fn reach(&self, caller: &Caller) -> Reach {

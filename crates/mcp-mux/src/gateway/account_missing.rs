@@ -1,0 +1,124 @@
+//! The answer to a call that needs an account of the caller's own where none is connected: a link to `/connect`, said in the way that
+//! the client understands.
+//!
+//! Modern clients that declare it are asked to open an address (2026-07-28 `client/elicitation`, URL mode, in an `input_required`
+//! result), and call again; legacy ones get the error -32042 with the same in its data (2025-11-25 `client/elicitation`). Everybody
+//! else reads a tool error, so that a model can pass the link on. The link holds no ticket: it is harmless in anybody's hands.
+
+use std::collections::HashSet;
+
+use axum::body::Body;
+use http::Response;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tenant_store::{IssuerName, TenantSlug, UpstreamSlug};
+use uuid::Uuid;
+
+use super::answer;
+use super::envelope::Rpc;
+use super::era::{self, Era};
+use crate::caller::Caller;
+use crate::config::PublicUrl;
+use crate::json::{self, Members};
+
+/// The only request in an `input_required` result of ours.
+const REQUEST_KEY: &str = "account";
+/// URL elicitation required (MCP 2025-11-25 `client/elicitation`).
+const URL_ELICITATION_REQUIRED: i64 = -32042;
+
+/// Where people connect accounts, and who can sign in there.
+#[derive(Debug, Clone)]
+pub struct ConnectLinks {
+    public_url: PublicUrl,
+    issuers: HashSet<IssuerName>,
+}
+
+/// Which account is missing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Missing<'m> {
+    pub(super) tenant: &'m TenantSlug,
+    pub(super) upstream: &'m UpstreamSlug,
+}
+
+/// What a client can do with a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Elicits {
+    /// It opens one for its user, who agrees.
+    Url,
+    /// It shows text.
+    Nothing,
+}
+
+impl ConnectLinks {
+    /// For principals of `issuers`, at `public_url`.
+    pub fn new<'i>(public_url: &PublicUrl, issuers: impl IntoIterator<Item = &'i IssuerName>) -> Self {
+        Self { public_url: public_url.clone(), issuers: issuers.into_iter().cloned().collect() }
+    }
+
+    /// The answer to the call `rpc` of `caller`.
+    pub(super) fn answer(
+        &self,
+        caller: &Caller,
+        (rpc, era): (&Rpc<'_>, Era),
+        elicits: Elicits,
+        missing: Missing<'_>,
+    ) -> Response<Body> {
+        let Missing { tenant, upstream } = missing;
+        let issuer = &caller.principal.issuer;
+        if !self.issuers.contains(issuer) {
+            let text = format!(
+                "upstream `{upstream}` of tenant `{tenant}` is called with your own account there, and you cannot connect one as you \
+                 call now: nobody signs in with a browser as a user of `{issuer}`; sign your client in at the company's identity \
+                 provider, or ask an operator to set `[issuers.login]` for `{issuer}`"
+            );
+            return answer::tool_error(rpc.id, era, &text);
+        }
+        let url = self.public_url.join(&format!("/connect/{tenant}/{upstream}"));
+        let message = format!(
+            "Upstream `{upstream}` of tenant `{tenant}` is called with your own account there, and none of yours is connected. Open \
+             the link, connect your account, then call the tool again."
+        );
+        match (era, elicits) {
+            (Era::Modern, Elicits::Url) if !is_declined(rpc) => {
+                let params = json!({"mode": "url", "message": message, "url": url});
+                let requests = json!({REQUEST_KEY: {"method": "elicitation/create", "params": params}});
+                answer::result(rpc.id, &json!({"resultType": "input_required", "inputRequests": requests}))
+            }
+            (Era::Legacy, Elicits::Url) => {
+                let id = Uuid::new_v4();
+                let elicitation = json!({"mode": "url", "elicitationId": id, "url": url, "message": message});
+                let error = json!({
+                    "code": URL_ELICITATION_REQUIRED, "message": message, "data": {"elicitations": [elicitation]},
+                });
+                answer::error(rpc.id, &error)
+            }
+            _ => answer::tool_error(rpc.id, era, &format!("{message} {url}")),
+        }
+    }
+}
+
+/// Whether the user was asked in the same call before and did not want to: then nobody asks again.
+fn is_declined(rpc: &Rpc<'_>) -> bool {
+    let given = member(rpc.params.get("inputResponses"), REQUEST_KEY);
+    let action = given.and_then(|given| Members::parse(given.get()).ok()?.get_str("action"));
+    action.is_some_and(|action| action != "accept")
+}
+
+/// What a modern client declares in each request.
+pub(super) fn declared(rpc: &Rpc<'_>) -> Elicits {
+    elicits(rpc.meta.as_ref().and_then(|meta| meta.get(era::META_CAPABILITIES)))
+}
+
+/// What a legacy client declares in its `initialize`.
+pub(super) fn declared_at_start(rpc: &Rpc<'_>) -> Elicits {
+    elicits(rpc.params.get("capabilities"))
+}
+
+fn elicits(capabilities: Option<&RawValue>) -> Elicits {
+    let url = member(member(capabilities, "elicitation"), "url");
+    if url.is_some_and(json::is_object) { Elicits::Url } else { Elicits::Nothing }
+}
+
+fn member<'t>(object: Option<&'t RawValue>, key: &str) -> Option<&'t RawValue> {
+    Members::parse(object?.get()).ok()?.get(key)
+}

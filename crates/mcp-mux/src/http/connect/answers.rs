@@ -1,0 +1,141 @@
+//! What the pages say.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use tenant_store::{IssuerName, Timestamp};
+use url::Url;
+
+use super::Session;
+use super::page::Html;
+use crate::auth::LoginError;
+use crate::mux::{OwnAccount, OwnAccountError};
+use crate::upstream::AccountError;
+
+/// The accounts of somebody.
+pub(super) fn list_page(session: &Session, accounts: &[OwnAccount]) -> Response<Body> {
+    let mut page = who(session);
+    if accounts.is_empty() {
+        page = page.paragraph("No upstream whose tools you may call asks for an account of your own.");
+        return page.page(StatusCode::OK, "Your accounts");
+    }
+    page = page.raw(
+        "<table>\n<thead><tr><th scope=\"col\">Tenant</th><th scope=\"col\">Upstream</th><th scope=\"col\">Account</th>\
+         <th scope=\"col\">Change</th></tr></thead>\n<tbody>\n",
+    );
+    for account in accounts {
+        page = page.raw("<tr><td>").text(&account.tenant_name).raw("</td><th scope=\"row\">");
+        page = page.link(&path(account), account.upstream.as_str()).raw("</th><td>").text(&state(account));
+        page = change(page.raw("</td><td>"), session, account).raw("</td></tr>\n");
+    }
+    page.raw("</tbody>\n</table>\n").page(StatusCode::OK, "Your accounts")
+}
+
+/// One account of somebody.
+pub(super) fn account_page(session: &Session, account: &OwnAccount) -> Response<Body> {
+    let title = format!("Your account at {} of {}", account.upstream, account.tenant_name);
+    let mut page = who(session).paragraph(&format!("{}.", state(account)));
+    page = if account.held.is_some() {
+        page.paragraph(
+            "Tools of this upstream are called with this account. You may close this page and call the tool again.",
+        )
+    } else {
+        let upstream =
+            format!("Tools of this upstream are called with an account of your own at {}.", account.upstream);
+        page.paragraph(&upstream).paragraph(
+            "You sign in there and allow mcp-mux to act as you; mcp-mux keeps what it is given sealed, uses it for your own calls and \
+             for nobody else's, and never learns your password.",
+        )
+    };
+    page = change(page.raw("<p>"), session, account).raw("</p>\n");
+    page.raw("<p>").link("/connect", "All your accounts").raw("</p>\n").page(StatusCode::OK, &title)
+}
+
+/// On the way to an authorization server.
+pub(super) fn left(to: &Url) -> Response<Body> {
+    let page = Html::default().paragraph(&format!("You go on at {}.", to.host_str().unwrap_or("another site")));
+    let page = page.raw("<p>").link(to.as_str(), "Go on").raw("</p>\n");
+    page.page_that_leads_to(StatusCode::OK, "Connecting", Some(to))
+}
+
+/// The identity providers at which people sign in.
+pub(super) fn sign_in_page(path: &str, issuers: &[&IssuerName]) -> Response<Body> {
+    let mut page = Html::default().paragraph("Where do you sign in?").raw("<ul>\n");
+    for issuer in issuers {
+        page = page.raw("<li>").link(&format!("{path}?issuer={issuer}"), issuer.as_str()).raw("</li>\n");
+    }
+    page.raw("</ul>\n").page(StatusCode::OK, "Sign in")
+}
+
+/// Nobody signed in.
+pub(super) fn failed_login(error: &LoginError) -> Response<Body> {
+    tracing::info!(error = error as &dyn std::error::Error, "nobody signed in with a browser");
+    let page = Html::default().paragraph(&error.to_string());
+    page.raw("<p>").link("/connect", "Begin again").raw("</p>\n").page(error.status(), "Not signed in")
+}
+
+/// Nothing was done with an account.
+pub(super) fn failed_account(error: &OwnAccountError) -> Response<Body> {
+    let OwnAccountError::Failed { error: cause, .. } = error else { return nothing_here() };
+    tracing::info!(error = error as &dyn std::error::Error, "nothing was done with an account");
+    let status = match cause {
+        AccountError::OtherFlow | AccountError::TooLate | AccountError::OtherIssuer | AccountError::Declined => {
+            StatusCode::FORBIDDEN
+        }
+        AccountError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    Html::default().paragraph(&error.to_string()).then(&back()).page(status, "That did not work")
+}
+
+/// A form or an answer that is not this browser's.
+pub(super) fn refused(why: &'static str) -> Response<Body> {
+    Html::default().paragraph(why).then(&back()).page(StatusCode::FORBIDDEN, "That did not work")
+}
+
+/// The same page for whatever there is not, and for whatever somebody may not know of.
+pub(super) fn nothing_here() -> Response<Body> {
+    let why = "Either there is no such upstream, or none of its tools is yours to call, or it asks for no account of your own.";
+    Html::default().paragraph(why).then(&back()).page(StatusCode::NOT_FOUND, "There is nothing to connect here")
+}
+
+fn back() -> Html {
+    Html::default().raw("<p>").link("/connect", "All your accounts").raw("</p>\n")
+}
+
+fn who(session: &Session) -> Html {
+    let html = Html::default().raw("<p>Signed in as <strong>").text(&session.shown).raw("</strong> at ");
+    html.text(session.issuer.as_str())
+        .raw(". ")
+        .button("/connect/sign-out", &session.token, ("Sign out", "of this site"))
+        .raw("</p>\n")
+}
+
+fn path(account: &OwnAccount) -> String {
+    format!("/connect/{}/{}", account.tenant, account.upstream)
+}
+
+fn state(account: &OwnAccount) -> String {
+    let Some(held) = &account.held else { return "Not connected".to_owned() };
+    let since = format!("Connected since {}", date(held.connected_at));
+    match &held.scope {
+        Some(scope) => format!("{since}, for {scope}"),
+        None => since,
+    }
+}
+
+fn change(page: Html, session: &Session, account: &OwnAccount) -> Html {
+    let about = format!("your account at {} of {}", account.upstream, account.tenant_name);
+    let path = path(account);
+    if account.held.is_some() {
+        page.button(&format!("{path}/disconnect"), &session.token, ("Disconnect", &about))
+    } else {
+        page.button(&path, &session.token, ("Connect", &about))
+    }
+}
+
+fn date(at: Timestamp) -> String {
+    let millis = u64::try_from(at.as_millis()).unwrap_or(0);
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(millis))
+}
