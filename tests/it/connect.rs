@@ -99,7 +99,7 @@ async fn somebody_connects_an_account_uses_it_and_ends_it() -> Result<()> {
     let page = bed.connect(&mut browser, &page).await?;
     assert_eq!((page.status, page.url.as_str()), (200, bed.link().as_str()), "{}", page.text);
     assert!(page.text.contains("Connected since"), "{}", page.text);
-    assert_eq!(browser.cookies(&page.url), ["mcp-mux-session"], "what has served is gone");
+    assert_eq!(browser.cookies(&page.url), ["mcp-mux-visitor"], "what has served is gone");
 
     assert_eq!(text(&alice.call("acme__whoami", json!({})).await?), "whoami at acme with {}");
     assert_eq!(bed.guard.last()?.subject, "alice");
@@ -210,7 +210,7 @@ async fn who_says_no_at_the_authorization_server_is_told_and_nothing_is_connecte
     let page = browser.get(&Url::parse(&back)?).await?;
     assert_eq!(page.status, 403);
     assert!(page.text.contains("you did not allow it"), "{}", page.text);
-    assert_eq!(browser.cookies(&page.url), ["mcp-mux-session"]);
+    assert_eq!(browser.cookies(&page.url), ["mcp-mux-visitor"]);
     Ok(())
 }
 
@@ -222,5 +222,36 @@ async fn whose_id_token_leaves_groups_out_sees_nothing() -> Result<()> {
     assert_eq!(page.status, 403);
     assert!(page.text.contains("does not say which groups you are in"), "{}", page.text);
     assert!(browser.cookies(&page.url).is_empty(), "nobody is signed in");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_of_another_provider_signs_nobody_in() -> Result<()> {
+    let bed = Bed::new("connect_iss").await?;
+    let mut browser = Browser::new()?;
+    let link = Url::parse(&bed.link())?;
+    let mut at = browser.get(&link).await?.location()?;
+    at.query_pairs_mut().append_pair("login_hint", "alice");
+    while at.origin() != link.origin() {
+        at = browser.get(&at).await?.location()?;
+    }
+    let good = at.clone();
+    // The provider says that it names itself in its answers.
+    for iss in [None, Some("http://127.0.0.1:1"), Some("")] {
+        let mut back = good.clone();
+        back.query_pairs_mut().clear();
+        for (name, value) in good.query_pairs().filter(|(name, _)| name != "iss") {
+            back.query_pairs_mut().append_pair(&name, &value);
+        }
+        if let Some(iss) = iss {
+            back.query_pairs_mut().append_pair("iss", iss);
+        }
+        let mut other = browser.clone();
+        let refused = other.get(&back).await?;
+        assert_eq!(refused.status, 403, "{iss:?}");
+        assert!(refused.text.contains("does not come from the identity provider"), "{}", refused.text);
+        assert!(!other.cookies(&back).contains(&"mcp-mux-visitor"));
+    }
+    assert_eq!(browser.open(&good).await?.status, 200);
     Ok(())
 }

@@ -134,12 +134,12 @@ async fn a_cookie_of_one_purpose_is_none_of_another() -> Result<()> {
     let bed = Bed::new("attack_purpose").await?;
     let (mut alice, page) = bed.alice("/connect/acme/desk").await?;
     let back = bed.consent(&mut alice, &page, "/connect/acme/desk", "alice").await?;
-    alice.rename(&back, "mcp-mux-consent.acme.desk", "mcp-mux-session")?;
+    alice.rename(&back, "mcp-mux-consent.acme.desk", "mcp-mux-visitor")?;
     let asked = alice.get(&bed.url("/connect/acme/desk")?).await?;
     assert_eq!(asked.status, 303, "nobody is signed in: {}", asked.text);
     let mut mallory = Browser::new()?;
     mallory.begin_sign_in(&bed.server, "/connect", "mallory", &["acme"]).await?;
-    mallory.rename(&back, "mcp-mux-signin", "mcp-mux-session")?;
+    mallory.rename(&back, "mcp-mux-signin", "mcp-mux-visitor")?;
     assert_eq!(mallory.get(&bed.url("/connect")?).await?.status, 303);
     Ok(())
 }
@@ -155,7 +155,7 @@ async fn an_attackers_sign_in_does_not_end_in_the_victims_browser() -> Result<()
     let refused = victim.get(&back).await?;
     assert_eq!(refused.status, 403);
     assert!(refused.text.contains("belongs to no sign-in that began in this browser"), "{}", refused.text);
-    assert!(!victim.cookies(&back).contains(&"mcp-mux-session"));
+    assert!(!victim.cookies(&back).contains(&"mcp-mux-visitor"));
     Ok(())
 }
 
@@ -422,6 +422,6 @@ async fn only_groups_that_grants_name_are_kept_so_that_any_number_fits() -> Resu
     let refused = browser.get(&back).await?;
     assert_eq!(refused.status, 403);
     assert!(refused.text.contains("Too many of your groups are named by grants"), "{}", refused.text);
-    assert!(!browser.cookies(&back).contains(&"mcp-mux-session"));
+    assert!(!browser.cookies(&back).contains(&"mcp-mux-visitor"));
     Ok(())
 }

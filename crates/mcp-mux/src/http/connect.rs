@@ -64,7 +64,7 @@ struct SigningIn {
 
 /// Who signed in: what the cookie holds for ten minutes.
 #[derive(Serialize, Deserialize)]
-struct Session {
+struct Visitor {
     issuer: IssuerName,
     subject: Subject,
     /// Those that some grant names.
@@ -77,7 +77,7 @@ struct Session {
 /// What a form of ours may do.
 enum Posted {
     /// It is this person's.
-    By(Session),
+    By(Visitor),
     /// It is nobody's.
     Refused(&'static str),
 }
@@ -95,16 +95,16 @@ impl Connect {
         Self { login, accounts, cookies, origin: public_url.origin(), clock }
     }
 
-    fn session(&self, headers: &HeaderMap) -> Option<Session> {
-        self.cookies.read(Purpose::Session, headers, self.clock.now())
+    fn visitor(&self, headers: &HeaderMap) -> Option<Visitor> {
+        self.cookies.read(Purpose::Visitor, headers, self.clock.now())
     }
 
-    fn caller(&self, session: &Session, request_id: RequestId) -> Caller {
+    fn caller(&self, visitor: &Visitor, request_id: RequestId) -> Caller {
         Caller {
-            principal: Principal { issuer: session.issuer.clone(), subject: session.subject.clone() },
+            principal: Principal { issuer: visitor.issuer.clone(), subject: visitor.subject.clone() },
             client: None,
             access_token: None,
-            groups: session.groups.clone().into(),
+            groups: visitor.groups.clone().into(),
             bounds: Bounds::Everything,
             deadline: Instant::now() + REQUEST_TIMEOUT,
             proof_ends_at: self.clock.now().plus(COOKIE_LIFE),
@@ -155,8 +155,8 @@ impl Connect {
             principal.issuer = %principal.issuer, principal.id = %principal.subject, "somebody signed in with a browser"
         );
         let token = Uuid::new_v4().simple().to_string();
-        let session = Session { issuer: principal.issuer, subject: principal.subject, groups, shown, token };
-        let Some(cookie) = self.cookies.set(Purpose::Session, &session, self.clock.now()) else {
+        let visitor = Visitor { issuer: principal.issuer, subject: principal.subject, groups, shown, token };
+        let Some(cookie) = self.cookies.set(Purpose::Visitor, &visitor, self.clock.now()) else {
             return refused(
                 "Too many of your groups are named by grants for a browser to keep: ask an operator to name fewer.",
             );
@@ -174,13 +174,13 @@ impl Connect {
         let (Some(true), None) = (origins.next().map(is_ours), origins.next()) else {
             return Posted::Refused("This form was not sent from a page of this site.");
         };
-        let Some(session) = self.session(&parts.headers) else {
+        let Some(visitor) = self.visitor(&parts.headers) else {
             return Posted::Refused("You are not signed in here any more: go back to the list and sign in again.");
         };
         let form = axum::body::to_bytes(body, FORM_BYTES_MAX).await.unwrap_or_default();
         let token = Query::parse(&form).and_then(|form| form.text("token")).unwrap_or_default();
-        if bool::from(token.as_bytes().ct_eq(session.token.as_bytes())) {
-            Posted::By(session)
+        if bool::from(token.as_bytes().ct_eq(visitor.token.as_bytes())) {
+            Posted::By(visitor)
         } else {
             Posted::Refused("This form is not of your present sign-in: go back to the list and try again.")
         }
@@ -190,14 +190,14 @@ impl Connect {
     async fn consented(&self, at: &At, request: &Parts) -> Response<Body> {
         let purpose = Purpose::Consent(&at.0, &at.1);
         let now = self.clock.now();
-        let Some(session) = self.session(&request.headers) else {
+        let Some(visitor) = self.visitor(&request.headers) else {
             return refused("You are not signed in here any more: begin again.");
         };
         let flow: Option<Flow> = self.cookies.read(purpose, &request.headers, now);
         let (Some(flow), Some(query)) = (flow, Query::of(&request.uri)) else {
             return refused("This answer belongs to no consent that you began in this browser: begin again.");
         };
-        let caller = self.caller(&session, id_of(&request.extensions));
+        let caller = self.caller(&visitor, id_of(&request.extensions));
         let callback = query.callback();
         let response = match self.accounts.finish(&caller, (&at.0, &at.1), flow, &callback).await {
             Ok(()) => see_other(&path(at)).unwrap_or_else(nothing_here),
@@ -222,10 +222,10 @@ impl Connect {
 /// `GET /connect`
 pub(super) async fn overview(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
     let connect = &server.connect;
-    let Some(session) = connect.session(request.headers()) else { return connect.sign_in(request.uri(), None).await };
-    let caller = connect.caller(&session, request_id(&request));
+    let Some(visitor) = connect.visitor(request.headers()) else { return connect.sign_in(request.uri(), None).await };
+    let caller = connect.caller(&visitor, request_id(&request));
     match connect.accounts.list(&caller).await {
-        Ok(accounts) => list_page(&session, &accounts),
+        Ok(accounts) => list_page(&visitor, &accounts),
         Err(error) => failed_account(&error),
     }
 }
@@ -242,7 +242,7 @@ pub(super) async fn sign_out(State(server): State<Arc<Server>>, request: Request
         Posted::By(_) => {
             let page = Html::default().paragraph("You have signed out here. Your accounts stay connected.");
             let page = page.raw("<p>").link("/connect", "Sign in again").raw("</p>\n");
-            with_cookie(page.page(StatusCode::OK, "Signed out"), server.connect.cookies.clear(Purpose::Session))
+            with_cookie(page.page(StatusCode::OK, "Signed out"), server.connect.cookies.clear(Purpose::Visitor))
         }
     }
 }
@@ -250,12 +250,12 @@ pub(super) async fn sign_out(State(server): State<Arc<Server>>, request: Request
 /// `GET /connect/{tenant}/{upstream}`
 pub(super) async fn account(State(server): State<Arc<Server>>, named: Named, request: Request) -> Response<Body> {
     let (connect, Some(at)) = (&server.connect, parsed(named)) else { return nothing_here() };
-    let Some(session) = connect.session(request.headers()) else {
+    let Some(visitor) = connect.visitor(request.headers()) else {
         return connect.sign_in(request.uri(), Some(at)).await;
     };
-    let caller = connect.caller(&session, request_id(&request));
+    let caller = connect.caller(&visitor, request_id(&request));
     match connect.accounts.find(&caller, &at.0, &at.1).await {
-        Ok(account) => account_page(&session, &account),
+        Ok(account) => account_page(&visitor, &account),
         Err(error) => failed_account(&error),
     }
 }
@@ -266,8 +266,8 @@ pub(super) async fn begin(State(server): State<Arc<Server>>, named: Named, reque
     match (server.connect.posted(request).await, parsed(named)) {
         (Posted::Refused(why), _) => refused(why),
         (Posted::By(_), None) => nothing_here(),
-        (Posted::By(session), Some(at)) => {
-            server.connect.begin(&at, &server.connect.caller(&session, request_id)).await
+        (Posted::By(visitor), Some(at)) => {
+            server.connect.begin(&at, &server.connect.caller(&visitor, request_id)).await
         }
     }
 }
@@ -275,12 +275,12 @@ pub(super) async fn begin(State(server): State<Arc<Server>>, named: Named, reque
 /// `POST /connect/{tenant}/{upstream}/disconnect`
 pub(super) async fn disconnect(State(server): State<Arc<Server>>, named: Named, request: Request) -> Response<Body> {
     let request_id = request_id(&request);
-    let (session, at) = match (server.connect.posted(request).await, parsed(named)) {
+    let (visitor, at) = match (server.connect.posted(request).await, parsed(named)) {
         (Posted::Refused(why), _) => return refused(why),
         (Posted::By(_), None) => return nothing_here(),
-        (Posted::By(session), Some(at)) => (session, at),
+        (Posted::By(visitor), Some(at)) => (visitor, at),
     };
-    let caller = server.connect.caller(&session, request_id);
+    let caller = server.connect.caller(&visitor, request_id);
     match server.connect.accounts.disconnect(&caller, &at.0, &at.1).await {
         Ok(_) => see_other(&path(&at)).unwrap_or_else(nothing_here),
         Err(error) => failed_account(&error),

@@ -7,15 +7,15 @@ use axum::http::{Response, StatusCode};
 use tenant_store::{IssuerName, Timestamp};
 use url::Url;
 
-use super::Session;
+use super::Visitor;
 use super::page::Html;
 use crate::auth::LoginError;
 use crate::mux::{OwnAccount, OwnAccountError};
 use crate::upstream::AccountError;
 
 /// The accounts of somebody.
-pub(super) fn list_page(session: &Session, accounts: &[OwnAccount]) -> Response<Body> {
-    let mut page = who(session);
+pub(super) fn list_page(visitor: &Visitor, accounts: &[OwnAccount]) -> Response<Body> {
+    let mut page = who(visitor);
     if accounts.is_empty() {
         page = page.paragraph("No upstream whose tools you may call asks for an account of your own.");
         return page.page(StatusCode::OK, "Your accounts");
@@ -27,15 +27,15 @@ pub(super) fn list_page(session: &Session, accounts: &[OwnAccount]) -> Response<
     for account in accounts {
         page = page.raw("<tr><td>").text(&account.tenant_name).raw("</td><th scope=\"row\">");
         page = page.link(&path(account), account.upstream.as_str()).raw("</th><td>").text(&state(account));
-        page = change(page.raw("</td><td>"), session, account).raw("</td></tr>\n");
+        page = change(page.raw("</td><td>"), visitor, account).raw("</td></tr>\n");
     }
     page.raw("</tbody>\n</table>\n").page(StatusCode::OK, "Your accounts")
 }
 
 /// One account of somebody.
-pub(super) fn account_page(session: &Session, account: &OwnAccount) -> Response<Body> {
+pub(super) fn account_page(visitor: &Visitor, account: &OwnAccount) -> Response<Body> {
     let title = format!("Your account at {} of {}", account.upstream, account.tenant_name);
-    let mut page = who(session).paragraph(&format!("{}.", state(account)));
+    let mut page = who(visitor).paragraph(&format!("{}.", state(account)));
     page = if account.held.is_some() {
         page.paragraph(
             "Tools of this upstream are called with this account. You may close this page and call the tool again.",
@@ -48,7 +48,7 @@ pub(super) fn account_page(session: &Session, account: &OwnAccount) -> Response<
              for nobody else's, and never learns your password.",
         )
     };
-    page = change(page.raw("<p>"), session, account).raw("</p>\n");
+    page = change(page.raw("<p>"), visitor, account).raw("</p>\n");
     page.raw("<p>").link("/connect", "All your accounts").raw("</p>\n").page(StatusCode::OK, &title)
 }
 
@@ -104,11 +104,11 @@ fn back() -> Html {
     Html::default().raw("<p>").link("/connect", "All your accounts").raw("</p>\n")
 }
 
-fn who(session: &Session) -> Html {
-    let html = Html::default().raw("<p>Signed in as <strong>").text(&session.shown).raw("</strong> at ");
-    html.text(session.issuer.as_str())
+fn who(visitor: &Visitor) -> Html {
+    let html = Html::default().raw("<p>Signed in as <strong>").text(&visitor.shown).raw("</strong> at ");
+    html.text(visitor.issuer.as_str())
         .raw(". ")
-        .button("/connect/sign-out", &session.token, ("Sign out", "of this site"))
+        .button("/connect/sign-out", &visitor.token, ("Sign out", "of this site"))
         .raw("</p>\n")
 }
 
@@ -125,13 +125,13 @@ fn state(account: &OwnAccount) -> String {
     }
 }
 
-fn change(page: Html, session: &Session, account: &OwnAccount) -> Html {
+fn change(page: Html, visitor: &Visitor, account: &OwnAccount) -> Html {
     let about = format!("your account at {} of {}", account.upstream, account.tenant_name);
     let path = path(account);
     if account.held.is_some() {
-        page.button(&format!("{path}/disconnect"), &session.token, ("Disconnect", &about))
+        page.button(&format!("{path}/disconnect"), &visitor.token, ("Disconnect", &about))
     } else {
-        page.button(&path, &session.token, ("Connect", &about))
+        page.button(&path, &visitor.token, ("Connect", &about))
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) enum Purpose<'p> {
     /// A sign-in that runs.
     SignIn,
     /// Who signed in.
-    Session,
+    Visitor,
     /// A consent that runs, at one upstream: several may run in one browser.
     Consent(&'p TenantSlug, &'p UpstreamSlug),
 }
@@ -33,7 +33,7 @@ impl Purpose<'_> {
     fn kind(self) -> &'static str {
         match self {
             Self::SignIn => "signin",
-            Self::Session => "session",
+            Self::Visitor => "visitor",
             Self::Consent(..) => "consent",
         }
     }
@@ -41,7 +41,7 @@ impl Purpose<'_> {
     /// What tells cookies of one kind apart. A slug holds no dot.
     fn detail(self) -> String {
         match self {
-            Self::SignIn | Self::Session => String::new(),
+            Self::SignIn | Self::Visitor => String::new(),
             Self::Consent(tenant, upstream) => format!(".{tenant}.{upstream}"),
         }
     }
@@ -151,15 +151,15 @@ mod tests {
     #[test]
     fn a_cookie_is_good_for_its_purpose_and_ten_minutes() {
         let cookies = cookies(true);
-        let set = cookies.set(Purpose::Session, &"alice", now()).unwrap();
+        let set = cookies.set(Purpose::Visitor, &"alice", now()).unwrap();
         let text = set.to_str().unwrap();
-        assert!(text.starts_with("__Host-mcp-mux-session="), "{text}");
+        assert!(text.starts_with("__Host-mcp-mux-visitor="), "{text}");
         assert!(text.ends_with("; Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure"), "{text}");
         let read = |purpose, name, now| cookies.read::<String>(purpose, &browser(&set, name), now);
-        assert_eq!(read(Purpose::Session, None, now()).as_deref(), Some("alice"));
+        assert_eq!(read(Purpose::Visitor, None, now()).as_deref(), Some("alice"));
         let last = now().plus(COOKIE_LIFE.checked_sub(Duration::from_millis(1)).unwrap());
-        assert!(read(Purpose::Session, None, last).is_some());
-        assert_eq!(read(Purpose::Session, None, now().plus(COOKIE_LIFE)), None, "it is over");
+        assert!(read(Purpose::Visitor, None, last).is_some());
+        assert_eq!(read(Purpose::Visitor, None, now().plus(COOKIE_LIFE)), None, "it is over");
         assert_eq!(read(Purpose::SignIn, Some("__Host-mcp-mux-signin"), now()), None, "it is for something else");
     }
 
@@ -180,18 +180,18 @@ mod tests {
     #[test]
     fn what_is_not_ours_or_comes_twice_is_nothing() {
         let (ours, theirs) = (cookies(false), cookies(false));
-        let set = theirs.set(Purpose::Session, &"mallory", now()).unwrap();
-        assert_eq!(ours.read::<String>(Purpose::Session, &browser(&set, None), now()), None);
-        let set = ours.set(Purpose::Session, &"alice", now()).unwrap();
+        let set = theirs.set(Purpose::Visitor, &"mallory", now()).unwrap();
+        assert_eq!(ours.read::<String>(Purpose::Visitor, &browser(&set, None), now()), None);
+        let set = ours.set(Purpose::Visitor, &"alice", now()).unwrap();
         let mut headers = browser(&set, None);
-        for other in browser(&theirs.set(Purpose::Session, &"mallory", now()).unwrap(), None).values() {
+        for other in browser(&theirs.set(Purpose::Visitor, &"mallory", now()).unwrap(), None).values() {
             headers.append(COOKIE, other.clone());
         }
-        assert_eq!(ours.read::<String>(Purpose::Session, &headers, now()), None);
+        assert_eq!(ours.read::<String>(Purpose::Visitor, &headers, now()), None);
     }
 
     #[test]
     fn what_a_browser_would_not_keep_is_not_sent() {
-        assert!(cookies(true).set(Purpose::Session, &"x".repeat(4_000), now()).is_none());
+        assert!(cookies(true).set(Purpose::Visitor, &"x".repeat(4_000), now()).is_none());
     }
 }
