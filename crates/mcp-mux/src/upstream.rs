@@ -5,6 +5,7 @@
 //! path: arguments and results are bytes.
 
 mod account;
+mod answer;
 mod aws;
 mod credential;
 mod error;
@@ -20,10 +21,11 @@ mod secret;
 mod tool_list;
 
 pub use account::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount};
+pub(crate) use answer::{Answer, parse_answer};
 pub(crate) use credential::Proofs;
 pub(crate) use error::UpstreamError;
 pub(crate) use event_stream::Event;
-pub(crate) use link::{Answer, Reply, Streaming, parse_answer};
+pub(crate) use link::{Reply, Streaming};
 pub(crate) use oauth::OAuthError;
 pub(crate) use pem::check_ca;
 pub(crate) use pool::Pool;

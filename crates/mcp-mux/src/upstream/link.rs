@@ -9,16 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
-use serde_json::value::RawValue;
 use tenant_store::Upstream;
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use super::account::Live;
+use super::answer::{Answer, error_code, events, has_media_type, is_events, parse_answer, refusal, whole};
 use super::credential::{Actor, Credential, Proofs};
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
@@ -27,26 +25,14 @@ use super::oauth::Held;
 use super::redact::Redactor;
 use super::request::{Outgoing, Rpc};
 use crate::egress::SendError;
-use crate::json::{self, Members};
 
 pub(super) use line::{Conditions, Line};
 
-/// Largest answer that is not streamed, in bytes.
-pub(super) const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long a call waits for a place among those that run.
 pub(super) const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 const CODE_UNSUPPORTED_VERSION: i64 = -32022;
-
-/// How an upstream answered a request: JSON-RPC's `result` or `error`, as raw as it came.
-#[derive(Debug, Clone)]
-pub enum Answer {
-    /// The `result` member.
-    Result(Box<RawValue>),
-    /// The `error` member.
-    Error(Box<RawValue>),
-}
 
 /// An answer, or the stream in which it will come.
 #[derive(Debug)]
@@ -338,114 +324,4 @@ impl Link {
 enum Read {
     Answer(Answer),
     Events(EventStream),
-}
-
-/// What a status says about the credential.
-pub(super) fn refusal(status: StatusCode) -> Option<UpstreamError> {
-    match status {
-        StatusCode::UNAUTHORIZED => Some(UpstreamError::Unauthorized),
-        StatusCode::FORBIDDEN => Some(UpstreamError::CredentialRefused),
-        _ => None,
-    }
-}
-
-/// Whether the upstream answers with a stream of events.
-pub(super) fn is_events(response: &reqwest::Response) -> bool {
-    has_media_type(response, "text/event-stream")
-}
-
-fn has_media_type(response: &reqwest::Response, wanted: &str) -> bool {
-    let value = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(wanted))
-}
-
-pub(super) fn events(response: reqwest::Response) -> EventStream {
-    EventStream::new(response.bytes_stream().map(|chunk| chunk.map_err(|_| UpstreamError::BrokeOff)).boxed())
-}
-
-/// The body, if it has at most `limit` bytes and comes in time.
-pub(super) async fn whole(
-    response: reqwest::Response,
-    limit: usize,
-    deadline: Instant,
-) -> Result<Bytes, UpstreamError> {
-    if response.content_length().is_some_and(|length| length > limit as u64) {
-        return Err(UpstreamError::TooLarge);
-    }
-    let mut chunks = response.bytes_stream();
-    let mut body = BytesMut::new();
-    while let Some(chunk) = timeout_at(deadline, chunks.next()).await.map_err(|_| UpstreamError::TimedOut)? {
-        let chunk = chunk.map_err(|_| UpstreamError::BrokeOff)?;
-        if body.len() + chunk.len() > limit {
-            return Err(UpstreamError::TooLarge);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.freeze())
-}
-
-/// Reads a response message (JSON-RPC 2.0 §5) and checks that it answers request `id`. An error may come without an id, when the
-/// upstream could not read that far.
-pub(crate) fn parse_answer(body: &[u8], id: u64) -> Result<Answer, UpstreamError> {
-    if json::is_too_deep(body) {
-        return Err(UpstreamError::NotMcp);
-    }
-    let message = Members::parse_slice(body).map_err(|_| UpstreamError::NotMcp)?;
-    let is_version_2 = message.get_str("jsonrpc").is_some_and(|version| version == "2.0");
-    let answers = message.get("id").map(RawValue::get).filter(|raw| *raw != "null");
-    let answers_us = answers.is_some_and(|raw| raw == id.to_string());
-    match (message.get("result"), message.get("error")) {
-        _ if !is_version_2 || message.get("method").is_some() => Err(UpstreamError::NotMcp),
-        (Some(result), None) if answers_us && json::is_object(result) => Ok(Answer::Result(result.to_owned())),
-        (None, Some(error)) if (answers_us || answers.is_none()) && is_error(error) => {
-            Ok(Answer::Error(error.to_owned()))
-        }
-        _ => Err(UpstreamError::NotMcp),
-    }
-}
-
-/// Whether it is an error object (JSON-RPC 2.0 §5.1) and not just an object.
-fn is_error(error: &RawValue) -> bool {
-    let says = Members::parse(error.get()).is_ok_and(|members| members.get_str("message").is_some());
-    says && error_code(error).is_some()
-}
-
-/// The `code` of a JSON-RPC error object.
-pub(super) fn error_code(error: &RawValue) -> Option<i64> {
-    let members = Members::parse(error.get()).ok()?;
-    serde_json::from_str(members.get("code")?.get()).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_whole_json_rpc_response_to_this_request_is_an_answer() {
-        for answer in [
-            r#"{"jsonrpc":"2.0","id":7,"result":{}}"#,
-            r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32000,"message":"no"}}"#,
-            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}"#,
-            r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"no"}}"#,
-        ] {
-            assert!(parse_answer(answer.as_bytes(), 7).is_ok(), "{answer}");
-        }
-        for other in [
-            r#"{"error":{"message":"dial tcp 10.0.0.1:5432: refused"}}"#,
-            r#"{"jsonrpc":"2.0","id":8,"error":{"code":-32000,"message":"for somebody else"}}"#,
-            r#"{"jsonrpc":"2.0","id":8,"result":{}}"#,
-            r#"{"jsonrpc":"2.0","id":"7","result":{}}"#,
-            r#"{"jsonrpc":"2.0","result":{}}"#,
-            r#"{"id":7,"result":{}}"#,
-            r#"{"jsonrpc":"2.0","id":7,"result":[]}"#,
-            r#"{"jsonrpc":"2.0","id":7,"result":{},"error":{"code":1,"message":"both"}}"#,
-            r#"{"jsonrpc":"2.0","id":7,"result":{},"method":"x"}"#,
-            r#"{"jsonrpc":"2.0","id":7,"error":{"code":"1","message":"no"}}"#,
-            r#"{"jsonrpc":"2.0","id":7,"error":{"code":1}}"#,
-            "[]",
-            "",
-        ] {
-            assert!(parse_answer(other.as_bytes(), 7).is_err(), "{other}");
-        }
-    }
 }

@@ -11,10 +11,11 @@ use http::header::{HeaderMap, HeaderValue};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::answer::{ANSWER_BYTES_MAX, Answer, events, is_events, parse_answer, refusal, whole};
 use super::credential::Credential;
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
-use super::link::{ANSWER_BYTES_MAX, Answer, Link, events, is_events, parse_answer, refusal, whole};
+use super::link::Link;
 use super::request::{LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSION, PROTOCOL_VERSION, Rpc, SESSION_ID, client_info};
 use crate::json::{self, Members};
 

@@ -6,7 +6,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::link::ANSWER_BYTES_MAX;
+use super::answer::ANSWER_BYTES_MAX;
 use crate::json;
 
 /// The newest protocol version, and the first of the modern era.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::answer::Answer;
 use super::credential::Proofs;
 use super::error::UpstreamError;
-use super::link::{Answer, Link, Reply};
+use super::link::{Link, Reply};
 use super::negotiate::answer_in;
 use super::request::Rpc;
 use crate::json::{self, Members};

@@ -13,8 +13,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+use super::super::answer::whole;
 use super::super::error::UpstreamError;
-use super::super::link::whole;
 use super::discovery;
 use super::error::OAuthError;
 use super::held::FAILURE_LIFE;
