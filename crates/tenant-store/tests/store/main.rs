@@ -7,6 +7,7 @@ mod damage;
 mod grants;
 mod isolation;
 mod keys;
+mod leases;
 mod opening;
 mod support;
 mod tenants;
