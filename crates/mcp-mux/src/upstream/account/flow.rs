@@ -60,3 +60,41 @@ impl fmt::Debug for Callback {
         f.debug_struct("Callback").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::ClientKind;
+    use super::*;
+
+    #[test]
+    fn a_flow_ends_after_ten_minutes_and_shows_no_secret() {
+        let source = Source {
+            issuer: "https://as.example".parse().unwrap(),
+            client: ClientKind::Document,
+            client_id: "mux".parse().unwrap(),
+            token_endpoint: "https://as.example/token".parse().unwrap(),
+            revocation_endpoint: None,
+            resource: "https://mcp.example".parse().unwrap(),
+        };
+        let flow = Flow {
+            principal_issuer: "corp".to_owned(),
+            subject: "alice".to_owned(),
+            tenant: "ten_018f0000000070008000000000000000".parse().unwrap(),
+            upstream: "ups_018f0000000070008000000000000000".parse().unwrap(),
+            destination: "https://mcp.example".to_owned(),
+            says_issuer: true,
+            source,
+            verifier: Revealed("CANARY-verifier".into()),
+            state: Revealed("CANARY-state".into()),
+            begun_at_ms: 1_000,
+        };
+        let at = |millis| flow.is_over(Timestamp::from_millis(millis));
+        assert!(!at(1_000) && !at(600_999));
+        assert!(at(601_000) && at(999), "neither later nor before it began");
+        assert!(!format!("{flow:?}").contains("CANARY"));
+        let sealed = serde_json::to_string(&flow).unwrap();
+        let again: Flow = serde_json::from_str(&sealed).unwrap();
+        assert_eq!(serde_json::to_string(&again).unwrap(), sealed);
+        assert!(sealed.len() < 2_000, "it fits into a cookie");
+    }
+}

@@ -65,8 +65,8 @@ pub(in crate::upstream) struct Account {
 enum Need {
     /// For a token that can be used.
     Any,
-    /// For another one than this, which the upstream refused.
-    Other(u64),
+    /// For another one than this, which the upstream refused; and whether it may be renewed for that.
+    Other(u64, bool),
     /// For one that is not due.
     Fresh,
 }
@@ -109,20 +109,15 @@ impl Live {
         tasks: &Tasks,
     ) -> Result<Arc<AccessToken>, UpstreamError> {
         let turn = timeout_at(deadline, Arc::clone(&self.turn).lock_owned());
-        let mut turn = turn.await.map_err(|_| UpstreamError::TimedOut)?;
+        let turn = turn.await.map_err(|_| UpstreamError::TimedOut)?;
         if let Some(token) = self.usable().filter(|token| Some(token.issue) != refused) {
             return Ok(token);
         }
         if let Some(error) = self.recent_failure() {
             return Err(error);
         }
-        if refused.is_some() {
-            if turn.is_some_and(|at| at.elapsed() < FORCED_EVERY) {
-                return Err(UpstreamError::Unauthorized);
-            }
-            *turn = Some(Instant::now());
-        }
-        let need = refused.map_or(Need::Any, Need::Other);
+        let may_renew = turn.is_none_or(|at| at.elapsed() >= FORCED_EVERY);
+        let need = refused.map_or(Need::Any, |refused| Need::Other(refused, may_renew));
         let (say, said) = oneshot::channel();
         let live = Arc::clone(self);
         tasks.spawn_draining(async move {
@@ -140,10 +135,13 @@ impl Live {
         &self,
         account: &Account,
         need: Need,
-        _turn: OwnedMutexGuard<Option<Instant>>,
+        mut turn: OwnedMutexGuard<Option<Instant>>,
     ) -> Result<Arc<AccessToken>, UpstreamError> {
         match account.token(need).await {
-            Ok(token) => {
+            Ok((token, is_new)) => {
+                if is_new && matches!(need, Need::Other(..)) {
+                    *turn = Some(Instant::now());
+                }
                 let token = Arc::new(token);
                 self.token.store(Some(Arc::new(Kept { token: Arc::clone(&token), seen_at: Instant::now() })));
                 self.failure.store(None);
@@ -164,27 +162,34 @@ impl Live {
 }
 
 impl Account {
-    async fn token(&self, need: Need) -> Result<AccessToken, UpstreamError> {
+    /// A token, and whether it was renewed for this.
+    async fn token(&self, need: Need) -> Result<(AccessToken, bool), UpstreamError> {
         let give_up_at = Instant::now() + LEASE_WAIT;
         loop {
             let (row, tokens) = self.read().await?;
             let token = tokens.access_token(row.version(), self.clock.now());
             let serves = match need {
                 Need::Any => true,
-                Need::Other(refused) => token.issue != refused,
+                Need::Other(refused, _) => token.issue != refused,
                 Need::Fresh => !token.is_due(),
             };
             if serves && token.is_usable() {
-                return Ok(token);
+                return Ok((token, false));
+            }
+            if need == Need::Other(token.issue, false) {
+                return Err(UpstreamError::Unauthorized);
             }
             if tokens.refresh.is_none() {
                 return self.end(&row, &token, "its access token ended, and none renews it").await;
             }
             if self.rows.lease_credential(&row, LEASE_LIFE).await.map_err(|error| unread(&error))? {
                 match self.renew(&row, tokens).await? {
-                    Renewed::Token(token) => return Ok(token),
+                    Renewed::Token(token) => return Ok((token, true)),
                     Renewed::Outdated => {}
                 }
+            } else if need == Need::Fresh && token.is_usable() {
+                // Another replica is at it; nobody waits for that here.
+                return Ok((token, false));
             } else if Instant::now() < give_up_at {
                 sleep(LEASE_LOOK_EVERY).await;
             } else {

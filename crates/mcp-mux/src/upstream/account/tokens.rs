@@ -120,6 +120,8 @@ impl Tokens {
                 (renew_after.saturating_sub(used), ends_after.saturating_sub(used))
             }
         };
+        // What nothing renews is never due.
+        let renew_in = if self.refresh.is_some() { renew_in } else { ends_in };
         AccessToken::of(self.access.0.clone(), version.into(), renew_in, ends_in)
     }
 }
