@@ -39,7 +39,13 @@ const OWNED_WORDS: &[(&str, &[&str])] = &[
     // The two doors to a tenant's rows. Nothing that serves a request may stand in the second.
     (
         "TenantScope::of",
-        &["crates/mcp-mux/src/policy", "crates/mcp-mux/src/manifest/tests", "crates/tenant-store", "tests"],
+        &[
+            "crates/mcp-mux/src/policy",
+            "crates/mcp-mux/src/manifest/tests",
+            "crates/mcp-mux/tests",
+            "crates/tenant-store",
+            "tests",
+        ],
     ),
     (
         "Administration::for_the_platform",

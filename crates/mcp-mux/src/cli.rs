@@ -1,6 +1,7 @@
 //! The command line. People read stderr, programs read stdout; nothing prompts, and every error says what, where and how to
 //! mend it.
 
+mod account;
 mod apply;
 mod delete;
 #[cfg(feature = "dev")]
@@ -56,6 +57,8 @@ enum Command {
     Secret(secret::Secret),
     /// Makes and takes back the API keys of scripts and services
     Key(key::Key),
+    /// Lists and takes back the accounts that callers connected at upstreams
+    Account(account::AccountCommand),
     /// Shows, turns over and destroys the keys that seal secrets
     Keys(keys::Keys),
     /// Examines whether signing in works: providers, keys, clocks, fronts, the metadata that clients read
@@ -102,6 +105,7 @@ impl Cli {
             Command::Delete(delete) => delete.run().await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Secret(secret) => secret.run().await,
+            Command::Account(account) => account.run().await,
             Command::Key(key) => key.run().await,
             Command::Keys(keys) => keys.run().await,
             Command::Doctor(doctor) => doctor.run().await,

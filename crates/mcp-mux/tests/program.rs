@@ -275,3 +275,55 @@ fn applying_another_address_says_that_the_secrets_are_gone() -> Result<()> {
     }
     Ok(())
 }
+
+/// Stores accounts at `acme/jira` as a server would.
+#[expect(clippy::disallowed_methods, reason = "a test prepares the database as a server would")]
+async fn connect(folder: &Path, people: &[&str]) -> Result<()> {
+    let store = mcp_mux::open_store(&mcp_mux::config::Config::load(&folder.join("mcp-mux.toml"))?).await?;
+    let tenant = store.find_tenant(&"acme".parse()?).await?.context("the tenant")?;
+    let rows = store.tenant(tenant_store::TenantScope::of(tenant.id));
+    let upstream = rows.find_upstream(&"jira".parse()?).await?.context("the upstream")?.id;
+    for who in people {
+        let owner = tenant_store::CredentialOwner::Principal { issuer: "corp".parse()?, subject: who.parse()? };
+        let name = "account".parse()?;
+        let kind = tenant_store::CredentialKind::Tokens;
+        let slot = tenant_store::CredentialSlot { upstream, owner: &owner, name: &name, kind };
+        rows.put_credential_in(slot, &"CANARY-tokens".into()).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn accounts_are_listed_without_what_lies_in_them_and_taken_back_as_chosen() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    configure(folder, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+    upstream(folder, "https://mcp.acme.example/mcp", "{ account: {} }")?;
+    connect(folder, &["alice", "bob", "a\u{9b}31m"]).await.expect_err("control characters are in no subject");
+    connect(folder, &["alice", "bob", "carol"]).await?;
+
+    let listed = |arguments: &[&str]| -> Result<Vec<String>> {
+        let output = run(folder, &[&["account", "list", "acme", "--json"], arguments].concat())?;
+        ensure!(output.status.success(), "{}", said(&output));
+        let text = String::from_utf8(output.stdout)?;
+        ensure!(!text.contains("CANARY"), "{text}");
+        let accounts: Vec<Value> = serde_json::from_str(&text)?;
+        Ok(accounts.iter().filter_map(|account| Some(account.get("subject")?.as_str()?.to_owned())).collect())
+    };
+    assert_eq!(listed(&[])?, ["alice", "bob", "carol"]);
+    assert_eq!(listed(&["--principal", "corp/bob", "--upstream", "jira"])?, ["bob"]);
+    assert!(listed(&["--principal", "other/bob"])?.is_empty());
+    let table = String::from_utf8(run(folder, &["account", "list", "acme"])?.stdout)?;
+    assert!(table.contains("jira") && table.contains("corp/alice") && table.contains("GMT"), "{table}");
+
+    let nothing = run(folder, &["account", "revoke", "acme"])?;
+    assert!(!nothing.status.success() && said(&nothing).contains("--all"), "{}", said(&nothing));
+    for (arguments, left) in [(&["--principal", "corp/bob"][..], 2), (&["--upstream", "jira"], 0)] {
+        let revoked = run(folder, &[&["account", "revoke", "acme"], arguments].concat())?;
+        assert!(revoked.status.success(), "{}", said(&revoked));
+        assert_eq!(listed(&[])?.len(), left);
+    }
+    let unknown = run(folder, &["account", "list", "acme", "--upstream", "jra"])?;
+    assert!(said(&unknown).contains("tenant `acme` has no upstream `jra`"), "{}", said(&unknown));
+    Ok(())
+}

@@ -14,6 +14,7 @@ use tenant_store::{
 use super::{Output, Settings, print, print_json, say};
 use crate::api_key::ApiKeySecret;
 use crate::app::open_store;
+use crate::caller::Principal;
 use crate::config::Config;
 
 /// Longest life that a key is given without saying `never`, in days.
@@ -65,9 +66,15 @@ struct Create {
 
 /// For whom a key speaks.
 #[derive(Debug, Clone)]
-struct Speaker {
+pub(super) struct Speaker {
     issuer: IssuerName,
     subject: Subject,
+}
+
+impl Speaker {
+    pub(super) fn is(&self, principal: &Principal) -> bool {
+        (&self.issuer, &self.subject) == (&principal.issuer, &principal.subject)
+    }
 }
 
 impl FromStr for Speaker {
