@@ -20,7 +20,7 @@ use super::client::Http;
 use super::provider::Provider;
 use super::server::{self, Setup, TestServer, scope};
 use super::tokens::{RESOURCE, TokenGuard};
-use super::upstreams::{Guard, RealUpstream, Seen};
+use super::upstreams::{Guard, RealUpstream};
 
 pub(crate) const CLIENT_SECRET: &str = "CANARY-secret-of-the-client-for-accounts";
 
@@ -30,8 +30,6 @@ pub(crate) struct Bed {
     pub provider: Provider,
     /// What the upstream sees of tokens.
     pub guard: TokenGuard,
-    /// All that reaches the upstream.
-    pub seen: Seen,
     /// The server.
     pub server: TestServer,
 }
@@ -65,15 +63,15 @@ fn lists_for_all(guard: &TokenGuard) -> Guard {
 }
 
 /// Serves `upstream`, whose metadata names `issuer` as the authorization server that it trusts.
-pub(crate) async fn serve_naming(upstream: RealUpstream, guard: Guard, issuer: &str) -> Result<(String, Seen)> {
+pub(crate) async fn serve_naming(upstream: RealUpstream, guard: Guard, issuer: &str) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/mcp", listener.local_addr()?);
     let metadata = json!({"resource": url, "authorization_servers": [issuer]}).to_string();
-    let (routes, seen) = upstream.routes(guard, false);
+    let (routes, _) = upstream.routes(guard, false);
     let describe = get(move || async move { ([("content-type", "application/json")], metadata) });
     let routes: Router = routes.route("/.well-known/oauth-protected-resource/mcp", describe);
     server::serve(listener, routes);
-    Ok((url, seen))
+    Ok(url)
 }
 
 impl Bed {
@@ -91,12 +89,12 @@ impl Bed {
     /// The same at a provider that runs.
     pub(crate) async fn at(name: &str, provider: Provider, auth: AccountAuth) -> Result<Self> {
         let guard = TokenGuard::of(&provider).await?;
-        let (url, seen) = serve_naming(RealUpstream::named("acme"), lists_for_all(&guard), &provider.url).await?;
+        let url = serve_naming(RealUpstream::named("acme"), lists_for_all(&guard), &provider.url).await?;
         let server = TestServer::start(name, &[]).await?;
         let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
         let secrets: &[_] = if auth.client.is_some() { &[("client", CLIENT_SECRET)] } else { &[] };
         server.add(&setup, UpstreamAuth::Account(Box::new(auth)), secrets).await?;
-        Ok(Self { provider, guard, seen, server })
+        Ok(Self { provider, guard, server })
     }
 
     /// The tenant's rows.

@@ -229,6 +229,23 @@ const MISTAKES: &[(&str, &str)] = &[
         "{ tokenExchange: { issuer: 'https://a.example', clientId: mux, secret: a, requestedTokenType: id_token } }",
         "5:103: `spec.auth.tokenExchange.requestedTokenType`: `id_token` is unknown; known here: `accessToken`, `jwt`",
     ),
+    ("{ account: [] }", "5:20: `spec.auth.account`: must be a map (`key: value`)"),
+    (
+        "{ account: { client: { clientId: mux } } }",
+        "5:30: `spec.auth.account.client`: needs an `issuer` beside it: what proves a client goes to no server that others name",
+    ),
+    (
+        "{ account: { issuer: 'https://a.example', client: { clientId: mux }, listing: clientCredentials } }",
+        "5:87: `spec.auth.account.listing`: must be `none` where no `client` with a `secret` or `privateKey` is registered",
+    ),
+    (
+        "{ account: { issuer: 'https://a.example', client: { secret: a } } }",
+        "5:59: `spec.auth.account.client.clientId`: is missing",
+    ),
+    (
+        "{ account: { issuer: 'https://a.example', client: { clientId: mux, keyId: k } } }",
+        "5:59: `spec.auth.account.client.secret`: is missing: name the client's `secret`, or its `privateKey`",
+    ),
     ("{ mtls: {} }", "5:17: `spec.auth.mtls.secret`: is missing"),
     (
         "{ mtls: { secret: a, ca: 'CANARY-no' } }",
