@@ -288,6 +288,20 @@ async fn a_redirect_is_followed_on_no_kind_of_connection() -> Result<()> {
     assert!(found(&examined(&config).await?, "webui", "front")?.mend.is_some());
     asked(before, "a front");
 
+    for (slug, kind, place) in [
+        ("t", "a token endpoint", AuthorizationServer::TokenUrl(format!("{url}/token").parse()?)),
+        ("m", "an authorization server's metadata", AuthorizationServer::Issuer(url.parse()?)),
+    ] {
+        let before = questions.load(Ordering::SeqCst);
+        let proof = ClientProof::Basic { secret: "client".parse()? };
+        let auth = UpstreamAuth::ClientCredentials(Box::new(crate::oauth::request(place, "mux", proof)?));
+        let upstream = "http://127.0.0.1:9/mcp";
+        let setup = Setup { tenant: "globex", upstream: slug, url: upstream, key: None, level: Level::Write };
+        install_with(server.app.store(), &setup, auth, &[("client", &canary("client"))]).await?;
+        server.app.refresher().refresh_all().await;
+        asked(before, kind);
+    }
+
     let before = questions.load(Ordering::SeqCst);
     let vault = json!({ "address": url, "key": "mcp-mux", "token": canary("vault") });
     let vault: VaultConfig = serde_json::from_value(vault)?;
