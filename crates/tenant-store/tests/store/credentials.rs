@@ -137,7 +137,7 @@ async fn a_secret_that_was_moved_does_not_open() -> anyhow::Result<()> {
     assert_eq!(moved, "it is gone", "the tenant's own credentials are other ones");
 
     let moved = after("UPDATE credential SET kind = 'tokens'", |_, _| vec![]).await?;
-    assert_eq!(moved, refused);
+    assert_eq!(moved, "it is gone", "it is no secret of an operator's any more");
 
     let moved = after("UPDATE credential SET version = version + 1", |_, _| vec![]).await?;
     assert_eq!(moved, refused);
@@ -152,6 +152,21 @@ async fn a_secret_that_was_moved_does_not_open() -> anyhow::Result<()> {
 
     let moved = after("UPDATE credential SET sealed = ?", |_, _| vec![vec![1_u8; 64].into()]).await?;
     assert_eq!(moved, refused);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_that_was_made_another_kind_opens_as_neither() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    let (upstream, name) = (put_upstream(&acme, "jira").await?.id, "token".parse()?);
+    acme.put_credential(upstream, &name, &"CANARY-kind".into()).await?;
+    bed.sql("UPDATE credential SET kind = 'tokens'", vec![]).await?;
+    let slot = |kind| CredentialSlot { upstream, owner: &CredentialOwner::Tenant, name: &name, kind };
+    assert!(acme.find_credential(slot(CredentialKind::Secret)).await?.is_none());
+    let sealed = acme.find_credential(slot(CredentialKind::Tokens)).await?.context("a row")?;
+    let error = acme.open_credential(&sealed).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unopened { .. }), "{error}");
     Ok(())
 }
 
