@@ -127,20 +127,6 @@ async fn after(sql: &str, values: impl Fn(&Bed, [String; 2]) -> Vec<sea_orm::Val
 }
 
 #[tokio::test]
-async fn a_credential_of_one_kind_does_not_open_as_another() -> anyhow::Result<()> {
-    let bed = Bed::new().await?;
-    let (acme, name) = (bed.acme(), "token".parse()?);
-    let upstream = put_upstream(&acme, "jira").await?;
-    acme.put_credential(upstream.id, &name, &"CANARY-kind".into()).await?;
-    assert_eq!(bed.sql("UPDATE credential SET kind = 'tokens'", vec![]).await?, 1);
-    let owner = &CredentialOwner::Tenant;
-    let slot = CredentialSlot { upstream: upstream.id, owner, name: &name, kind: CredentialKind::Tokens };
-    let sealed = acme.find_credential(slot).await?.context("it is found as what it says")?;
-    assert!(matches!(acme.open_credential(&sealed).await, Err(StoreError::Unopened { .. })));
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_secret_that_was_moved_does_not_open() -> anyhow::Result<()> {
     let refused = "the secret `token` of upstream `UPSTREAM` does not open: set it again";
     let move_tenant = "UPDATE credential SET tenant_id = ?, upstream_id = ?";
@@ -151,7 +137,7 @@ async fn a_secret_that_was_moved_does_not_open() -> anyhow::Result<()> {
     assert_eq!(moved, "it is gone", "the tenant's own credentials are other ones");
 
     let moved = after("UPDATE credential SET kind = 'tokens'", |_, _| vec![]).await?;
-    assert_eq!(moved, "it is gone", "tokens are no secrets of the tenant's");
+    assert_eq!(moved, "it is gone", "it is no secret of an operator's any more");
 
     let moved = after("UPDATE credential SET version = version + 1", |_, _| vec![]).await?;
     assert_eq!(moved, refused);
@@ -166,6 +152,21 @@ async fn a_secret_that_was_moved_does_not_open() -> anyhow::Result<()> {
 
     let moved = after("UPDATE credential SET sealed = ?", |_, _| vec![vec![1_u8; 64].into()]).await?;
     assert_eq!(moved, refused);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_that_was_made_another_kind_opens_as_neither() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    let (upstream, name) = (put_upstream(&acme, "jira").await?.id, "token".parse()?);
+    acme.put_credential(upstream, &name, &"CANARY-kind".into()).await?;
+    bed.sql("UPDATE credential SET kind = 'tokens'", vec![]).await?;
+    let slot = |kind| CredentialSlot { upstream, owner: &CredentialOwner::Tenant, name: &name, kind };
+    assert!(acme.find_credential(slot(CredentialKind::Secret)).await?.is_none());
+    let sealed = acme.find_credential(slot(CredentialKind::Tokens)).await?.context("a row")?;
+    let error = acme.open_credential(&sealed).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unopened { .. }), "{error}");
     Ok(())
 }
 
