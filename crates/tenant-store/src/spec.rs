@@ -178,7 +178,7 @@ fn check_account(account: &AccountAuth) -> Result<(), SpecError> {
         SpecField::Client,
         "needs an `issuer` beside it: what proves a client goes to no server that others name",
     )?;
-    let lists = account.listing != Listing::ClientCredentials || account.proof().is_some();
+    let lists = account.listing == Listing::None || account.proof().is_some();
     rule(lists, SpecField::Listing, "must be `none` where no `client` with a `secret` or `privateKey` is registered")
 }
 

@@ -176,8 +176,6 @@ pub enum RequestedType {
 pub enum Listing {
     /// A token that the same client gets for itself.
     ClientCredentials,
-    /// A token of an account that somebody connected. What it lists is shown to all who may call the upstream.
-    Account,
     /// Nothing.
     None,
 }

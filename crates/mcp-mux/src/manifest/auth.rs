@@ -112,14 +112,7 @@ fn account(field: &Field<'_>) -> Result<UpstreamAuth, Problem> {
     let client = fields.find("client").map(|field| account_client(&field)).transpose()?;
     let listing = match fields.find("listing") {
         None => Listing::None,
-        Some(field) => word(
-            &field,
-            &[
-                ("account", Listing::Account),
-                ("clientCredentials", Listing::ClientCredentials),
-                ("none", Listing::None),
-            ],
-        )?,
+        Some(field) => word(&field, &[("clientCredentials", Listing::ClientCredentials), ("none", Listing::None)])?,
     };
     Ok(UpstreamAuth::Account(Box::new(AccountAuth {
         issuer: fields.find("issuer").map(|field| field.parse()).transpose()?,

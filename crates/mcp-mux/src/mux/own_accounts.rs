@@ -1,21 +1,18 @@
 //! The accounts of a caller's own at upstreams: which there may be, and their beginnings and ends.
 //!
-//! An account may be had at an upstream of which the caller may call at least one tool, or, while an upstream that lists its tools to
-//! accounts only has none to show yet, may call whatever only reads. Any other upstream is, for this caller, none:
+//! An account may be had at an upstream of which the caller may call at least one tool. Any other upstream is, for this caller, none:
 //! one that does not exist, one of a tenant out of reach, and one that is called in another way are the same answer.
 
 use std::sync::Arc;
 
-use tenant_store::{Listing, SealedCredential, TenantSlug, ToolClass, Upstream, UpstreamAuth, UpstreamSlug};
+use tenant_store::{SealedCredential, TenantSlug, UpstreamAuth, UpstreamId, UpstreamSlug};
 
 use super::Mux;
 use crate::caller::{Caller, Principal};
 use crate::catalog::{Shelf, Snapshot};
-use crate::policy::{Access, Action, EntryFacts, Reach, decide};
+use crate::policy::{Access, Action, Reach, decide};
 use crate::upstream::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount};
 
-/// Stands for a tool that nobody has seen yet. No pattern but `*` and the like is about it.
-const UNKNOWN_TOOL: &str = "________";
 /// Most accounts that one page lists.
 const LISTED_MAX: usize = 200;
 
@@ -171,7 +168,7 @@ impl OwnAccounts {
 struct Spot<'r> {
     access: &'r Access,
     shelf: &'r Shelf,
-    upstream: &'r Arc<Upstream>,
+    upstream: &'r Arc<tenant_store::Upstream>,
     stored: Vec<&'r SealedCredential>,
 }
 
@@ -181,37 +178,14 @@ impl Reached {
         let shelf = self.snapshot.shelf(access)?;
         let upstream = shelf.upstreams().find(|known| known.slug == *upstream)?;
         let is_with_accounts = matches!(upstream.spec.auth, UpstreamAuth::Account(_));
-        let offered = is_with_accounts && self.may_call_one_of(shelf, upstream);
+        let offered = is_with_accounts && self.may_call_one_of(shelf, upstream.id);
         offered.then(|| Spot { access, shelf, upstream, stored: shelf.credentials(upstream.id) })
     }
 
-    fn may_call_one_of(&self, shelf: &Shelf, upstream: &Upstream) -> bool {
-        let mut entries = shelf.entries().iter().filter(|entry| entry.upstream.id == upstream.id).peekable();
-        if entries.peek().is_none() {
-            return lists_to_accounts(upstream) && self.may_read(upstream);
-        }
+    fn may_call_one_of(&self, shelf: &Shelf, upstream: UpstreamId) -> bool {
+        let mut entries = shelf.entries().iter().filter(|entry| entry.upstream.id == upstream);
         entries.any(|entry| decide(&self.reach, Action::Call, &entry.facts()).is_allowed())
     }
-
-    /// Whether the caller may call a tool that only reads, whatever its name: nobody knows a name yet.
-    fn may_read(&self, upstream: &Upstream) -> bool {
-        let (Ok(local), Ok(exposed)) = (UNKNOWN_TOOL.parse(), UNKNOWN_TOOL.parse()) else { return false };
-        let unknown = EntryFacts {
-            tenant: upstream.tenant,
-            upstream: upstream.id,
-            upstream_slug: &upstream.slug,
-            local: &local,
-            exposed: &exposed,
-            class: ToolClass::Read,
-            enabled: upstream.spec.enabled,
-            approved: true,
-        };
-        decide(&self.reach, Action::Call, &unknown).is_allowed()
-    }
-}
-
-fn lists_to_accounts(upstream: &Upstream) -> bool {
-    matches!(&upstream.spec.auth, UpstreamAuth::Account(account) if account.listing == Listing::Account)
 }
 
 impl Spot<'_> {

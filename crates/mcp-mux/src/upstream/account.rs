@@ -32,7 +32,6 @@ use crate::config::PublicUrl;
 pub use error::AccountError;
 pub use flow::{Callback, Flow};
 pub(super) use live::{Account, Live};
-pub(super) use tokens::some_principal;
 
 /// At how many upstreams clients are registered at once; at more, two may register where one would do.
 const REGISTERING_MAX: u64 = 1_000;

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use tenant_store::{
     CredentialKind, CredentialOwner, CredentialSlot, OAuthClientId, OAuthIssuer, OAuthResource, SecretName, StoreError,
-    TenantStore, Timestamp, UpstreamId,
+    Timestamp, UpstreamId,
 };
 use url::Url;
 
@@ -124,19 +124,6 @@ impl Tokens {
         let renew_in = if self.refresh.is_some() { renew_in } else { ends_in };
         AccessToken::of(self.access.0.clone(), version.into(), renew_in, ends_in)
     }
-}
-
-/// Somebody who has an account at the upstream: the first by name, so that it is the same one each time.
-pub(in crate::upstream) async fn some_principal(
-    rows: &TenantStore,
-    upstream: UpstreamId,
-) -> Result<Option<Principal>, UpstreamError> {
-    let accounts = rows.accounts().await.map_err(|error| unread(&error))?;
-    let mut owners = accounts.into_iter().filter(|account| account.upstream == upstream);
-    Ok(owners.find_map(|account| match account.owner {
-        CredentialOwner::Principal { issuer, subject } => Some(Principal { issuer, subject }),
-        CredentialOwner::Tenant => None,
-    }))
 }
 
 /// What a caller hears when a row cannot be read or opened.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tenant_store::{AccountAuth, Listing, TokenRequest, UpstreamAuth};
+use tenant_store::{Listing, TokenRequest, UpstreamAuth};
 use tokio::time::Instant;
 
-use super::super::account::{Account, some_principal};
+use super::super::account::Account;
 use super::super::credential::{Actor, Credential, Proofs};
 use super::super::error::UpstreamError;
 use super::super::oauth::{AccessToken, AuthorizationGrant, Getting, OAuthError, Occasion, Question};
@@ -28,7 +28,10 @@ impl Link {
                 (Some(actor), _) => Some(self.account_token(proofs, actor, (refused, deadline)).await?),
                 // Nobody's account stands in for a caller's.
                 (None, Some(_)) => return Err(UpstreamError::AccountMissing),
-                (None, None) => self.listing_token(proofs, account, (refused, deadline)).await?,
+                (None, None) => match account.listing_request(&self.upstream().spec.url) {
+                    Some(request) => Some(self.access_token(proofs, &request, (refused, deadline)).await?),
+                    None => None,
+                },
             },
             UpstreamAuth::TokenExchange(exchange) if self.actor.is_some() || exchange.listing != Listing::None => {
                 Some(self.access_token(proofs, &exchange.request, (refused, deadline)).await?)
@@ -36,27 +39,6 @@ impl Link {
             _ => None,
         };
         proofs.credential(self.upstream(), http, token.as_deref()).await
-    }
-
-    /// What an upstream with accounts is shown while nobody calls it.
-    async fn listing_token(
-        &self,
-        proofs: &Proofs<'_>,
-        auth: &AccountAuth,
-        when: (Option<u64>, Instant),
-    ) -> Result<Option<Arc<AccessToken>>, UpstreamError> {
-        match auth.listing {
-            Listing::None => Ok(None),
-            Listing::ClientCredentials => {
-                let request = auth.listing_request(&self.upstream().spec.url).ok_or(UpstreamError::Setup)?;
-                self.access_token(proofs, &request, when).await.map(Some)
-            }
-            Listing::Account => {
-                let whose = some_principal(proofs.rows, self.upstream().id).await?;
-                let actor = Actor::with_account(&whose.ok_or(UpstreamError::AccountMissing)?);
-                self.account_token(proofs, &actor, when).await.map(Some)
-            }
-        }
     }
 
     /// The token of the actor's own account. It is looked for under that actor's name, and nobody else's.
