@@ -84,6 +84,13 @@ async fn an_answer_to_another_flow_or_from_another_server_connects_nothing() -> 
 }
 
 #[tokio::test]
+async fn an_authorization_server_elsewhere_is_named_by_an_operator_and_not_by_the_upstream() -> Result<()> {
+    let bed = Bed::with("consent_elsewhere", account_auth(None)?).await?;
+    assert_eq!(bed.begin("alice").await?.err(), Some(AccountError::NoIssuer));
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_upstream_that_moved_meanwhile_gets_nothing() -> Result<()> {
     let bed = Bed::new("consent_moved").await?;
     let consent = bed.begin("alice").await??;

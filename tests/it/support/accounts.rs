@@ -75,9 +75,11 @@ pub(crate) async fn serve_naming(upstream: RealUpstream, guard: Guard, issuer: &
 }
 
 impl Bed {
-    /// One whose client registers itself at the authorization server that the upstream names.
+    /// One whose client registers itself.
     pub(crate) async fn new(name: &str) -> Result<Self> {
-        Self::with(name, account_auth(None)?).await
+        let provider = Provider::start().await?;
+        let auth = account_auth(Some(&provider.url))?;
+        Self::at(name, provider, auth).await
     }
 
     /// One that is configured by hand.

@@ -14,7 +14,7 @@ pub enum AccountError {
     NotOffered,
     /// Nobody says who issues its tokens.
     #[error(
-        "cannot be connected: the upstream does not say which authorization server it trusts; an operator must name its `issuer`"
+        "cannot be connected: the upstream names no authorization server at its own address; an operator must name the `issuer` that is meant"
     )]
     NoIssuer,
     /// The authorization server does not check who began the flow.

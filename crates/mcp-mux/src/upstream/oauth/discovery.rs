@@ -116,15 +116,16 @@ fn read(document: Document, issuer: &OAuthIssuer) -> Result<Metadata, OAuthError
     })
 }
 
-/// An upstream speaks for its own address and for what lies above it, and an https one names no http server.
+/// An upstream speaks for its own address and for what lies above it, and names nobody elsewhere: it could name the authorization
+/// server of another company's service, and be shown what people there got tokens for.
 fn read_resource(body: &[u8], url: &Url) -> Option<OAuthIssuer> {
     let document: ProtectedResource = serde_json::from_slice(body).ok()?;
     let above = document.resource.path().trim_end_matches('/');
     let below = url.path().strip_prefix(above)?;
     let is_its_own = document.resource.origin() == url.origin() && (below.is_empty() || below.starts_with('/'));
     let issuer = document.authorization_servers.first().filter(|_| is_its_own)?;
-    let is_protected = issuer.starts_with("https://") || url.scheme() == "http";
-    issuer.parse().ok().filter(|_| is_protected)
+    let is_at_home = Url::parse(issuer).is_ok_and(|issuer| issuer.origin() == url.origin());
+    issuer.parse().ok().filter(|_| is_at_home)
 }
 
 /// Between host and path, and at the host's root (RFC 9728 §3.1).
@@ -235,16 +236,19 @@ mod tests {
         for resource in
             ["https://mcp.example/a/mcp", "https://mcp.example/a", "https://mcp.example", "https://mcp.example/"]
         {
-            assert_eq!(trusted(resource, "https://as.example").as_deref(), Some("https://as.example"), "{resource}");
+            let own = "https://mcp.example/login";
+            assert_eq!(trusted(resource, own).as_deref(), Some(own), "{resource}");
         }
         for (resource, issuer) in [
-            ("https://other.example/a/mcp", "https://as.example"),
-            ("http://mcp.example/a/mcp", "https://as.example"),
-            ("https://mcp.example/a/mcp/b", "https://as.example"),
-            ("https://mcp.example/a/m", "https://as.example"),
-            ("https://mcp.example/a/mcp", "http://as.example"),
-            ("https://mcp.example/a/mcp", "https://user@as.example"),
-            ("https://mcp.example/a/mcp", "as.example"),
+            ("https://other.example/a/mcp", "https://mcp.example"),
+            ("http://mcp.example/a/mcp", "https://mcp.example"),
+            ("https://mcp.example/a/mcp/b", "https://mcp.example"),
+            ("https://mcp.example/a/m", "https://mcp.example"),
+            ("https://mcp.example/a/mcp", "http://mcp.example"),
+            ("https://mcp.example/a/mcp", "https://mcp.example:8443"),
+            ("https://mcp.example/a/mcp", "https://user@mcp.example"),
+            ("https://mcp.example/a/mcp", "https://as.example"),
+            ("https://mcp.example/a/mcp", "mcp.example"),
         ] {
             assert_eq!(trusted(resource, issuer), None, "{resource} {issuer}");
         }
