@@ -49,7 +49,7 @@ const CLIENTS = [
     client_id: 'login',
     client_secret: 'CANARY-login-secret-of-the-tests+/=',
     application_type: 'native',
-    redirect_uris: ['http://127.0.0.1/connect/callback'],
+    redirect_uris: ['http://127.0.0.1/sign-in/corp/callback'],
     ...CODE,
   },
   {

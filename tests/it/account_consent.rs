@@ -2,15 +2,18 @@
 //! it was asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use axum::Router;
 use axum::routing::get;
 use mcp_mux::AccountError;
 use serde_json::{Value, json};
+use tenant_store::{AccountAuth, UpstreamAuth};
 use tokio::net::TcpListener;
 use url::Url;
 
+use crate::oauth::text;
 use crate::support::accounts::{Bed, account_auth, configured};
 use crate::support::provider::Provider;
 use crate::support::server;
@@ -105,6 +108,57 @@ async fn an_upstream_that_moved_meanwhile_gets_nothing() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_was_given_and_cannot_be_stored_is_taken_back() -> Result<()> {
+    let provider = Provider::start().await?;
+    let auth = configured(&provider.url)?;
+    let bed = Bed::at("consent_unstored", provider, auth).await?;
+    let consent = bed.begin("alice").await??;
+    let way_back = bed.provider.consent(&consent.url, "alice").await?;
+    bed.server.refuse_accounts().await?;
+    assert_eq!(bed.finish("alice", consent, &way_back).await?, Err(AccountError::Unavailable));
+    assert_eq!(bed.provider.asked("revocation").await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_browser_that_goes_away_in_the_middle_leaves_a_whole_account() -> Result<()> {
+    let bed = Bed::new("consent_gone").await?;
+    let consent = bed.begin("alice").await??;
+    let way_back = bed.provider.consent(&consent.url, "alice").await?;
+    bed.provider.set("tokenDelayMs=300").await?;
+    let finish = bed.finish("alice", consent, &way_back);
+    assert!(tokio::time::timeout(Duration::from_millis(100), finish).await.is_err(), "nobody waits any more");
+    let stored = async {
+        while bed.row("alice").await?.is_none() {}
+        Ok::<_, anyhow::Error>(())
+    };
+    tokio::time::timeout(Duration::from_secs(30), stored).await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_is_registered_anew_leaves_accounts_of_the_one_before_alone() -> Result<()> {
+    let bed = Bed::new("consent_anew").await?;
+    bed.connect("alice").await?;
+    let upstream = bed.upstream().await?;
+    let mut spec = upstream.spec.clone();
+    let auth = AccountAuth { scope: Some("openid offline_access".parse()?), ..account_auth(Some(&bed.provider.url))? };
+    spec.auth = UpstreamAuth::Account(Box::new(auth));
+    bed.rows().await?.put_upstream(&upstream.slug, &spec).await?;
+    bed.server.app.follow().await?;
+    bed.connect("bob").await?;
+    assert_eq!(bed.provider.asked("registration").await?, 2, "another scope is another wish");
+    let (alice, bob) = (bed.tokens("alice").await?, bed.tokens("bob").await?);
+    assert_ne!(alice["source"]["clientId"], bob["source"]["clientId"]);
+    for who in ["alice", "bob"] {
+        bed.expire(who).await?;
+        let answer = bed.client_of(&bed.server.app, who)?.call("acme__whoami", json!({})).await?;
+        assert_eq!(text(&answer), "whoami at acme with {}", "{who}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_operators_client_is_used_and_none_is_registered() -> Result<()> {
     let provider = Provider::start().await?;
     let auth = configured(&provider.url)?;
@@ -154,7 +208,7 @@ async fn an_authorization_server_that_is_not_safe_is_not_used() -> Result<()> {
     ] {
         let mut spec = upstream.spec.clone();
         let issuer = saying(metadata.clone()).await?;
-        spec.auth = tenant_store::UpstreamAuth::Account(Box::new(account_auth(Some(&issuer))?));
+        spec.auth = UpstreamAuth::Account(Box::new(account_auth(Some(&issuer))?));
         bed.rows().await?.put_upstream(&upstream.slug, &spec).await?;
         let answer = bed.begin("alice").await?;
         assert!(answer.as_ref().is_err_and(|error| error.to_string().contains(said)), "{metadata} {answer:?}");

@@ -1,13 +1,16 @@
 //! Callers' own accounts at an upstream: each call carries its caller's, never another's; and what becomes of calls when tokens end,
 //! are refused or taken back.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use futures::future::try_join_all;
 use mcp_mux::manifest::{apply, parse};
 use serde_json::{Value, json};
+use tenant_store::{AccountAuth, AccountListing};
 
 use crate::oauth::text;
-use crate::support::accounts::{Bed, Place, configured, owner, principal};
+use crate::support::accounts::{Bed, account_auth, configured, owner, principal};
 use crate::support::client::Http;
 use crate::support::provider::Provider;
 use crate::support::server::scope;
@@ -139,6 +142,55 @@ async fn two_replicas_refresh_once_and_both_go_on() -> Result<()> {
 }
 
 #[tokio::test]
+async fn tokens_that_cannot_be_stored_serve_and_are_stored_as_soon_as_they_can() -> Result<()> {
+    let bed = Bed::new("accounts_unsaved").await?;
+    bed.connect("alice").await?;
+    bed.expire("alice").await?;
+    let before = bed.tokens("alice").await?;
+    bed.server.refuse_renewals(true).await?;
+    let client = bed.alice()?;
+    for _ in 0..3 {
+        assert_eq!(call(&client, "alice").await?, expected("alice"));
+    }
+    assert_eq!((bed.refreshes().await?, bed.tokens("alice").await?), (1, before.clone()));
+    assert!(bed.server.logged()?.contains("the new tokens of an account cannot be stored"));
+    bed.server.refuse_renewals(false).await?;
+    let stored = async {
+        while bed.tokens("alice").await? == before {}
+        Ok::<_, anyhow::Error>(())
+    };
+    tokio::time::timeout(Duration::from_secs(30), stored).await.context("they are stored")??;
+    // The provider takes an account for stolen when it sees a refresh token twice.
+    bed.expire("alice").await?;
+    let other = bed.server.replica().await?;
+    assert_eq!(call(&bed.client_of(&other, "alice")?, "alice").await?, expected("alice"));
+    assert_eq!(bed.refreshes().await?, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_account_whose_upstream_lists_with_it_lists_for_all_and_calls_for_nobody_else() -> Result<()> {
+    let provider = Provider::start().await?;
+    let listing = AccountListing::Account { issuer: "corp".parse()?, subject: "carol".parse()? };
+    let auth = AccountAuth { listing, ..account_auth(Some(&provider.url))? };
+    let bed = Bed::closed("accounts_listing", provider, auth).await?;
+    // Whoever it is, only the principal whom the operator named lists.
+    bed.connect("bob").await?;
+    bed.server.app.refresher().refresh_all().await;
+    assert!(bed.alice()?.tools().await?.is_empty() && bed.guard.shown().is_empty());
+    bed.connect("carol").await?;
+    bed.server.app.refresher().refresh_all().await;
+    assert!(bed.alice()?.tools().await?.contains(&"acme__whoami".to_owned()));
+    assert!(bed.guard.shown().iter().all(|shown| shown.subject == "carol"));
+    let before = bed.guard.shown().len();
+    assert!(call(&bed.alice()?, "alice").await?.contains(MISSING));
+    assert_eq!(bed.guard.shown().len(), before, "nothing reached the upstream");
+    assert_eq!(call(&bed.client_of(&bed.server.app, "bob")?, "bob").await?, expected("bob"));
+    assert_eq!(bed.guard.last()?.subject, "bob");
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_account_that_the_authorization_server_took_back_is_gone() -> Result<()> {
     let bed = Bed::new("accounts_revoked").await?;
     bed.connect("alice").await?;
@@ -202,17 +254,17 @@ async fn a_disconnected_account_stops_at_once_and_is_taken_back() -> Result<()> 
     bed.connect("alice").await?;
     let client = bed.alice()?;
     assert_eq!(call(&client, "alice").await?, expected("alice"));
-    let (place, alice) = (Place::of(&bed).await?, principal("alice")?);
+    let (place, alice) = (bed.place().await?, principal("alice")?);
     let accounts = bed.server.app.accounts();
-    let held = accounts.held(&alice, place.as_place()).await?.context("an account")?;
+    let held = accounts.held(&alice, &place).await?.context("an account")?;
     assert!(held.scope.is_some_and(|scope| scope.contains("mcp:use")) && held.connected_at.as_millis() > 0);
-    assert!(accounts.held(&principal("bob")?, place.as_place()).await?.is_none());
+    assert!(accounts.held(&principal("bob")?, &place).await?.is_none());
 
-    assert!(accounts.disconnect(&alice, place.as_place()).await?);
-    assert!(!accounts.disconnect(&alice, place.as_place()).await?);
+    assert!(accounts.disconnect(&alice, &place).await?);
+    assert!(!accounts.disconnect(&alice, &place).await?);
     assert_eq!(bed.provider.asked("revocation").await?, 1);
     assert!(call(&client, "alice").await?.contains(MISSING));
-    assert!(accounts.held(&alice, place.as_place()).await?.is_none());
+    assert!(accounts.held(&alice, &place).await?.is_none());
     let log = bed.server.logged()?;
     assert!(log.contains("an account was disconnected") && !log.contains("did not take back"));
     Ok(())

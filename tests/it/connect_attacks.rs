@@ -184,25 +184,45 @@ async fn an_id_token_that_is_not_for_this_sign_in_makes_nobody() -> Result<()> {
         let claims = claims.as_object_mut().context("an object")?;
         claims.retain(|_, value| !value.is_null());
         bed.server.idp.give_claims(&json!(claims))?;
-        let back = format!("/connect/callback?code=CANARY-code&state={}", query(&sent, "state")?);
+        let back = format!("/sign-in/corp/callback?code=CANARY-code&state={}", query(&sent, "state")?);
         let page = browser.get(&bed.url(&back)?).await?;
         assert_eq!(page.status, 403, "{claim} {value}: {}", page.text);
         assert!(browser.cookies(&page.url).is_empty(), "{claim} {value}");
     }
-    let mut claims = bed.server.idp.claims("alice", &["acme"], "login");
-    let mut browser = Browser::new()?;
-    let sent = browser.get(&bed.url("/connect")?).await?.location()?;
-    claims["nonce"] = json!(query(&sent, "nonce")?);
-    let back = bed.url(&format!("/connect/callback?code=CANARY-code&state={}", query(&sent, "state")?))?;
-    // A foreign key, and an access token of the provider itself.
-    for token in [Idp::sign_with_foreign_key(&claims)?, bed.server.idp.sign(&claims)?] {
-        bed.server.idp.give(token);
+    // A foreign key, and an access token of the provider itself; then a good one, which serves once.
+    for (kind, status) in [("foreign", 403), ("access token", 403), ("good", 303)] {
+        let mut claims = bed.server.idp.claims("alice", &["acme"], "login");
+        let mut browser = Browser::new()?;
+        let sent = browser.get(&bed.url("/connect")?).await?.location()?;
+        claims["nonce"] = json!(query(&sent, "nonce")?);
+        let back = bed.url(&format!("/sign-in/corp/callback?code=CANARY-code&state={}", query(&sent, "state")?))?;
+        match kind {
+            "foreign" => bed.server.idp.give(Idp::sign_with_foreign_key(&claims)?),
+            "good" => bed.server.idp.give_claims(&claims)?,
+            _ => bed.server.idp.give(bed.server.idp.sign(&claims)?),
+        }
         let mut again = browser.clone();
-        assert_eq!(again.get(&back).await?.status, 403);
-        assert!(again.cookies(&back).is_empty());
+        assert_eq!(browser.get(&back).await?.status, status, "{kind}");
+        assert_eq!(browser.cookies(&back).contains(&"mcp-mux-visitor"), status == 303, "{kind}");
+        // Somebody who kept the cookie, or copied it.
+        let refused = again.get(&back).await?;
+        assert_eq!(refused.status, 403, "{kind}");
+        assert!(refused.text.contains("belongs to no sign-in that began in this browser"), "{}", refused.text);
     }
-    bed.server.idp.give_claims(&claims)?;
-    assert_eq!(browser.get(&back).await?.status, 303, "but for all that it is a good one");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sign_in_ends_at_the_address_of_its_issuer_only() -> Result<()> {
+    let bed = Bed::new("attack_sign_in_address").await?;
+    let mut alice = Browser::new()?;
+    let good = alice.begin_sign_in(&bed.server, "/connect", "alice", &["acme"]).await?;
+    for issuer in ["partner", "CORP", "%00", "corp%2F"] {
+        let mut back = good.clone();
+        back.set_path(&format!("/sign-in/{issuer}/callback"));
+        assert_eq!(alice.clone().get(&back).await?.status, 403, "{issuer}");
+    }
+    assert_eq!(alice.get(&good).await?.status, 303);
     Ok(())
 }
 
@@ -290,6 +310,32 @@ async fn grants_that_were_taken_away_count_no_more() -> Result<()> {
 }
 
 #[tokio::test]
+async fn who_lost_the_grants_sees_and_ends_the_account_and_connects_none() -> Result<()> {
+    let bed = Bed::new("attack_left_behind").await?;
+    let (mut alice, page) = bed.alice("/connect/acme/desk").await?;
+    let back = bed.consent(&mut alice, &page, "/connect/acme/desk", "alice").await?;
+    let page = alice.open(&back).await?;
+    assert!(page.text.contains("Connected since") && page.text.contains("Connect again"), "{}", page.text);
+    let rows = bed.server.rows("acme").await?;
+    for grant in rows.grants().await? {
+        rows.remove_grant(grant.id).await?;
+    }
+    bed.server.app.follow().await?;
+    let list = alice.get(&bed.url("/connect")?).await?;
+    assert!(list.text.contains("Connected since") && !list.text.contains("wiki"), "{}", list.text);
+    assert!(!list.text.contains("Connect again"), "{}", list.text);
+    // Neither a form that was kept connects, nor is it there for anybody else.
+    assert_eq!(alice.press(&page, "/connect/acme/desk").await?.status, 404);
+    let mut bob = Browser::new()?;
+    let other = bob.sign_in(&bed.server, "/connect/acme/desk", "bob", &["acme"]).await?;
+    assert_eq!(other.status, 404, "{}", other.text);
+    let ended = alice.press(&list, "/connect/acme/desk/disconnect").await?;
+    assert_eq!(alice.get(&ended.location()?).await?.status, 404, "there is nothing left to see");
+    assert!(rows.accounts().await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
 async fn nothing_that_others_wrote_is_markup_and_every_page_is_guarded() -> Result<()> {
     let bed = Bed::new("attack_markup").await?;
     for name in [
@@ -312,7 +358,8 @@ async fn nothing_that_others_wrote_is_markup_and_every_page_is_guarded() -> Resu
         let refused = browser.post(&bed.url("/connect/acme/desk")?, None, &[]).await?;
         let not_allowed = browser.post(&bed.url("/connect")?, None, &[]).await?;
         let sent = Browser::new()?.get(&bed.url("/connect")?).await?;
-        let failed = Browser::new()?.get(&bed.url("/connect/callback?error=%3Cscript%3E&state=%3Cscript%3E")?).await?;
+        let failed =
+            Browser::new()?.get(&bed.url("/sign-in/corp/callback?error=%3Cscript%3E&state=%3Cscript%3E")?).await?;
         for page in [&list, &page] {
             assert!(page.text.contains("acme") || page.text.contains("desk"), "{}", page.text);
         }
@@ -389,7 +436,7 @@ async fn groups_of_one_issuer_are_nothing_at_another() -> Result<()> {
     let mut claims = other.claims("alice", &["acme"], "login");
     claims["nonce"] = json!(query(&sent, "nonce")?);
     other.give_claims(&claims)?;
-    let back = format!("/connect/callback?code=CANARY-code&state={}", query(&sent, "state")?);
+    let back = format!("/sign-in/partner/callback?code=CANARY-code&state={}", query(&sent, "state")?);
     let page = browser.open(&Url::parse(&server.url(&back))?).await?;
     assert_eq!(page.status, 404, "{}", page.text);
     Ok(())

@@ -37,7 +37,7 @@ const ROUTES: [(&str, &str, Attempt); 17] = [
     ("GET", "/.well-known/oauth-protected-resource/mcp", Attempt::SameForAnyTenant),
     ("GET", "/.well-known/oauth-protected-resource/t/{tenant}/mcp", Attempt::SameForAnyTenant),
     ("GET", "/connect", Attempt::SignsIn),
-    ("GET", "/connect/callback", Attempt::Refused),
+    ("GET", "/sign-in/{issuer}/callback", Attempt::Refused),
     ("POST", "/connect/sign-out", Attempt::Refused),
     ("GET", "/connect/{tenant}/{upstream}", Attempt::SignsIn),
     ("POST", "/connect/{tenant}/{upstream}", Attempt::Refused),

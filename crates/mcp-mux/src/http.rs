@@ -85,7 +85,7 @@ pub const ROUTES: [Route; 12] = [
         kind: Kind::TenantMetadata,
     },
     Route { path: "/connect", methods: &["GET"], kind: Kind::Accounts },
-    Route { path: "/connect/callback", methods: &["GET"], kind: Kind::SignedIn },
+    Route { path: "/sign-in/{issuer}/callback", methods: &["GET"], kind: Kind::SignedIn },
     Route { path: "/connect/sign-out", methods: &["POST"], kind: Kind::SignOut },
     Route { path: "/connect/{tenant}/{upstream}", methods: &["GET", "POST"], kind: Kind::Account },
     Route { path: "/connect/{tenant}/{upstream}/disconnect", methods: &["POST"], kind: Kind::Disconnect },

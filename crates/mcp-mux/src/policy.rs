@@ -8,4 +8,4 @@ mod scope;
 
 pub use access::{Access, GrantIndex, Reach, ReachKey};
 pub use decide::{Action, Decision, EntryFacts, Reason, Verdict, decide};
-pub use scope::Administration;
+pub use scope::{Administration, own_account};

@@ -22,7 +22,7 @@ mod tool_list;
 
 pub use account::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount};
 pub(crate) use answer::{Answer, parse_answer};
-pub(crate) use credential::Proofs;
+pub(crate) use credential::{Proofs, lister};
 pub(crate) use error::UpstreamError;
 pub(crate) use event_stream::Event;
 pub(crate) use link::{Reply, Streaming};

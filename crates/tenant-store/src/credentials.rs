@@ -29,7 +29,7 @@ use crate::store::row;
 use crate::upstream_auth::destination_of;
 use crate::upstreams::{self, Upstream};
 
-pub use lease::Account;
+pub use lease::{Account, AccountHeld};
 pub use owner::CredentialOwner;
 pub(crate) use reseal::{reseal, sealed_with_others};
 

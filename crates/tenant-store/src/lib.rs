@@ -34,7 +34,7 @@ mod upstreams;
 pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
 pub use choice::{ChoiceError, CredentialKind, DataKeyState, Level, OnToolChange, TenantState, ToolClass};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
-pub use credentials::{Account, CredentialOwner, CredentialSlot, SECRET_BYTES_MAX, SealedCredential};
+pub use credentials::{Account, AccountHeld, CredentialOwner, CredentialSlot, SECRET_BYTES_MAX, SealedCredential};
 pub use data_keys::{DataKey, KekUse, Progress, Stuck};
 pub use egress_hosts::EgressHosts;
 pub use error::StoreError;
@@ -54,7 +54,7 @@ pub use store::{Change, Put, Still, Store};
 pub use tenants::{Tenant, TenantSpec};
 pub use tools::{Digest, NameGiven, NewTool, Replaced, Tool};
 pub use upstream_auth::{
-    AccountAuth, AccountClient, AuthorizationServer, ClientProof, Listing, RequestedType, SecretForm, TokenExchange,
-    TokenRequest, UpstreamAuth,
+    AccountAuth, AccountClient, AccountListing, AuthorizationServer, ClientProof, Listing, RequestedType, SecretForm,
+    TokenExchange, TokenRequest, UpstreamAuth,
 };
 pub use upstreams::{Upstream, UpstreamSpec};

@@ -17,6 +17,7 @@ mod m20261125_000011_erasure;
 mod m20261125_000012_tenant_egress;
 mod m20261125_000013_credential_lease;
 mod m20261125_000014_tenant_key_history;
+mod m20261125_000015_credential_owner;
 
 use std::collections::HashSet;
 
@@ -47,6 +48,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000012_tenant_egress::Migration),
             Box::new(m20261125_000013_credential_lease::Migration),
             Box::new(m20261125_000014_tenant_key_history::Migration),
+            Box::new(m20261125_000015_credential_owner::Migration),
         ]
     }
 }

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::grants::GrantSpec;
 use crate::tenants::TenantSpec;
-use crate::upstream_auth::{AccountAuth, Listing, UpstreamAuth};
+use crate::upstream_auth::{AccountAuth, AccountListing, UpstreamAuth};
 use crate::upstreams::UpstreamSpec;
 
 /// How long a call to an upstream may take.
@@ -178,8 +178,12 @@ fn check_account(account: &AccountAuth) -> Result<(), SpecError> {
         SpecField::Client,
         "needs an `issuer` beside it: what proves a client goes to no server that others name",
     )?;
-    let lists = account.listing == Listing::None || account.proof().is_some();
-    rule(lists, SpecField::Listing, "must be `none` where no `client` with a `secret` or `privateKey` is registered")
+    let lists = account.listing != AccountListing::ClientCredentials || account.proof().is_some();
+    rule(
+        lists,
+        SpecField::Listing,
+        "must not be `clientCredentials` where no `client` with a `secret` or `privateKey` is registered",
+    )
 }
 
 /// Checks the form of an upstream's address. Which addresses may be called is decided where they are called.

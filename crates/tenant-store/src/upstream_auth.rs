@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::name::{
-    AwsAccessKeyId, AwsName, HeaderText, OAuthAudience, OAuthClientId, OAuthIssuer, OAuthKeyId, OAuthResource,
-    OAuthScope, OAuthTokenUrl, QueryParameter, SecretName, UserName,
+    AwsAccessKeyId, AwsName, HeaderText, IssuerName, OAuthAudience, OAuthClientId, OAuthIssuer, OAuthKeyId,
+    OAuthResource, OAuthScope, OAuthTokenUrl, QueryParameter, SecretName, Subject, UserName,
 };
 
 /// How we prove ourselves to an upstream.
@@ -147,7 +147,24 @@ pub struct AccountAuth {
     /// For which resource they should be good; without it, for the upstream's URL.
     pub resource: Option<OAuthResource>,
     /// What is shown when tools are listed, which nobody asks for.
-    pub listing: Listing,
+    pub listing: AccountListing,
+}
+
+/// What an upstream that is called with accounts is shown while no caller is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AccountListing {
+    /// Nothing.
+    None,
+    /// A token that the registered client gets for itself.
+    ClientCredentials,
+    /// The account of one principal, whom an operator names: what that account is shown is listed for everybody.
+    Account {
+        /// Who says who it is.
+        issuer: IssuerName,
+        /// Who it is there.
+        subject: Subject,
+    },
 }
 
 /// A client that an operator registered at an authorization server.
@@ -277,7 +294,7 @@ impl AccountAuth {
     }
 
     fn request(&self) -> Option<TokenRequest> {
-        let client = self.client.as_ref().filter(|_| self.listing == Listing::ClientCredentials)?;
+        let client = self.client.as_ref().filter(|_| self.listing == AccountListing::ClientCredentials)?;
         Some(TokenRequest {
             server: AuthorizationServer::Issuer(self.issuer.clone()?),
             client_id: client.client_id.clone(),
@@ -373,7 +390,7 @@ mod tests {
                 client: None,
                 scope: None,
                 resource: None,
-                listing: Listing::None,
+                listing: AccountListing::None,
             }))
         };
         assert_eq!(destination_of(&url, &account(None)), "https://mcp.acme.example");

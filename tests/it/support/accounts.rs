@@ -10,8 +10,8 @@ use mcp_mux::{AccountError, AccountPlace, App, Callback, Consent};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use tenant_store::{
-    AccountAuth, AccountClient, ClientProof, CredentialKind, CredentialOwner, CredentialSlot, Level, Listing,
-    SealedCredential, TenantSlug, TenantStore, Upstream, UpstreamAuth,
+    AccountAuth, AccountClient, AccountListing, ClientProof, CredentialKind, CredentialOwner, CredentialSlot, Level,
+    SealedCredential, TenantStore, Upstream, UpstreamAuth,
 };
 use tokio::net::TcpListener;
 use url::Url;
@@ -41,7 +41,7 @@ pub(crate) fn account_auth(issuer: Option<&str>) -> Result<AccountAuth> {
         client: None,
         scope: Some("openid offline_access mcp:use".parse()?),
         resource: Some(RESOURCE.parse()?),
-        listing: Listing::None,
+        listing: AccountListing::None,
     })
 }
 
@@ -91,7 +91,24 @@ impl Bed {
     /// The same at a provider that runs.
     pub(crate) async fn at(name: &str, provider: Provider, auth: AccountAuth) -> Result<Self> {
         let guard = TokenGuard::of(&provider).await?;
-        let url = serve_naming(RealUpstream::named("acme"), lists_for_all(&guard), &provider.url).await?;
+        let lets_in = lists_for_all(&guard);
+        Self::guarded(name, (provider, guard), auth, lets_in).await
+    }
+
+    /// One whose upstream shows nothing at all without a token.
+    pub(crate) async fn closed(name: &str, provider: Provider, auth: AccountAuth) -> Result<Self> {
+        let guard = TokenGuard::of(&provider).await?;
+        let lets_in = guard.guard();
+        Self::guarded(name, (provider, guard), auth, lets_in).await
+    }
+
+    async fn guarded(
+        name: &str,
+        (provider, guard): (Provider, TokenGuard),
+        auth: AccountAuth,
+        lets_in: Guard,
+    ) -> Result<Self> {
+        let url = serve_naming(RealUpstream::named("acme"), lets_in, &provider.url).await?;
         let server = TestServer::start(name, &[]).await?;
         let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
         let secrets: &[_] = if auth.client.is_some() { &[("client", CLIENT_SECRET)] } else { &[] };
@@ -110,17 +127,23 @@ impl Bed {
         Ok(Arc::new(found.context("the upstream exists")?))
     }
 
+    /// What a snapshot knows of the upstream.
+    pub(crate) async fn place(&self) -> Result<AccountPlace> {
+        let upstream = self.upstream().await?;
+        let stored = self.rows().await?.sealed_credentials().await?;
+        Ok(AccountPlace { scope: scope(upstream.tenant), tenant: "acme".parse()?, upstream, stored, hosts: None })
+    }
+
     /// Begins `who`'s consent.
     pub(crate) async fn begin(&self, who: &str) -> Result<Result<Consent, AccountError>> {
-        let place = Place::of(self).await?;
-        Ok(self.server.app.accounts().begin(&principal(who)?, place.as_place()).await)
+        Ok(self.server.app.accounts().begin(&principal(who)?, &self.place().await?).await)
     }
 
     /// Ends a consent of `who`.
     pub(crate) async fn finish(&self, who: &str, consent: Consent, way_back: &Url) -> Result<Result<(), AccountError>> {
-        let place = Place::of(self).await?;
+        let place = self.place().await?;
         let accounts = self.server.app.accounts();
-        Ok(accounts.finish(&principal(who)?, place.as_place(), consent.flow, &callback(way_back)).await)
+        Ok(accounts.finish(&principal(who)?, &place, consent.flow, callback(way_back)).await)
     }
 
     /// Connects `who`'s account, as the person of the same name at the provider.
@@ -160,33 +183,6 @@ impl Bed {
         let row = self.row(who).await?.context("an account")?;
         let text = SecretString::from(tokens.to_string());
         self.rows().await?.renew_credential(&row, &text).await?.context("the row is as it was read").map(drop)
-    }
-}
-
-/// What a snapshot knows of the upstream.
-pub(crate) struct Place {
-    tenant: TenantSlug,
-    upstream: Arc<Upstream>,
-    stored: Vec<SealedCredential>,
-}
-
-impl Place {
-    pub(crate) async fn of(bed: &Bed) -> Result<Self> {
-        let stored = bed.rows().await?.sealed_credentials().await?;
-        Ok(Self { tenant: "acme".parse()?, upstream: bed.upstream().await?, stored })
-    }
-
-    pub(crate) fn as_place(&self) -> AccountPlace<'_> {
-        // A test's server has few secrets; they live as long as the process.
-        let stored: &'static [&'static SealedCredential] =
-            Box::leak(self.stored.iter().cloned().map(|sealed| &*Box::leak(Box::new(sealed))).collect());
-        AccountPlace {
-            scope: scope(self.upstream.tenant),
-            tenant: &self.tenant,
-            upstream: &self.upstream,
-            stored,
-            hosts: None,
-        }
     }
 }
 

@@ -133,7 +133,7 @@ impl Browser {
         claims["nonce"] = query(&sent, "nonce")?.into();
         server.idp.give_claims(&claims)?;
         let state = query(&sent, "state")?;
-        Ok(Url::parse(&server.url(&format!("/connect/callback?code=CANARY-code&state={state}")))?)
+        Ok(Url::parse(&server.url(&format!("/sign-in/corp/callback?code=CANARY-code&state={state}")))?)
     }
 
     /// The names of the cookies of an origin.

@@ -167,6 +167,25 @@ impl TestServer {
         Ok(())
     }
 
+    /// Lets the database refuse, or take again, to store tokens in place of others.
+    pub(crate) async fn refuse_renewals(&self, refuses: bool) -> Result<()> {
+        let sql = if refuses {
+            "CREATE TRIGGER refuse BEFORE UPDATE OF sealed ON credential BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        } else {
+            "DROP TRIGGER refuse"
+        };
+        tenant_store::testing::alter(&self.database, sql).await?;
+        Ok(())
+    }
+
+    /// Lets the database refuse to store anything new of principals.
+    pub(crate) async fn refuse_accounts(&self) -> Result<()> {
+        let sql = "CREATE TRIGGER refuse_accounts BEFORE INSERT ON credential WHEN NEW.owner <> 'tenant' \
+                   BEGIN SELECT RAISE(ABORT, 'refused'); END";
+        tenant_store::testing::alter(&self.database, sql).await?;
+        Ok(())
+    }
+
     /// What was logged so far.
     pub(crate) fn logged(&self) -> Result<String> {
         Ok(fs::read_to_string(&self.log)?)

@@ -10,7 +10,9 @@ mod error;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use moka::sync::Cache;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use subtle::ConstantTimeEq as _;
@@ -27,8 +29,12 @@ use crate::caller::Principal;
 use crate::config::{Config, ConfigError, IssuerConfig, Profile, PublicUrl};
 use crate::egress::Egress;
 
-/// Most sign-ins that wait for a provider at once. Anybody may begin one.
+/// Most sign-ins that one provider is asked to begin at once, and to end at once. Anybody may begin one, which costs nobody else the
+/// end of theirs, nor a beginning at another provider.
 const SIGN_INS_AT_ONCE_MAX: usize = 32;
+/// How long a sign-in that ended is remembered: as long as its cookie is good. And how many of one provider at most.
+const SPENT_LIFE: Duration = Duration::from_mins(10);
+const SPENT_MAX: u64 = 100_000;
 /// Longest name of somebody that a page shows, in characters.
 const SHOWN_CHARS_MAX: usize = 100;
 
@@ -36,7 +42,6 @@ const SHOWN_CHARS_MAX: usize = 100;
 #[derive(Debug)]
 pub struct Login {
     issuers: HashMap<IssuerName, LoginIssuer>,
-    running: Semaphore,
 }
 
 struct LoginIssuer {
@@ -44,6 +49,10 @@ struct LoginIssuer {
     profile: Profile,
     client: LoginClient,
     graph: Option<Graph>,
+    beginning: Semaphore,
+    ending: Semaphore,
+    /// The states of sign-ins that ended here: each has the provider asked once.
+    spent: Cache<String, ()>,
 }
 
 /// A sign-in that runs: what must come back with the browser. It is for the cookie of that browser, sealed.
@@ -92,14 +101,23 @@ impl Login {
             let http = egress.client(&issuer.addresses());
             let graph =
                 issuer.graph.as_ref().map(|graph| Graph::new(graph, http.clone(), Arc::clone(clock))).transpose()?;
-            let redirect_uri = public_url.join("/connect/callback");
+            // One for each issuer, so that a code of one is never taken for another's (RFC 9700 §4.4.2.2).
+            let redirect_uri = public_url.join(&format!("/sign-in/{}/callback", issuer.name));
             let client = LoginClient::new(issuer, settings, (http, Arc::clone(clock)), redirect_uri)?;
             let mut profile = issuer.profile();
             profile.subject_claims = settings.subject_claims.clone().unwrap_or(profile.subject_claims);
-            let issuer = LoginIssuer { config: issuer.clone(), profile, client, graph };
+            let issuer = LoginIssuer {
+                config: issuer.clone(),
+                profile,
+                client,
+                graph,
+                beginning: Semaphore::new(SIGN_INS_AT_ONCE_MAX),
+                ending: Semaphore::new(SIGN_INS_AT_ONCE_MAX),
+                spent: Cache::builder().max_capacity(SPENT_MAX).time_to_live(SPENT_LIFE).build(),
+            };
             issuers.insert(issuer.config.name.clone(), issuer);
         }
-        Ok(Self { issuers, running: Semaphore::new(SIGN_INS_AT_ONCE_MAX) })
+        Ok(Self { issuers })
     }
 
     /// The issuers at which people can sign in, in the order of their names.
@@ -112,7 +130,7 @@ impl Login {
     /// Begins a sign-in at `issuer`: where the browser is sent, and what must come back with it.
     pub async fn begin(&self, issuer: &IssuerName) -> Result<(Url, Begun), LoginError> {
         let issuer = self.issuers.get(issuer).ok_or(LoginError::UnknownIssuer)?;
-        let _running = self.running.try_acquire().map_err(|_| LoginError::Busy)?;
+        let _running = issuer.beginning.try_acquire().map_err(|_| LoginError::Busy)?;
         within(issuer.client.begin(&issuer.config.name)).await
     }
 
@@ -123,7 +141,7 @@ impl Login {
         if !returned.state.as_ref().is_some_and(is_ours) {
             return Err(LoginError::OtherAnswer);
         }
-        let _running = self.running.try_acquire().map_err(|_| LoginError::Busy)?;
+        let _running = issuer.ending.try_acquire().map_err(|_| LoginError::Busy)?;
         within(issuer.finish(begun, returned)).await
     }
 }
@@ -141,6 +159,9 @@ impl LoginIssuer {
             (None, Some("access_denied")) => return Err(LoginError::Declined),
             _ => return Err(LoginError::NoCode),
         };
+        if !self.spent.entry(begun.state.clone()).or_insert(()).is_fresh() {
+            return Err(LoginError::OtherAnswer);
+        }
         let token = self.client.exchange(begun, code).await?;
         self.signed_in(token).await
     }
@@ -181,6 +202,13 @@ impl fmt::Debug for LoginIssuer {
 impl fmt::Debug for Begun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Begun").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
+}
+
+impl Begun {
+    /// Where.
+    pub fn issuer(&self) -> &IssuerName {
+        &self.issuer
     }
 }
 

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use tenant_store::{
     EgressHosts, ExposedName, Grant, LocalName, Revision, SealedCredential, Store, StoreError, Tenant, TenantId,
-    TenantSlug, TenantState, TenantStore, Tool, ToolClass, Upstream, UpstreamId,
+    TenantScope, TenantSlug, TenantState, TenantStore, Tool, ToolClass, Upstream, UpstreamId,
 };
 use tokio::sync::Mutex;
 
@@ -112,6 +112,7 @@ fn class_set(upstream: &Upstream, tool: &Tool) -> Option<ToolClass> {
 /// What one tenant has in the snapshot. Reached only with an [`Access`] to that tenant, or in passing by [`View`].
 #[derive(Debug)]
 pub struct Shelf {
+    tenant_slug: TenantSlug,
     tenant_name: String,
     upstreams: HashMap<UpstreamId, Arc<Upstream>>,
     entries: Vec<Arc<Entry>>,
@@ -120,6 +121,11 @@ pub struct Shelf {
 }
 
 impl Shelf {
+    /// The tenant's short name.
+    pub fn tenant_slug(&self) -> &TenantSlug {
+        &self.tenant_slug
+    }
+
     /// What people call the tenant.
     pub fn tenant_name(&self) -> &str {
         &self.tenant_name
@@ -208,6 +214,11 @@ impl Snapshot {
         self.shelves.get(&access.tenant())
     }
 
+    /// The shelf behind a door that policy opened without a grant.
+    pub fn shelf_in(&self, scope: TenantScope) -> Option<&Shelf> {
+        self.shelves.get(&scope.tenant())
+    }
+
     /// What `reach` sees on `face`: built once per distinct set of grants, then shared.
     pub fn view(&self, face: Face, reach: &Reach) -> Arc<View> {
         self.views.get_with((face, reach.key()), || Arc::new(View::build(self, face, reach)))
@@ -231,7 +242,8 @@ async fn read(tenant: &Tenant, rows: &TenantStore) -> Result<(Shelf, Vec<Grant>)
     let credentials = rows.sealed_credentials().await?;
     let egress_hosts = tenant.spec.egress_hosts.clone();
     let tenant_name = tenant.spec.display_name.clone();
-    let shelf = Shelf { tenant_name, entries: entries.collect(), credentials, egress_hosts, upstreams };
+    let tenant_slug = tenant.slug.clone();
+    let shelf = Shelf { tenant_slug, tenant_name, entries: entries.collect(), credentials, egress_hosts, upstreams };
     Ok((shelf, grants))
 }
 

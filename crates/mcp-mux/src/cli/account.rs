@@ -8,8 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tenant_store::{
-    Account, CredentialOwner, SealedCredential, SystemClock, Tenant, TenantSlug, TenantStore, Timestamp, Upstream,
-    UpstreamSlug,
+    Account, CredentialOwner, SystemClock, Tenant, TenantSlug, TenantStore, Timestamp, Upstream, UpstreamSlug,
 };
 
 use super::key::Speaker;
@@ -164,15 +163,14 @@ async fn revoke(
 ) -> Result<()> {
     let stored = rows.sealed_credentials().await?;
     for Found { upstream, principal, .. } in found {
-        let stored: Vec<&SealedCredential> = stored.iter().filter(|sealed| sealed.upstream() == upstream.id).collect();
         let place = AccountPlace {
             scope: administration().scope(tenant.id),
-            tenant: &tenant.slug,
-            upstream,
-            stored: &stored,
-            hosts: tenant.spec.egress_hosts.as_ref(),
+            tenant: tenant.slug.clone(),
+            upstream: Arc::clone(upstream),
+            stored: stored.iter().filter(|sealed| sealed.upstream() == upstream.id).cloned().collect(),
+            hosts: tenant.spec.egress_hosts.clone(),
         };
-        let revoked = accounts.revoke(principal, place).await;
+        let revoked = accounts.revoke(principal, &place).await;
         revoked.with_context(|| {
             format!("the account of {}/{} at upstream `{}`", principal.issuer, principal.subject, upstream.slug)
         })?;

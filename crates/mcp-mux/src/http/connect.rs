@@ -137,10 +137,12 @@ impl Connect {
         }
     }
 
-    /// Ends a sign-in: from now on the browser is somebody's, for ten minutes.
-    async fn signed_in(&self, headers: &HeaderMap, uri: &Uri) -> Response<Body> {
+    /// Ends a sign-in at the address of `issuer`: from now on the browser is somebody's, for ten minutes.
+    async fn signed_in(&self, issuer: &str, headers: &HeaderMap, uri: &Uri) -> Response<Body> {
         let now = self.clock.now();
-        let Some(SigningIn { begun, next }) = self.cookies.read(Purpose::SignIn, headers, now) else {
+        let running: Option<SigningIn> = self.cookies.read(Purpose::SignIn, headers, now);
+        let Some(SigningIn { begun, next }) = running.filter(|running| running.begun.issuer().as_str() == issuer)
+        else {
             return failed_login(&LoginError::OtherAnswer);
         };
         let Some(returned) = Query::of(uri).map(Query::returned) else {
@@ -198,8 +200,7 @@ impl Connect {
             return refused("This answer belongs to no consent that you began in this browser: begin again.");
         };
         let caller = self.caller(&visitor, id_of(&request.extensions));
-        let callback = query.callback();
-        let response = match self.accounts.finish(&caller, (&at.0, &at.1), flow, &callback).await {
+        let response = match self.accounts.finish(&caller, (&at.0, &at.1), flow, query.callback()).await {
             Ok(()) => see_other(&path(at)).unwrap_or_else(nothing_here),
             Err(error) => failed_account(&error),
         };
@@ -208,14 +209,14 @@ impl Connect {
 
     /// Begins a consent. The browser goes on by itself, or by a link.
     async fn begin(&self, at: &At, caller: &Caller) -> Response<Body> {
-        let consent = match self.accounts.begin(caller, &at.0, &at.1).await {
-            Ok(consent) => consent,
+        let (account, consent) = match self.accounts.begin(caller, &at.0, &at.1).await {
+            Ok(begun) => begun,
             Err(error) => return failed_account(&error),
         };
         let Some(cookie) = self.cookies.set(Purpose::Consent(&at.0, &at.1), &consent.flow, self.clock.now()) else {
             return refused("This consent holds more than a browser keeps: ask an operator to look at it.");
         };
-        with_cookie(left(&consent.url), Some(cookie))
+        with_cookie(left(&account, &consent.url), Some(cookie))
     }
 }
 
@@ -230,9 +231,15 @@ pub(super) async fn overview(State(server): State<Arc<Server>>, request: Request
     }
 }
 
-/// `GET /connect/callback`
-pub(super) async fn signed_in(State(server): State<Arc<Server>>, headers: HeaderMap, uri: Uri) -> Response<Body> {
-    server.connect.signed_in(&headers, &uri).await
+/// `GET /sign-in/{issuer}/callback`
+pub(super) async fn signed_in(
+    State(server): State<Arc<Server>>,
+    issuer: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response<Body> {
+    let issuer = issuer.map(|Path(issuer)| issuer).unwrap_or_default();
+    server.connect.signed_in(&issuer, &headers, &uri).await
 }
 
 /// `POST /connect/sign-out`

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tenant_store::{
-    AccountAuth, AccountClient, AuthorizationServer, ClientProof, HeaderText, Listing, RequestedType, SecretName,
-    TokenExchange, TokenRequest, UpstreamAuth,
+    AccountAuth, AccountClient, AccountListing, AuthorizationServer, ClientProof, HeaderText, Listing, RequestedType,
+    SecretName, TokenExchange, TokenRequest, UpstreamAuth,
 };
 
 use super::error::Problem;
@@ -111,8 +111,8 @@ fn account(field: &Field<'_>) -> Result<UpstreamAuth, Problem> {
     let fields = field.fields(&["issuer", "client", "scope", "resource", "listing"])?;
     let client = fields.find("client").map(|field| account_client(&field)).transpose()?;
     let listing = match fields.find("listing") {
-        None => Listing::None,
-        Some(field) => word(&field, &[("clientCredentials", Listing::ClientCredentials), ("none", Listing::None)])?,
+        None => AccountListing::None,
+        Some(field) => account_listing(&field)?,
     };
     Ok(UpstreamAuth::Account(Box::new(AccountAuth {
         issuer: fields.find("issuer").map(|field| field.parse()).transpose()?,
@@ -121,6 +121,17 @@ fn account(field: &Field<'_>) -> Result<UpstreamAuth, Problem> {
         resource: fields.find("resource").map(|field| field.parse()).transpose()?,
         listing,
     })))
+}
+
+/// A word, or the principal whose account lists tools.
+fn account_listing(field: &Field<'_>) -> Result<AccountListing, Problem> {
+    if field.text().is_ok() {
+        let words = [("clientCredentials", true), ("none", false)];
+        let is_client = word(field, &words)?;
+        return Ok(if is_client { AccountListing::ClientCredentials } else { AccountListing::None });
+    }
+    let account = field.fields(&["account"])?.get("account")?.fields(&["issuer", "subject"])?;
+    Ok(AccountListing::Account { issuer: account.get("issuer")?.parse()?, subject: account.get("subject")?.parse()? })
 }
 
 /// A registered client: one without a secret or a key is public.

@@ -1,17 +1,19 @@
 //! The accounts of a caller's own at upstreams: which there may be, and their beginnings and ends.
 //!
-//! An account may be had at an upstream of which the caller may call at least one tool. Any other upstream is, for this caller, none:
-//! one that does not exist, one of a tenant out of reach, and one that is called in another way are the same answer.
+//! An account may be had at an upstream of which the caller may call at least one tool, or whose tools are listed with the caller's
+//! account. One that is there already may be looked at and ended, whatever the grants say by now. Any other upstream is, for this
+//! caller, none: one that does not exist, one of a tenant out of reach, and one that is called in another way are the same answer.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use tenant_store::{SealedCredential, TenantSlug, UpstreamAuth, UpstreamId, UpstreamSlug};
+use tenant_store::{AccountHeld, TenantScope, TenantSlug, Upstream, UpstreamAuth, UpstreamId, UpstreamSlug};
 
 use super::Mux;
 use crate::caller::{Caller, Principal};
-use crate::catalog::{Shelf, Snapshot};
-use crate::policy::{Access, Action, Reach, decide};
-use crate::upstream::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount};
+use crate::catalog::{Entry, Shelf, Snapshot};
+use crate::policy::{Action, Reach, decide, own_account};
+use crate::upstream::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount, lister};
 
 /// Most accounts that one page lists.
 const LISTED_MAX: usize = 200;
@@ -23,7 +25,7 @@ pub struct OwnAccounts {
     accounts: Accounts,
 }
 
-/// An upstream at which a caller may have an account.
+/// An upstream at which a caller has or may have an account.
 #[derive(Debug)]
 pub struct OwnAccount {
     /// The tenant.
@@ -34,6 +36,10 @@ pub struct OwnAccount {
     pub upstream: UpstreamSlug,
     /// The account, if one is connected.
     pub held: Option<HeldAccount>,
+    /// Whether one may be connected.
+    pub is_offered: bool,
+    /// Whether the upstream's tools are listed with it, for everybody.
+    pub lists: bool,
 }
 
 /// Why nothing was done with an account.
@@ -52,12 +58,25 @@ pub enum OwnAccountError {
         /// What happened.
         error: AccountError,
     },
+    /// The database cannot be had.
+    #[error("Your accounts cannot be looked up now; try again later.")]
+    Unavailable,
 }
 
-/// What a caller reaches, at one moment.
+/// What a caller reaches and has, at one moment.
 struct Reached {
     snapshot: Arc<Snapshot>,
     reach: Reach,
+    held: Vec<AccountHeld>,
+}
+
+/// One upstream that is called with accounts, at which the caller has or may have one.
+struct Spot {
+    place: AccountPlace,
+    tenant_name: String,
+    is_held: bool,
+    is_offered: bool,
+    lists: bool,
 }
 
 impl OwnAccounts {
@@ -79,25 +98,14 @@ impl OwnAccounts {
 
     /// Every account that `caller` has or may have, in the order of tenants and upstreams.
     pub async fn list(&self, caller: &Caller) -> Result<Vec<OwnAccount>, OwnAccountError> {
-        let reached = self.reached(caller);
-        let mut found = Vec::new();
-        for access in reached.reach.accesses() {
-            let Some(shelf) = reached.snapshot.shelf(access) else { continue };
-            let mut upstreams: Vec<&UpstreamSlug> = shelf.upstreams().map(|upstream| &upstream.slug).collect();
-            upstreams.sort_by_key(|slug| slug.as_str());
-            found.extend(upstreams.into_iter().map(|upstream| (access.tenant_slug(), upstream)));
+        let mut spots = self.reached(caller).await?.spots(caller);
+        if spots.len() > LISTED_MAX {
+            tracing::warn!(principal.issuer = %caller.principal.issuer, "somebody may have more accounts than are listed");
         }
+        spots.truncate(LISTED_MAX);
         let mut accounts = Vec::new();
-        for (tenant, upstream) in found {
-            if accounts.len() == LISTED_MAX {
-                tracing::warn!(principal.issuer = %caller.principal.issuer, "somebody may have more accounts than are listed");
-                break;
-            }
-            match self.find(caller, tenant, upstream).await {
-                Ok(account) => accounts.push(account),
-                Err(OwnAccountError::Unknown) => {}
-                Err(error) => return Err(error),
-            }
+        for spot in spots {
+            accounts.push(self.look(caller, spot).await?);
         }
         Ok(accounts)
     }
@@ -109,12 +117,16 @@ impl OwnAccounts {
         tenant: &TenantSlug,
         upstream: &UpstreamSlug,
     ) -> Result<OwnAccount, OwnAccountError> {
-        let reached = self.reached(caller);
-        let spot = reached.spot(tenant, upstream).ok_or(OwnAccountError::Unknown)?;
-        let held = self.accounts.held(&caller.principal, spot.place()).await;
-        let held = held.map_err(|error| failed(tenant, upstream, error))?;
-        let tenant_name = spot.shelf.tenant_name().to_owned();
-        Ok(OwnAccount { tenant: tenant.clone(), tenant_name, upstream: upstream.clone(), held })
+        let spot = self.spot(caller, (tenant, upstream)).await?;
+        self.look(caller, spot).await
+    }
+
+    async fn look(&self, caller: &Caller, spot: Spot) -> Result<OwnAccount, OwnAccountError> {
+        let Spot { place, tenant_name, is_held, is_offered, lists } = spot;
+        let held = if is_held { self.accounts.held(&caller.principal, &place).await } else { Ok(None) };
+        let held = held.map_err(|error| failed(&place, error))?;
+        let (tenant, upstream) = (place.tenant, place.upstream.slug.clone());
+        Ok(OwnAccount { tenant, tenant_name, upstream, held, is_offered, lists })
     }
 
     /// Begins a consent.
@@ -123,11 +135,11 @@ impl OwnAccounts {
         caller: &Caller,
         tenant: &TenantSlug,
         upstream: &UpstreamSlug,
-    ) -> Result<Consent, OwnAccountError> {
-        let reached = self.reached(caller);
-        let spot = reached.spot(tenant, upstream).ok_or(OwnAccountError::Unknown)?;
-        let begun = self.accounts.begin(&caller.principal, spot.place()).await;
-        begun.map_err(|error| failed(tenant, upstream, error))
+    ) -> Result<(OwnAccount, Consent), OwnAccountError> {
+        let spot = self.spot(caller, (tenant, upstream)).await?.offered()?;
+        let begun = self.accounts.begin(&caller.principal, &spot.place).await;
+        let consent = begun.map_err(|error| failed(&spot.place, error))?;
+        Ok((self.look(caller, spot).await?, consent))
     }
 
     /// Ends a consent at the upstream that the browser came back to.
@@ -136,12 +148,11 @@ impl OwnAccounts {
         caller: &Caller,
         (tenant, upstream): (&TenantSlug, &UpstreamSlug),
         flow: Flow,
-        callback: &Callback,
+        callback: Callback,
     ) -> Result<(), OwnAccountError> {
-        let reached = self.reached(caller);
-        let spot = reached.spot(tenant, upstream).ok_or(OwnAccountError::Unknown)?;
-        let finished = self.accounts.finish(&caller.principal, spot.place(), flow, callback).await;
-        finished.map_err(|error| failed(tenant, upstream, error))
+        let Spot { place, .. } = self.spot(caller, (tenant, upstream)).await?.offered()?;
+        let finished = self.accounts.finish(&caller.principal, &place, flow, callback).await;
+        finished.map_err(|error| failed(&place, error))
     }
 
     /// Ends an account. `false` if there is none.
@@ -151,55 +162,97 @@ impl OwnAccounts {
         tenant: &TenantSlug,
         upstream: &UpstreamSlug,
     ) -> Result<bool, OwnAccountError> {
-        let reached = self.reached(caller);
-        let spot = reached.spot(tenant, upstream).ok_or(OwnAccountError::Unknown)?;
-        let ended = self.accounts.disconnect(&caller.principal, spot.place()).await;
-        ended.map_err(|error| failed(tenant, upstream, error))
+        let Spot { place, .. } = self.spot(caller, (tenant, upstream)).await?;
+        let ended = self.accounts.disconnect(&caller.principal, &place).await;
+        ended.map_err(|error| failed(&place, error))
     }
 
-    fn reached(&self, caller: &Caller) -> Reached {
+    async fn spot(
+        &self,
+        caller: &Caller,
+        (tenant, upstream): (&TenantSlug, &UpstreamSlug),
+    ) -> Result<Spot, OwnAccountError> {
+        let spots = self.reached(caller).await?.spots(caller);
+        let is_it = |spot: &Spot| spot.place.tenant == *tenant && spot.place.upstream.slug == *upstream;
+        spots.into_iter().find(is_it).ok_or(OwnAccountError::Unknown)
+    }
+
+    async fn reached(&self, caller: &Caller) -> Result<Reached, OwnAccountError> {
+        let held = self.accounts.all_of(&caller.principal).await.map_err(|_| OwnAccountError::Unavailable)?;
         let snapshot = self.mux.catalog.snapshot();
         let reach = snapshot.grants().reach(caller);
-        Reached { snapshot, reach }
+        Ok(Reached { snapshot, reach, held })
     }
-}
-
-/// One upstream of the caller's reach that is called with accounts.
-struct Spot<'r> {
-    access: &'r Access,
-    shelf: &'r Shelf,
-    upstream: &'r Arc<tenant_store::Upstream>,
-    stored: Vec<&'r SealedCredential>,
 }
 
 impl Reached {
-    fn spot(&self, tenant: &TenantSlug, upstream: &UpstreamSlug) -> Option<Spot<'_>> {
-        let access = self.reach.accesses().iter().find(|access| access.tenant_slug() == tenant)?;
-        let shelf = self.snapshot.shelf(access)?;
-        let upstream = shelf.upstreams().find(|known| known.slug == *upstream)?;
-        let is_with_accounts = matches!(upstream.spec.auth, UpstreamAuth::Account(_));
-        let offered = is_with_accounts && self.may_call_one_of(shelf, upstream.id);
-        offered.then(|| Spot { access, shelf, upstream, stored: shelf.credentials(upstream.id) })
-    }
-
-    fn may_call_one_of(&self, shelf: &Shelf, upstream: UpstreamId) -> bool {
-        let mut entries = shelf.entries().iter().filter(|entry| entry.upstream.id == upstream);
-        entries.any(|entry| decide(&self.reach, Action::Call, &entry.facts()).is_allowed())
-    }
-}
-
-impl Spot<'_> {
-    fn place(&self) -> AccountPlace<'_> {
-        AccountPlace {
-            scope: self.access.scope(),
-            tenant: self.access.tenant_slug(),
-            upstream: self.upstream,
-            stored: &self.stored,
-            hosts: self.shelf.egress_hosts(),
+    /// All that there are, in the order of tenants and upstreams.
+    fn spots(&self, caller: &Caller) -> Vec<Spot> {
+        let mut spots = Vec::new();
+        for access in self.reach.accesses() {
+            let Some(shelf) = self.snapshot.shelf(access) else { continue };
+            let callable = self.callable(shelf);
+            for upstream in shelf.upstreams() {
+                let UpstreamAuth::Account(auth) = &upstream.spec.auth else { continue };
+                let lists = lister(auth).as_ref() == Some(&caller.principal);
+                let is_offered = lists || callable.contains(&upstream.id);
+                let is_held = self.has(upstream);
+                if is_offered || is_held {
+                    let place = place(access.scope(), shelf, upstream);
+                    let tenant_name = shelf.tenant_name().to_owned();
+                    spots.push(Spot { place, tenant_name, is_held, is_offered, lists });
+                }
+            }
         }
+        spots.extend(self.held.iter().filter_map(|held| self.left_behind(*held)));
+        spots.sort_by(|one, other| one.name().cmp(&other.name()));
+        spots
+    }
+
+    /// An account in a tenant of which nothing is in reach any more.
+    fn left_behind(&self, held: AccountHeld) -> Option<Spot> {
+        if self.reach.access(held.tenant()).is_some() {
+            return None;
+        }
+        let scope = own_account(held);
+        let shelf = self.snapshot.shelf_in(scope)?;
+        let place = place(scope, shelf, shelf.upstream(held.upstream())?);
+        let tenant_name = shelf.tenant_name().to_owned();
+        Some(Spot { place, tenant_name, is_held: true, is_offered: false, lists: false })
+    }
+
+    fn has(&self, upstream: &Upstream) -> bool {
+        self.held.iter().any(|held| (held.tenant(), held.upstream()) == (upstream.tenant, upstream.id))
+    }
+
+    /// The upstreams of which the caller may call a tool.
+    fn callable(&self, shelf: &Shelf) -> HashSet<UpstreamId> {
+        let allowed = |entry: &&Arc<Entry>| decide(&self.reach, Action::Call, &entry.facts()).is_allowed();
+        shelf.entries().iter().filter(allowed).map(|entry| entry.upstream.id).collect()
     }
 }
 
-fn failed(tenant: &TenantSlug, upstream: &UpstreamSlug, error: AccountError) -> OwnAccountError {
-    OwnAccountError::Failed { tenant: tenant.clone(), upstream: upstream.clone(), error }
+impl Spot {
+    /// Itself, if an account may be connected.
+    fn offered(self) -> Result<Self, OwnAccountError> {
+        if self.is_offered { Ok(self) } else { Err(OwnAccountError::Unknown) }
+    }
+
+    fn name(&self) -> (&str, &str) {
+        (self.place.tenant.as_str(), self.place.upstream.slug.as_str())
+    }
+}
+
+fn place(scope: TenantScope, shelf: &Shelf, upstream: &Arc<Upstream>) -> AccountPlace {
+    AccountPlace {
+        scope,
+        tenant: shelf.tenant_slug().clone(),
+        upstream: Arc::clone(upstream),
+        stored: shelf.credentials(upstream.id).into_iter().cloned().collect(),
+        hosts: shelf.egress_hosts().cloned(),
+    }
+}
+
+fn failed(place: &AccountPlace, error: AccountError) -> OwnAccountError {
+    OwnAccountError::Failed { tenant: place.tenant.clone(), upstream: place.upstream.slug.clone(), error }
 }

@@ -1,6 +1,6 @@
-//! The second way to a tenant's rows: work that no caller asked for.
+//! The other ways to a tenant's rows: work that no caller asked for, and accounts that callers have already.
 
-use tenant_store::{TenantId, TenantScope};
+use tenant_store::{AccountHeld, TenantId, TenantScope};
 
 /// The platform acting for itself: building a snapshot, refreshing a catalog, applying a manifest.
 ///
@@ -20,4 +20,10 @@ impl Administration {
     pub fn scope(self, tenant: TenantId) -> TenantScope {
         TenantScope::of(tenant)
     }
+}
+
+/// Where a principal has an account it may look at it and end it, whether or not a grant covers it still. The scope is for that alone.
+#[expect(clippy::disallowed_methods, reason = "policy is where doors to a tenant's rows are opened")]
+pub fn own_account(held: AccountHeld) -> TenantScope {
+    TenantScope::of(held.tenant())
 }

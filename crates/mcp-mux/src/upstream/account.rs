@@ -16,10 +16,10 @@ use std::sync::Arc;
 use moka::sync::Cache;
 use serde_json::{Value, json};
 use tenant_store::{
-    EgressHosts, SealedCredential, Store, TenantScope, TenantSlug, TenantStore, Timestamp, Upstream, UpstreamId,
-    UpstreamSlug,
+    AccountHeld, EgressHosts, SealedCredential, Store, TenantScope, TenantSlug, TenantStore, Timestamp, Upstream,
+    UpstreamId, UpstreamSlug,
 };
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use url::Url;
 
 use self::tokens::{Slot, Tokens, unread};
@@ -50,18 +50,18 @@ pub struct Accounts {
 struct Registering(Cache<UpstreamId, Arc<Mutex<()>>>);
 
 /// Which upstream an account is at, as a snapshot knows it.
-#[derive(Debug, Clone, Copy)]
-pub struct AccountPlace<'p> {
+#[derive(Debug, Clone)]
+pub struct AccountPlace {
     /// The tenant, as policy decided.
     pub scope: TenantScope,
     /// The tenant's short name.
-    pub tenant: &'p TenantSlug,
+    pub tenant: TenantSlug,
     /// The upstream.
-    pub upstream: &'p Arc<Upstream>,
+    pub upstream: Arc<Upstream>,
     /// The tenant's own sealed credentials that were stored for the upstream.
-    pub stored: &'p [&'p SealedCredential],
+    pub stored: Vec<SealedCredential>,
     /// The hosts that the tenant's connections are narrowed to.
-    pub hosts: Option<&'p EgressHosts>,
+    pub hosts: Option<EgressHosts>,
 }
 
 /// The beginning of a consent.
@@ -80,6 +80,8 @@ pub struct HeldAccount {
     pub connected_at: Timestamp,
     /// What its tokens are good for, if the authorization server said so.
     pub scope: Option<String>,
+    /// Whether calls may still use it: it opens, and the upstream and its authorization server are where they were.
+    pub is_usable: bool,
 }
 
 impl Accounts {
@@ -88,51 +90,61 @@ impl Accounts {
         Self { store, pool, public_url, registering: Registering(Cache::new(REGISTERING_MAX)) }
     }
 
+    /// Where `principal` has accounts, in whatever tenant.
+    pub async fn all_of(&self, principal: &Principal) -> Result<Vec<AccountHeld>, AccountError> {
+        let held = self.store.accounts_held(&principal.issuer, &principal.subject).await;
+        held.map_err(|error| AccountError::unstored(&error))
+    }
+
     /// The account of `principal`, if one is connected.
-    pub async fn held(
-        &self,
-        principal: &Principal,
-        place: AccountPlace<'_>,
-    ) -> Result<Option<HeldAccount>, AccountError> {
+    pub async fn held(&self, principal: &Principal, place: &AccountPlace) -> Result<Option<HeldAccount>, AccountError> {
         let rows = self.rows(place);
-        let Some(row) = find(&rows, principal, place.upstream).await? else { return Ok(None) };
+        let Some(row) = find(&rows, principal, &place.upstream).await? else { return Ok(None) };
         // One that does not open can still be disconnected.
-        let scope = open(&rows, &row).await.and_then(|tokens| tokens.scope);
-        Ok(Some(HeldAccount { connected_at: row.stored_at(), scope }))
+        let tokens = if row.is_for(&place.upstream) { open(&rows, &row).await } else { None };
+        let is_usable = tokens.is_some();
+        let scope = tokens.and_then(|tokens| tokens.scope);
+        Ok(Some(HeldAccount { connected_at: row.stored_at(), scope, is_usable }))
     }
 
     /// Deletes the account of `principal` and then revokes its tokens, as far as the authorization server takes them back. `false`
     /// if there is none.
-    pub async fn disconnect(&self, principal: &Principal, place: AccountPlace<'_>) -> Result<bool, AccountError> {
-        let gone = self.remove(principal, place).await?;
-        if gone {
-            tracing::info!(
-                tenant.id = %place.upstream.tenant, upstream.id = %place.upstream.id,
-                principal.issuer = %principal.issuer, principal.id = %principal.subject, "an account was disconnected"
-            );
-        }
-        Ok(gone)
+    pub async fn disconnect(&self, principal: &Principal, place: &AccountPlace) -> Result<bool, AccountError> {
+        self.remove(principal, place, "an account was disconnected").await
     }
 
     /// The same as an operator does it.
-    pub async fn revoke(&self, principal: &Principal, place: AccountPlace<'_>) -> Result<bool, AccountError> {
-        let gone = self.remove(principal, place).await?;
-        if gone {
-            tracing::info!(
-                tenant.id = %place.upstream.tenant, upstream.id = %place.upstream.id,
-                principal.issuer = %principal.issuer, principal.id = %principal.subject, "an operator revoked an account"
-            );
-        }
-        Ok(gone)
+    pub async fn revoke(&self, principal: &Principal, place: &AccountPlace) -> Result<bool, AccountError> {
+        self.remove(principal, place, "an operator revoked an account").await
     }
 
-    async fn remove(&self, principal: &Principal, place: AccountPlace<'_>) -> Result<bool, AccountError> {
+    async fn remove(
+        &self,
+        principal: &Principal,
+        place: &AccountPlace,
+        said: &'static str,
+    ) -> Result<bool, AccountError> {
+        let (accounts, principal, place) = (self.clone(), principal.clone(), place.clone());
+        self.whole(async move {
+            let gone = accounts.take_out(&principal, &place).await?;
+            if gone {
+                tracing::info!(
+                    tenant.id = %place.upstream.tenant, upstream.id = %place.upstream.id,
+                    principal.issuer = %principal.issuer, principal.id = %principal.subject, "{said}"
+                );
+            }
+            Ok(gone)
+        })
+        .await
+    }
+
+    async fn take_out(&self, principal: &Principal, place: &AccountPlace) -> Result<bool, AccountError> {
         let rows = self.rows(place);
-        let Some(row) = find(&rows, principal, place.upstream).await? else { return Ok(false) };
+        let Some(row) = find(&rows, principal, &place.upstream).await? else { return Ok(false) };
         let tokens = open(&rows, &row).await;
         let slot = Slot::of(principal, place.upstream.id).map_err(|_| AccountError::Unavailable)?;
         let removed = rows.remove_credential_of(place.upstream.id, slot.slot().owner, slot.slot().name).await;
-        self.pool.forget_account(place.upstream, principal);
+        self.pool.forget_account(&place.upstream, principal);
         let removed = removed.map_err(|error| AccountError::unstored(&error))?;
         if let Some(tokens) = tokens {
             self.take_back(&rows, place, &tokens).await;
@@ -140,31 +152,34 @@ impl Accounts {
         Ok(removed)
     }
 
-    /// Revokes what was given (RFC 7009). Nothing depends on it here: the account is gone already.
-    async fn take_back(&self, rows: &TenantStore, place: AccountPlace<'_>, tokens: &Tokens) {
-        let source = &tokens.source;
-        let Some(endpoint) = &source.revocation_endpoint else { return };
-        let proofs = Proofs { caller: None, rows, stored: place.stored };
-        let known = (&source.issuer, source.client, &source.client_id);
-        let revoked = match client::client(&proofs, place.upstream, known, self.http(place)).await {
-            Ok(Some(client)) => {
-                client.revoke(endpoint, &tokens.refresh.as_ref().unwrap_or(&tokens.access).0, self.now()).await.is_ok()
-            }
-            _ => false,
-        };
-        if !revoked {
-            let (tenant, upstream) = (place.upstream.tenant, place.upstream.id);
-            tracing::warn!(tenant.id = %tenant, upstream.id = %upstream, "an authorization server did not take back an account's tokens");
-        }
+    /// Revokes what was given (RFC 7009). Nothing depends on it here: nobody uses it any more.
+    async fn take_back(&self, rows: &TenantStore, place: &AccountPlace, tokens: &Tokens) {
+        let stored: Vec<&SealedCredential> = place.stored.iter().collect();
+        let proofs = Proofs { caller: None, rows, stored: &stored };
+        let client = client::client(&proofs, &place.upstream, tokens.source.known(), self.http(place)).await;
+        client::take_back(client, tokens, (&place.upstream, self.now())).await;
     }
 
-    fn rows(&self, place: AccountPlace<'_>) -> TenantStore {
+    /// Runs `work` to its end, also if whoever asked for it goes away: what was given must be stored or taken back.
+    async fn whole<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, AccountError>> + Send + 'static,
+    ) -> Result<T, AccountError> {
+        let (say, said) = oneshot::channel();
+        self.pool.tasks.spawn_draining(async move {
+            // Nobody may be there to hear it any more.
+            say.send(work.await).ok();
+        });
+        said.await.unwrap_or(Err(AccountError::Unavailable))
+    }
+
+    fn rows(&self, place: &AccountPlace) -> TenantStore {
         assert_eq!(place.scope.tenant(), place.upstream.tenant, "an account is at an upstream of its own tenant only");
         self.store.tenant(place.scope)
     }
 
-    fn http(&self, place: AccountPlace<'_>) -> Http {
-        Http::new(self.pool.egress.tenant(place.hosts.cloned()))
+    fn http(&self, place: &AccountPlace) -> Http {
+        Http::new(self.pool.egress.tenant(place.hosts.clone()))
     }
 
     fn now(&self) -> Timestamp {

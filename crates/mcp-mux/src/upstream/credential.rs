@@ -10,8 +10,8 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use tenant_store::{
-    ClientProof, HeaderText, IssuerName, QueryParameter, SealedCredential, SecretForm, SecretName, StoreError,
-    TenantStore, Timestamp, Upstream, UpstreamAuth, UserName,
+    AccountAuth, AccountListing, ClientProof, HeaderText, IssuerName, QueryParameter, SealedCredential, SecretForm,
+    SecretName, StoreError, TenantStore, Timestamp, Upstream, UpstreamAuth, UserName,
 };
 use url::form_urlencoded::byte_serialize;
 
@@ -79,6 +79,16 @@ impl Actor {
     }
 }
 
+/// The principal whose account tools are listed with, if an operator named one.
+pub(crate) fn lister(account: &AccountAuth) -> Option<Principal> {
+    match &account.listing {
+        AccountListing::Account { issuer, subject } => {
+            Some(Principal { issuer: issuer.clone(), subject: subject.clone() })
+        }
+        AccountListing::None | AccountListing::ClientCredentials => None,
+    }
+}
+
 impl Proofs<'_> {
     /// The versions of what is stored: another secret is another version.
     pub(super) fn versions(&self) -> Vec<u32> {
@@ -92,6 +102,7 @@ impl Proofs<'_> {
                 Actor::of(caller).ok_or(UpstreamError::CallerTokenMissing).map(Some)
             }
             (UpstreamAuth::Account(_), Some(caller)) => Ok(Some(Actor::with_account(&caller.principal))),
+            (UpstreamAuth::Account(account), None) => Ok(lister(account).map(|lister| Actor::with_account(&lister))),
             _ => Ok(None),
         }
     }

@@ -13,9 +13,10 @@ use crate::clock::Timestamp;
 use crate::data_keys;
 use crate::entity::credential;
 use crate::error::StoreError;
-use crate::id::UpstreamId;
+use crate::id::{TenantId, UpstreamId};
+use crate::name::{IssuerName, Subject};
 use crate::scope::TenantStore;
-use crate::store::row;
+use crate::store::{Store, row};
 use crate::upstreams;
 
 /// An account of one principal at one upstream, without what is sealed in it.
@@ -27,6 +28,25 @@ pub struct Account {
     pub owner: CredentialOwner,
     /// Since when.
     pub connected_at: Timestamp,
+}
+
+/// That a principal has an account somewhere: it is read from the account's own row, and made nowhere else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AccountHeld {
+    tenant: TenantId,
+    upstream: UpstreamId,
+}
+
+impl AccountHeld {
+    /// In which tenant.
+    pub fn tenant(self) -> TenantId {
+        self.tenant
+    }
+
+    /// At which upstream.
+    pub fn upstream(self) -> UpstreamId {
+        self.upstream
+    }
 }
 
 /// What became of an attempt to seal a new value.
@@ -124,6 +144,12 @@ impl TenantStore {
         Ok(deleted.rows_affected > 0)
     }
 
+    /// Makes sure that something can be sealed now, before what cannot be had twice is spent for it.
+    pub async fn ready_to_seal(&self) -> Result<(), StoreError> {
+        let key = self.sealing_key().await?;
+        self.data_key(&key).await.map(drop)
+    }
+
     /// The accounts of principals at the tenant's upstreams, ordered by upstream and owner.
     pub async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
         let select = credential::Entity::find()
@@ -136,6 +162,18 @@ impl TenantStore {
             Ok(Account { upstream: row.upstream_id, owner: row.owner, connected_at })
         })
         .await
+    }
+}
+
+impl Store {
+    /// Where one principal has accounts, in whatever tenant, in no particular order.
+    pub async fn accounts_held(&self, issuer: &IssuerName, subject: &Subject) -> Result<Vec<AccountHeld>, StoreError> {
+        let owner = CredentialOwner::Principal { issuer: issuer.clone(), subject: subject.clone() };
+        let select = credential::Entity::find()
+            .filter(credential::Column::Owner.eq(owner))
+            .filter(credential::Column::Kind.eq(CredentialKind::Tokens));
+        let held = |row: credential::Model| Ok(AccountHeld { tenant: row.tenant_id, upstream: row.upstream_id });
+        row::models(self.database(), select, held).await
     }
 }
 

@@ -36,9 +36,20 @@ pub(super) fn list_page(visitor: &Visitor, accounts: &[OwnAccount]) -> Response<
 pub(super) fn account_page(visitor: &Visitor, account: &OwnAccount) -> Response<Body> {
     let title = format!("Your account at {} of {}", account.upstream, account.tenant_name);
     let mut page = who(visitor).paragraph(&format!("{}.", state(account)));
-    page = if account.held.is_some() {
+    if account.lists {
+        page = page.paragraph(
+            "An operator chose this account to list the tools of this upstream for everybody who may use it: which tools there are for \
+             you there, and what is said of them, others will read. They are never called with your account but by you.",
+        );
+    }
+    page = if !account.is_offered {
         page.paragraph(
-            "Tools of this upstream are called with this account. You may close this page and call the tool again.",
+            "None of its tools is yours to call any more. You may end the account, and not connect it again.",
+        )
+    } else if account.held.as_ref().is_some_and(|held| held.is_usable) {
+        page.paragraph(
+            "Tools of this upstream are called with this account. You may close this page and call the tool again. If that still says \
+             that the account is missing, connect it again.",
         )
     } else {
         let upstream =
@@ -52,11 +63,16 @@ pub(super) fn account_page(visitor: &Visitor, account: &OwnAccount) -> Response<
     page.raw("<p>").link("/connect", "All your accounts").raw("</p>\n").page(StatusCode::OK, &title)
 }
 
-/// On the way to an authorization server.
-pub(super) fn left(to: &Url) -> Response<Body> {
-    let page = Html::default().paragraph(&format!("You go on at {}.", to.host_str().unwrap_or("another site")));
+/// On the way to an authorization server. It does not know of tenants and upstreams, so this is the last page that names them.
+pub(super) fn left(account: &OwnAccount, to: &Url) -> Response<Body> {
+    let (upstream, tenant) = (&account.upstream, &account.tenant_name);
+    let title = format!("Connecting your account at {upstream} of {tenant}");
+    let host = to.host_str().unwrap_or("another site");
+    let page = Html::default().paragraph(&format!(
+        "You go on at {host}. What you allow there, mcp-mux may do as you when you call tools of {upstream} of {tenant}."
+    ));
     let page = page.raw("<p>").link(to.as_str(), "Go on").raw("</p>\n");
-    page.page_that_leads_to(StatusCode::OK, "Connecting", Some(to))
+    page.page_that_leads_to(StatusCode::OK, &title, Some(to))
 }
 
 /// The identity providers at which people sign in.
@@ -77,7 +93,11 @@ pub(super) fn failed_login(error: &LoginError) -> Response<Body> {
 
 /// Nothing was done with an account.
 pub(super) fn failed_account(error: &OwnAccountError) -> Response<Body> {
-    let OwnAccountError::Failed { error: cause, .. } = error else { return nothing_here() };
+    let cause = match error {
+        OwnAccountError::Unknown => return nothing_here(),
+        OwnAccountError::Unavailable => &AccountError::Unavailable,
+        OwnAccountError::Failed { error, .. } => error,
+    };
     tracing::info!(error = error as &dyn std::error::Error, "nothing was done with an account");
     let status = match cause {
         AccountError::OtherFlow | AccountError::TooLate | AccountError::OtherIssuer | AccountError::Declined => {
@@ -119,20 +139,26 @@ fn path(account: &OwnAccount) -> String {
 fn state(account: &OwnAccount) -> String {
     let Some(held) = &account.held else { return "Not connected".to_owned() };
     let since = format!("Connected since {}", date(held.connected_at));
+    if !held.is_usable {
+        return format!("{since}, but it cannot be used any more");
+    }
     match &held.scope {
         Some(scope) => format!("{since}, for {scope}"),
         None => since,
     }
 }
 
-fn change(page: Html, visitor: &Visitor, account: &OwnAccount) -> Html {
+fn change(mut page: Html, visitor: &Visitor, account: &OwnAccount) -> Html {
     let about = format!("your account at {} of {}", account.upstream, account.tenant_name);
     let path = path(account);
-    if account.held.is_some() {
-        page.button(&format!("{path}/disconnect"), &visitor.token, ("Disconnect", &about))
-    } else {
-        page.button(&path, &visitor.token, ("Connect", &about))
+    if account.is_offered {
+        let word = if account.held.is_some() { "Connect again" } else { "Connect" };
+        page = page.button(&path, &visitor.token, (word, &about));
     }
+    if account.held.is_some() {
+        page = page.raw(" ").button(&format!("{path}/disconnect"), &visitor.token, ("Disconnect", &about));
+    }
+    page
 }
 
 fn date(at: Timestamp) -> String {

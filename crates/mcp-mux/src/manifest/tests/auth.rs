@@ -1,7 +1,8 @@
 //! Each way to prove ourselves to an upstream, written well and badly.
 
 use tenant_store::{
-    AuthorizationServer, ClientProof, Listing, RequestedType, SecretForm, TokenExchange, TokenRequest, UpstreamAuth,
+    AccountListing, AuthorizationServer, ClientProof, Listing, RequestedType, SecretForm, TokenExchange, TokenRequest,
+    UpstreamAuth,
 };
 
 use super::super::{Object, parse};
@@ -29,6 +30,19 @@ fn issuer() -> AuthorizationServer {
 
 fn basic() -> ClientProof {
     ClientProof::Basic { secret: "client".parse().unwrap() }
+}
+
+#[test]
+fn whose_account_lists_is_read_as_it_is_meant() {
+    let read = |text: &str| match read(&format!("{{ account: {text} }}")) {
+        Ok(UpstreamAuth::Account(account)) => Ok(account.listing),
+        Ok(other) => Err(format!("{other:?}")),
+        Err(error) => Err(error),
+    };
+    assert_eq!(read("{}"), Ok(AccountListing::None));
+    assert_eq!(read("{ listing: none }"), Ok(AccountListing::None));
+    let carol = AccountListing::Account { issuer: "corp".parse().unwrap(), subject: "carol/1".parse().unwrap() };
+    assert_eq!(read("{ listing: { account: { issuer: corp, subject: carol/1 } } }"), Ok(carol));
 }
 
 #[test]
@@ -229,6 +243,14 @@ const MISTAKES: &[(&str, &str)] = &[
         "{ tokenExchange: { issuer: 'https://a.example', clientId: mux, secret: a, requestedTokenType: id_token } }",
         "5:103: `spec.auth.tokenExchange.requestedTokenType`: `id_token` is unknown; known here: `accessToken`, `jwt`",
     ),
+    (
+        "{ account: { listing: all } }",
+        "5:31: `spec.auth.account.listing`: `all` is unknown; known here: `clientCredentials`, `none`",
+    ),
+    (
+        "{ account: { listing: { account: { issuer: corp } } } }",
+        "5:42: `spec.auth.account.listing.account.subject`: is missing",
+    ),
     ("{ account: [] }", "5:20: `spec.auth.account`: must be a map (`key: value`)"),
     (
         "{ account: { client: { clientId: mux } } }",
@@ -236,7 +258,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "{ account: { issuer: 'https://a.example', client: { clientId: mux }, listing: clientCredentials } }",
-        "5:87: `spec.auth.account.listing`: must be `none` where no `client` with a `secret` or `privateKey` is registered",
+        "5:87: `spec.auth.account.listing`: must not be `clientCredentials` where no `client` with a `secret` or `privateKey` is registered",
     ),
     (
         "{ account: { issuer: 'https://a.example', client: { secret: a } } }",

@@ -4,6 +4,7 @@
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tenant_store::{
     AccountAuth, CredentialKind, CredentialOwner, CredentialSlot, OAuthClientId, OAuthIssuer, SecretName, TenantStore,
     Timestamp, Upstream, UpstreamAuth, UpstreamId,
@@ -13,10 +14,12 @@ use super::super::credential::Proofs;
 use super::super::error::UpstreamError;
 use super::super::oauth::{ClientSecret, CodeClient, Http, Metadata, Registration, register};
 use super::AccountError;
-use super::tokens::{Revealed, unread};
+use super::tokens::{Revealed, Tokens, unread};
 
-/// The name of the row that holds a client which we registered.
+/// The name of the row that holds the client which we registered last. Earlier ones lie beside it, each under a name of its own.
 const NAME: &str = "registered-client";
+/// How many bytes of a digest tell earlier ones apart.
+const DIGEST_BYTES: usize = 8;
 const MILLIS_PER_SECOND: i64 = 1_000;
 
 /// How our client came to be.
@@ -86,15 +89,38 @@ pub(super) async fn client(
         }
         ClientKind::Document => ClientSecret::None,
         ClientKind::Registered => {
-            let row = read(proofs.rows, upstream).await?;
-            let Some(row) = row.filter(|row| row.issuer == *issuer && row.client_id == *id) else { return Ok(None) };
+            let is_it = |row: &Row| row.issuer == *issuer && row.client_id == *id;
+            let mut row = read(proofs.rows, upstream, &name()?).await?.filter(is_it);
+            if row.is_none() {
+                row = read(proofs.rows, upstream, &earlier_name(id)?).await?.filter(is_it);
+            }
+            let Some(row) = row else { return Ok(None) };
             row.proof()
         }
     };
     Ok(Some(CodeClient { http, issuer: issuer.to_string(), id: id.clone(), secret }))
 }
 
-/// The client that we registered at the server with this metadata, or a new one, if `document` is what it should be.
+/// Revokes what `client` was given, and says so in the log where that failed.
+pub(super) async fn take_back(
+    client: Result<Option<CodeClient>, UpstreamError>,
+    tokens: &Tokens,
+    (upstream, now): (&Upstream, Timestamp),
+) {
+    let Some(endpoint) = &tokens.source.revocation_endpoint else { return };
+    let token = &tokens.refresh.as_ref().unwrap_or(&tokens.access).0;
+    let revoked = match client {
+        Ok(Some(client)) => client.revoke(endpoint, token, now).await.is_ok(),
+        _ => false,
+    };
+    if !revoked {
+        let (tenant, upstream) = (upstream.tenant, upstream.id);
+        tracing::warn!(tenant.id = %tenant, upstream.id = %upstream, "an authorization server did not take back an account's tokens");
+    }
+}
+
+/// The client that we registered at the server with this metadata, or a new one, if `document` is what it should be. The one before
+/// stays known to the accounts that were connected through it.
 pub(super) async fn registered(
     rows: &TenantStore,
     upstream: &Upstream,
@@ -104,12 +130,22 @@ pub(super) async fn registered(
     let endpoint = metadata.registration_endpoint.as_ref().ok_or(AccountError::NoClient)?;
     let request = request(document, metadata, upstream);
     let text = request.to_string();
-    let known = read(rows, upstream).await.map_err(|_| AccountError::Unavailable)?;
-    let known = known.filter(|row| row.issuer == metadata.issuer && row.request == text && row.is_good(now));
-    if let Some(row) = known {
+    let serves = |row: &Row| row.issuer == metadata.issuer && row.request == text && row.is_good(now);
+    let name = name().map_err(|_| AccountError::Unavailable)?;
+    let known = async || read(rows, upstream, &name).await.map_err(|_| AccountError::Unavailable);
+    if let Some(row) = known().await?.filter(serves) {
         return Ok(row.client_id);
     }
     let Registration { id, secret, auth_method, secret_ends_at } = register(http, endpoint, &request).await?;
+    // Another replica may have been faster: then there is no need for this one.
+    let before = known().await?;
+    if let Some(row) = before.as_ref().filter(|row| serves(row)) {
+        return Ok(row.client_id.clone());
+    }
+    if let Some(row) = before.filter(|row| row.is_good(now)) {
+        let earlier = earlier_name(&row.client_id).map_err(|_| AccountError::Unavailable)?;
+        write(rows, upstream, &earlier, &row).await?;
+    }
     let row = Row {
         issuer: metadata.issuer.clone(),
         request: text,
@@ -118,10 +154,7 @@ pub(super) async fn registered(
         auth_method,
         secret_ends_at,
     };
-    let row = serde_json::to_string(&row).map(SecretString::from).map_err(|_| AccountError::Unavailable)?;
-    let name = name().map_err(|_| AccountError::Unavailable)?;
-    let stored = rows.put_credential_in(slot(upstream.id, &name), &row).await;
-    stored.map_err(|error| AccountError::unstored(&error))?;
+    write(rows, upstream, &name, &row).await?;
     tracing::info!(tenant.id = %upstream.tenant, upstream.id = %upstream.id, "registered a client for accounts at an upstream");
     Ok(id)
 }
@@ -159,9 +192,8 @@ impl Row {
     }
 }
 
-async fn read(rows: &TenantStore, upstream: &Upstream) -> Result<Option<Row>, UpstreamError> {
-    let name = name()?;
-    let sealed = rows.find_credential(slot(upstream.id, &name)).await.map_err(|error| unread(&error))?;
+async fn read(rows: &TenantStore, upstream: &Upstream, name: &SecretName) -> Result<Option<Row>, UpstreamError> {
+    let sealed = rows.find_credential(slot(upstream.id, name)).await.map_err(|error| unread(&error))?;
     let Some(sealed) = sealed.filter(|sealed| sealed.is_for(upstream)) else { return Ok(None) };
     match rows.open_credential(&sealed).await {
         Ok(text) => Ok(serde_json::from_str(text.expose_secret()).ok()),
@@ -171,9 +203,22 @@ async fn read(rows: &TenantStore, upstream: &Upstream) -> Result<Option<Row>, Up
     }
 }
 
+async fn write(rows: &TenantStore, upstream: &Upstream, name: &SecretName, row: &Row) -> Result<(), AccountError> {
+    let text = serde_json::to_string(row).map(SecretString::from).map_err(|_| AccountError::Unavailable)?;
+    let stored = rows.put_credential_in(slot(upstream.id, name), &text).await;
+    stored.map(drop).map_err(|error| AccountError::unstored(&error))
+}
+
 /// No name that we give it ourselves fails to parse.
 fn name() -> Result<SecretName, UpstreamError> {
     NAME.parse().map_err(|_| UpstreamError::Setup)
+}
+
+/// The name of the row of a client that is not the last one.
+fn earlier_name(id: &OAuthClientId) -> Result<SecretName, UpstreamError> {
+    let digest = Sha256::digest(id.as_str());
+    let digest = digest.iter().take(DIGEST_BYTES).fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    format!("{NAME}-{digest}").parse().map_err(|_| UpstreamError::Setup)
 }
 
 fn slot(upstream: UpstreamId, name: &SecretName) -> CredentialSlot<'_> {
@@ -206,7 +251,7 @@ mod tests {
             client: None,
             scope: None,
             resource: None,
-            listing: tenant_store::Listing::None,
+            listing: tenant_store::AccountListing::None,
         };
         let client = tenant_store::AccountClient { client_id: "mux".parse().unwrap(), proof: None };
         let configured = AccountAuth { client: Some(client), ..none.clone() };

@@ -5,11 +5,11 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use tenant_store::{AccountAuth, OAuthIssuer, TenantStore, Timestamp, Upstream};
+use tenant_store::{AccountAuth, OAuthClientId, OAuthIssuer, SealedCredential, TenantStore, Timestamp, Upstream};
 use url::Url;
 
 use super::super::credential::Proofs;
-use super::super::oauth::{CodeGrant, Http, Metadata, NotGranted, metadata, trusted_issuer};
+use super::super::oauth::{CodeGrant, Metadata, NotGranted, metadata, trusted_issuer};
 use super::client::{ClientKind, auth_of, client, registered};
 use super::error::AccountError;
 use super::flow::{Callback, Flow};
@@ -26,8 +26,8 @@ const OFFLINE_ACCESS: &str = "offline_access";
 
 impl Accounts {
     /// Begins the consent of `principal`: finds the authorization server, and a client there.
-    pub async fn begin(&self, principal: &Principal, place: AccountPlace<'_>) -> Result<Consent, AccountError> {
-        let upstream = place.upstream;
+    pub async fn begin(&self, principal: &Principal, place: &AccountPlace) -> Result<Consent, AccountError> {
+        let upstream = &place.upstream;
         let auth = auth_of(upstream).ok_or(AccountError::NotOffered)?;
         let http = self.http(place);
         let issuer = match &auth.issuer {
@@ -38,8 +38,7 @@ impl Accounts {
         if !metadata.supports_s256 {
             return Err(AccountError::NoS256);
         }
-        let source = self.source(place, auth, &metadata, &http).await?;
-        let address = metadata.authorization_endpoint.ok_or(AccountError::NoCodes)?;
+        let address = metadata.authorization_endpoint.clone().ok_or(AccountError::NoCodes)?;
         let flow = Flow {
             principal_issuer: principal.issuer.to_string(),
             subject: principal.subject.to_string(),
@@ -47,106 +46,124 @@ impl Accounts {
             upstream: upstream.id,
             destination: upstream.destination(),
             says_issuer: metadata.says_issuer,
-            source,
+            source: self.source(place, auth, metadata).await?,
             verifier: random()?,
             state: random()?,
             begun_at_ms: self.now().as_millis(),
         };
-        let url = authorization_url(address, &flow, auth, &self.redirect_uri(place.tenant, &upstream.slug));
+        let url = authorization_url(address, &flow, auth, &self.redirect_uri(&place.tenant, &upstream.slug));
         Ok(Consent { url, flow })
     }
 
     /// Through which client tokens will be given, and for what.
     async fn source(
         &self,
-        place: AccountPlace<'_>,
+        place: &AccountPlace,
         auth: &AccountAuth,
-        metadata: &Metadata,
-        http: &Http,
+        metadata: Metadata,
     ) -> Result<Source, AccountError> {
-        let upstream = place.upstream;
-        let kind = ClientKind::choose(auth, metadata, self.public_url.origin().starts_with("https://"))?;
+        let upstream = &place.upstream;
+        let kind = ClientKind::choose(auth, &metadata, self.public_url.origin().starts_with("https://"))?;
         let client_id = match (kind, &auth.client) {
             (ClientKind::Configured, Some(client)) => client.client_id.clone(),
             (ClientKind::Document, _) => {
-                self.client_uri(place.tenant, &upstream.slug).parse().map_err(|_| AccountError::NoClient)?
+                self.client_uri(&place.tenant, &upstream.slug).parse().map_err(|_| AccountError::NoClient)?
             }
-            _ => {
-                let rows = self.rows(place);
-                let _turn = self.registering.lock(upstream.id).await;
-                let document = self.client_document(place.tenant, &upstream.slug);
-                registered(&rows, upstream, (metadata, document), (http, self.now())).await?
-            }
+            _ => self.registered(place.clone(), metadata.clone()).await?,
         };
         Ok(Source {
-            issuer: metadata.issuer.clone(),
+            issuer: metadata.issuer,
             client: kind,
             client_id,
-            token_endpoint: metadata.token_endpoint.clone(),
-            revocation_endpoint: metadata.revocation_endpoint.clone(),
+            token_endpoint: metadata.token_endpoint,
+            revocation_endpoint: metadata.revocation_endpoint,
             resource: auth.resource_at(&upstream.spec.url).ok_or(AccountError::NotOffered)?,
         })
+    }
+
+    async fn registered(&self, place: AccountPlace, metadata: Metadata) -> Result<OAuthClientId, AccountError> {
+        let accounts = self.clone();
+        self.whole(async move {
+            let upstream = &place.upstream;
+            let _turn = accounts.registering.lock(upstream.id).await;
+            let document = accounts.client_document(&place.tenant, &upstream.slug);
+            let means = (&accounts.http(&place), accounts.now());
+            registered(&accounts.rows(&place), upstream, (&metadata, document), means).await
+        })
+        .await
     }
 
     /// Ends a consent: the code is exchanged and what comes of it stored, in place of an earlier account.
     pub async fn finish(
         &self,
         principal: &Principal,
-        place: AccountPlace<'_>,
+        place: &AccountPlace,
         flow: Flow,
-        callback: &Callback,
+        callback: Callback,
     ) -> Result<(), AccountError> {
-        let finished = self.exchange(principal, place, flow, callback).await;
-        let upstream = place.upstream;
-        let (issuer, subject) = (&principal.issuer, &principal.subject);
-        match &finished {
-            Ok(()) => tracing::info!(
-                tenant.id = %upstream.tenant, upstream.id = %upstream.id, principal.issuer = %issuer, principal.id = %subject,
-                "an account was connected"
-            ),
-            Err(error) => tracing::warn!(
-                tenant.id = %upstream.tenant, upstream.id = %upstream.id, principal.issuer = %issuer, principal.id = %subject,
-                error = error as &dyn std::error::Error, "an account was not connected"
-            ),
-        }
-        finished
+        let (accounts, principal, place) = (self.clone(), principal.clone(), place.clone());
+        self.whole(async move {
+            let finished = accounts.exchange(&principal, &place, flow, &callback).await;
+            let upstream = &place.upstream;
+            let (issuer, subject) = (&principal.issuer, &principal.subject);
+            match &finished {
+                Ok(()) => tracing::info!(
+                    tenant.id = %upstream.tenant, upstream.id = %upstream.id, principal.issuer = %issuer, principal.id = %subject,
+                    "an account was connected"
+                ),
+                Err(error) => tracing::warn!(
+                    tenant.id = %upstream.tenant, upstream.id = %upstream.id, principal.issuer = %issuer, principal.id = %subject,
+                    error = error as &dyn std::error::Error, "an account was not connected"
+                ),
+            }
+            finished
+        })
+        .await
     }
 
     async fn exchange(
         &self,
         principal: &Principal,
-        place: AccountPlace<'_>,
+        place: &AccountPlace,
         flow: Flow,
         callback: &Callback,
     ) -> Result<(), AccountError> {
-        let upstream = place.upstream;
-        let auth = auth_of(upstream).ok_or(AccountError::NotOffered)?;
+        let upstream = &place.upstream;
         let code = check(&flow, principal, upstream, callback, self.now())?;
-        let is_current = flow.destination == upstream.destination()
-            && auth.issuer.as_ref().is_none_or(|issuer| *issuer == flow.source.issuer)
-            && auth.client.is_some() == (flow.source.client == ClientKind::Configured);
-        if !is_current {
+        if !is_current(&flow, upstream)? {
             return Err(AccountError::Changed);
         }
         let rows = self.rows(place);
-        let proofs = Proofs { caller: None, rows: &rows, stored: place.stored };
-        let source = &flow.source;
-        let known = (&source.issuer, source.client, &source.client_id);
-        let client = client(&proofs, upstream, known, self.http(place)).await.map_err(AccountError::Client)?;
-        let client = client.ok_or(AccountError::Changed)?;
-        let redirect_uri = self.redirect_uri(place.tenant, &upstream.slug);
+        let stored: Vec<&SealedCredential> = place.stored.iter().collect();
+        let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
+        let client = client(&proofs, upstream, flow.source.known(), self.http(place)).await;
+        let client = client.map_err(AccountError::Client)?.ok_or(AccountError::Changed)?;
+        // A code is spent once: not for what cannot be stored.
+        rows.ready_to_seal().await.map_err(|error| AccountError::unstored(&error))?;
+        let redirect_uri = self.redirect_uri(&place.tenant, &upstream.slug);
         let grant = CodeGrant::Code { code, verifier: &flow.verifier.0, redirect_uri: &redirect_uri };
         let now = self.now();
-        let granted = client.ask(&source.token_endpoint, grant, source.resource.as_str(), now).await;
+        let granted = client.ask(&flow.source.token_endpoint, grant, flow.source.resource.as_str(), now).await;
         let granted = granted.map_err(|error| match error {
             NotGranted::Dead => AccountError::NoCode,
             NotGranted::Other(error) => AccountError::Server(error),
         })?;
         let tokens = Tokens::new(granted, flow.source, now);
-        store(&rows, principal, upstream, &tokens).await?;
+        if let Err(error) = store(&rows, principal, upstream, &tokens).await {
+            self.take_back(&rows, place, &tokens).await;
+            return Err(error);
+        }
         self.pool.forget_account(upstream, principal);
         Ok(())
     }
+}
+
+/// Whether the upstream is still what the consent was begun for.
+fn is_current(flow: &Flow, upstream: &Upstream) -> Result<bool, AccountError> {
+    let auth = auth_of(upstream).ok_or(AccountError::NotOffered)?;
+    Ok(flow.destination == upstream.destination()
+        && auth.issuer.as_ref().is_none_or(|issuer| *issuer == flow.source.issuer)
+        && auth.client.is_some() == (flow.source.client == ClientKind::Configured))
 }
 
 /// The code, if `callback` is the answer to `flow`, of that principal, for that upstream, in time and from that authorization server.

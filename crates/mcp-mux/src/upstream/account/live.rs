@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tenant_store::{Clock, SealedCredential, TenantStore, Upstream};
-use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::credential::Proofs;
 use super::super::error::UpstreamError;
 use super::super::oauth::{AccessToken, CodeClient, CodeGrant, Http, NotGranted, OAuthError};
-use super::client::client;
+use super::client::{client, take_back};
 use super::tokens::{Slot, Tokens, unread};
 use crate::caller::Principal;
 use crate::lifecycle::Tasks;
@@ -31,6 +31,11 @@ const LEASE_WAIT: Duration = Duration::from_secs(35);
 const FAILURE_LIFE: Duration = Duration::from_secs(30);
 /// How often a token that an upstream refused is replaced before its time.
 const FORCED_EVERY: Duration = Duration::from_secs(30);
+/// How often and for how long it is tried again to store what was given: as long as nobody else can have the row.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+const SAVE_FOR: Duration = Duration::from_secs(20);
+/// Tells a token that is not stored yet from the one whose row it will take.
+const UNSAVED: u64 = 1 << 32;
 
 /// The access token of one account.
 #[derive(Debug, Default)]
@@ -38,8 +43,23 @@ pub(in crate::upstream) struct Live {
     token: ArcSwapOption<Kept>,
     failure: ArcSwapOption<(Instant, UpstreamError)>,
     renewing: AtomicBool,
-    /// Whoever holds it looks at the row. It remembers when a token was last replaced because it was refused.
-    turn: Arc<Mutex<Option<Instant>>>,
+    /// Whoever holds it looks at the row.
+    turn: Arc<Mutex<Turn>>,
+}
+
+/// What one look at the row leaves to the next.
+#[derive(Default)]
+struct Turn {
+    /// When a token was last replaced because it was refused.
+    replaced_at: Option<Instant>,
+    /// What was given and could not be stored: the refresh token before it is spent, so these are all there is of the account.
+    unsaved: Option<Unsaved>,
+}
+
+struct Unsaved {
+    /// The row that it is to take the place of.
+    row: SealedCredential,
+    tokens: Tokens,
 }
 
 /// A token, and when its row was seen last.
@@ -71,6 +91,17 @@ enum Need {
     Fresh,
 }
 
+impl Need {
+    fn is_met_by(self, token: &AccessToken) -> bool {
+        let serves = match self {
+            Self::Any => true,
+            Self::Other(refused, _) => token.issue != refused,
+            Self::Fresh => !token.is_due(),
+        };
+        serves && token.is_usable()
+    }
+}
+
 /// What became of a renewal.
 enum Renewed {
     Token(AccessToken),
@@ -94,8 +125,9 @@ impl Live {
     pub(in crate::upstream) fn renew(self: &Arc<Self>, account: Account, tasks: &Tasks) {
         let live = Arc::clone(self);
         tasks.spawn_draining(async move {
-            let turn = Arc::clone(&live.turn).lock_owned().await;
-            live.look(&account, Need::Fresh, turn).await.ok();
+            let mut turn = Arc::clone(&live.turn).lock_owned().await;
+            live.look(&account, Need::Fresh, &mut turn).await.ok();
+            account.save_within_the_lease(&mut turn).await;
             live.renewing.store(false, Ordering::Release);
         });
     }
@@ -109,20 +141,21 @@ impl Live {
         tasks: &Tasks,
     ) -> Result<Arc<AccessToken>, UpstreamError> {
         let turn = timeout_at(deadline, Arc::clone(&self.turn).lock_owned());
-        let turn = turn.await.map_err(|_| UpstreamError::TimedOut)?;
+        let mut turn = turn.await.map_err(|_| UpstreamError::TimedOut)?;
         if let Some(token) = self.usable().filter(|token| Some(token.issue) != refused) {
             return Ok(token);
         }
         if let Some(error) = self.recent_failure() {
             return Err(error);
         }
-        let may_renew = turn.is_none_or(|at| at.elapsed() >= FORCED_EVERY);
+        let may_renew = turn.replaced_at.is_none_or(|at| at.elapsed() >= FORCED_EVERY);
         let need = refused.map_or(Need::Any, |refused| Need::Other(refused, may_renew));
         let (say, said) = oneshot::channel();
         let live = Arc::clone(self);
         tasks.spawn_draining(async move {
             // Nobody may be there to hear it any more.
-            say.send(live.look(&account, need, turn).await).ok();
+            say.send(live.look(&account, need, &mut turn).await).ok();
+            account.save_within_the_lease(&mut turn).await;
         });
         timeout_at(deadline, said).await.map_err(|_| UpstreamError::TimedOut)?.map_err(|_| UpstreamError::Setup)?
     }
@@ -131,16 +164,11 @@ impl Live {
         self.failure.load_full().filter(|failure| failure.0.elapsed() < FAILURE_LIFE).map(|failure| failure.1.clone())
     }
 
-    async fn look(
-        &self,
-        account: &Account,
-        need: Need,
-        mut turn: OwnedMutexGuard<Option<Instant>>,
-    ) -> Result<Arc<AccessToken>, UpstreamError> {
-        match account.token(need).await {
+    async fn look(&self, account: &Account, need: Need, turn: &mut Turn) -> Result<Arc<AccessToken>, UpstreamError> {
+        match account.token(need, turn).await {
             Ok((token, is_new)) => {
                 if is_new && matches!(need, Need::Other(..)) {
-                    *turn = Some(Instant::now());
+                    turn.replaced_at = Some(Instant::now());
                 }
                 let token = Arc::new(token);
                 self.token.store(Some(Arc::new(Kept { token: Arc::clone(&token), seen_at: Instant::now() })));
@@ -163,17 +191,19 @@ impl Live {
 
 impl Account {
     /// A token, and whether it was renewed for this.
-    async fn token(&self, need: Need) -> Result<(AccessToken, bool), UpstreamError> {
+    async fn token(&self, need: Need, turn: &mut Turn) -> Result<(AccessToken, bool), UpstreamError> {
+        if let Some(unsaved) = turn.unsaved.take() {
+            match self.save(unsaved, turn).await {
+                Renewed::Token(token) if need.is_met_by(&token) => return Ok((token, true)),
+                Renewed::Token(_) if turn.unsaved.is_some() => return Err(UpstreamError::SecretsUnavailable),
+                Renewed::Token(_) | Renewed::Outdated => {}
+            }
+        }
         let give_up_at = Instant::now() + LEASE_WAIT;
         loop {
             let (row, tokens) = self.read().await?;
-            let token = tokens.access_token(row.version(), self.clock.now());
-            let serves = match need {
-                Need::Any => true,
-                Need::Other(refused, _) => token.issue != refused,
-                Need::Fresh => !token.is_due(),
-            };
-            if serves && token.is_usable() {
+            let token = tokens.access_token(row.version().into(), self.clock.now());
+            if need.is_met_by(&token) {
                 return Ok((token, false));
             }
             if need == Need::Other(token.issue, false) {
@@ -183,7 +213,7 @@ impl Account {
                 return self.end(&row, &token, "its access token ended, and none renews it").await;
             }
             if self.rows.lease_credential(&row, LEASE_LIFE).await.map_err(|error| unread(&error))? {
-                match self.renew(&row, tokens).await? {
+                match self.renew(&row, tokens, turn).await? {
                     Renewed::Token(token) => return Ok((token, true)),
                     Renewed::Outdated => {}
                 }
@@ -224,17 +254,20 @@ impl Account {
         Err(UpstreamError::AccountMissing)
     }
 
-    /// Spends the refresh token, with the row leased.
-    async fn renew(&self, row: &SealedCredential, tokens: Tokens) -> Result<Renewed, UpstreamError> {
+    /// Spends the refresh token, with the row leased, if what comes of it can be sealed.
+    async fn renew(&self, row: &SealedCredential, tokens: Tokens, turn: &mut Turn) -> Result<Renewed, UpstreamError> {
         let Some(refresh) = &tokens.refresh else { return Err(UpstreamError::AccountMissing) };
         let client = match self.client(&tokens).await {
             Ok(Some(client)) => client,
             Ok(None) => {
-                let token = tokens.access_token(row.version(), self.clock.now());
+                let token = tokens.access_token(row.version().into(), self.clock.now());
                 return self.end(row, &token, "the client that it was connected through is gone").await;
             }
             Err(error) => return self.give_back(row, error).await,
         };
+        if let Err(error) = self.rows.ready_to_seal().await {
+            return self.give_back(row, unread(&error)).await;
+        }
         let now = self.clock.now();
         let grant = CodeGrant::Refresh { token: &refresh.0 };
         let granted = match client.ask(&tokens.source.token_endpoint, grant, tokens.source.resource.as_str(), now).await
@@ -248,38 +281,58 @@ impl Account {
             }
             Err(NotGranted::Other(error)) => return self.give_back(row, UpstreamError::NoToken(error)).await,
         };
-        self.store(row, tokens.renewed(granted, now), &client).await
+        Ok(self.save(Unsaved { row: row.clone(), tokens: tokens.renewed(granted, now) }, turn).await)
     }
 
     async fn client(&self, tokens: &Tokens) -> Result<Option<CodeClient>, UpstreamError> {
         let stored: Vec<&SealedCredential> = self.stored.iter().collect();
         let proofs = Proofs { caller: None, rows: &self.rows, stored: &stored };
-        let source = &tokens.source;
-        client(&proofs, &self.upstream, (&source.issuer, source.client, &source.client_id), self.http.clone()).await
+        client(&proofs, &self.upstream, tokens.source.known(), self.http.clone()).await
     }
 
-    /// Puts what was given into the row, unless that was deleted or replaced meanwhile: then nobody will use it, and it is taken back.
-    async fn store(
-        &self,
-        row: &SealedCredential,
-        tokens: Tokens,
-        client: &CodeClient,
-    ) -> Result<Renewed, UpstreamError> {
-        let text = tokens.text().ok_or(UpstreamError::Setup)?;
-        let new = self.rows.renew_credential(row, &text).await.map_err(|error| unread(&error))?;
+    /// Puts what was given into its row, unless that was deleted or replaced meanwhile: then nobody will use it, and it is taken back.
+    /// Where it cannot be stored it serves nevertheless, and waits in `turn` for the next try.
+    async fn save(&self, unsaved: Unsaved, turn: &mut Turn) -> Renewed {
+        let Unsaved { row, tokens } = &unsaved;
         let (tenant, upstream) = (self.upstream.tenant, self.upstream.id);
-        if let Some(new) = new {
-            tracing::info!(
-                tenant.id = %tenant, upstream.id = %upstream, principal.issuer = %self.principal.issuer,
-                principal.id = %self.principal.subject, "an account was refreshed"
-            );
-            return Ok(Renewed::Token(tokens.access_token(new.version(), self.clock.now())));
+        let (issuer, subject, now) = (&self.principal.issuer, &self.principal.subject, self.clock.now());
+        let saved = match tokens.text() {
+            Some(text) => self.rows.renew_credential(row, &text).await.map_err(|error| unread(&error)),
+            None => Err(UpstreamError::Setup),
+        };
+        match saved {
+            Ok(Some(new)) => {
+                tracing::info!(
+                    tenant.id = %tenant, upstream.id = %upstream, principal.issuer = %issuer, principal.id = %subject,
+                    "an account was refreshed"
+                );
+                Renewed::Token(tokens.access_token(new.version().into(), now))
+            }
+            Ok(None) => {
+                take_back(self.client(tokens).await, tokens, (&self.upstream, now)).await;
+                Renewed::Outdated
+            }
+            Err(_) => {
+                tracing::error!(
+                    tenant.id = %tenant, upstream.id = %upstream, principal.issuer = %issuer, principal.id = %subject,
+                    "the new tokens of an account cannot be stored: should this process end before they can, it must be connected again"
+                );
+                let token = tokens.access_token(UNSAVED | u64::from(row.version()), now);
+                turn.unsaved = Some(unsaved);
+                Renewed::Token(token)
+            }
         }
-        if let (Some(endpoint), Some(token)) = (&tokens.source.revocation_endpoint, &tokens.refresh) {
-            let revoked = client.revoke(endpoint, &token.0, self.clock.now()).await;
-            tracing::debug!(upstream.id = %upstream, revoked = revoked.is_ok(), "took back tokens of an account that is gone");
+    }
+
+    /// Tries again what could not be stored, as long as nobody else can have the row.
+    async fn save_within_the_lease(&self, turn: &mut Turn) {
+        let give_up_at = Instant::now() + SAVE_FOR;
+        while turn.unsaved.is_some() && Instant::now() < give_up_at {
+            sleep(SAVE_EVERY).await;
+            if let Some(unsaved) = turn.unsaved.take() {
+                self.save(unsaved, turn).await;
+            }
         }
-        Ok(Renewed::Outdated)
     }
 
     /// Somebody else may try.
@@ -308,6 +361,12 @@ impl Account {
             );
         }
         Ok(dropped)
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").field("replaced_at", &self.replaced_at).finish_non_exhaustive()
     }
 }
 

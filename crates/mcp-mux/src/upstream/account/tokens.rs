@@ -23,9 +23,7 @@ const LEEWAY_MAX: Duration = Duration::from_secs(10);
 /// shall not ask together.
 const RENEW_AFTER: u32 = 80;
 const JITTER: u32 = 10;
-/// How long a token without a known end is used without a look at its row.
-const LIFE_UNSAID: Duration = Duration::from_hours(1);
-/// The longest life that is believed.
+/// The longest life that is believed, and that of a token which does not say when it ends: it is used until it is refused.
 const LIFE_MAX: Duration = Duration::from_hours(24 * 366);
 
 /// Where the row of an account is.
@@ -63,6 +61,13 @@ pub(super) struct Source {
     pub(super) token_endpoint: Url,
     pub(super) revocation_endpoint: Option<Url>,
     pub(super) resource: OAuthResource,
+}
+
+impl Source {
+    /// Which client of ours it was.
+    pub(super) fn known(&self) -> (&OAuthIssuer, ClientKind, &OAuthClientId) {
+        (&self.issuer, self.client, &self.client_id)
+    }
 }
 
 impl Slot {
@@ -105,11 +110,11 @@ impl Tokens {
         serde_json::from_str(text.expose_secret()).ok()
     }
 
-    /// The access token as a link uses it. `version` is that of the row.
-    pub(super) fn access_token(&self, version: u32, now: Timestamp) -> AccessToken {
+    /// The access token as a link uses it, by a number that no other token of the account has.
+    pub(super) fn access_token(&self, issue: u64, now: Timestamp) -> AccessToken {
         let since = |later: i64, earlier: i64| Duration::from_millis(u64::try_from(later - earlier).unwrap_or(0));
         let (renew_in, ends_in) = match self.ends_at_ms {
-            None => (LIFE_UNSAID, LIFE_UNSAID),
+            None => (LIFE_MAX, LIFE_MAX),
             Some(ends_at) => {
                 let life = since(ends_at, self.given_at_ms);
                 let used = since(now.as_millis(), self.given_at_ms);
@@ -122,7 +127,7 @@ impl Tokens {
         };
         // What nothing renews is never due.
         let renew_in = if self.refresh.is_some() { renew_in } else { ends_in };
-        AccessToken::of(self.access.0.clone(), version.into(), renew_in, ends_in)
+        AccessToken::of(self.access.0.clone(), issue, renew_in, ends_in)
     }
 }
 

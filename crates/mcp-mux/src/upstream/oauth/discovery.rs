@@ -74,8 +74,8 @@ pub(in crate::upstream) async fn metadata(http: &Http, issuer: &OAuthIssuer) -> 
 }
 
 impl Metadata {
-    /// The token endpoint, if it is at the issuer's own scheme, host and port: what an operator stored for the issuer is for nobody
-    /// whom only a document names.
+    /// The token endpoint, if it is at the issuer's own scheme, host and port. Where a client of ours asks for itself, one that is
+    /// elsewhere is named by an operator as `tokenUrl`; an account's client has no such setting, and goes where its issuer says.
     pub(super) fn own_token_endpoint(self) -> Result<Url, OAuthError> {
         let origin = Url::parse(self.issuer.as_str()).map(|url| url.origin());
         let is_own = origin == Ok(self.token_endpoint.origin());
