@@ -140,7 +140,7 @@ async fn a_modern_client_is_asked_to_open_the_link() -> Result<()> {
     let asked = alice.modern_that_can(&opens_links(), "tools/call", call.clone()).await?;
     let result = asked.json()?["result"].clone();
     assert_eq!((asked.status, &result["resultType"]), (200, &json!("input_required")), "{result}");
-    let request = &result["inputRequests"]["account"];
+    let request = &result["inputRequests"]["mcp-mux/account"];
     assert_eq!(request["method"], "elicitation/create");
     assert_eq!((&request["params"]["mode"], &request["params"]["url"]), (&json!("url"), &json!(bed.link())));
     // What rmcp reads, other clients do.
@@ -150,7 +150,7 @@ async fn a_modern_client_is_asked_to_open_the_link() -> Result<()> {
     // Who did not want to is not asked again, and who did but has not connected is.
     for (action, kind) in [("decline", "complete"), ("cancel", "complete"), ("accept", "input_required")] {
         let mut again = call.clone();
-        again["inputResponses"] = json!({"account": {"action": action}});
+        again["inputResponses"] = json!({"mcp-mux/account": {"action": action}});
         let answer = alice.modern_that_can(&opens_links(), "tools/call", again).await?.json()?;
         assert_eq!(answer["result"]["resultType"], kind, "{action}: {answer}");
     }

@@ -6,13 +6,15 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use mcp_mux::config::LoginConfig;
 use reqwest::header::HeaderValue;
+use rmcp::model::ProtocolVersion;
 use serde_json::{Value, json};
 use tenant_store::Level;
 
 use crate::support::canary;
 use crate::support::client::Http;
+use crate::support::rich::Rich;
 use crate::support::server::{Setup, TestServer};
-use crate::support::upstreams::RealUpstream;
+use crate::support::upstreams::{RealUpstream, serve_handler};
 
 /// What bob, who serves globex only, does to reach acme's things.
 enum Attempt {
@@ -54,7 +56,21 @@ fn methods() -> Vec<(&'static str, Value, Value)> {
         ("ping", json!({}), json!({})),
         ("tools/list", json!({}), json!({})),
         ("tools/call", json!({"name": "acme__whoami"}), json!({"name": "nobody__whoami"})),
+        ("prompts/list", json!({}), json!({})),
+        ("prompts/get", json!({"name": "acme__brief"}), json!({"name": "nobody__brief"})),
+        ("resources/list", json!({}), json!({})),
+        ("resources/templates/list", json!({}), json!({})),
+        ("resources/read", json!({"uri": note("acme")}), json!({"uri": note("nobody")})),
+        ("completion/complete", completion("acme"), completion("nobody")),
     ]
+}
+
+fn note(tenant: &str) -> String {
+    format!("mcp-mux://{tenant}/files/note://one")
+}
+
+fn completion(tenant: &str) -> Value {
+    json!({"ref": {"type": "ref/resource", "uri": note(tenant)}, "argument": {"name": "a", "value": "b"}})
 }
 
 fn initialize() -> Value {
@@ -70,11 +86,18 @@ async fn two_tenants(name: &str) -> Result<TestServer> {
         Setup { tenant: "acme", upstream: "desk", url: &acme, key: Some(&acme_key), level },
         Setup { tenant: "globex", upstream: "desk", url: &globex, key: Some(&globex_key), level },
     ];
-    TestServer::start_with(name, &setups, |config| {
+    let server = TestServer::start_with(name, &setups, |config| {
         config.issuers[0].login = Some(LoginConfig::new("login"));
         Ok(())
     })
-    .await
+    .await?;
+    for tenant in ["acme", "globex"] {
+        let rich = Rich { name: tenant.to_owned(), versions: ProtocolVersion::KNOWN_VERSIONS.to_vec() };
+        let (url, _) = serve_handler(rich, false).await?;
+        let setup = Setup { tenant, upstream: "files", url: &url, key: None, level };
+        server.add(&setup, tenant_store::UpstreamAuth::None, &[]).await?;
+    }
+    Ok(server)
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod credentials;
 mod dev;
 mod egress;
 mod entra;
+mod features;
 mod front_session;
 mod fronts;
 mod isolation;

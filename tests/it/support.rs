@@ -8,6 +8,7 @@ pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod identity;
 pub(crate) mod provider;
+pub(crate) mod rich;
 pub(crate) mod server;
 pub(crate) mod tls;
 pub(crate) mod tokens;

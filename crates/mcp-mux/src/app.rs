@@ -17,7 +17,7 @@ use crate::gateway::{ConnectLinks, Gateway};
 use crate::http::{Connect, ProtectedResources, Server, router};
 use crate::keys::{KeyProviders, KeysError};
 use crate::lifecycle::Tasks;
-use crate::mux::{Mux, OwnAccounts};
+use crate::mux::{Handles, Mux, OwnAccounts};
 use crate::policy::Administration;
 use crate::upstream::{Accounts, Pool};
 
@@ -130,13 +130,19 @@ impl App {
         tasks.spawn(Arc::clone(&api_keys).keep_fresh());
         let authenticator = authenticator.with_api_keys(Arc::clone(&api_keys));
         let accounts = Accounts::new(store.clone(), pool.clone(), public_url.clone());
-        let mux = Mux::new(Arc::clone(&catalog), pool, store.clone(), config.http.recheck_every());
         let keys = store.platform_keys().await?;
+        let handles = Handles::new(keys.clone());
+        let mux = Mux::new(
+            (Arc::clone(&catalog), pool, store.clone()),
+            (handles.clone(), Arc::clone(&clock)),
+            config.http.recheck_every(),
+            config.catalog.page_items,
+        );
         let login = Login::new(config, &egress, &clock, &public_url)?;
         let links = ConnectLinks::new(&public_url, login.issuers());
         let own = OwnAccounts::new(mux.clone(), accounts.clone());
         let connect = Connect::new(login, own, keys.clone(), &public_url, Arc::clone(&clock));
-        let gateway = Gateway::new(mux, keys, links, Arc::clone(&clock), tasks.clone());
+        let gateway = Gateway::new(mux, handles, links, Arc::clone(&clock), tasks.clone());
         let resources = ProtectedResources::new(config, &public_url);
         let recheck_every = config.http.recheck_every();
         let server = Server { authenticator, gateway, resources, connect, tasks: tasks.clone(), recheck_every };
@@ -187,7 +193,7 @@ impl App {
         let snapshot = self.catalog.snapshot();
         let reach = snapshot.grants().reach(&caller);
         let tenants = reach.accesses().iter().map(|access| access.tenant_slug().to_string()).collect();
-        let tools = snapshot.view(Face::Aggregate, &reach).names().map(ToOwned::to_owned).collect();
+        let tools = snapshot.view(Face::Aggregate, &reach).tools.names().map(ToOwned::to_owned).collect();
         Seen { tenants, tools }
     }
 

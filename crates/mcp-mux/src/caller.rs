@@ -90,3 +90,21 @@ pub struct Caller {
     /// The id of the request.
     pub request_id: RequestId,
 }
+
+#[cfg(test)]
+impl Caller {
+    /// Somebody in no group, who calls through that client.
+    pub(crate) fn of_test(subject: &str, client: Option<&str>) -> Self {
+        Self {
+            principal: Principal { issuer: "corp".parse().unwrap(), subject: subject.parse().unwrap() },
+            client: client.map(Into::into),
+            access_token: None,
+            groups: Vec::new().into(),
+            bounds: Bounds::Everything,
+            deadline: Instant::now(),
+            proof_ends_at: Timestamp::from_millis(1),
+            ended: CancellationToken::new(),
+            request_id: RequestId::new("-"),
+        }
+    }
+}

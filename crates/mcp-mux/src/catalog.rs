@@ -4,13 +4,18 @@
 //! in the background, and what they said is stored, so that a restart knows every tool without asking anybody.
 
 mod definition;
+mod item;
 mod name;
+mod named;
 mod refresh;
 mod snapshot;
+mod uri;
 mod view;
 
 pub use definition::{Definition, DefinitionError};
+pub use item::Item;
 pub use name::{Origin, expose};
 pub use refresh::Refresher;
 pub use snapshot::{Catalog, Entry, Shelf, Snapshot};
-pub use view::{Face, View};
+pub use uri::{Carried, carry, climbs, is_ours};
+pub use view::{Face, Page, Part, Place, View};

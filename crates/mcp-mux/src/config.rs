@@ -120,6 +120,8 @@ pub struct CatalogConfig {
     pub refresh_seconds: u64,
     /// Longest exposed name, in characters: 64 is what model interfaces take, less a client's own prefix.
     pub name_chars_max: usize,
+    /// Most definitions on one page of a list. Many clients read the first page only.
+    pub page_items: usize,
 }
 
 impl CatalogConfig {
@@ -131,7 +133,7 @@ impl CatalogConfig {
 
 impl Default for CatalogConfig {
     fn default() -> Self {
-        Self { refresh_seconds: 300, name_chars_max: 48 }
+        Self { refresh_seconds: 300, name_chars_max: 48, page_items: 1_000 }
     }
 }
 
@@ -334,6 +336,9 @@ impl Config {
         }
         if self.catalog.refresh_seconds == 0 {
             return Err(setting("catalog.refresh_seconds", "must be at least 1"));
+        }
+        if self.catalog.page_items == 0 {
+            return Err(setting("catalog.page_items", "must be at least 1"));
         }
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! Our MCP server face: Streamable HTTP in both eras on one endpoint.
 //!
-//! `tools/list` and `tools/call` take the raw path. rmcp serves what is protocol machinery: `initialize`, `server/discover`,
+//! Lists, and what is asked of upstreams, take the raw path. rmcp serves what is protocol machinery: `initialize`, `server/discover`,
 //! `ping`, and the answers to `GET` and `DELETE`. What a caller may see is decided behind this module, in the mux.
 
 mod account_missing;
 mod answer;
+mod ask;
 mod envelope;
 mod era;
 mod lifecycle;
@@ -14,12 +15,10 @@ mod session;
 pub use account_missing::ConnectLinks;
 pub use problem::Problem;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use crypto::KeyRing;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -27,6 +26,7 @@ use tenant_store::Clock;
 use tokio::time::timeout_at;
 
 use self::account_missing::{Elicits, Missing};
+use self::answer::Asked;
 use self::envelope::{Message, Rpc};
 use self::era::Era;
 use self::lifecycle::Lifecycle;
@@ -35,16 +35,22 @@ use crate::caller::Caller;
 use crate::config::BODY_BYTES_MAX;
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
-use crate::mux::{CallError, Endpoint, Mux, ToolCall};
-use crate::upstream::{Trace, UpstreamError};
+use crate::mux::{CallError, Endpoint, Handles, Listed, Mux};
+use crate::upstream::UpstreamError;
 
 /// Every MCP request method that is answered, and by whom. A method that is not in this list is unknown to everybody.
-pub const METHODS: [(&str, Served); 5] = [
+pub const METHODS: [(&str, Served); 11] = [
     ("initialize", Served::ByLifecycle),
     ("server/discover", Served::ByLifecycle),
     ("ping", Served::ByLifecycle),
-    ("tools/list", Served::Raw(RawMethod::ListTools)),
+    ("tools/list", Served::Raw(RawMethod::List(Listed::Tools))),
     ("tools/call", Served::Raw(RawMethod::CallTool)),
+    ("prompts/list", Served::Raw(RawMethod::List(Listed::Prompts))),
+    ("prompts/get", Served::Raw(RawMethod::GetPrompt)),
+    ("resources/list", Served::Raw(RawMethod::List(Listed::Resources))),
+    ("resources/templates/list", Served::Raw(RawMethod::List(Listed::Templates))),
+    ("resources/read", Served::Raw(RawMethod::ReadResource)),
+    ("completion/complete", Served::Raw(RawMethod::Complete)),
 ];
 
 /// Who answers a method.
@@ -59,10 +65,16 @@ pub enum Served {
 /// The methods of the raw path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RawMethod {
-    /// `tools/list`
-    ListTools,
+    /// One of the lists.
+    List(Listed),
     /// `tools/call`
     CallTool,
+    /// `prompts/get`
+    GetPrompt,
+    /// `resources/read`
+    ReadResource,
+    /// `completion/complete`
+    Complete,
 }
 
 /// Our MCP server face. Cheap to clone.
@@ -77,9 +89,9 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A face for `mux`; `keys` seal the ids of legacy sessions, `links` lead to `/connect`, `tasks` drive the streams.
-    pub fn new(mux: Mux, keys: KeyRing, links: ConnectLinks, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
-        Self { mux, lifecycle: Lifecycle::new(), sessions: Sessions::new(keys), links, clock, tasks }
+    /// A face for `mux`; `handles` are the ids of legacy sessions, `links` lead to `/connect`, `tasks` drive the streams.
+    pub fn new(mux: Mux, handles: Handles, links: ConnectLinks, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
+        Self { mux, lifecycle: Lifecycle::new(), sessions: Sessions::new(handles), links, clock, tasks }
     }
 
     /// Answers one HTTP request of a caller whose identity was verified. The request carries no credential any more.
@@ -133,14 +145,12 @@ impl Gateway {
         let answered = match served {
             None => Err(Problem::method_not_found(era)),
             Some(Served::ByLifecycle) => self.machinery(caller, &rpc, Request::from_parts(parts, body.clone())).await,
-            Some(Served::Raw(RawMethod::ListTools)) => self.list_tools(caller, endpoint, era, &rpc),
-            Some(Served::Raw(RawMethod::CallTool)) => match era::param_headers(&parts.headers, era) {
-                Ok(param_headers) => {
-                    let elicits = if era == Era::Modern { account_missing::declared(&rpc) } else { declared };
-                    self.call_tool(caller, endpoint, Shape { era, accepts, elicits, param_headers }, &rpc).await
-                }
-                Err(problem) => Err(problem),
-            },
+            Some(Served::Raw(RawMethod::List(listed))) => self.list(caller, endpoint, (era, listed), &rpc),
+            Some(Served::Raw(method)) => {
+                let elicits = if era == Era::Modern { account_missing::declared(&rpc) } else { declared };
+                let shape = Shape { era, accepts, elicits, headers: &parts.headers };
+                self.ask(caller, endpoint, (method, shape), &rpc).await
+            }
         };
         answered.map_err(|problem| problem.answering(rpc.id))
     }
@@ -163,57 +173,61 @@ impl Gateway {
         Ok(response)
     }
 
-    fn list_tools(
+    fn list(
         &self,
         caller: &Caller,
         endpoint: &Endpoint,
-        era: Era,
+        (era, listed): (Era, Listed),
         rpc: &Rpc<'_>,
     ) -> Result<Response<Body>, Problem> {
-        // A list is one page, so that no cursor was ever given out.
-        if rpc.params.get("cursor").is_some_and(|cursor| cursor.get() != "null") {
-            return Err(Problem::invalid_params("unknown cursor: lists have one page"));
-        }
-        Ok(answer::tools(rpc.id, era, self.mux.tools(caller, endpoint)))
+        let unknown = || Problem::invalid_params("unknown cursor: begin the list anew");
+        let cursor = match rpc.params.get("cursor").filter(|cursor| cursor.get() != "null") {
+            None => None,
+            Some(cursor) => Some(json::as_str(cursor).ok_or_else(unknown)?),
+        };
+        let page = self.mux.list(caller, endpoint, listed, cursor.as_deref()).ok_or_else(unknown)?;
+        let member = match listed {
+            Listed::Tools => "tools",
+            Listed::Prompts => "prompts",
+            Listed::Resources => "resources",
+            Listed::Templates => "resourceTemplates",
+        };
+        Ok(answer::list(rpc.id, era, member, page))
     }
 
-    async fn call_tool(
+    async fn ask(
         &self,
         caller: &Caller,
         endpoint: &Endpoint,
-        Shape { era, accepts, elicits, param_headers }: Shape,
+        (method, shape): (RawMethod, Shape<'_>),
         rpc: &Rpc<'_>,
     ) -> Result<Response<Body>, Problem> {
-        let name = rpc.params.get_str("name").ok_or(Problem::invalid_params("`params.name` must be a string"))?;
-        let arguments = rpc.params.get("arguments").filter(|raw| raw.get() != "null");
-        if arguments.is_some_and(|raw| !json::is_object(raw)) {
-            return Err(Problem::invalid_params("`params.arguments` must be an object"));
-        }
-        let progress_token =
-            rpc.meta.as_ref().and_then(|meta| meta.get("progressToken")).filter(|raw| is_token(raw.get()));
-        let trace = Trace::from_meta(rpc.meta.as_ref());
-        let call = ToolCall { name: &name, arguments, trace, param_headers, progress_token };
-        let outcome = self.mux.call(caller, endpoint, &call).await;
+        let Shape { era, accepts, elicits, headers } = shape;
+        let ask = ask::read(method, (era, headers), rpc)?;
+        let outcome = self.mux.ask(caller, endpoint, &ask).await;
         if let Err(error @ CallError::Upstream { error: cause, .. }) = &outcome {
             tracing::warn!(
-                request.id = %caller.request_id, mcp.tool = ?name, fault = cause.fault().as_str(),
-                error = error as &dyn std::error::Error, "a tool call has no answer"
+                request.id = %caller.request_id, mcp.thing = ?ask.wish.thing(), fault = cause.fault().as_str(),
+                error = error as &dyn std::error::Error, "a request has no answer"
             );
         }
         if let Err(CallError::Upstream { tenant, upstream, error: UpstreamError::AccountMissing }) = &outcome {
             return Ok(self.links.answer(caller, (rpc, era), elicits, Missing { tenant, upstream }));
         }
+        if matches!(outcome, Err(CallError::Unknown(_))) {
+            return Err(Problem::unknown(ask::unknown(&ask.wish), era));
+        }
         let tasks = (accepts == Accepts::Events).then_some(&self.tasks);
-        answer::call(rpc.id, era, tasks, outcome).await
+        answer::call(rpc.id, Asked { era, kind: ask::kind(&ask.wish) }, tasks, outcome).await
     }
 }
 
 /// What a call's HTTP request says about it besides its body.
-struct Shape {
+struct Shape<'h> {
     era: Era,
     accepts: Accepts,
     elicits: Elicits,
-    param_headers: Option<BTreeMap<String, String>>,
+    headers: &'h HeaderMap,
 }
 
 /// What kind of answer a client takes. JSON it takes always.
@@ -256,11 +270,6 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
         Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large()),
         Err(_) => Err(Problem::broken_body()),
     }
-}
-
-/// A progress token is a string or a number.
-fn is_token(raw: &str) -> bool {
-    raw.len() <= envelope::ID_BYTES_MAX && raw.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit())
 }
 
 /// `params` or `_meta`: an object, or nothing.

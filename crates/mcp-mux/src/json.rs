@@ -162,6 +162,35 @@ pub(crate) fn insertion_into_object(text: &str, object: Range<usize>, members: &
     (at..at, format!("{members}{comma}"))
 }
 
+/// The edit that takes the member with that value, a slice of `text`, out of its object, with one comma beside it.
+fn removal_from_object(text: &str, key: &str, value: &str) -> Option<(Range<usize>, String)> {
+    let value = span_in(text, value)?;
+    let before = text.get(..value.start)?.trim_end().strip_suffix(':')?.trim_end();
+    let start = before.strip_suffix('"')?.rfind('"')?;
+    // A key in another spelling is left where it is.
+    if before.get(start..)? != quote(key) {
+        return None;
+    }
+    let (head, tail) = (text.get(..start)?.trim_end(), text.get(value.end..)?);
+    if let Some(rest) = tail.trim_start().strip_prefix(',') {
+        return Some((start..text.len() - rest.len(), String::new()));
+    }
+    let from = head.strip_suffix(',').map_or(start, str::len);
+    Some((from..value.end, String::new()))
+}
+
+/// An object without the members of these names.
+pub(crate) fn without(object: &str, keys: &[&str]) -> String {
+    let mut text = Cow::Borrowed(object);
+    for key in keys {
+        let value = Members::parse(&text).ok().and_then(|members| members.get(key));
+        if let Some(edit) = value.and_then(|value| removal_from_object(&text, key, value.get())) {
+            text = Cow::Owned(splice(&text, vec![edit]));
+        }
+    }
+    text.into_owned()
+}
+
 /// `text` with each span replaced. The spans do not overlap and lie within the text.
 pub(crate) fn splice(text: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
     edits.sort_by_key(|(span, _)| span.start);
@@ -175,4 +204,24 @@ pub(crate) fn splice(text: &str, mut edits: Vec<(Range<usize>, String)>) -> Stri
     }
     out.push_str(text.get(from..).unwrap_or_default());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_goes_with_one_comma() {
+        for (text, left) in [
+            (r#"{"a":1}"#, "{}"),
+            (r#"{ "a" : 1 , "b":2}"#, r#"{  "b":2}"#),
+            (r#"{"b":2, "a":{"a":[1,2]} }"#, r#"{"b":2 }"#),
+            (r#"{"b":2,"a":"x","c":3}"#, r#"{"b":2,"c":3}"#),
+            (r#"{"b":"\"a\":1"}"#, r#"{"b":"\"a\":1"}"#),
+            (r#"{"\u0061":1,"b":2}"#, r#"{"\u0061":1,"b":2}"#),
+        ] {
+            assert_eq!(without(text, &["a"]), left, "{text}");
+        }
+        assert_eq!(without(r#"{"a":1,"b":2,"c":3}"#, &["b", "a", "c"]), "{}");
+    }
 }

@@ -1,21 +1,28 @@
 //! The mux: from a caller's request to the upstream of one tenant, or to the merged list of all of them.
 
 mod call;
+mod handle;
+mod input;
 mod own_accounts;
 mod relay;
+mod uris;
+mod wish;
 
-pub use call::{CallError, Outcome, ToolCall};
+pub use call::{Ask, CallError, Outcome};
+pub use handle::{Bond, Handles, Purpose};
+pub use input::Input;
 pub use own_accounts::{OwnAccount, OwnAccountError, OwnAccounts};
 pub use relay::{Relay, Step};
+pub use wish::{Thing, Wish};
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tenant_store::Store;
+use tenant_store::{Clock, Store};
 
 use crate::caller::Caller;
-use crate::catalog::{Catalog, Face, Snapshot, View};
+use crate::catalog::{Catalog, Face, Page, Place, Snapshot, View};
 use crate::policy::Reach;
 use crate::upstream::Pool;
 
@@ -34,7 +41,32 @@ pub struct Mux {
     catalog: Arc<Catalog>,
     pool: Pool,
     store: Store,
+    handles: Handles,
+    clock: Arc<dyn Clock>,
     recheck_every: Duration,
+    page_items: usize,
+}
+
+/// What can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    /// `tools/list`
+    Tools,
+    /// `prompts/list`
+    Prompts,
+    /// `resources/list`
+    Resources,
+    /// `resources/templates/list`
+    Templates,
+}
+
+/// A page of a list.
+#[derive(Debug)]
+pub struct ListPage {
+    /// The definitions, with commas between them.
+    pub bytes: Bytes,
+    /// What leads to the rest, if there is more.
+    pub next: Option<String>,
 }
 
 /// What one request sees: a snapshot, and the caller's part of it.
@@ -42,17 +74,53 @@ struct Sight {
     snapshot: Arc<Snapshot>,
     reach: Reach,
     view: Arc<View>,
+    face: Face,
 }
 
+/// How long a cursor is good.
+const CURSOR_LIFE: Duration = Duration::from_hours(1);
+
 impl Mux {
-    /// Puts the parts together. A call that streams is decided again every `recheck_every`.
-    pub fn new(catalog: Arc<Catalog>, pool: Pool, store: Store, recheck_every: Duration) -> Self {
-        Self { catalog, pool, store, recheck_every }
+    /// Puts the parts together. A call that streams is decided again every `recheck_every`; lists have at most `page_items` on a page.
+    pub fn new(
+        (catalog, pool, store): (Arc<Catalog>, Pool, Store),
+        (handles, clock): (Handles, Arc<dyn Clock>),
+        recheck_every: Duration,
+        page_items: usize,
+    ) -> Self {
+        Self { catalog, pool, store, handles, clock, recheck_every, page_items }
     }
 
-    /// The definitions of all tools that `caller` sees at `endpoint`, as one JSON array. Reads memory only.
-    pub fn tools(&self, caller: &Caller, endpoint: &Endpoint) -> Bytes {
-        self.sight(caller, endpoint).view.tools()
+    /// What `caller` sees of one kind at `endpoint`: the first page, or the one that `cursor` leads to. None, if that is no cursor of
+    /// this caller's for this list. Reads memory only.
+    pub fn list(&self, caller: &Caller, endpoint: &Endpoint, listed: Listed, cursor: Option<&str>) -> Option<ListPage> {
+        let view = self.sight(caller, endpoint).view;
+        let bond = || Bond::new(Purpose::Cursor, caller, &[listed.as_str(), endpoint.slug()]);
+        let after = match cursor {
+            None => None,
+            Some(cursor) => {
+                let place = self.handles.open(&bond(), self.clock.now(), cursor.as_bytes())?;
+                let (index, name) = place.split_first_chunk()?;
+                let index = usize::try_from(u64::from_be_bytes(*index)).ok()?;
+                Some(Place { name: std::str::from_utf8(name).ok()?.into(), index })
+            }
+        };
+        let Page { bytes, end } = match listed {
+            Listed::Tools => view.tools.page(after.as_ref(), self.page_items),
+            Listed::Prompts => view.prompts.page(after.as_ref(), self.page_items),
+            Listed::Resources => view.resources.page(after.as_ref(), self.page_items),
+            Listed::Templates => view.templates.page(after.as_ref(), self.page_items),
+        };
+        let next = end.and_then(|Place { name, index }| {
+            let place = [&u64::try_from(index).ok()?.to_be_bytes()[..], name.as_bytes()].concat();
+            self.handles.seal_for(&bond(), (self.clock.now(), CURSOR_LIFE), &place)
+        });
+        Some(ListPage { bytes, next })
+    }
+
+    /// Whether `caller` may use that now.
+    fn may_use(&self, caller: &Caller, endpoint: &Endpoint, thing: &Thing) -> bool {
+        self.sight(caller, endpoint).target(thing).is_some()
     }
 
     /// Whether nothing changed since that was seen.
@@ -68,6 +136,27 @@ impl Mux {
             Endpoint::Tenant(slug) => (Face::Tenant, reach.narrowed_to(slug)),
         };
         let view = snapshot.view(face, &reach);
-        Sight { snapshot, reach, view }
+        Sight { snapshot, reach, view, face }
+    }
+}
+
+impl Endpoint {
+    /// What tells endpoints apart. No slug is empty.
+    fn slug(&self) -> &str {
+        match self {
+            Self::Aggregate => "",
+            Self::Tenant(slug) => slug,
+        }
+    }
+}
+
+impl Listed {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+            Self::Resources => "resources",
+            Self::Templates => "templates",
+        }
     }
 }

@@ -92,6 +92,18 @@ choice!(
     }
 );
 choice!(
+    /// What an upstream may offer besides tools.
+    OfferKind, "an offer's kind", "`prompt`, `resource` or `template`",
+    {
+        /// A text to be filled in, known by its name.
+        Prompt = "prompt",
+        /// Something to be read, known by its URI.
+        Resource = "resource",
+        /// URIs with holes in them.
+        Template = "template",
+    }
+);
+choice!(
     /// What happens when an upstream changes the definition of a tool that it listed before.
     OnToolChange, "the answer to a changed tool", "`accept` or `quarantine`",
     {

@@ -4,6 +4,7 @@
 pub(crate) mod api_key;
 pub(crate) mod credential;
 pub(crate) mod erasure;
+pub(crate) mod offer;
 pub(crate) mod platform_key;
 pub(crate) mod revision;
 pub(crate) mod tenant;

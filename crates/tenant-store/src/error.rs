@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use crypto::{KeyError, KeyId, OpenError, SealError};
 use sea_orm::{DbErr, SqlxError};
 
+use crate::choice::OfferKind;
 use crate::id::{TenantId, UpstreamId};
 use crate::kek::KekError;
-use crate::name::{ExposedName, KekId, LocalName, SecretName, TenantSlug};
+use crate::name::{ExposedName, KekId, LocalName, OfferKey, SecretName, TenantSlug};
 use crate::spec::SpecError;
 use crate::store::row::BoxError;
 
@@ -92,6 +93,24 @@ pub enum StoreError {
     /// A list is too long.
     #[error("a list of {count} tools is longer than the {count_max} that an upstream may have")]
     TooManyTools {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        count_max: usize,
+    },
+    /// A list has an offer twice.
+    #[error("the {kind} `{key}` is in the list twice")]
+    OfferTwice {
+        /// What it is.
+        kind: OfferKind,
+        /// Which.
+        key: OfferKey,
+    },
+    /// A list is too long.
+    #[error("a list of {count} {kind}s is longer than the {count_max} that an upstream may have")]
+    TooManyOffers {
+        /// Of what.
+        kind: OfferKind,
         /// How many there are.
         count: usize,
         /// How many there may be.

@@ -18,6 +18,7 @@ mod id;
 mod kek;
 mod migration;
 mod name;
+mod offers;
 mod platform_keys;
 mod revision;
 mod scope;
@@ -32,7 +33,7 @@ mod upstream_auth;
 mod upstreams;
 
 pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
-pub use choice::{ChoiceError, CredentialKind, DataKeyState, Level, OnToolChange, TenantState, ToolClass};
+pub use choice::{ChoiceError, CredentialKind, DataKeyState, Level, OfferKind, OnToolChange, TenantState, ToolClass};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use credentials::{Account, AccountHeld, CredentialOwner, CredentialSlot, SECRET_BYTES_MAX, SealedCredential};
 pub use data_keys::{DataKey, KekUse, Progress, Stuck};
@@ -44,8 +45,10 @@ pub use kek::{Asking, KekError, KeyEncryption, KeyPlace, LocalKeys};
 pub use name::{
     ApiKeyName, AwsAccessKeyId, AwsName, ExposedName, GrantName, Group, HeaderText, HostPattern, IssuerName, KekId,
     LocalName, NameError, OAuthAudience, OAuthClientId, OAuthIssuer, OAuthKeyId, OAuthResource, OAuthScope,
-    OAuthTokenUrl, QueryParameter, SecretName, Subject, TenantSlug, ToolPattern, ToolPrefix, UpstreamSlug, UserName,
+    OAuthTokenUrl, OfferKey, QueryParameter, SecretName, Subject, TenantSlug, ToolPattern, ToolPrefix, UpstreamSlug,
+    UserName,
 };
+pub use offers::{NewOffer, Offer};
 pub use revision::Revision;
 pub use scope::{TenantScope, TenantStore};
 pub use shred::ErasureCertificate;

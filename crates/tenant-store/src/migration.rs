@@ -18,6 +18,7 @@ mod m20261125_000012_tenant_egress;
 mod m20261125_000013_credential_lease;
 mod m20261125_000014_tenant_key_history;
 mod m20261125_000015_credential_owner;
+mod m20261125_000016_offer;
 
 use std::collections::HashSet;
 
@@ -49,6 +50,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000013_credential_lease::Migration),
             Box::new(m20261125_000014_tenant_key_history::Migration),
             Box::new(m20261125_000015_credential_owner::Migration),
+            Box::new(m20261125_000016_offer::Migration),
         ]
     }
 }

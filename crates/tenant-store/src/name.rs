@@ -172,6 +172,11 @@ name!(
     LocalName, visible, LOCAL_NAME_BYTES_MAX,
     "a tool's name", "1 to 256 bytes without control characters and without invisible ones"
 );
+name!(
+    /// What a prompt, a resource or a template is known by at its upstream.
+    OfferKey, visible, ADDRESS_BYTES_MAX,
+    "the name of a prompt or the URI of a resource", "1 to 2048 bytes without control characters and without invisible ones"
+);
 impl LocalName {
     /// The name as far as an exposed name can hold it: each character outside `[A-Za-z0-9_-]` becomes `_`.
     pub fn sanitised(&self) -> String {

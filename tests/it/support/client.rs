@@ -127,7 +127,8 @@ impl Http {
             "io.modelcontextprotocol/clientCapabilities": can,
             "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
         });
-        let name = params["name"].as_str().map(ToOwned::to_owned);
+        let key = if method == "resources/read" { "uri" } else { "name" };
+        let name = params[key].as_str().map(ToOwned::to_owned);
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
         let mut request = self.client.post(&self.url).body(body);
         request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);

@@ -118,15 +118,25 @@ impl RealUpstream {
 
     /// What it serves.
     pub(crate) fn routes(self, guard: Guard, sessions: bool) -> (Router, Seen) {
-        let config = StreamableHttpServerConfig::default().with_legacy_session_mode(sessions).with_json_response(true);
-        let service =
-            StreamableHttpService::new(move || Ok(self.clone()), Arc::new(LocalSessionManager::default()), config);
-        let seen = Seen::default();
-        let routes = Router::new()
-            .route_service("/mcp", service)
-            .layer(axum::middleware::from_fn_with_state((guard, seen.clone()), judge));
-        (routes, seen)
+        routes(self, guard, sessions)
     }
+}
+
+fn routes<H: ServerHandler + Clone>(handler: H, guard: Guard, sessions: bool) -> (Router, Seen) {
+    let config = StreamableHttpServerConfig::default().with_legacy_session_mode(sessions).with_json_response(true);
+    let service =
+        StreamableHttpService::new(move || Ok(handler.clone()), Arc::new(LocalSessionManager::default()), config);
+    let seen = Seen::default();
+    let routes = Router::new()
+        .route_service("/mcp", service)
+        .layer(axum::middleware::from_fn_with_state((guard, seen.clone()), judge));
+    (routes, seen)
+}
+
+/// Serves any server of rmcp's on a free port to everybody.
+pub(crate) async fn serve_handler<H: ServerHandler + Clone>(handler: H, sessions: bool) -> Result<(String, Seen)> {
+    let (routes, seen) = routes(handler, Arc::new(|_, _| true), sessions);
+    Ok((start(routes).await?, seen))
 }
 
 /// Whether a request is let in, by its head and body.

@@ -1,22 +1,12 @@
-//! A tool's definition as its upstream wrote it, and the same text under another name.
-//!
-//! Nothing is decoded and encoded again: a new name is spliced into the upstream's own bytes, so that unknown fields, the
-//! order of keys, numbers of any size and even white space arrive unchanged.
-
-use std::ops::Range;
+//! A tool's definition, taken apart as far as needed.
 
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tenant_store::{LocalName, ToolClass};
 
+use super::named::Named;
 use crate::json::{self, Members};
-use crate::upstream::DEFINITION_BYTES_MAX;
-
-/// The key under `_meta` that holds the name at the upstream.
-pub(super) const META_LOCAL_NAME: &str = "mcp-mux/localName";
-/// The key under `_meta` that holds the tenant's slug.
-pub(super) const META_TENANT: &str = "mcp-mux/tenant";
 
 /// One tool's definition, taken apart as far as needed.
 #[derive(Debug, Clone)]
@@ -25,16 +15,14 @@ pub struct Definition {
     pub local: LocalName,
     /// The class that the annotations claim: `read` if `readOnlyHint` is `true`, else `write`.
     pub class: ToolClass,
-    raw: Box<RawValue>,
+    named: Named,
     param_headers: Vec<ParamHeader>,
-    name: Range<usize>,
-    meta: Option<Range<usize>>,
 }
 
 /// Why a definition costs its tool the place in the list.
 #[derive(Debug, thiserror::Error)]
 pub enum DefinitionError {
-    /// It is longer than [`DEFINITION_BYTES_MAX`] or deeper than [`json::DEPTH_MAX`].
+    /// It is longer than [`DEFINITION_BYTES_MAX`](crate::upstream::DEFINITION_BYTES_MAX) or deeper than [`json::DEPTH_MAX`].
     #[error("is too large or nested too deeply")]
     TooLarge,
     /// It is not an object, or has a key twice.
@@ -60,37 +48,25 @@ struct Annotations {
 impl Definition {
     /// Takes one element of an upstream's `tools`.
     pub fn parse(raw: &RawValue) -> Result<Self, DefinitionError> {
-        let text = raw.get();
-        if text.len() > DEFINITION_BYTES_MAX || json::is_too_deep(text.as_bytes()) {
-            return Err(DefinitionError::TooLarge);
-        }
-        let members = Members::parse(text).map_err(|_| DefinitionError::NotAnObject)?;
-        let name = members.get("name").ok_or(DefinitionError::Name)?;
-        let local = serde_json::from_str::<String>(name.get()).ok().and_then(|name| name.parse().ok());
+        let (named, members, name) = Named::parse(raw, "name")?;
         let schema = members.get("inputSchema").ok_or(DefinitionError::InputSchema)?;
         if !json::is_object(schema) {
             return Err(DefinitionError::InputSchema);
-        }
-        let meta = members.get("_meta");
-        if meta.is_some_and(|meta| !is_plain_meta(meta)) {
-            return Err(DefinitionError::Meta);
         }
         let annotations =
             members.get("annotations").and_then(|raw| serde_json::from_str::<Annotations>(raw.get()).ok());
         let read_only = annotations.and_then(|annotations| annotations.read_only_hint).unwrap_or(false);
         Ok(Self {
-            local: local.ok_or(DefinitionError::Name)?,
+            local: name.parse().map_err(|_| DefinitionError::Name)?,
             class: if read_only { ToolClass::Read } else { ToolClass::Write },
-            name: json::span_in(text, name.get()).ok_or(DefinitionError::Name)?,
-            meta: meta.and_then(|meta| json::span_in(text, meta.get())),
             param_headers: param_headers(schema),
-            raw: raw.to_owned(),
+            named,
         })
     }
 
     /// The upstream's own text.
     pub fn raw(&self) -> &RawValue {
-        &self.raw
+        self.named.raw()
     }
 
     /// The parameters that the protocol repeats as `Mcp-Param-…` headers (SEP-2243), with their values in `arguments`.
@@ -118,20 +94,7 @@ impl Definition {
 
     /// The text with `exposed` as its name, and with tenant and local name noted under `_meta`.
     pub fn renamed(&self, exposed: &str, tenant: &str) -> String {
-        let text = self.raw.get();
-        let notes = format!(
-            "{}:{},{}:{}",
-            json::quote(META_TENANT),
-            json::quote(tenant),
-            json::quote(META_LOCAL_NAME),
-            json::quote(self.local.as_str())
-        );
-        let mut edits = vec![(self.name.clone(), json::quote(exposed))];
-        edits.push(match &self.meta {
-            Some(meta) => json::insertion_into_object(text, meta.clone(), &notes),
-            None => json::insertion_into_object(text, 0..text.len(), &format!("\"_meta\":{{{notes}}}")),
-        });
-        json::splice(text, edits)
+        self.named.renamed(exposed, (tenant, self.local.as_str()))
     }
 }
 
@@ -163,11 +126,6 @@ fn collect_param_headers(schema: &Value, path: &mut Vec<String>, found: &mut Vec
         collect_param_headers(property, path, found);
         path.pop();
     }
-}
-
-fn is_plain_meta(meta: &RawValue) -> bool {
-    Members::parse(meta.get())
-        .is_ok_and(|members| members.get(META_TENANT).is_none() && members.get(META_LOCAL_NAME).is_none())
 }
 
 #[cfg(test)]

@@ -9,18 +9,20 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use serde_json::value::RawValue;
 use tenant_store::{
-    EgressHosts, ExposedName, LocalName, NameGiven, NewTool, Replaced, SealedCredential, StoreError, TenantId,
-    Upstream, UpstreamId,
+    EgressHosts, ExposedName, LocalName, NameGiven, NewOffer, NewTool, OfferKey, OfferKind, Replaced, SealedCredential,
+    StoreError, TenantId, TenantSlug, TenantStore, Upstream, UpstreamId,
 };
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::definition::Definition;
+use super::definition::{Definition, DefinitionError};
+use super::item;
 use super::name::{Origin, expose};
 use super::snapshot::{Catalog, Snapshot};
-use crate::upstream::{Pool, Proofs, UpstreamError, list_tools};
+use crate::upstream::{Link, ListKind, Pool, Proofs, UpstreamError, list};
 
 /// How often the revision is looked at.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -231,26 +233,96 @@ impl Refresher {
 
         let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
         let link = self.pool.link(scope, upstream, &proofs, shelf.egress_hosts()).map_err(RefreshError::Upstream)?;
-        let listed = list_tools(&link, &proofs).await.map_err(RefreshError::Upstream)?;
-        if listed.truncated {
-            tracing::warn!(upstream.id = %upstream.id, "the upstream lists more tools than are taken; the rest is left out");
+        let tools = all_of(&link, &proofs, ListKind::Tools).await?;
+        let mut changed = self.take_tools(&rows, upstream, &tools).await?;
+        // Not before the tools: what they are asked for with is agreed on by then.
+        for (kind, list) in [
+            (OfferKind::Prompt, ListKind::Prompts),
+            (OfferKind::Resource, ListKind::Resources),
+            (OfferKind::Template, ListKind::Templates),
+        ] {
+            let listed = all_of(&link, &proofs, list).await?;
+            changed |= self.take_offers(&rows, upstream, (kind, &listed)).await?;
         }
+        Ok(changed)
+    }
+
+    async fn take_tools(
+        &self,
+        rows: &TenantStore,
+        upstream: &Upstream,
+        listed: &[Box<RawValue>],
+    ) -> Result<bool, RefreshError> {
         let mut definitions = Vec::new();
         let mut locals = HashSet::new();
-        for raw in &listed.tools {
+        for raw in listed {
             match Definition::parse(raw) {
                 Ok(definition) if locals.insert(definition.local.clone()) => definitions.push(definition),
                 Ok(definition) => {
                     tracing::warn!(upstream.id = %upstream.id, mcp.tool = %definition.local, "a tool is listed twice");
                 }
-                Err(error) => {
-                    tracing::warn!(upstream.id = %upstream.id, error = &error as &dyn Error, "a listed tool is left out");
-                }
+                Err(error) => left_out(upstream, &error),
             }
         }
         let _naming = self.naming.lock().await;
         let tools = self.named(upstream, &rows.names_given().await?, definitions).await?;
         Ok(rows.replace_tools(upstream, &tools).await? == Replaced::Changed)
+    }
+
+    async fn take_offers(
+        &self,
+        rows: &TenantStore,
+        upstream: &Upstream,
+        (kind, listed): (OfferKind, &[Box<RawValue>]),
+    ) -> Result<bool, RefreshError> {
+        let mut keys = HashSet::new();
+        let mut offers = Vec::new();
+        for raw in listed {
+            match item::parse(kind, raw) {
+                Ok((_, key)) if keys.insert(key.clone()) => {
+                    offers.push(NewOffer { key, exposed: None, definition: raw.clone() });
+                }
+                Ok((_, key)) => tracing::warn!(upstream.id = %upstream.id, %kind, %key, "it is listed twice"),
+                Err(error) => left_out(upstream, &error),
+            }
+        }
+        let _naming = self.naming.lock().await;
+        if kind == OfferKind::Prompt {
+            offers = self.named_prompts(rows, upstream, offers).await?;
+        }
+        Ok(rows.replace_offers(upstream, kind, &offers).await? == Replaced::Changed)
+    }
+
+    /// Gives each prompt its exposed name: the one it has, or a new one that no other prompt of the tenant has.
+    async fn named_prompts(
+        &self,
+        rows: &TenantStore,
+        upstream: &Upstream,
+        offers: Vec<NewOffer>,
+    ) -> Result<Vec<NewOffer>, StoreError> {
+        let known = rows.offers().await?;
+        let given: HashMap<&OfferKey, &ExposedName> = known
+            .iter()
+            .filter(|offer| (offer.upstream, offer.kind) == (upstream.id, OfferKind::Prompt))
+            .filter_map(|offer| Some((&offer.key, offer.exposed.as_ref()?)))
+            .collect();
+        let mut taken: HashSet<ExposedName> = known.iter().filter_map(|offer| offer.exposed.clone()).collect();
+        let Some(tenant) = self.tenant_slug(upstream).await? else { return Ok(Vec::new()) };
+        let origin = Origin { tenant: &tenant, upstream: &upstream.slug, prefix: upstream.spec.prefix.as_ref() };
+        let named = offers.into_iter().filter_map(|offer| {
+            let exposed = match given.get(&offer.key) {
+                Some(exposed) => (*exposed).clone(),
+                None => expose(origin, &offer.key.as_str().parse().ok()?, &taken, self.name_chars_max)?,
+            };
+            taken.insert(exposed.clone());
+            Some(NewOffer { exposed: Some(exposed), ..offer })
+        });
+        Ok(named.collect())
+    }
+
+    async fn tenant_slug(&self, upstream: &Upstream) -> Result<Option<TenantSlug>, StoreError> {
+        let tenants = self.catalog.store().tenants().await?;
+        Ok(tenants.into_iter().find(|tenant| tenant.id == upstream.tenant).map(|tenant| tenant.slug))
     }
 
     /// Gives each definition its exposed name: the one it has, or a new one that nothing else in the tenant has or had.
@@ -260,13 +332,11 @@ impl Refresher {
         known: &[NameGiven],
         definitions: Vec<Definition>,
     ) -> Result<Vec<NewTool>, StoreError> {
-        let tenants = self.catalog.store().tenants().await?;
-        let tenant = tenants.iter().find(|tenant| tenant.id == upstream.tenant);
-        let Some(tenant) = tenant else { return Ok(Vec::new()) };
+        let Some(tenant) = self.tenant_slug(upstream).await? else { return Ok(Vec::new()) };
         let given: HashMap<&LocalName, &ExposedName> =
             known.iter().filter(|name| name.upstream == upstream.id).map(|name| (&name.local, &name.exposed)).collect();
         let mut taken: HashSet<ExposedName> = known.iter().map(|name| name.exposed.clone()).collect();
-        let origin = Origin { tenant: &tenant.slug, upstream: &upstream.slug, prefix: upstream.spec.prefix.as_ref() };
+        let origin = Origin { tenant: &tenant, upstream: &upstream.slug, prefix: upstream.spec.prefix.as_ref() };
         let tools = definitions.into_iter().filter_map(|definition| {
             let exposed = match given.get(&definition.local) {
                 Some(exposed) => (*exposed).clone(),
@@ -277,4 +347,17 @@ impl Refresher {
         });
         Ok(tools.collect())
     }
+}
+
+fn left_out(upstream: &Upstream, error: &DefinitionError) {
+    tracing::warn!(upstream.id = %upstream.id, error = error as &dyn Error, "a definition that the upstream lists is left out");
+}
+
+async fn all_of(link: &Arc<Link>, proofs: &Proofs<'_>, kind: ListKind) -> Result<Vec<Box<RawValue>>, RefreshError> {
+    let listed = list(link, proofs, kind).await.map_err(RefreshError::Upstream)?;
+    if listed.truncated {
+        let upstream = link.upstream().id;
+        tracing::warn!(upstream.id = %upstream, list = ?kind, "the upstream lists more than is taken; the rest is left out");
+    }
+    Ok(listed.items)
 }

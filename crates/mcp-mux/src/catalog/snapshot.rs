@@ -6,12 +6,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use tenant_store::{
-    EgressHosts, ExposedName, Grant, LocalName, Revision, SealedCredential, Store, StoreError, Tenant, TenantId,
+    EgressHosts, ExposedName, Grant, LocalName, Offer, Revision, SealedCredential, Store, StoreError, Tenant, TenantId,
     TenantScope, TenantSlug, TenantState, TenantStore, Tool, ToolClass, Upstream, UpstreamId,
 };
 use tokio::sync::Mutex;
 
 use super::definition::Definition;
+use super::item::{Item, Own};
 use super::view::{Face, View};
 use crate::policy::{Access, Administration, EntryFacts, GrantIndex, Reach, ReachKey};
 
@@ -69,8 +70,8 @@ impl Entry {
             tenant: self.tenant,
             upstream: self.upstream.id,
             upstream_slug: &self.upstream.slug,
-            local: &self.definition.local,
-            exposed: &self.exposed,
+            local: self.definition.local.as_str(),
+            exposed: self.exposed.as_str(),
             class: self.class,
             enabled: self.enabled,
             approved: self.approved,
@@ -116,6 +117,8 @@ pub struct Shelf {
     tenant_name: String,
     upstreams: HashMap<UpstreamId, Arc<Upstream>>,
     entries: Vec<Arc<Entry>>,
+    items: Vec<Arc<Item>>,
+    only_with_resources: Option<UpstreamId>,
     credentials: Vec<SealedCredential>,
     egress_hosts: Option<EgressHosts>,
 }
@@ -134,6 +137,16 @@ impl Shelf {
     /// The entries, in the order of upstream and of the upstream's own list.
     pub fn entries(&self) -> &[Arc<Entry>] {
         &self.entries
+    }
+
+    /// The prompts, resources and templates, in the order of upstream and of the upstream's own lists.
+    pub fn items(&self) -> &[Arc<Item>] {
+        &self.items
+    }
+
+    /// The only upstream that has resources, if there is just one: then its own URIs say enough.
+    pub fn only_with_resources(&self) -> Option<&Arc<Upstream>> {
+        self.upstream(self.only_with_resources?)
     }
 
     /// The upstream, if it still belongs to the tenant.
@@ -239,11 +252,18 @@ async fn read(tenant: &Tenant, rows: &TenantStore) -> Result<(Shelf, Vec<Grant>)
     let own = own_names(&tools);
     let entry = |tool: &Tool| Entry::from_row(tenant, upstreams.get(&tool.upstream)?, tool, &own).map(Arc::new);
     let entries = tools.iter().filter_map(entry);
+    let entries = entries.collect();
+    let offers = rows.offers().await?;
+    let own = Own::of(&offers);
+    let item = |offer: &Offer| Item::from_row(tenant, upstreams.get(&offer.upstream)?, offer, &own).map(Arc::new);
+    let items = offers.iter().filter_map(item).collect();
     let credentials = rows.sealed_credentials().await?;
     let egress_hosts = tenant.spec.egress_hosts.clone();
     let tenant_name = tenant.spec.display_name.clone();
     let tenant_slug = tenant.slug.clone();
-    let shelf = Shelf { tenant_slug, tenant_name, entries: entries.collect(), credentials, egress_hosts, upstreams };
+    let only_with_resources = own.only;
+    let shelf =
+        Shelf { tenant_slug, tenant_name, entries, items, only_with_resources, credentials, egress_hosts, upstreams };
     Ok((shelf, grants))
 }
 

@@ -1,11 +1,13 @@
-//! What one reach sees: its exposed names, and its list as bytes that are ready to send.
+//! What one reach sees: the names by which it calls things, and its lists as bytes that are ready to send.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tenant_store::OfferKind;
 
-use super::snapshot::{Entry, Snapshot};
+use super::item::Item;
+use super::snapshot::{Entry, Shelf, Snapshot};
 use crate::policy::{Action, Reach, decide};
 
 /// Which endpoint a caller looks at.
@@ -17,51 +19,124 @@ pub enum Face {
     Tenant,
 }
 
-/// The entries that a reach sees under the names by which it calls them. Equal reaches share one.
+/// What a reach sees under the names by which it calls it. Equal reaches share one.
 #[derive(Debug)]
 pub struct View {
-    names: HashMap<Box<str>, Arc<Entry>>,
+    /// The tools.
+    pub tools: Part<Entry>,
+    /// The prompts.
+    pub prompts: Part<Item>,
+    /// The resources.
+    pub resources: Part<Item>,
+    /// The templates of resources.
+    pub templates: Part<Item>,
+}
+
+/// Everything of one kind.
+#[derive(Debug)]
+pub struct Part<E> {
+    names: HashMap<Box<str>, Arc<E>>,
     order: Vec<Box<str>>,
-    tools: Bytes,
+    list: List,
+}
+
+/// Definitions, one behind the other with commas between them.
+#[derive(Debug, Default)]
+struct List {
+    bytes: Bytes,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+/// A piece of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The definitions, with commas between them.
+    pub bytes: Bytes,
+    /// Its end, if there is more.
+    pub end: Option<Place>,
+}
+
+/// A place in a list, which stays one while the list changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The name before it.
+    pub name: Box<str>,
+    /// How many were before it.
+    pub index: usize,
 }
 
 impl View {
-    /// Asks policy about every entry of every tenant in reach.
+    /// Asks policy about everything of every tenant in reach.
     pub(super) fn build(snapshot: &Snapshot, face: Face, reach: &Reach) -> Self {
-        let shelves = reach.accesses().iter().filter_map(|access| snapshot.shelf(access));
-        let allowed = |entry: &&Arc<Entry>| decide(reach, Action::List, &entry.facts()).is_allowed();
-        let entries: Vec<&Arc<Entry>> = shelves.flat_map(super::snapshot::Shelf::entries).filter(allowed).collect();
-        let shared = names_twice(face, &entries);
-
-        let mut names = HashMap::with_capacity(entries.len());
-        let mut order = Vec::with_capacity(entries.len());
-        let mut tools = String::from("[");
-        for entry in entries {
-            let (name, text) = entry.shown(face);
-            if shared.contains(name) {
-                tracing::error!(mcp.tool = name, "two tools have one name: neither is listed nor called");
-                continue;
-            }
-            names.insert(name.into(), Arc::clone(entry));
-            order.push(name.into());
-            if tools.len() > 1 {
-                tools.push(',');
-            }
-            tools.push_str(text);
+        let shelves: Vec<&Shelf> = reach.accesses().iter().filter_map(|access| snapshot.shelf(access)).collect();
+        let may_see = |entry: &&Arc<Entry>| decide(reach, Action::List, &entry.facts()).is_allowed();
+        let entries = shelves.iter().flat_map(|shelf| shelf.entries()).filter(may_see);
+        let items = |kind: OfferKind| {
+            let may_see = |item: &&Arc<Item>| decide(reach, Action::List, &item.facts()).is_allowed();
+            let items = shelves.iter().flat_map(|shelf| shelf.items()).filter(|item| item.kind == kind);
+            Part::of(items.filter(may_see), |item| item.shown(face))
+        };
+        Self {
+            tools: Part::of(entries, |entry| entry.shown(face)),
+            prompts: items(OfferKind::Prompt),
+            resources: items(OfferKind::Resource),
+            templates: items(OfferKind::Template),
         }
-        tools.push(']');
-        Self { names, order, tools: tools.into() }
     }
 
-    /// The entry that this view calls `name`. A name that belongs to somebody else and a name that belongs to nobody are the
-    /// same answer.
-    pub fn entry(&self, name: &str) -> Option<&Arc<Entry>> {
+    /// Bytes that it keeps in memory, roughly.
+    pub(super) fn weight(&self) -> usize {
+        self.tools.weight() + self.prompts.weight() + self.resources.weight() + self.templates.weight()
+    }
+}
+
+impl<E> Part<E> {
+    fn of<'e>(all: impl Iterator<Item = &'e Arc<E>>, shown: impl Fn(&E) -> (&str, &str)) -> Self
+    where
+        E: 'e,
+    {
+        let all: Vec<&Arc<E>> = all.collect();
+        let shared = names_twice(all.iter().map(|one| shown(one).0));
+        let mut part = Self { names: HashMap::with_capacity(all.len()), order: Vec::new(), list: List::default() };
+        let mut text = String::new();
+        for one in &all {
+            let (name, definition) = shown(one);
+            if shared.contains(name) {
+                tracing::error!(mcp.name = name, "two upstreams have one name: neither is listed nor used");
+                continue;
+            }
+            part.names.insert(name.into(), Arc::clone(one));
+            part.order.push(name.into());
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(definition);
+            part.list.ends.push(text.len());
+        }
+        part.list.bytes = text.into();
+        part
+    }
+
+    /// What this view calls `name`. A name that belongs to somebody else and a name that belongs to nobody are the same answer.
+    pub fn get(&self, name: &str) -> Option<&Arc<E>> {
         self.names.get(name)
     }
 
-    /// The definitions as one JSON array.
-    pub fn tools(&self) -> Bytes {
-        self.tools.clone()
+    /// At most `count` definitions: the first, or those behind `after`. Where the name before that place is gone, those behind as
+    /// many as there were.
+    pub fn page(&self, after: Option<&Place>, count: usize) -> Page {
+        let from = after.map_or(0, |after| {
+            let known = self.order.iter().position(|name| *name == after.name);
+            known.map_or(after.index, |index| index + 1).min(self.order.len())
+        });
+        let to = self.order.len().min(from.saturating_add(count));
+        let before = to.checked_sub(1).and_then(|last| self.order.get(last)).filter(|_| to < self.order.len());
+        let end = before.map(|name| Place { name: name.clone(), index: to });
+        let begin = from.checked_sub(1).and_then(|before| self.list.ends.get(before)).map_or(0, |end| end + 1);
+        let stop = to.checked_sub(1).and_then(|last| self.list.ends.get(last)).copied().unwrap_or(0);
+        let bytes = if begin < stop { self.list.bytes.slice(begin..stop) } else { Bytes::new() };
+        Page { bytes, end }
     }
 
     /// The names, in the order of the list.
@@ -69,7 +144,7 @@ impl View {
         self.order.iter().map(AsRef::as_ref)
     }
 
-    /// How many entries there are.
+    /// How many there are.
     pub fn len(&self) -> usize {
         self.names.len()
     }
@@ -79,15 +154,59 @@ impl View {
         self.names.is_empty()
     }
 
-    /// Bytes that it keeps in memory, roughly.
-    pub(super) fn weight(&self) -> usize {
+    fn weight(&self) -> usize {
         const ENTRY_BYTES: usize = 96;
-        self.tools.len() + self.names.len() * ENTRY_BYTES
+        self.list.bytes.len() + self.names.len() * ENTRY_BYTES
     }
 }
 
-/// Names that more than one entry would have. There should be none; if there are, a call must not end at either's upstream.
-fn names_twice<'e>(face: Face, entries: &[&'e Arc<Entry>]) -> HashSet<&'e str> {
+/// Names that more than one would have. There should be none; if there are, a call must not end at either's upstream.
+fn names_twice<'n>(names: impl Iterator<Item = &'n str>) -> HashSet<&'n str> {
     let mut seen = HashSet::new();
-    entries.iter().map(|entry| entry.shown(face).0).filter(|name| !seen.insert(*name)).collect()
+    names.filter(|name| !seen.insert(*name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(names: &[&'static str]) -> Part<&'static str> {
+        let all: Vec<_> = names.iter().map(|name| Arc::new(*name)).collect();
+        Part::of(all.iter(), |name| (name, name))
+    }
+
+    fn walk(part: &Part<&'static str>, count: usize) -> Vec<String> {
+        let mut pages = Vec::new();
+        let mut after: Option<Place> = None;
+        loop {
+            let page = part.page(after.as_ref(), count);
+            pages.push(String::from_utf8(page.bytes.to_vec()).unwrap());
+            after = page.end;
+            if after.is_none() {
+                return pages;
+            }
+        }
+    }
+
+    #[test]
+    fn pages_are_the_list_in_pieces() {
+        let five = part(&["a", "bb", "c", "d", "e"]);
+        assert_eq!(walk(&five, 2), ["a,bb", "c,d", "e"]);
+        assert_eq!(walk(&five, 5), ["a,bb,c,d,e"]);
+        assert_eq!(walk(&five, 100), ["a,bb,c,d,e"]);
+        assert_eq!(walk(&part(&[]), 2), [""]);
+        let after = |name: &str, index| Place { name: name.into(), index };
+        assert_eq!(five.page(Some(&after("x", 3)), 9).bytes, "d,e", "what is gone leaves its place");
+        assert_eq!(five.page(Some(&after("a", 3)), 1).bytes, "bb", "what moved takes it along");
+        for end in [after("e", 5), after("x", 9), after("x", usize::MAX)] {
+            assert_eq!(five.page(Some(&end), 2), Page { bytes: Bytes::new(), end: None });
+        }
+    }
+
+    #[test]
+    fn a_name_that_two_have_is_neithers() {
+        let part = part(&["a", "b", "a"]);
+        assert_eq!(walk(&part, 9), ["b"]);
+        assert!(part.get("a").is_none() && part.get("b").is_some());
+    }
 }

@@ -22,7 +22,7 @@ use crate::config::PublicUrl;
 use crate::json::{self, Members};
 
 /// The only request in an `input_required` result of ours.
-const REQUEST_KEY: &str = "account";
+pub(super) const REQUEST_KEY: &str = "mcp-mux/account";
 /// URL elicitation required (MCP 2025-11-25 `client/elicitation`).
 const URL_ELICITATION_REQUIRED: i64 = -32042;
 
@@ -71,7 +71,7 @@ impl ConnectLinks {
                  call now: nobody signs in with a browser as a user of `{issuer}`; sign your client in at the company's identity \
                  provider, or ask an operator to set `[issuers.login]` for `{issuer}`"
             );
-            return answer::tool_error(rpc.id, era, &text);
+            return answer::failure(rpc, era, &text);
         }
         let url = self.public_url.join(&format!("/connect/{tenant}/{upstream}"));
         let message = format!(
@@ -92,7 +92,7 @@ impl ConnectLinks {
                 });
                 answer::error(rpc.id, &error)
             }
-            _ => answer::tool_error(rpc.id, era, &format!("{message} {url}")),
+            _ => answer::failure(rpc, era, &format!("{message} {url}")),
         }
     }
 }

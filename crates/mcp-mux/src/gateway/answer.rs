@@ -12,11 +12,12 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::{timeout, timeout_at};
 
+use super::envelope::Rpc;
 use super::era::Era;
 use super::problem::Problem;
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
-use crate::mux::{CallError, Outcome, Relay, Step};
+use crate::mux::{CallError, ListPage, Outcome, Relay, Step};
 use crate::upstream::Answer;
 
 /// For how long a client may keep a list, in milliseconds.
@@ -24,6 +25,10 @@ const LIST_TTL_MS: u32 = 30_000;
 /// How often a quiet stream says that it is alive; clients give up on a silent connection after minutes.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// What results have in the modern era only.
+const MODERN_ONLY: [&str; 3] = ["resultType", "ttlMs", "cacheScope"];
+/// The code of a failure that is nobody's mistake here (JSON-RPC 2.0 §5.1).
+const INTERNAL_ERROR: i64 = -32603;
 /// Most events that wait for a client to read them.
 const EVENTS_AHEAD_MAX: usize = 16;
 /// How long after its deadline a call's last event waits for a client to read.
@@ -38,58 +43,77 @@ pub(super) fn accepted() -> Response<Body> {
     response
 }
 
-/// The answer to `tools/list`. The array is shared, never copied.
-pub(super) fn tools(id: &RawValue, era: Era, tools: Bytes) -> Response<Body> {
-    let (before, after) = match era {
-        Era::Modern => (
-            "{\"resultType\":\"complete\",\"tools\":",
-            format!(",\"ttlMs\":{LIST_TTL_MS},\"cacheScope\":\"private\"}}}}"),
-        ),
-        Era::Legacy => ("{\"tools\":", "}}".to_owned()),
+/// The answer to a list. The definitions are shared, never copied.
+pub(super) fn list(id: &RawValue, era: Era, member: &str, page: ListPage) -> Response<Body> {
+    let kind = if era == Era::Modern { "\"resultType\":\"complete\"," } else { "" };
+    let head = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{{{kind}\"{member}\":[", id.get());
+    let next = page.next.map(|next| format!(",\"nextCursor\":{}", json::quote(&next))).unwrap_or_default();
+    let hints = match era {
+        Era::Modern => format!(",\"ttlMs\":{LIST_TTL_MS},\"cacheScope\":\"private\""),
+        Era::Legacy => String::new(),
     };
-    let head = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{before}", id.get());
-    let length = head.len() + tools.len() + after.len();
-    let frames = [Bytes::from(head), tools, Bytes::from(after)].map(Ok::<_, std::convert::Infallible>);
+    let tail = format!("]{next}{hints}}}}}");
+    let length = head.len() + page.bytes.len() + tail.len();
+    let frames = [Bytes::from(head), page.bytes, Bytes::from(tail)].map(Ok::<_, std::convert::Infallible>);
     let mut response = json_response(Body::from_stream(stream::iter(frames)));
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     response
 }
 
-/// The answer to `tools/call`. An upstream's JSON stays JSON, and its stream a stream if the client takes one: then there are
+/// What an answer of an upstream is to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) era: Era,
+    pub(super) kind: Kind,
+}
+
+/// How answers to a method look in particular.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A failure of the upstream is a tool error, so that a model reads it and other tools go on.
+    Tool,
+    /// A failure is an error.
+    Other,
+    /// The same, and the modern era says for how long a result may be kept.
+    Read,
+}
+
+/// The answer to a request. An upstream's JSON stays JSON, and its stream a stream if the client takes one: then there are
 /// `tasks` to drive it.
 pub(super) async fn call(
     id: &RawValue,
-    era: Era,
+    asked: Asked,
     tasks: Option<&Tasks>,
     outcome: Result<Outcome, CallError>,
 ) -> Result<Response<Body>, Problem> {
     let answer = match outcome {
         Ok(Outcome::Whole(answer)) => Ok(answer),
         Ok(Outcome::Stream(relay)) => match tasks {
-            Some(tasks) => return Ok(event_stream(id.to_owned(), era, *relay, tasks)),
+            Some(tasks) => return Ok(event_stream(id.to_owned(), asked, *relay, tasks)),
             None => relay.answer().await,
         },
-        Err(CallError::UnknownTool) => return Err(Problem::unknown_tool()),
-        Err(error @ CallError::ArgumentTwice) => return Err(Problem::invalid_params(error.to_string())),
+        Err(error @ (CallError::ArgumentTwice | CallError::OtherState)) => {
+            return Err(Problem::invalid_params(error.to_string()));
+        }
         Err(error @ CallError::HeaderMismatch) => return Err(Problem::header_mismatch(error.to_string())),
         Err(error) => Err(error),
     };
-    Ok(json_response(Body::from(message(id, era, answer))))
+    Ok(json_response(Body::from(message(id, asked, answer))))
 }
 
-/// The response message. A failure of the upstream is a tool error, so that a model reads it and other tools go on.
-fn message(id: &RawValue, era: Era, answer: Result<Answer, CallError>) -> String {
-    let (member, value) = match answer {
-        Ok(Answer::Result(result)) => ("result", with_result_type(&result, era)),
-        Ok(Answer::Error(error)) => ("error", error.get().to_owned()),
-        Err(error) => ("result", failed(era, &error.to_string())),
-    };
-    envelope(id, member, &value)
+/// The response message.
+fn message(id: &RawValue, asked: Asked, answer: Result<Answer, CallError>) -> String {
+    match answer {
+        Ok(Answer::Result(result)) => envelope(id, "result", &put_right(&result, asked)),
+        Ok(Answer::Error(error)) => envelope(id, "error", error.get()),
+        Err(error) => failed(id, asked, &error.to_string()),
+    }
 }
 
-/// A tool error that says `text`.
-pub(super) fn tool_error(id: &RawValue, era: Era, text: &str) -> Response<Body> {
-    json_response(Body::from(envelope(id, "result", &failed(era, text))))
+/// That a request has no answer, in the words `text`, as those who make it read it.
+pub(super) fn failure(rpc: &Rpc<'_>, era: Era, text: &str) -> Response<Body> {
+    let kind = if rpc.method == "tools/call" { Kind::Tool } else { Kind::Other };
+    json_response(Body::from(failed(rpc.id, Asked { era, kind }, text)))
 }
 
 /// A result of our own.
@@ -102,30 +126,60 @@ pub(super) fn error(id: &RawValue, error: &Value) -> Response<Body> {
     json_response(Body::from(envelope(id, "error", &error.to_string())))
 }
 
-fn failed(era: Era, text: &str) -> String {
-    let failed = format!("{{\"content\":[{{\"type\":\"text\",\"text\":{}}}],\"isError\":true}}", json::quote(text));
-    if era == Era::Modern { add_result_type(&failed) } else { failed }
+fn failed(id: &RawValue, asked: Asked, text: &str) -> String {
+    let text = json::quote(text);
+    if asked.kind == Kind::Tool {
+        let result = format!("{{\"content\":[{{\"type\":\"text\",\"text\":{text}}}],\"isError\":true}}");
+        let result = if asked.era == Era::Modern { insert(&result, "\"resultType\":\"complete\"") } else { result };
+        envelope(id, "result", &result)
+    } else {
+        envelope(id, "error", &format!("{{\"code\":{INTERNAL_ERROR},\"message\":{text}}}"))
+    }
 }
 
 fn envelope(id: &RawValue, member: &str, value: &str) -> String {
     format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"{member}\":{value}}}", id.get())
 }
 
-/// Modern clients demand a `resultType`, which legacy upstreams do not send.
-fn with_result_type(result: &RawValue, era: Era) -> String {
-    let lacks_it = || Members::parse(result.get()).is_ok_and(|members| members.get("resultType").is_none());
-    if era == Era::Modern && lacks_it() { add_result_type(result.get()) } else { result.get().to_owned() }
+/// A result as its client's era has it. Modern clients demand a `resultType`, which legacy upstreams do not send, and with what was read
+/// for how long it may be kept: by this caller alone, whatever the upstream says, for it does not know whose its answer is.
+fn put_right(result: &RawValue, asked: Asked) -> String {
+    let text = result.get();
+    if asked.era == Era::Legacy {
+        return json::without(text, &MODERN_ONLY);
+    }
+    let Ok(members) = Members::parse(text) else { return text.to_owned() };
+    let kind = members.get_str("resultType");
+    let is_complete = kind.as_deref().is_none_or(|kind| kind == "complete");
+    let mut missing = Vec::new();
+    let mut edits = Vec::new();
+    if kind.is_none() {
+        missing.push("\"resultType\":\"complete\"".to_owned());
+    }
+    if asked.kind == Kind::Read && is_complete {
+        if members.get("ttlMs").is_none() {
+            missing.push("\"ttlMs\":0".to_owned());
+        }
+        match members.get("cacheScope").and_then(|scope| json::span_in(text, scope.get())) {
+            Some(span) => edits.push((span, "\"private\"".to_owned())),
+            None => missing.push("\"cacheScope\":\"private\"".to_owned()),
+        }
+    }
+    if !missing.is_empty() {
+        edits.push(json::insertion_into_object(text, 0..text.len(), &missing.join(",")));
+    }
+    if edits.is_empty() { text.to_owned() } else { json::splice(text, edits) }
 }
 
-fn add_result_type(object: &str) -> String {
-    json::splice(object, vec![json::insertion_into_object(object, 0..object.len(), "\"resultType\":\"complete\"")])
+fn insert(object: &str, members: &str) -> String {
+    json::splice(object, vec![json::insertion_into_object(object, 0..object.len(), members)])
 }
 
 /// A task of its own carries the events, so that a client which stops reading holds its place at the upstream until the call's
 /// deadline and no longer.
-fn event_stream(id: Box<RawValue>, era: Era, relay: Relay, tasks: &Tasks) -> Response<Body> {
+fn event_stream(id: Box<RawValue>, asked: Asked, relay: Relay, tasks: &Tasks) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
-    tasks.spawn_draining(carry(id, era, relay, sender));
+    tasks.spawn_draining(carry(id, asked, relay, sender));
     let events = stream::unfold(receiver, |mut receiver| async move {
         let text: String = receiver.recv().await?;
         Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), receiver))
@@ -138,7 +192,7 @@ fn event_stream(id: Box<RawValue>, era: Era, relay: Relay, tasks: &Tasks) -> Res
     response
 }
 
-async fn carry(id: Box<RawValue>, era: Era, mut relay: Relay, events: mpsc::Sender<String>) {
+async fn carry(id: Box<RawValue>, asked: Asked, mut relay: Relay, events: mpsc::Sender<String>) {
     loop {
         let step = tokio::select! {
             () = events.closed() => return,
@@ -149,9 +203,9 @@ async fn carry(id: Box<RawValue>, era: Era, mut relay: Relay, events: mpsc::Send
             Ok(Some(Step::Notification(text))) => event(&text),
             Ok(Some(Step::Answer(answer))) => {
                 if let Err(error) = &answer {
-                    tracing::warn!(error = error as &dyn std::error::Error, "a streamed tool call has no answer");
+                    tracing::warn!(error = error as &dyn std::error::Error, "a streamed request has no answer");
                 }
-                event(&message(&id, era, answer))
+                event(&message(&id, asked, answer))
             }
             Ok(None) => return,
         };

@@ -13,7 +13,8 @@ use crate::json::{self, Members};
 pub(super) const ID_BYTES_MAX: usize = 256;
 
 const ENVELOPE_KEYS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
-const PARAMS_KEYS: [&str; 6] = ["name", "arguments", "_meta", "cursor", "inputResponses", "requestState"];
+const PARAMS_KEYS: [&str; 10] =
+    ["name", "arguments", "uri", "ref", "argument", "context", "_meta", "cursor", "inputResponses", "requestState"];
 
 /// One message of a client.
 #[derive(Debug)]

@@ -47,7 +47,8 @@ pub(super) fn check(headers: &HeaderMap, rpc: &Rpc<'_>) -> Result<Era, Problem> 
     let body_version = body_version.map(|raw| json::as_str(raw).ok_or(Problem::bad_meta(META_VERSION, "a string")));
     let body_version = body_version.transpose()?;
     agrees(headers, "mcp-method", &rpc.method)?;
-    if let Some(name) = rpc.params.get_str("name").filter(|_| rpc.method == "tools/call") {
+    let name_key = name_key(&rpc.method);
+    if let Some(name) = name_key.and_then(|key| rpc.params.get_str(key)) {
         agrees(headers, "mcp-name", &name)?;
     }
     if rpc.method == "initialize" {
@@ -81,10 +82,19 @@ pub(super) fn check(headers: &HeaderMap, rpc: &Rpc<'_>) -> Result<Era, Problem> 
         Some(_) => {}
     }
     required(headers, "mcp-method")?;
-    if rpc.method == "tools/call" {
+    if name_key.is_some() {
         required(headers, "mcp-name")?;
     }
     Ok(Era::Modern)
+}
+
+/// The parameter that the header `Mcp-Name` repeats (MCP 2026-07-28 `basic/transports`), for methods that have one.
+fn name_key(method: &str) -> Option<&'static str> {
+    match method {
+        "tools/call" | "prompts/get" => Some("name"),
+        "resources/read" => Some("uri"),
+        _ => None,
+    }
 }
 
 /// The `Mcp-Param-…` headers of a modern request, decoded. One that cannot be read stays as it is, and will not agree with any

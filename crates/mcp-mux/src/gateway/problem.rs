@@ -11,6 +11,14 @@ use crate::caller::Caller;
 use crate::error::Fault;
 use crate::json;
 
+/// What is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unknown {
+    Tool,
+    Prompt,
+    Resource,
+}
+
 /// A refusal, as the client reads it.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -47,9 +55,15 @@ impl Problem {
         Self::new(StatusCode::OK, -32602, message)
     }
 
-    /// The same answer for a tool that does not exist and for one that this caller may not know of.
-    pub(super) fn unknown_tool() -> Self {
-        Self::invalid_params("unknown tool")
+    /// The same answer for what does not exist and for what this caller may not know of. Resources had a code of their own in the
+    /// legacy era.
+    pub(super) fn unknown(what: Unknown, era: Era) -> Self {
+        match what {
+            Unknown::Tool => Self::invalid_params("unknown tool"),
+            Unknown::Prompt => Self::invalid_params("unknown prompt"),
+            Unknown::Resource if era == Era::Legacy => Self::new(StatusCode::OK, -32002, "resource not found"),
+            Unknown::Resource => Self::invalid_params("resource not found"),
+        }
     }
 
     /// A modern request without what every modern request must carry.

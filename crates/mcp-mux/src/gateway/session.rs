@@ -2,8 +2,6 @@
 //! client declared. Every replica can read it,
 //! and to anybody but its own principal and client it is no session at all.
 
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-use crypto::{KeyRing, Place};
 use http::header::HeaderMap;
 use http::{HeaderName, HeaderValue};
 use tenant_store::Timestamp;
@@ -11,29 +9,26 @@ use tenant_store::Timestamp;
 use super::account_missing::Elicits;
 use super::problem::Problem;
 use crate::caller::Caller;
+use crate::mux::{Bond, Handles, Purpose};
 
 /// The header that carries a session's id.
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Makes and reads session ids.
 #[derive(Debug, Clone)]
-pub(super) struct Sessions(KeyRing);
+pub(super) struct Sessions(Handles);
 
 impl Sessions {
-    pub(super) fn new(keys: KeyRing) -> Self {
-        Self(keys)
+    pub(super) fn new(handles: Handles) -> Self {
+        Self(handles)
     }
 
     /// Writes the id of a new session of `caller` into the answer to its `initialize`. It ends with the proof of identity that it
     /// was begun with.
     pub(super) fn begin(&self, caller: &Caller, elicits: Elicits, headers: &mut HeaderMap) {
-        let row = owner(caller);
-        let mut note = caller.proof_ends_at.as_millis().to_be_bytes().to_vec();
-        note.push(u8::from(elicits == Elicits::Url));
-        let sealed = crypto::seal(&self.0, &place(&row), &note);
-        let id = sealed.ok().and_then(|sealed| HeaderValue::from_str(&BASE64_URL_SAFE_NO_PAD.encode(sealed)).ok());
+        let id = self.0.seal(&bond(caller), caller.proof_ends_at, &[u8::from(elicits == Elicits::Url)]);
         // Without an id the client goes on without a session, which is as good.
-        if let Some(id) = id {
+        if let Some(id) = id.and_then(|id| HeaderValue::from_str(&id).ok()) {
             headers.insert(SESSION_ID, id);
         }
     }
@@ -49,55 +44,16 @@ impl Sessions {
                 Ok(Elicits::Nothing)
             };
         };
-        let row = owner(caller);
-        let sealed = BASE64_URL_SAFE_NO_PAD.decode(id.as_bytes()).ok();
-        let opened = sealed.and_then(|sealed| crypto::open(&self.0, &place(&row), &sealed).ok());
-        let (ends_at, elicits) = opened.and_then(|note| read(&note)).ok_or_else(Problem::session_not_found)?;
-        if now >= ends_at {
-            return Err(Problem::session_not_found());
-        }
+        let elicits = match self.0.open(&bond(caller), now, id.as_bytes()).as_deref() {
+            Some([0]) => Elicits::Nothing,
+            Some([1]) => Elicits::Url,
+            _ => return Err(Problem::session_not_found()),
+        };
         headers.remove(SESSION_ID);
         Ok(elicits)
     }
 }
 
-/// Notes of the previous release end after the time.
-fn read(note: &[u8]) -> Option<(Timestamp, Elicits)> {
-    let (ends_at, declared) = note.split_first_chunk()?;
-    let elicits = match declared {
-        [] | [0] => Elicits::Nothing,
-        [1] => Elicits::Url,
-        _ => return None,
-    };
-    Some((Timestamp::from_millis(i64::from_be_bytes(*ends_at)), elicits))
-}
-
-/// Issuer, subject and client, with their lengths, so that no two owners are the same text.
-fn owner(caller: &Caller) -> String {
-    let (issuer, subject) = (caller.principal.issuer.as_str(), caller.principal.subject.as_str());
-    let client = caller.client.as_deref().unwrap_or_default();
-    format!("{}:{issuer}{}:{subject}{client}", issuer.len(), subject.len())
-}
-
-fn place(row: &str) -> Place<'_> {
-    Place { tenant: "", table: "session", column: "id", row, kind: "session", version: 1 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_note_of_the_previous_release_is_read_and_another_one_is_not() {
-        let ends_at = 7_i64.to_be_bytes();
-        let noted = |rest: &[u8]| read(&[&ends_at, rest].concat());
-        let moment = Timestamp::from_millis(7);
-        assert_eq!(noted(&[]), Some((moment, Elicits::Nothing)));
-        assert_eq!(noted(&[0]), Some((moment, Elicits::Nothing)));
-        assert_eq!(noted(&[1]), Some((moment, Elicits::Url)));
-        for other in [&[2][..], &[1, 0]] {
-            assert_eq!(noted(other), None);
-        }
-        assert_eq!(read(&[0; 7]), None);
-    }
+fn bond(caller: &Caller) -> Bond {
+    Bond::new(Purpose::Session, caller, &[])
 }

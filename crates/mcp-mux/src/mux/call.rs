@@ -1,38 +1,32 @@
-//! One tool call: the name is looked up among those the caller has, and the tenant's own upstream is asked with the tenant's
-//! own credential.
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+//! One request to an upstream: what it is about is looked up among what the caller has, and the tenant's own upstream is asked with
+//! the tenant's own credential.
 
 use serde_json::value::RawValue;
 use tenant_store::{TenantSlug, UpstreamSlug};
 use tokio::time::Instant;
 
+use super::input::{Input, States};
 use super::relay::{Relay, Standing};
-use super::{Endpoint, Mux, Sight};
+use super::uris::Uris;
+use super::wish::{Target, Wish};
+use super::{Endpoint, Mux};
 use crate::caller::Caller;
-use crate::catalog::Entry;
-use crate::json::Members;
-use crate::policy::{Action, decide};
 use crate::upstream::{Answer, Proofs, Reply, Rpc, Trace, UpstreamError};
 
-/// A call as it came from the client.
+/// A request as it came from the client.
 #[derive(Debug)]
-pub struct ToolCall<'r> {
-    /// The name under which the client knows the tool.
-    pub name: &'r str,
-    /// The arguments, passed on byte for byte.
-    pub arguments: Option<&'r RawValue>,
+pub struct Ask<'r> {
+    /// What is asked for.
+    pub wish: Wish<'r>,
     /// The trace of the request.
     pub trace: Trace,
-    /// What the client repeated of the arguments as `Mcp-Param-…` headers, by lower-case name and decoded; `None` where its era
-    /// has no such headers.
-    pub param_headers: Option<BTreeMap<String, String>>,
     /// The client's progress token, raw, if it wants progress.
     pub progress_token: Option<&'r RawValue>,
+    /// What the client could be asked in turn, and what it answers.
+    pub input: Input<'r>,
 }
 
-/// How a call went.
+/// How a request went.
 #[derive(Debug)]
 pub enum Outcome {
     /// The upstream answered at once.
@@ -41,12 +35,12 @@ pub enum Outcome {
     Stream(Box<Relay>),
 }
 
-/// Why a call has no answer.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The caller has no such tool: it does not exist, or not for this caller. Nobody can tell which.
-    #[error("unknown tool")]
-    UnknownTool,
+    /// The caller has no such thing: it does not exist, or not for this caller. Nobody can tell which.
+    #[error("unknown {0}")]
+    Unknown(&'static str),
     /// The caller's proof of identity ended while the call ran, or was taken back.
     #[error("your sign-in ended while the tool ran: sign in again")]
     SignedOut,
@@ -56,6 +50,9 @@ pub enum CallError {
     /// A header repeats an argument and says something else, or is missing (SEP-2243).
     #[error("the headers Mcp-Param-… differ from the arguments")]
     HeaderMismatch,
+    /// A `requestState` that we did not give to this caller for this request, or that has ended.
+    #[error("`requestState` does not belong to this request, or has ended: begin again without it")]
+    OtherState,
     /// The upstream failed. The sentence names tenant and upstream and nothing else about them.
     #[error("upstream `{upstream}` of tenant `{tenant}` {error}")]
     Upstream {
@@ -68,84 +65,92 @@ pub enum CallError {
     },
 }
 
+/// What is done with an upstream's answer before the caller gets it.
+#[derive(Debug, Clone)]
+pub(super) struct Finish {
+    uris: Uris,
+    states: Option<States>,
+}
+
 impl Mux {
-    /// Whether `caller` may call the tool of that name now.
-    pub(super) fn may_call(&self, caller: &Caller, endpoint: &Endpoint, name: &str) -> bool {
-        self.sight(caller, endpoint).callable(name).is_some()
-    }
-
-    /// Calls a tool for `caller`.
-    pub async fn call(&self, caller: &Caller, endpoint: &Endpoint, call: &ToolCall<'_>) -> Result<Outcome, CallError> {
+    /// Asks an upstream for `caller`.
+    pub async fn ask(&self, caller: &Caller, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Outcome, CallError> {
         let sight = self.sight(caller, endpoint);
-        let entry = sight.callable(call.name).ok_or(CallError::UnknownTool)?;
-        let access = sight.reach.access(entry.tenant).ok_or(CallError::UnknownTool)?;
-        let shelf = sight.snapshot.shelf(access).ok_or(CallError::UnknownTool)?;
-
-        let upstream = &entry.upstream;
-        let stored = shelf.credentials(upstream.id);
-        let deadline = caller.deadline.min(Instant::now() + upstream.spec.call_timeout);
-        let param_headers = entry.definition.param_headers(call.arguments).ok_or(CallError::ArgumentTwice)?;
-        if call.param_headers.as_ref().is_some_and(|repeated| *repeated != param_headers.iter().cloned().collect()) {
-            return Err(CallError::HeaderMismatch);
-        }
+        let thing = ask.wish.thing();
+        let target = sight.target(&thing).ok_or(CallError::Unknown(thing.word()))?;
+        let deadline = caller.deadline.min(Instant::now() + target.upstream.spec.call_timeout);
+        let states = States::of((&self.handles, self.clock.now()), caller, &target, &ask.wish);
+        let given = ask.input.given(&states, self.clock.now()).ok_or(CallError::OtherState)?;
         let rpc = Rpc {
-            trace: call.trace.clone(),
-            progress: call.progress_token.is_some(),
-            param_headers,
-            ..Rpc::tool_call(entry.local().as_str(), call.arguments)
-        };
-        let reply = async {
-            let rows = self.store.tenant(access.scope());
-            let proofs = Proofs { caller: Some(caller), rows: &rows, stored: &stored };
-            let link = self.pool.link(access.scope(), upstream, &proofs, shelf.egress_hosts())?;
-            link.ask(&proofs, &rpc, deadline).await
+            trace: ask.trace.clone(),
+            progress: ask.progress_token.is_some(),
+            param_headers: param_headers(&ask.wish, &target)?,
+            capabilities: ask.input.capabilities(),
+            params: ask.wish.params(&target.local) + &given,
+            name: ask.wish.is_named().then_some(target.local.as_str()),
+            ..Rpc::new(ask.wish.method())
         };
         let reply = tokio::select! {
             biased;
             () = caller.ended.cancelled() => return Err(CallError::SignedOut),
-            reply = reply => reply,
+            reply = self.reply(caller, &target, (&rpc, deadline)) => reply,
         };
         // What was decided before a long call may have been taken back meanwhile.
-        if !self.is_current(&sight) && !self.may_call(caller, endpoint, call.name) {
-            return Err(CallError::UnknownTool);
+        if !self.is_current(&sight) && !self.may_use(caller, endpoint, &thing) {
+            return Err(CallError::Unknown(thing.word()));
         }
+        let finish =
+            Finish { uris: Uris::of(&sight, &target, &ask.wish), states: ask.input.can_be_asked().then_some(states) };
         match reply {
-            Ok(Reply::Whole(answer)) => accept(answer).map(Outcome::Whole).map_err(|error| failed(entry, error)),
-            Ok(Reply::Stream(streaming)) => {
-                let token = call.progress_token.map(ToOwned::to_owned);
-                let standing = Standing {
-                    mux: self.clone(),
-                    caller: caller.clone(),
-                    endpoint: endpoint.clone(),
-                    name: call.name.to_owned(),
-                };
-                Ok(Outcome::Stream(Box::new(Relay::new(standing, entry, *streaming, token, deadline))))
+            Ok(Reply::Whole(answer)) => {
+                finish.finish(answer).map(Outcome::Whole).map_err(|error| failed(target.slugs(), error))
             }
-            Err(error) => Err(failed(entry, error)),
+            Ok(Reply::Stream(streaming)) => {
+                let token = ask.progress_token.map(ToOwned::to_owned);
+                let standing =
+                    Standing { mux: self.clone(), caller: caller.clone(), endpoint: endpoint.clone(), thing, finish };
+                Ok(Outcome::Stream(Box::new(Relay::new(standing, target.slugs(), *streaming, token, deadline))))
+            }
+            Err(error) => Err(failed(target.slugs(), error)),
         }
     }
-}
 
-impl Sight {
-    /// The tool of that name, if it may be called. The view was made by the same decision; deciding again, for this very action,
-    /// keeps a mistake in building or caching views from ever becoming a call.
-    fn callable(&self, name: &str) -> Option<&Arc<Entry>> {
-        let entry = self.view.entry(name)?;
-        decide(&self.reach, Action::Call, &entry.facts()).is_allowed().then_some(entry)
+    async fn reply(
+        &self,
+        caller: &Caller,
+        target: &Target<'_>,
+        (rpc, deadline): (&Rpc<'_>, Instant),
+    ) -> Result<Reply, UpstreamError> {
+        let rows = self.store.tenant(target.access.scope());
+        let stored = target.shelf.credentials(target.upstream.id);
+        let proofs = Proofs { caller: Some(caller), rows: &rows, stored: &stored };
+        let link = self.pool.link(target.access.scope(), target.upstream, &proofs, target.shelf.egress_hosts())?;
+        link.ask(&proofs, rpc, deadline).await
     }
 }
 
-pub(super) fn failed(entry: &Entry, error: UpstreamError) -> CallError {
-    CallError::Upstream { tenant: entry.tenant_slug.clone(), upstream: entry.upstream.slug.clone(), error }
+/// The parameters of a tool that headers repeat. What the client repeated must be the same.
+fn param_headers(wish: &Wish<'_>, target: &Target<'_>) -> Result<Vec<(String, String)>, CallError> {
+    let (Wish::Tool { arguments, param_headers, .. }, Some(tool)) = (wish, target.tool) else { return Ok(Vec::new()) };
+    let found = tool.definition.param_headers(*arguments).ok_or(CallError::ArgumentTwice)?;
+    match param_headers {
+        Some(repeated) if *repeated != found.iter().cloned().collect() => Err(CallError::HeaderMismatch),
+        _ => Ok(found),
+    }
 }
 
-/// An answer that can be passed on. A request for input cannot: the state in it must be bound to the caller first.
-pub(super) fn accept(answer: Answer) -> Result<Answer, UpstreamError> {
-    if let Answer::Result(result) = &answer {
-        let members = Members::parse(result.get()).map_err(|_| UpstreamError::NotMcp)?;
-        if members.get_str("resultType").is_some_and(|kind| kind == "input_required") {
-            return Err(UpstreamError::WantsInput);
-        }
+pub(super) fn failed((tenant, upstream): (TenantSlug, UpstreamSlug), error: UpstreamError) -> CallError {
+    CallError::Upstream { tenant, upstream, error }
+}
+
+impl Finish {
+    /// An answer that can be passed on. A request for input can, where the client could be asked; the state in it is bound to the caller.
+    pub(super) fn finish(&self, answer: Answer) -> Result<Answer, UpstreamError> {
+        let Answer::Result(result) = answer else { return Ok(answer) };
+        let result = match States::wanted(&result)? {
+            false => self.uris.put(result),
+            true => self.states.as_ref().ok_or(UpstreamError::WantsInput)?.seal(&result)?,
+        };
+        Ok(Answer::Result(result))
     }
-    Ok(answer)
 }

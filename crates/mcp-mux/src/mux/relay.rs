@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 use tenant_store::{TenantSlug, UpstreamSlug};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::call::{CallError, accept};
+use super::call::{CallError, Finish};
+use super::wish::Thing;
 use super::{Endpoint, Mux};
 use crate::caller::Caller;
-use crate::catalog::Entry;
 use crate::json::{self, Members};
 use crate::upstream::{Answer, Event, Streaming, UpstreamError, parse_answer};
 
@@ -20,7 +20,8 @@ pub(super) struct Standing {
     pub(super) mux: Mux,
     pub(super) caller: Caller,
     pub(super) endpoint: Endpoint,
-    pub(super) name: String,
+    pub(super) thing: Thing,
+    pub(super) finish: Finish,
 }
 
 /// The stream of one call.
@@ -48,7 +49,7 @@ pub enum Step {
 impl Relay {
     pub(super) fn new(
         standing: Standing,
-        entry: &Entry,
+        (tenant, upstream): (TenantSlug, UpstreamSlug),
         streaming: Streaming,
         progress_token: Option<Box<RawValue>>,
         deadline: Instant,
@@ -56,8 +57,8 @@ impl Relay {
         Self {
             decide_at: Instant::now() + standing.mux.recheck_every,
             standing,
-            tenant: entry.tenant_slug.clone(),
-            upstream: entry.upstream.slug.clone(),
+            tenant,
+            upstream,
             streaming,
             progress_token,
             deadline,
@@ -116,7 +117,8 @@ impl Relay {
             return None;
         }
         if message.get("method").is_none() {
-            return Some(match parse_answer(event.0.as_bytes(), self.streaming.id).and_then(accept) {
+            let answer = parse_answer(event.0.as_bytes(), self.streaming.id);
+            return Some(match answer.and_then(|answer| self.standing.finish.finish(answer)) {
                 Ok(answer) => {
                     self.ended = true;
                     self.streaming.running.finish();
@@ -143,9 +145,9 @@ impl Relay {
 
     /// Grants may have changed while the call ran.
     fn decide(&mut self) -> Option<Step> {
-        let Standing { mux, caller, endpoint, name } = &self.standing;
+        let Standing { mux, caller, endpoint, thing, .. } = &self.standing;
         self.decide_at = Instant::now() + mux.recheck_every;
-        if mux.may_call(caller, endpoint, name) { None } else { Some(self.end(CallError::UnknownTool)) }
+        if mux.may_use(caller, endpoint, thing) { None } else { Some(self.end(CallError::Unknown(thing.word()))) }
     }
 
     fn end(&mut self, error: CallError) -> Step {

@@ -3,9 +3,7 @@
 //! Pure and total. The [`Decision`] that is enforced is the value that can be explained: it carries the ordered reasons with
 //! the rows behind them.
 
-use tenant_store::{
-    ExposedName, GrantId, Level, LocalName, TenantId, ToolClass, ToolPattern, UpstreamId, UpstreamSlug,
-};
+use tenant_store::{GrantId, Level, TenantId, ToolClass, ToolPattern, UpstreamId, UpstreamSlug};
 
 use super::access::Reach;
 
@@ -28,10 +26,10 @@ pub struct EntryFacts<'e> {
     pub upstream: UpstreamId,
     /// The upstream's short name, which patterns may name.
     pub upstream_slug: &'e UpstreamSlug,
-    /// The entry's name at its upstream, which patterns match.
-    pub local: &'e LocalName,
+    /// What it is known by at its upstream, which patterns match: the name of a tool or a prompt, the URI of a resource.
+    pub local: &'e str,
     /// The name that clients see, by which it can be denied too.
-    pub exposed: &'e ExposedName,
+    pub exposed: &'e str,
     /// The level it asks for.
     pub class: ToolClass,
     /// Neither it nor its upstream is switched off.

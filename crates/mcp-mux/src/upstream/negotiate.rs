@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderValue};
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::answer::{ANSWER_BYTES_MAX, Answer, events, is_events, parse_answer, refusal, whole};
@@ -30,11 +29,25 @@ const SESSION_ID_BYTES_MAX: usize = 4 * 1024;
 
 /// What was agreed on with an upstream.
 #[derive(Debug)]
-pub(super) enum Agreement {
+pub(super) struct Agreement {
+    spoken: Spoken,
+    /// What the upstream says that it has.
+    pub(super) capabilities: Capabilities,
+}
+
+#[derive(Debug)]
+enum Spoken {
     /// No state: each request stands alone.
     Modern,
     /// A handshake was done, and perhaps a session begun.
     Legacy { version: &'static str, session: Option<HeaderValue> },
+}
+
+/// What an upstream says that it has, as far as it matters to us.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Capabilities {
+    pub(super) prompts: bool,
+    pub(super) resources: bool,
 }
 
 /// A negotiation that failed a moment ago.
@@ -48,31 +61,31 @@ pub(super) struct Failure {
 
 impl Agreement {
     pub(super) fn is_modern(&self) -> bool {
-        matches!(self, Self::Modern)
+        matches!(self.spoken, Spoken::Modern)
     }
 
     fn version(&self) -> &'static str {
-        match self {
-            Self::Modern => MODERN_VERSION,
-            Self::Legacy { version, .. } => version,
+        match self.spoken {
+            Spoken::Modern => MODERN_VERSION,
+            Spoken::Legacy { version, .. } => version,
         }
     }
 
     pub(super) fn has_session(&self) -> bool {
-        matches!(self, Self::Legacy { session: Some(_), .. })
+        matches!(self.spoken, Spoken::Legacy { session: Some(_), .. })
     }
 
     /// The session's id.
     pub(super) fn session(&self) -> Option<&str> {
-        let Self::Legacy { session: Some(id), .. } = self else { return None };
+        let Spoken::Legacy { session: Some(id), .. } = &self.spoken else { return None };
         id.to_str().ok()
     }
 
     /// The protocol's headers for `rpc`.
     pub(super) fn headers(&self, rpc: &Rpc<'_>) -> HeaderMap {
-        match self {
-            Self::Modern => rpc.modern_headers(),
-            Self::Legacy { version, session } => {
+        match &self.spoken {
+            Spoken::Modern => rpc.modern_headers(),
+            Spoken::Legacy { version, session } => {
                 let mut headers = HeaderMap::new();
                 headers.insert(PROTOCOL_VERSION, HeaderValue::from_static(version));
                 if let Some(session) = session {
@@ -123,7 +136,7 @@ pub(super) async fn agreement(
 async fn negotiate(link: &Link, credential: &Credential, deadline: Instant) -> Result<Agreement, UpstreamError> {
     let discover_deadline = deadline.min(Instant::now() + DISCOVER_TIMEOUT);
     match discover(link, credential, discover_deadline).await {
-        Ok(true) => Ok(Agreement::Modern),
+        Ok(Some(capabilities)) => Ok(Agreement { spoken: Spoken::Modern, capabilities }),
         // Refusal and silence of the network will not change by asking in another way.
         Err(
             error @ (UpstreamError::Unreachable
@@ -131,23 +144,37 @@ async fn negotiate(link: &Link, credential: &Credential, deadline: Instant) -> R
             | UpstreamError::CredentialRefused
             | UpstreamError::Unauthorized),
         ) => Err(error),
-        Ok(false) | Err(_) => handshake(link, credential, deadline.min(Instant::now() + HANDSHAKE_TIMEOUT)).await,
+        Ok(None) | Err(_) => handshake(link, credential, deadline.min(Instant::now() + HANDSHAKE_TIMEOUT)).await,
     }
 }
 
-/// Whether the upstream lists the modern version.
-async fn discover(link: &Link, credential: &Credential, deadline: Instant) -> Result<bool, UpstreamError> {
+/// What the upstream has, if it lists the modern version.
+async fn discover(
+    link: &Link,
+    credential: &Credential,
+    deadline: Instant,
+) -> Result<Option<Capabilities>, UpstreamError> {
     let rpc = Rpc::new("server/discover");
     let id = link.next_id();
     let response = link.post(credential, rpc.modern_headers(), rpc.body(id, true), deadline).await?;
-    let Answer::Result(result) = answer(response, id, deadline).await? else { return Ok(false) };
-    Ok(supported_versions(&result).iter().any(|version| version == MODERN_VERSION))
+    let Answer::Result(result) = answer(response, id, deadline).await? else { return Ok(None) };
+    let Ok(members) = Members::parse(result.get()) else { return Ok(None) };
+    let is_modern = supported_versions(&members).iter().any(|version| version == MODERN_VERSION);
+    Ok(is_modern.then(|| Capabilities::of(&members)))
 }
 
-fn supported_versions(result: &RawValue) -> Vec<String> {
-    let members = Members::parse(result.get()).ok();
-    let versions = members.and_then(|members| members.get("supportedVersions"));
+fn supported_versions(members: &Members<'_>) -> Vec<String> {
+    let versions = members.get("supportedVersions");
     versions.and_then(|versions| serde_json::from_str(versions.get()).ok()).unwrap_or_default()
+}
+
+impl Capabilities {
+    /// What the result of a `server/discover` or `initialize` says.
+    fn of(result: &Members<'_>) -> Self {
+        let said = result.get("capabilities").and_then(|said| Members::parse(said.get()).ok());
+        let has = |name: &str| said.as_ref().and_then(|said| said.get(name)).is_some_and(json::is_object);
+        Self { prompts: has("prompts"), resources: has("resources") }
+    }
 }
 
 /// `initialize` and `notifications/initialized`. No capability is declared: a session that is shared by several callers must
@@ -173,7 +200,7 @@ async fn handshake(link: &Link, credential: &Credential, deadline: Instant) -> R
     let chosen = members.get_str("protocolVersion").ok_or(UpstreamError::NotMcp)?;
     let version = LEGACY_VERSIONS.iter().find(|version| **version == chosen).ok_or(UpstreamError::NoCommonVersion)?;
 
-    let agreement = Agreement::Legacy { version, session };
+    let agreement = Agreement { spoken: Spoken::Legacy { version, session }, capabilities: Capabilities::of(&members) };
     let notification = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned();
     let headers = agreement.headers(&Rpc::new("notifications/initialized"));
     let accepted = link.post(credential, headers, notification, deadline).await?;

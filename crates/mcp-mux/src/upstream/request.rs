@@ -3,7 +3,6 @@
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::value::RawValue;
 use url::Url;
 
 use super::answer::ANSWER_BYTES_MAX;
@@ -65,6 +64,8 @@ pub struct Rpc<'r> {
     pub params: String,
     /// The trace that this is a part of.
     pub trace: Trace,
+    /// `"key":value,…`: what the client behind us can be asked for, where the protocol says that with each request.
+    pub capabilities: String,
     /// Ask for progress notifications; they carry our own request id as their token.
     pub progress: bool,
     /// Largest answer that is taken, in bytes, unless it is streamed.
@@ -81,20 +82,11 @@ impl<'r> Rpc<'r> {
             name: None,
             params: String::new(),
             trace: Trace::default(),
+            capabilities: String::new(),
             progress: false,
             answer_bytes_max: ANSWER_BYTES_MAX,
             param_headers: Vec::new(),
         }
-    }
-
-    /// Adds `arguments` of a tool call, byte for byte.
-    pub fn tool_call(name: &'r str, arguments: Option<&RawValue>) -> Self {
-        let mut params = format!("\"name\":{}", json::quote(name));
-        if let Some(arguments) = arguments {
-            params.push_str(",\"arguments\":");
-            params.push_str(arguments.get());
-        }
-        Self { name: Some(name), params, ..Self::new("tools/call") }
     }
 
     /// The message under request id `id`, with the `_meta` that the modern era demands and the legacy era ignores.
@@ -105,7 +97,7 @@ impl<'r> Rpc<'r> {
                 ",\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"io.modelcontextprotocol/clientInfo\":",
             );
             meta.push_str(&client_info());
-            meta.push_str(",\"io.modelcontextprotocol/clientCapabilities\":{}");
+            meta = meta + ",\"io.modelcontextprotocol/clientCapabilities\":{" + &self.capabilities + "}";
         }
         meta.push_str(&self.trace.0);
         if self.progress {
@@ -162,9 +154,8 @@ mod tests {
 
     #[test]
     fn arguments_travel_byte_for_byte() {
-        let arguments: &RawValue =
-            serde_json::from_str(r#"{ "b" : 1.50, "a":123456789012345678901234567890 }"#).unwrap();
-        let body = Rpc::tool_call("find \"x\"", Some(arguments)).body(7, false);
+        let params = r#""name":"find \"x\"","arguments":{ "b" : 1.50, "a":123456789012345678901234567890 }"#.to_owned();
+        let body = Rpc { params, ..Rpc::new("tools/call") }.body(7, false);
         assert_eq!(
             body,
             r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"find \"x\"","arguments":{ "b" : 1.50, "a":123456789012345678901234567890 }}}"#

@@ -1,24 +1,29 @@
 //! Which tools a pattern names.
 
+use percent_encoding::percent_decode_str;
+
 use super::grammar::as_word;
-use super::{ExposedName, LocalName, ToolPattern, UpstreamSlug};
+use super::{ToolPattern, UpstreamSlug};
 
 impl ToolPattern {
-    /// Whether it names that entry. Takes time linear in the two texts, whatever the pattern.
-    pub fn matches(&self, upstream: &UpstreamSlug, local: &LocalName) -> bool {
-        if self.0.contains('/') { glob(&self.0, &format!("{upstream}/{local}")) } else { glob(&self.0, local.as_str()) }
+    /// Whether it names that entry, which is known as `local` at its upstream. Takes time linear in the two texts, whatever the
+    /// pattern.
+    pub fn matches(&self, upstream: &UpstreamSlug, local: &str) -> bool {
+        if self.0.contains('/') { glob(&self.0, &format!("{upstream}/{local}")) } else { glob(&self.0, local) }
     }
 }
 
 impl ToolPattern {
     /// Whether it names that entry by any of its names: at its upstream, with or without the upstream's own before it, or as
-    /// clients see it; in capitals or not. What denies is read widely, so that a spelling does not decide.
-    pub fn hits(&self, upstream: &UpstreamSlug, local: &LocalName, exposed: &ExposedName) -> bool {
+    /// clients see it; in capitals or not, percent-encoded or not. What denies is read widely, so that a spelling does not decide.
+    pub fn hits(&self, upstream: &UpstreamSlug, local: &str, exposed: &str) -> bool {
         let pattern = self.0.to_lowercase();
-        let local = local.as_str().to_lowercase();
+        let decoded = percent_decode_str(local).decode_utf8_lossy().to_lowercase();
+        let local = local.to_lowercase();
         let shown = as_word(&local);
-        let names = [format!("{upstream}/{local}"), format!("{upstream}/{shown}"), exposed.as_str().to_lowercase()];
-        let mut names = names.into_iter().chain([local, shown]);
+        let names = [format!("{upstream}/{local}"), format!("{upstream}/{shown}"), exposed.to_lowercase()];
+        let behind_upstream = format!("{upstream}/{decoded}");
+        let mut names = names.into_iter().chain([local, shown, behind_upstream, decoded]);
         names.any(|name| glob(&pattern, &name))
     }
 }
@@ -55,7 +60,7 @@ mod tests {
     }
 
     fn matches(pattern: &str, upstream: &str, local: &str) -> bool {
-        pattern.parse::<ToolPattern>().unwrap().matches(&upstream.parse().unwrap(), &local.parse().unwrap())
+        pattern.parse::<ToolPattern>().unwrap().matches(&upstream.parse().unwrap(), local)
     }
 
     #[test]
@@ -84,7 +89,7 @@ mod tests {
     fn what_denies_is_found_under_every_name_of_a_tool() {
         let hits = |pattern: &str, upstream: &str, local: &str, exposed: &str| {
             let pattern: ToolPattern = pattern.parse().unwrap();
-            pattern.hits(&upstream.parse().unwrap(), &local.parse().unwrap(), &exposed.parse().unwrap())
+            pattern.hits(&upstream.parse().unwrap(), local, exposed)
         };
         for pattern in
             ["export.all", "export_all", "acme__export_all", "EXPORT*", "*all", "crm/export*", "acme__*", "*"]
@@ -93,6 +98,7 @@ mod tests {
         }
         assert!(hits("files/*", "disk", "files/read", "acme__files_read"));
         assert!(hits("*export*", "crm", "bulkExport", "acme__bulkExport"));
+        assert!(hits("*private*", "disk", "file:///%70rivate/x", "mcp-mux://acme/disk/file:///%70rivate/x"));
         for pattern in ["export", "wiki/*", "globex__*", "all"] {
             assert!(!hits(pattern, "crm", "Export.all", "acme__Export_all"), "{pattern}");
         }

@@ -7,11 +7,9 @@ use tenant_store::{
     ExposedName, Grant, GrantId, GrantSpec, Group, Level, LocalName, Tenant, TenantId, TenantSpec, TenantState,
     Timestamp, ToolClass, UpstreamId, UpstreamSlug,
 };
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::{Action, Decision, EntryFacts, Reason, decide};
-use crate::caller::{Bounds, Caller, Principal, RequestId};
+use crate::caller::{Bounds, Caller, Principal};
 use crate::policy::{GrantIndex, Reach};
 
 /// A tenant with one tool.
@@ -46,8 +44,8 @@ impl Bed {
             tenant: self.tenant.id,
             upstream: self.upstream,
             upstream_slug: &self.slug,
-            local: &self.local,
-            exposed: &self.exposed,
+            local: self.local.as_str(),
+            exposed: self.exposed.as_str(),
             class: ToolClass::Write,
             enabled: true,
             approved: true,
@@ -66,14 +64,8 @@ impl Bed {
 fn caller(issuer: &str, subject: &str, groups: &[&str]) -> Caller {
     Caller {
         principal: Principal { issuer: issuer.parse().unwrap(), subject: subject.parse().unwrap() },
-        client: None,
-        access_token: None,
         groups: groups.iter().map(|group| group.parse::<Group>().unwrap()).collect::<Vec<_>>().into(),
-        bounds: Bounds::Everything,
-        deadline: Instant::now(),
-        proof_ends_at: Timestamp::from_millis(1),
-        ended: CancellationToken::new(),
-        request_id: RequestId::new("-"),
+        ..Caller::of_test(subject, None)
     }
 }
 

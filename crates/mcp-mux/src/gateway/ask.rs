@@ -1,0 +1,107 @@
+//! Requests that lead to an upstream: from the parameters to what is asked.
+
+use std::borrow::Cow;
+
+use http::header::HeaderMap;
+use serde_json::value::RawValue;
+
+use super::answer::Kind;
+use super::envelope::{ID_BYTES_MAX, Rpc};
+use super::era::{self, Era};
+use super::problem::{Problem, Unknown};
+use super::{RawMethod, account_missing};
+use crate::json::{self, Members};
+use crate::mux::{Ask, Input, Thing, Wish};
+use crate::upstream::Trace;
+
+/// Longest name or URI that is looked up, in bytes; nothing longer is ever listed.
+const NAME_BYTES_MAX: usize = 4 * 1024;
+
+/// What `rpc` asks.
+pub(super) fn read<'r>(
+    method: RawMethod,
+    (era, headers): (Era, &HeaderMap),
+    rpc: &'r Rpc<'_>,
+) -> Result<Ask<'r>, Problem> {
+    let progress_token = rpc.meta.as_ref().and_then(|meta| meta.get("progressToken")).filter(|raw| is_token(raw.get()));
+    let wish = match method {
+        RawMethod::GetPrompt => Wish::Prompt { name: text(rpc, "name")?, arguments: arguments(rpc)? },
+        RawMethod::ReadResource => Wish::Resource { uri: text(rpc, "uri")? },
+        RawMethod::Complete => completion(rpc)?,
+        RawMethod::CallTool | RawMethod::List(_) => Wish::Tool {
+            name: text(rpc, "name")?,
+            arguments: arguments(rpc)?,
+            param_headers: era::param_headers(headers, era)?,
+        },
+    };
+    Ok(Ask { wish, trace: Trace::from_meta(rpc.meta.as_ref()), progress_token, input: input(era, method, rpc) })
+}
+
+/// What the client could be asked. An answer to a question of ours is none of an upstream's business.
+fn input<'r>(era: Era, method: RawMethod, rpc: &'r Rpc<'_>) -> Input<'r> {
+    if era == Era::Legacy || method == RawMethod::Complete {
+        return Input::default();
+    }
+    let responses = rpc
+        .params
+        .get("inputResponses")
+        .filter(|raw| Members::parse(raw.get()).is_ok_and(|given| given.get(account_missing::REQUEST_KEY).is_none()));
+    Input {
+        declared: rpc.meta.as_ref().and_then(|meta| meta.get(era::META_CAPABILITIES)),
+        responses,
+        state: rpc.params.get("requestState").filter(|raw| raw.get() != "null"),
+    }
+}
+
+fn completion<'r>(rpc: &'r Rpc<'_>) -> Result<Wish<'r>, Problem> {
+    let no_ref = || Problem::invalid_params("`params.ref` must name a prompt or a resource");
+    let of = rpc.params.get("ref").and_then(|raw| Members::parse(raw.get()).ok()).ok_or_else(no_ref)?;
+    let named = |key: &str| of.get_str(key).map(Cow::into_owned).filter(|name| name.len() <= NAME_BYTES_MAX);
+    let of = match of.get_str("type").as_deref() {
+        Some("ref/prompt") => named("name").map(Thing::Prompt),
+        Some("ref/resource") => named("uri").map(Thing::Resource),
+        _ => None,
+    };
+    let no_argument = Problem::invalid_params("`params.argument` must be an object");
+    let argument = rpc.params.get("argument").filter(|raw| json::is_object(raw)).ok_or(no_argument)?;
+    let context = rpc.params.get("context").filter(|raw| raw.get() != "null");
+    Ok(Wish::Completion { of: of.ok_or_else(no_ref)?, argument, context })
+}
+
+fn text<'r>(rpc: &'r Rpc<'_>, key: &str) -> Result<Cow<'r, str>, Problem> {
+    let text = rpc.params.get_str(key).filter(|text| text.len() <= NAME_BYTES_MAX);
+    text.ok_or_else(|| {
+        Problem::invalid_params(format!("`params.{key}` must be a string of at most {NAME_BYTES_MAX} bytes"))
+    })
+}
+
+fn arguments<'r>(rpc: &'r Rpc<'_>) -> Result<Option<&'r RawValue>, Problem> {
+    let arguments = rpc.params.get("arguments").filter(|raw| raw.get() != "null");
+    if arguments.is_some_and(|raw| !json::is_object(raw)) {
+        return Err(Problem::invalid_params("`params.arguments` must be an object"));
+    }
+    Ok(arguments)
+}
+
+/// What it is that is unknown, when nothing is found.
+pub(super) fn unknown(wish: &Wish<'_>) -> Unknown {
+    match wish.thing() {
+        Thing::Tool(_) => Unknown::Tool,
+        Thing::Prompt(_) => Unknown::Prompt,
+        Thing::Resource(_) => Unknown::Resource,
+    }
+}
+
+/// How the answer looks.
+pub(super) fn kind(wish: &Wish<'_>) -> Kind {
+    match wish {
+        Wish::Tool { .. } => Kind::Tool,
+        Wish::Resource { .. } => Kind::Read,
+        Wish::Prompt { .. } | Wish::Completion { .. } => Kind::Other,
+    }
+}
+
+/// A progress token is a string or a number.
+fn is_token(raw: &str) -> bool {
+    raw.len() <= ID_BYTES_MAX && raw.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit())
+}

@@ -1,0 +1,149 @@
+//! URIs in what upstreams answer, as the caller can use them: links, embedded resources and contents say whose they are, where that
+//! must be said.
+
+use std::ops::Range;
+
+use serde_json::value::RawValue;
+use tenant_store::{TenantSlug, UpstreamSlug};
+
+use super::Sight;
+use super::wish::{Target, Wish};
+use crate::catalog::{Face, carry, is_ours};
+use crate::json::{self, Members};
+
+/// How one answer's URIs are put.
+#[derive(Debug, Clone)]
+pub(super) struct Uris {
+    tenant: TenantSlug,
+    upstream: UpstreamSlug,
+    /// Where in an answer they are.
+    inside: Inside,
+    /// The upstream's own URIs say enough.
+    keeps_own: bool,
+    /// What was asked for, and under which URI it is known at the upstream: contents of that keep the name that the caller used.
+    asked: Option<(String, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    /// `content[…]`
+    Tool,
+    /// `messages[…].content`
+    Prompt,
+    /// `contents[…]`
+    Resource,
+    Nothing,
+}
+
+impl Uris {
+    pub(super) fn of(sight: &Sight, target: &Target<'_>, wish: &Wish<'_>) -> Self {
+        let (tenant, upstream) = target.slugs();
+        let (inside, asked) = match wish {
+            Wish::Tool { .. } => (Inside::Tool, None),
+            Wish::Prompt { .. } => (Inside::Prompt, None),
+            Wish::Resource { uri } => (Inside::Resource, Some((uri.to_string(), target.local.clone()))),
+            Wish::Completion { .. } => (Inside::Nothing, None),
+        };
+        let is_only = target.shelf.only_with_resources().is_some_and(|only| only.id == target.upstream.id);
+        Self { tenant, upstream, inside, keeps_own: sight.face == Face::Tenant && is_only, asked }
+    }
+
+    /// The result with its URIs put; what cannot be read stays as it is.
+    pub(super) fn put(&self, result: Box<RawValue>) -> Box<RawValue> {
+        let text = result.get();
+        if self.inside == Inside::Nothing || !text.contains("\"uri\"") {
+            return result;
+        }
+        let mut edits = Vec::new();
+        if self.find(text, &mut edits).is_none() || edits.is_empty() {
+            return result;
+        }
+        RawValue::from_string(json::splice(text, edits)).unwrap_or(result)
+    }
+
+    fn find(&self, text: &str, edits: &mut Vec<(Range<usize>, String)>) -> Option<()> {
+        let result = Members::parse(text).ok()?;
+        match self.inside {
+            Inside::Tool => elements(result.get("content")).for_each(|block| self.block(text, block, edits)),
+            Inside::Prompt => {
+                for message in elements(result.get("messages")) {
+                    let content = Members::parse(message.get()).ok().and_then(|message| message.get("content"));
+                    match content {
+                        Some(block) if json::is_object(block) => self.block(text, block, edits),
+                        blocks => elements(blocks).for_each(|block| self.block(text, block, edits)),
+                    }
+                }
+            }
+            Inside::Resource => elements(result.get("contents")).for_each(|contents| self.uri(text, contents, edits)),
+            Inside::Nothing => {}
+        }
+        Some(())
+    }
+
+    /// A link, or an embedded resource.
+    fn block(&self, text: &str, block: &RawValue, edits: &mut Vec<(Range<usize>, String)>) {
+        let Ok(members) = Members::parse(block.get()) else { return };
+        match members.get_str("type").as_deref() {
+            Some("resource_link") => self.uri(text, block, edits),
+            Some("resource") => members.get("resource").into_iter().for_each(|inner| self.uri(text, inner, edits)),
+            _ => {}
+        }
+    }
+
+    fn uri(&self, text: &str, object: &RawValue, edits: &mut Vec<(Range<usize>, String)>) {
+        let Some(raw) = Members::parse(object.get()).ok().and_then(|members| members.get("uri")) else { return };
+        let (Some(uri), Some(span)) = (json::as_str(raw), json::span_in(text, raw.get())) else { return };
+        let shown = match &self.asked {
+            Some((shown, own)) if *own == uri => shown.clone(),
+            _ if self.keeps_own && !is_ours(&uri) => return,
+            _ => carry(&self.tenant, &self.upstream, &uri),
+        };
+        edits.push((span, json::quote(&shown)));
+    }
+}
+
+fn elements(array: Option<&RawValue>) -> impl Iterator<Item = &RawValue> {
+    let array: Option<Vec<&RawValue>> = array.and_then(|array| serde_json::from_str(array.get()).ok());
+    array.into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uris(inside: Inside, keeps_own: bool, asked: Option<(&str, &str)>) -> Uris {
+        let asked = asked.map(|(shown, own)| (shown.to_owned(), own.to_owned()));
+        Uris { tenant: "acme".parse().unwrap(), upstream: "files".parse().unwrap(), inside, keeps_own, asked }
+    }
+
+    fn put(uris: &Uris, text: &str) -> String {
+        uris.put(RawValue::from_string(text.to_owned()).unwrap()).get().to_owned()
+    }
+
+    #[test]
+    fn links_and_embedded_resources_say_whose_they_are_and_nothing_else_changes() {
+        let text = r#"{ "content":[{"type":"text","text":"\"uri\":\"x\""}, {"uri" : "file:///a","type":"resource_link","n":1.50},{"type":"resource","resource":{"uri":"b\u003ac","text":"t"},"uri":"mine"},{"type":"video","uri":"v"},7],"structuredContent":{"uri":"file:///s"}}"#;
+        let expected = r#"{ "content":[{"type":"text","text":"\"uri\":\"x\""}, {"uri" : "mcp-mux://acme/files/file:///a","type":"resource_link","n":1.50},{"type":"resource","resource":{"uri":"mcp-mux://acme/files/b:c","text":"t"},"uri":"mine"},{"type":"video","uri":"v"},7],"structuredContent":{"uri":"file:///s"}}"#;
+        assert_eq!(put(&uris(Inside::Tool, false, None), text), expected);
+        assert_eq!(put(&uris(Inside::Tool, true, None), text), text, "one upstream's own URIs say enough");
+        let forged = r#"{"content":[{"type":"resource_link","uri":"mcp-mux://globex/files/x"}]}"#;
+        let wrapped = r#"{"content":[{"type":"resource_link","uri":"mcp-mux://acme/files/mcp-mux://globex/files/x"}]}"#;
+        assert_eq!(put(&uris(Inside::Tool, true, None), forged), wrapped, "no upstream speaks for another");
+    }
+
+    #[test]
+    fn messages_have_one_block_or_several() {
+        let text = r#"{"messages":[{"role":"user","content":{"type":"resource_link","uri":"a:1"}},{"content":[{"type":"resource_link","uri":"a:2"}]},{"content":"x"}]}"#;
+        let expected = r#"{"messages":[{"role":"user","content":{"type":"resource_link","uri":"mcp-mux://acme/files/a:1"}},{"content":[{"type":"resource_link","uri":"mcp-mux://acme/files/a:2"}]},{"content":"x"}]}"#;
+        assert_eq!(put(&uris(Inside::Prompt, false, None), text), expected);
+    }
+
+    #[test]
+    fn what_was_asked_for_comes_back_under_the_uri_that_was_used() {
+        let text = r#"{"contents":[{"uri":"a:1","text":"x"},{"uri":"a:2","text":"y"}]}"#;
+        let asked = Some(("mcp-mux://acme/files/a:1", "a:1"));
+        let expected = r#"{"contents":[{"uri":"mcp-mux://acme/files/a:1","text":"x"},{"uri":"mcp-mux://acme/files/a:2","text":"y"}]}"#;
+        assert_eq!(put(&uris(Inside::Resource, false, asked), text), expected);
+        assert_eq!(put(&uris(Inside::Resource, true, Some(("a:1", "a:1"))), text), text);
+    }
+}

@@ -1,0 +1,207 @@
+//! What a caller asks of an upstream, and where that leads: one decision for every kind of thing.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tenant_store::{TenantSlug, ToolClass, Upstream, UpstreamSlug};
+
+use super::Sight;
+use crate::catalog::{Carried, Entry, Shelf, climbs, is_ours};
+use crate::json;
+use crate::policy::{Access, Action, EntryFacts, decide};
+
+/// What a caller asks, by the names under which the caller knows things.
+#[derive(Debug)]
+pub enum Wish<'r> {
+    /// `tools/call`
+    Tool {
+        /// The tool.
+        name: Cow<'r, str>,
+        /// The arguments, passed on byte for byte.
+        arguments: Option<&'r RawValue>,
+        /// What the client repeated of the arguments as `Mcp-Param-…` headers, by lower-case name and decoded; `None` where its era
+        /// has no such headers.
+        param_headers: Option<BTreeMap<String, String>>,
+    },
+    /// `prompts/get`
+    Prompt {
+        /// The prompt.
+        name: Cow<'r, str>,
+        /// The arguments, passed on byte for byte.
+        arguments: Option<&'r RawValue>,
+    },
+    /// `resources/read`
+    Resource {
+        /// The resource.
+        uri: Cow<'r, str>,
+    },
+    /// `completion/complete`
+    Completion {
+        /// For what.
+        of: Thing,
+        /// The argument, passed on byte for byte.
+        argument: &'r RawValue,
+        /// What was completed before, passed on byte for byte.
+        context: Option<&'r RawValue>,
+    },
+}
+
+/// A thing that policy decides about, by the name under which a caller knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Thing {
+    /// A tool.
+    Tool(String),
+    /// A prompt.
+    Prompt(String),
+    /// A resource, or a template of resources.
+    Resource(String),
+}
+
+/// Where a wish leads.
+#[derive(Debug)]
+pub(super) struct Target<'s> {
+    pub(super) access: &'s Access,
+    pub(super) shelf: &'s Shelf,
+    pub(super) upstream: &'s Arc<Upstream>,
+    /// What it is known by at the upstream.
+    pub(super) local: String,
+    /// The tool, if it is one.
+    pub(super) tool: Option<&'s Arc<Entry>>,
+}
+
+impl Thing {
+    /// The word for what it is.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Tool(_) => "tool",
+            Self::Prompt(_) => "prompt",
+            Self::Resource(_) => "resource",
+        }
+    }
+}
+
+impl Wish<'_> {
+    /// What it is about.
+    pub fn thing(&self) -> Thing {
+        match self {
+            Self::Tool { name, .. } => Thing::Tool(name.to_string()),
+            Self::Prompt { name, .. } => Thing::Prompt(name.to_string()),
+            Self::Resource { uri } => Thing::Resource(uri.to_string()),
+            Self::Completion { of, .. } => of.clone(),
+        }
+    }
+
+    /// `"key":value,…` of the request to the upstream, where the thing is known as `local`.
+    pub(super) fn params(&self, local: &str) -> String {
+        let local = json::quote(local);
+        match self {
+            Self::Tool { arguments, .. } | Self::Prompt { arguments, .. } => {
+                let arguments = arguments.map(|raw| format!(",\"arguments\":{}", raw.get())).unwrap_or_default();
+                format!("\"name\":{local}{arguments}")
+            }
+            Self::Resource { .. } => format!("\"uri\":{local}"),
+            Self::Completion { of, argument, context } => {
+                let (kind, key) = match of {
+                    Thing::Resource(_) => ("ref/resource", "uri"),
+                    Thing::Prompt(_) | Thing::Tool(_) => ("ref/prompt", "name"),
+                };
+                let context = context.map(|raw| format!(",\"context\":{}", raw.get())).unwrap_or_default();
+                let argument = argument.get();
+                format!("\"ref\":{{\"type\":\"{kind}\",\"{key}\":{local}}},\"argument\":{argument}{context}")
+            }
+        }
+    }
+
+    /// Whether `Mcp-Name` repeats what it is about.
+    pub(super) fn is_named(&self) -> bool {
+        !matches!(self, Self::Completion { .. })
+    }
+
+    pub(super) fn method(&self) -> &'static str {
+        match self {
+            Self::Tool { .. } => "tools/call",
+            Self::Prompt { .. } => "prompts/get",
+            Self::Resource { .. } => "resources/read",
+            Self::Completion { .. } => "completion/complete",
+        }
+    }
+}
+
+impl Sight {
+    /// Where `thing` leads, if it may be used. The view was made by the same decision; deciding again, for this very action, keeps a
+    /// mistake in building or caching views from ever becoming a call.
+    pub(super) fn target(&self, thing: &Thing) -> Option<Target<'_>> {
+        match thing {
+            Thing::Tool(name) => {
+                let entry = self.view.tools.get(name)?;
+                let local = entry.local().to_string();
+                let target = self.at(entry.tenant, &entry.upstream, local)?;
+                let is_allowed = decide(&self.reach, Action::Call, &entry.facts()).is_allowed();
+                is_allowed.then_some(Target { tool: Some(entry), ..target })
+            }
+            Thing::Prompt(name) => {
+                let prompt = self.view.prompts.get(name)?;
+                let is_allowed = decide(&self.reach, Action::Call, &prompt.facts()).is_allowed();
+                self.at(prompt.tenant, &prompt.upstream, prompt.key.to_string()).filter(|_| is_allowed)
+            }
+            Thing::Resource(uri) => self.resource(uri),
+        }
+    }
+
+    fn at<'s>(
+        &'s self,
+        tenant: tenant_store::TenantId,
+        upstream: &'s Arc<Upstream>,
+        local: String,
+    ) -> Option<Target<'s>> {
+        let access = self.reach.access(tenant)?;
+        Some(Target { access, shelf: self.snapshot.shelf(access)?, upstream, local, tool: None })
+    }
+
+    /// Tools may link to resources that no list has, so what is not listed may be read too, where policy would let one of that URI be
+    /// listed, and where the URI means what it says.
+    fn resource(&self, uri: &str) -> Option<Target<'_>> {
+        let listed = self.view.resources.get(uri).or_else(|| self.view.templates.get(uri));
+        let target = match listed {
+            Some(item) => self.at(item.tenant, &item.upstream, item.key.to_string())?,
+            None if climbs(uri) => return None,
+            None => self.unlisted(uri)?,
+        };
+        let facts = EntryFacts {
+            tenant: target.upstream.tenant,
+            upstream: target.upstream.id,
+            upstream_slug: &target.upstream.slug,
+            local: &target.local,
+            exposed: uri,
+            class: ToolClass::Read,
+            enabled: target.upstream.spec.enabled,
+            approved: true,
+        };
+        let is_allowed = decide(&self.reach, Action::Call, &facts).is_allowed();
+        is_allowed.then_some(target)
+    }
+
+    fn unlisted(&self, uri: &str) -> Option<Target<'_>> {
+        if let Some(Carried { tenant, upstream, own }) = Carried::parse(uri) {
+            let access = self.reach.accesses().iter().find(|access| access.tenant_slug().as_str() == tenant)?;
+            let shelf = self.snapshot.shelf(access)?;
+            let upstream = shelf.upstreams().find(|known| known.slug.as_str() == upstream)?;
+            return Some(Target { access, shelf, upstream, local: own.to_owned(), tool: None });
+        }
+        // On a tenant's own endpoint an upstream's own URI says enough where there is only one that it can be of.
+        let [access] = self.reach.accesses() else { return None };
+        if self.face == crate::catalog::Face::Aggregate || is_ours(uri) {
+            return None;
+        }
+        let shelf = self.snapshot.shelf(access)?;
+        Some(Target { access, shelf, upstream: shelf.only_with_resources()?, local: uri.to_owned(), tool: None })
+    }
+}
+
+impl Target<'_> {
+    pub(super) fn slugs(&self) -> (TenantSlug, UpstreamSlug) {
+        (self.access.tenant_slug().clone(), self.upstream.slug.clone())
+    }
+}
