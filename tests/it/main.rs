@@ -23,6 +23,7 @@ mod front_session;
 mod fronts;
 mod isolation;
 mod keys;
+mod listen;
 mod oauth;
 mod outage;
 mod policy;

@@ -9,6 +9,7 @@ mod ask;
 mod envelope;
 mod era;
 mod lifecycle;
+mod listen;
 mod problem;
 mod session;
 
@@ -30,16 +31,17 @@ use self::answer::Asked;
 use self::envelope::{Message, Rpc};
 use self::era::Era;
 use self::lifecycle::Lifecycle;
+use self::listen::{Listener, Streams};
 use self::session::Sessions;
 use crate::caller::Caller;
 use crate::config::BODY_BYTES_MAX;
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
-use crate::mux::{CallError, Endpoint, Handles, Listed, Mux};
+use crate::mux::{CallError, Endpoint, Handles, Listed, Mux, Wanted};
 use crate::upstream::UpstreamError;
 
 /// Every MCP request method that is answered, and by whom. A method that is not in this list is unknown to everybody.
-pub const METHODS: [(&str, Served); 11] = [
+pub const METHODS: [(&str, Served); 12] = [
     ("initialize", Served::ByLifecycle),
     ("server/discover", Served::ByLifecycle),
     ("ping", Served::ByLifecycle),
@@ -51,6 +53,7 @@ pub const METHODS: [(&str, Served); 11] = [
     ("resources/templates/list", Served::Raw(RawMethod::List(Listed::Templates))),
     ("resources/read", Served::Raw(RawMethod::ReadResource)),
     ("completion/complete", Served::Raw(RawMethod::Complete)),
+    ("subscriptions/listen", Served::Raw(RawMethod::Listen)),
 ];
 
 /// Who answers a method.
@@ -75,6 +78,8 @@ pub enum RawMethod {
     ReadResource,
     /// `completion/complete`
     Complete,
+    /// `subscriptions/listen`
+    Listen,
 }
 
 /// Our MCP server face. Cheap to clone.
@@ -83,6 +88,7 @@ pub struct Gateway {
     mux: Mux,
     lifecycle: Lifecycle,
     sessions: Sessions,
+    streams: Streams,
     links: ConnectLinks,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
@@ -91,7 +97,8 @@ pub struct Gateway {
 impl Gateway {
     /// A face for `mux`; `handles` are the ids of legacy sessions, `links` lead to `/connect`, `tasks` drive the streams.
     pub fn new(mux: Mux, handles: Handles, links: ConnectLinks, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
-        Self { mux, lifecycle: Lifecycle::new(), sessions: Sessions::new(handles), links, clock, tasks }
+        let (sessions, streams) = (Sessions::new(handles), Streams::default());
+        Self { mux, lifecycle: Lifecycle::new(), sessions, streams, links, clock, tasks }
     }
 
     /// Answers one HTTP request of a caller whose identity was verified. The request carries no credential any more.
@@ -111,9 +118,13 @@ impl Gateway {
         endpoint: &Endpoint,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Problem> {
-        let declared = self.sessions.check(caller, self.clock.now(), request.headers_mut())?;
+        let session = self.sessions.check(caller, self.clock.now(), request.headers_mut())?;
         if request.method() == Method::POST {
-            return self.post(caller, endpoint, declared, request).await;
+            return self.post(caller, endpoint, session.unwrap_or(Elicits::Nothing), request).await;
+        }
+        if request.method() == Method::GET && session.is_some() && takes_events(request.headers())? {
+            let wanted = Wanted { tools: true, prompts: true, resources: true };
+            return self.listen(caller, endpoint, wanted, Listener::Legacy);
         }
         Ok(self.lifecycle.handle(request.map(|_| Bytes::new())).await)
     }
@@ -145,6 +156,12 @@ impl Gateway {
         let answered = match served {
             None => Err(Problem::method_not_found(era)),
             Some(Served::ByLifecycle) => self.machinery(caller, &rpc, Request::from_parts(parts, body.clone())).await,
+            Some(Served::Raw(RawMethod::Listen)) if era == Era::Legacy => Err(Problem::method_not_found(era)),
+            Some(Served::Raw(RawMethod::Listen)) if accepts != Accepts::Events => Err(Problem::not_acceptable()),
+            Some(Served::Raw(RawMethod::Listen)) => {
+                let listen = |wanted| self.listen(caller, endpoint, wanted, Listener::Modern(rpc.id.to_owned()));
+                listen::wanted(&rpc).and_then(listen)
+            }
             Some(Served::Raw(RawMethod::List(listed))) => self.list(caller, endpoint, (era, listed), &rpc),
             Some(Served::Raw(method)) => {
                 let elicits = if era == Era::Modern { account_missing::declared(&rpc) } else { declared };
@@ -193,6 +210,17 @@ impl Gateway {
             Listed::Templates => "resourceTemplates",
         };
         Ok(answer::list(rpc.id, era, member, page))
+    }
+
+    fn listen(
+        &self,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        wanted: Wanted,
+        listener: Listener,
+    ) -> Result<Response<Body>, Problem> {
+        let changes = self.mux.changes(caller, endpoint, wanted);
+        self.streams.open(caller, (changes, wanted), listener, (&self.tasks, self.clock.now()))
     }
 
     async fn ask(
@@ -256,6 +284,10 @@ impl Accepts {
             Err(Problem::not_acceptable())
         }
     }
+}
+
+fn takes_events(headers: &HeaderMap) -> Result<bool, Problem> {
+    Accepts::of(headers).map(|accepts| accepts == Accepts::Events)
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), Problem> {

@@ -3,6 +3,7 @@
 mod call;
 mod handle;
 mod input;
+mod listen;
 mod own_accounts;
 mod relay;
 mod uris;
@@ -11,6 +12,7 @@ mod wish;
 pub use call::{Ask, CallError, Outcome};
 pub use handle::{Bond, Handles, Purpose};
 pub use input::Input;
+pub use listen::{Changes, Wanted};
 pub use own_accounts::{OwnAccount, OwnAccountError, OwnAccounts};
 pub use relay::{Relay, Step};
 pub use wish::{Thing, Wish};

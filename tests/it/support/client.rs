@@ -1,5 +1,7 @@
 //! A client that sends exactly what a test says, for what well-behaved clients never send.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
@@ -10,6 +12,41 @@ pub(crate) struct Http {
     url: String,
     headers: HeaderMap,
 }
+
+/// An answer that streams.
+pub(crate) struct Events {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl Events {
+    /// The next message.
+    pub(crate) async fn next(&mut self) -> Result<Value> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let data: Vec<&str> = event.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+                let message = data.join("\n");
+                self.text = rest.to_owned();
+                if !message.is_empty() {
+                    return Ok(serde_json::from_str(&message)?);
+                }
+                continue;
+            }
+            let chunk = tokio::time::timeout(EVENT_TIMEOUT, self.response.chunk()).await??;
+            self.text.push_str(std::str::from_utf8(&chunk.context("the stream ended")?)?);
+        }
+    }
+
+    /// Waits for the end; nothing may come before it.
+    pub(crate) async fn end(mut self) -> Result<()> {
+        let chunk = tokio::time::timeout(EVENT_TIMEOUT, self.response.chunk()).await??;
+        anyhow::ensure!(chunk.is_none() && self.text.is_empty(), "{} {chunk:?}", self.text);
+        Ok(())
+    }
+}
+
+/// How long a test waits for an event that must come.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An answer, read whole.
 #[derive(Debug)]
@@ -44,6 +81,15 @@ impl Answer {
     pub(crate) fn code(&self) -> Result<Option<i64>> {
         Ok(self.json()?["error"]["code"].as_i64())
     }
+}
+
+/// What every modern request must carry.
+fn meta(can: &Value) -> Value {
+    json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": can,
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+    })
 }
 
 impl Http {
@@ -85,15 +131,36 @@ impl Http {
         self.send(self.client.post(&self.url).body(body)).await
     }
 
-    /// Sends another method without a body.
+    /// Sends another method without a body. Of a stream, which may have no end, only the head is read.
     pub(crate) async fn request(&self, method: reqwest::Method) -> Result<Answer> {
-        self.send(self.client.request(method, &self.url)).await
+        let request = self.client.request(method, &self.url).headers(self.headers.clone());
+        let response = request.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let streams = headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        let text = if streams { String::new() } else { response.text().await? };
+        Ok(Answer { status, headers, text })
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer> {
         let response = request.headers(self.headers.clone()).send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Ok(Answer { status, headers, text: response.text().await? })
+    }
+
+    /// The stream of a legacy session.
+    pub(crate) async fn listen(&self) -> Result<Events> {
+        let response = self.client.get(&self.url).headers(self.headers.clone()).send().await?;
+        anyhow::ensure!(response.status() == 200, "{}", response.status());
+        Ok(Events { response, text: String::new() })
+    }
+
+    /// A modern request whose answer streams.
+    pub(crate) async fn stream(&self, method: &str, mut params: Value) -> Result<Events> {
+        params["_meta"] = meta(&json!({}));
+        let body = json!({"jsonrpc": "2.0", "id": "s-1", "method": method, "params": params}).to_string();
+        let request = self.client.post(&self.url).body(body).headers(self.headers.clone());
+        let request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
+        Ok(Events { response: request.send().await?.error_for_status()?, text: String::new() })
     }
 
     /// A legacy request.
@@ -122,11 +189,7 @@ impl Http {
 
     /// The same of a client with these capabilities.
     pub(crate) async fn modern_that_can(&self, can: &Value, method: &str, mut params: Value) -> Result<Answer> {
-        params["_meta"] = json!({
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientCapabilities": can,
-            "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
-        });
+        params["_meta"] = meta(can);
         let key = if method == "resources/read" { "uri" } else { "name" };
         let name = params[key].as_str().map(ToOwned::to_owned);
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();

@@ -9,7 +9,7 @@ use tenant_store::{
     EgressHosts, ExposedName, Grant, LocalName, Offer, Revision, SealedCredential, Store, StoreError, Tenant, TenantId,
     TenantScope, TenantSlug, TenantState, TenantStore, Tool, ToolClass, Upstream, UpstreamId,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::definition::Definition;
 use super::item::{Item, Own};
@@ -280,6 +280,7 @@ pub struct Catalog {
     store: Store,
     administration: Administration,
     current: ArcSwap<Snapshot>,
+    changed: watch::Sender<Revision>,
     /// One at a time reads and replaces, so that a slow reading of an old state never replaces a newer one. Holds the revision up
     /// to which dead data keys were dropped.
     reloading: Mutex<Revision>,
@@ -290,12 +291,18 @@ impl Catalog {
     pub async fn open(store: Store, administration: Administration) -> Result<Self, StoreError> {
         let snapshot = Snapshot::load(&store, administration).await?;
         let reloading = Mutex::new(snapshot.revision);
-        Ok(Self { store, administration, current: ArcSwap::from_pointee(snapshot), reloading })
+        let (changed, _) = watch::channel(snapshot.revision);
+        Ok(Self { store, administration, current: ArcSwap::from_pointee(snapshot), changed, reloading })
     }
 
     /// The snapshot of this moment. A request takes it once and decides by nothing else.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// Tells of each new snapshot.
+    pub fn changes(&self) -> watch::Receiver<Revision> {
+        self.changed.subscribe()
     }
 
     /// Replaces the snapshot if the database has moved on; `true` if it had. Then the data keys that are no more are dropped from
@@ -304,7 +311,10 @@ impl Catalog {
         let mut swept_at = self.reloading.lock().await;
         let moved = self.store.revision().await? != self.current.load().revision;
         if moved {
-            self.current.store(Arc::new(Snapshot::load(&self.store, self.administration).await?));
+            let snapshot = Snapshot::load(&self.store, self.administration).await?;
+            let revision = snapshot.revision;
+            self.current.store(Arc::new(snapshot));
+            self.changed.send_replace(revision);
         }
         let revision = self.current.load().revision;
         if *swept_at != revision {

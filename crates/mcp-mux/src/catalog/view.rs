@@ -139,6 +139,11 @@ impl<E> Part<E> {
         Page { bytes, end }
     }
 
+    /// The whole list: another one is another list.
+    pub fn all(&self) -> Bytes {
+        self.list.bytes.clone()
+    }
+
     /// The names, in the order of the list.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.order.iter().map(AsRef::as_ref)

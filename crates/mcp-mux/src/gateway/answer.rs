@@ -23,14 +23,14 @@ use crate::upstream::Answer;
 /// For how long a client may keep a list, in milliseconds.
 const LIST_TTL_MS: u32 = 30_000;
 /// How often a quiet stream says that it is alive; clients give up on a silent connection after minutes.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// What results have in the modern era only.
 const MODERN_ONLY: [&str; 3] = ["resultType", "ttlMs", "cacheScope"];
 /// The code of a failure that is nobody's mistake here (JSON-RPC 2.0 §5.1).
 const INTERNAL_ERROR: i64 = -32603;
 /// Most events that wait for a client to read them.
-const EVENTS_AHEAD_MAX: usize = 16;
+pub(super) const EVENTS_AHEAD_MAX: usize = 16;
 /// How long after its deadline a call's last event waits for a client to read.
 const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -180,6 +180,11 @@ fn insert(object: &str, members: &str) -> String {
 fn event_stream(id: Box<RawValue>, asked: Asked, relay: Relay, tasks: &Tasks) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
     tasks.spawn_draining(carry(id, asked, relay, sender));
+    stream(receiver)
+}
+
+/// A response that streams what is sent.
+pub(super) fn stream(receiver: mpsc::Receiver<String>) -> Response<Body> {
     let events = stream::unfold(receiver, |mut receiver| async move {
         let text: String = receiver.recv().await?;
         Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), receiver))
@@ -217,7 +222,7 @@ async fn carry(id: Box<RawValue>, asked: Asked, mut relay: Relay, events: mpsc::
 }
 
 /// One server-sent event; a message that spans lines needs one `data` field for each.
-fn event(message: &str) -> String {
+pub(super) fn event(message: &str) -> String {
     let data = message.replace('\r', "").replace('\n', "\ndata: ");
     format!("event: message\ndata: {data}\n\n")
 }

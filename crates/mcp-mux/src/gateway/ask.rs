@@ -28,7 +28,7 @@ pub(super) fn read<'r>(
         RawMethod::GetPrompt => Wish::Prompt { name: text(rpc, "name")?, arguments: arguments(rpc)? },
         RawMethod::ReadResource => Wish::Resource { uri: text(rpc, "uri")? },
         RawMethod::Complete => completion(rpc)?,
-        RawMethod::CallTool | RawMethod::List(_) => Wish::Tool {
+        RawMethod::CallTool | RawMethod::List(_) | RawMethod::Listen => Wish::Tool {
             name: text(rpc, "name")?,
             arguments: arguments(rpc)?,
             param_headers: era::param_headers(headers, era)?,

@@ -32,8 +32,11 @@ impl ServerHandler for Face {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder()
             .enable_tools()
+            .enable_tool_list_changed()
             .enable_prompts()
+            .enable_prompts_list_changed()
             .enable_resources()
+            .enable_resources_list_changed()
             .enable_completions()
             .build();
         ServerConfig::new(capabilities).with_server_info(Implementation::new("mcp-mux", env!("CARGO_PKG_VERSION")))

@@ -99,6 +99,12 @@ impl Problem {
         }
     }
 
+    /// The principal has as many streams open as one may.
+    pub(super) fn too_many_streams() -> Self {
+        let message = "too many streams are open for you here: close one, or try again later";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, -32000, message)
+    }
+
     /// The client takes nothing that we could send.
     pub(super) fn not_acceptable() -> Self {
         let message = "the header Accept must allow application/json or text/event-stream";

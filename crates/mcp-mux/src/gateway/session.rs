@@ -33,16 +33,17 @@ impl Sessions {
         }
     }
 
-    /// Refuses a request that names a session which is not the caller's, or has ended, and returns what was declared at its begin.
-    /// What is left of `headers` names none.
-    pub(super) fn check(&self, caller: &Caller, now: Timestamp, headers: &mut HeaderMap) -> Result<Elicits, Problem> {
+    /// Refuses a request that names a session which is not the caller's, or has ended, and returns what was declared at its begin;
+    /// nothing, where none is named. What is left of `headers` names none.
+    pub(super) fn check(
+        &self,
+        caller: &Caller,
+        now: Timestamp,
+        headers: &mut HeaderMap,
+    ) -> Result<Option<Elicits>, Problem> {
         let mut ids = headers.get_all(SESSION_ID).iter();
         let (Some(id), None) = (ids.next(), ids.next()) else {
-            return if headers.contains_key(SESSION_ID) {
-                Err(Problem::session_not_found())
-            } else {
-                Ok(Elicits::Nothing)
-            };
+            return if headers.contains_key(SESSION_ID) { Err(Problem::session_not_found()) } else { Ok(None) };
         };
         let elicits = match self.0.open(&bond(caller), now, id.as_bytes()).as_deref() {
             Some([0]) => Elicits::Nothing,
@@ -50,7 +51,7 @@ impl Sessions {
             _ => return Err(Problem::session_not_found()),
         };
         headers.remove(SESSION_ID);
-        Ok(elicits)
+        Ok(Some(elicits))
     }
 }
 
