@@ -25,8 +25,8 @@ impl Events {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let data: Vec<&str> = event.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
-                let message = data.join("\n");
-                self.text = rest.to_owned();
+                let (message, rest) = (data.join("\n"), rest.to_owned());
+                self.text = rest;
                 if !message.is_empty() {
                     return Ok(serde_json::from_str(&message)?);
                 }
