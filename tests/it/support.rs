@@ -7,6 +7,7 @@ pub(crate) mod accounts;
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod conformance;
+pub(crate) mod driver;
 pub(crate) mod forwarder;
 pub(crate) mod identity;
 pub(crate) mod provider;

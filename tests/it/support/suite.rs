@@ -26,12 +26,20 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance")
 }
 
+fn node() -> PathBuf {
+    folder().join("node_modules/node/bin/node")
+}
+
+/// What the suite is told to run as the client under test, which reports to `driver`.
+pub(crate) fn client_command(driver: &str) -> String {
+    format!("{} {} {driver}", node().display(), folder().join("client.mjs").display())
+}
+
 /// Runs the suite with these arguments.
 pub(crate) async fn run(arguments: &[&str]) -> Result<Report> {
-    let modules = folder().join("node_modules");
     let results = tempfile::tempdir()?;
-    let output = Command::new(modules.join("node/bin/node"))
-        .arg(modules.join("@modelcontextprotocol/conformance/dist/index.js"))
+    let output = Command::new(node())
+        .arg(folder().join("node_modules").join("@modelcontextprotocol/conformance/dist/index.js"))
         .args(arguments)
         .arg("--output-dir")
         .arg(results.path())
