@@ -263,7 +263,7 @@ async fn read(tenant: &Tenant, rows: &TenantStore) -> Result<(Shelf, Vec<Grant>)
     let tenant_slug = tenant.slug.clone();
     let only_with_resources = own.only;
     let shelf =
-        Shelf { tenant_slug, tenant_name, entries, items, only_with_resources, credentials, egress_hosts, upstreams };
+        Shelf { tenant_slug, tenant_name, upstreams, entries, items, only_with_resources, credentials, egress_hosts };
     Ok((shelf, grants))
 }
 

@@ -147,9 +147,10 @@ impl Finish {
     /// An answer that can be passed on. A request for input can, where the client could be asked; the state in it is bound to the caller.
     pub(super) fn finish(&self, answer: Answer) -> Result<Answer, UpstreamError> {
         let Answer::Result(result) = answer else { return Ok(answer) };
-        let result = match States::wanted(&result)? {
-            false => self.uris.put(result),
-            true => self.states.as_ref().ok_or(UpstreamError::WantsInput)?.seal(&result)?,
+        let result = if States::wanted(&result)? {
+            self.states.as_ref().ok_or(UpstreamError::WantsInput)?.seal(&result)?
+        } else {
+            self.uris.put(result)
         };
         Ok(Answer::Result(result))
     }
