@@ -138,7 +138,7 @@ install() {
     if [[ -e $requirements ]]; then
         once target/venv "$(cat "$requirements")" python_packages "$PWD/target/venv" --requirement "$requirements"
     fi
-    for folder in tests/clients/typescript tests/idp; do
+    for folder in tests/clients/typescript tests/idp tests/conformance; do
         if [[ ! -e $folder/package-lock.json ]]; then continue; fi
         once "$folder/node_modules" "$(sha256sum "$folder/package-lock.json")" npm_packages "$folder"
     done

@@ -12,6 +12,7 @@ mod browser;
 mod bytes;
 mod call;
 mod clients;
+mod conformance;
 mod connect;
 mod connect_attacks;
 mod credentials;

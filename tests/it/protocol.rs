@@ -226,3 +226,23 @@ async fn what_cannot_be_read_is_answered_in_our_words() -> Result<()> {
     assert!(stranger.headers.contains_key("www-authenticate"));
     Ok(())
 }
+
+#[tokio::test]
+async fn what_a_client_lacks_for_an_upstream_is_in_the_status_of_the_modern_era() -> Result<()> {
+    for (code, modern) in [(-32021, 400), (-32000, 200)] {
+        let error =
+            format!(r#"{{"code":{code},"message":"no","data":{{"requiredCapabilities":{{"sampling":{{}}}}}}}}"#);
+        let refusal = Say::Http(400, "application/json", format!(r#"{{"jsonrpc":"2.0","error":{error}}}"#).into());
+        let upstream = ByteUpstream::with_tools(r#"[{"name":"go","inputSchema":{}}]"#).on("tools/call", refusal);
+        let (url, _) = upstream.serve().await?;
+        let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+        let server = TestServer::start("lacking", &[setup]).await?;
+        let alice = server.client("alice", &["acme"])?;
+        let params = json!({"name": "acme__go"});
+        let (modern_answer, legacy_answer) =
+            (alice.modern("tools/call", params.clone()).await?, alice.legacy("tools/call", &params).await?);
+        assert_eq!(modern_answer.text, format!(r#"{{"jsonrpc":"2.0","id":1,"error":{error}}}"#));
+        assert_eq!((modern_answer.status, legacy_answer.status), (modern, 200), "{code}");
+    }
+    Ok(())
+}

@@ -1,5 +1,8 @@
 //! A tool's definition, taken apart as far as needed.
 
+use std::collections::HashSet;
+
+use http::HeaderName;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -34,6 +37,9 @@ pub enum DefinitionError {
     /// Its `inputSchema` is missing or not an object, which clients refuse.
     #[error("has no inputSchema object")]
     InputSchema,
+    /// Its `x-mcp-header` annotations break the rules, so that no client may use the tool (SEP-2243).
+    #[error("has an `x-mcp-header` that is no header's name, is there twice, or is at no string, integer or boolean")]
+    ParamHeader,
     /// Its `_meta` is not an object, or claims a key that is ours.
     #[error("has a `_meta` that is not an object or holds a key of ours")]
     Meta,
@@ -59,7 +65,7 @@ impl Definition {
         Ok(Self {
             local: name.parse().map_err(|_| DefinitionError::Name)?,
             class: if read_only { ToolClass::Read } else { ToolClass::Write },
-            param_headers: param_headers(schema),
+            param_headers: param_headers(schema).ok_or(DefinitionError::ParamHeader)?,
             named,
         })
     }
@@ -105,27 +111,34 @@ struct ParamHeader {
     header: String,
 }
 
-/// The `x-mcp-header` annotations of a schema, found along `properties` only.
-fn param_headers(schema: &RawValue) -> Vec<ParamHeader> {
+/// The `x-mcp-header` annotations of a schema, found along `properties` only, if they keep the rules.
+fn param_headers(schema: &RawValue) -> Option<Vec<ParamHeader>> {
     let mut found = Vec::new();
     if schema.get().contains("x-mcp-header")
         && let Ok(schema) = serde_json::from_str::<Value>(schema.get())
     {
-        collect_param_headers(&schema, &mut Vec::new(), &mut found);
+        collect_param_headers(&schema, &mut Vec::new(), &mut found)?;
     }
-    found
+    let names: HashSet<&str> = found.iter().map(|param| param.header.as_str()).collect();
+    (names.len() == found.len()).then_some(found)
 }
 
-fn collect_param_headers(schema: &Value, path: &mut Vec<String>, found: &mut Vec<ParamHeader>) {
-    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
+fn collect_param_headers(schema: &Value, path: &mut Vec<String>, found: &mut Vec<ParamHeader>) -> Option<()> {
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return Some(()) };
     for (name, property) in properties {
         path.push(name.clone());
-        if let Some(header) = property.get("x-mcp-header").and_then(Value::as_str) {
-            found.push(ParamHeader { path: path.clone(), header: header.to_ascii_lowercase() });
+        if let Some(header) = property.get("x-mcp-header") {
+            let header = HeaderName::from_bytes(header.as_str()?.as_bytes()).ok()?;
+            let kind = property.get("type").and_then(Value::as_str)?;
+            if !["string", "integer", "boolean"].contains(&kind) {
+                return None;
+            }
+            found.push(ParamHeader { path: path.clone(), header: header.as_str().to_owned() });
         }
-        collect_param_headers(property, path, found);
+        collect_param_headers(property, path, found)?;
         path.pop();
     }
+    Some(())
 }
 
 #[cfg(test)]
@@ -184,5 +197,31 @@ mod tests {
         }
         let deep = format!(r#"{{"name":"a","inputSchema":{{"x":{}{}}}}}"#, "[".repeat(200), "]".repeat(200));
         assert!(parse(&deep).is_err());
+    }
+    #[test]
+    fn parameters_are_repeated_only_under_names_of_headers_and_only_when_they_are_plain() {
+        let with = |properties: &str| {
+            let text = format!(r#"{{"name":"a","inputSchema":{{"type":"object","properties":{{{properties}}}}}}}"#);
+            parse(&text).map(|definition| definition.param_headers.len())
+        };
+        let inner = r#""in":{"type":"object","properties":{"c":{"type":"boolean","x-mcp-header":"C"}}}"#;
+        let plain = r#""a":{"type":"string","x-mcp-header":"A"},"b":{"type":"integer","x-mcp-header":"B-b"}"#;
+        assert_eq!(with(&format!("{plain},{inner}")).unwrap(), 3);
+        for broken in [
+            r#""a":{"type":"string","x-mcp-header":""}"#,
+            r#""a":{"type":"string","x-mcp-header":"My Region"}"#,
+            r#""a":{"type":"string","x-mcp-header":"Region:1"}"#,
+            r#""a":{"type":"string","x-mcp-header":"R\u00e9gion"}"#,
+            r#""a":{"type":"string","x-mcp-header":"Region\t1"}"#,
+            r#""a":{"type":"string","x-mcp-header":1}"#,
+            r#""a":{"type":"number","x-mcp-header":"A"}"#,
+            r#""a":{"type":"object","x-mcp-header":"A"}"#,
+            r#""a":{"type":"array","x-mcp-header":"A"}"#,
+            r#""a":{"type":"null","x-mcp-header":"A"}"#,
+            r#""a":{"x-mcp-header":"A"}"#,
+            r#""a":{"type":"string","x-mcp-header":"Same"},"b":{"type":"string","x-mcp-header":"same"}"#,
+        ] {
+            assert!(matches!(with(broken), Err(DefinitionError::ParamHeader)), "{broken}");
+        }
     }
 }

@@ -29,6 +29,8 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const MODERN_ONLY: [&str; 3] = ["resultType", "ttlMs", "cacheScope"];
 /// The code of a failure that is nobody's mistake here (JSON-RPC 2.0 §5.1).
 const INTERNAL_ERROR: i64 = -32603;
+/// The code of the error that names capabilities which the client has not declared.
+const MISSING_CAPABILITY: i64 = -32021;
 /// Most events that wait for a client to read them.
 pub(super) const EVENTS_AHEAD_MAX: usize = 16;
 /// How long after its deadline a call's last event waits for a client to read.
@@ -98,7 +100,18 @@ pub(super) async fn call(
         Err(error @ CallError::HeaderMismatch) => return Err(Problem::header_mismatch(error.to_string())),
         Err(error) => Err(error),
     };
-    Ok(json_response(Body::from(message(id, asked, answer))))
+    let status = status(asked.era, &answer);
+    let mut response = json_response(Body::from(message(id, asked, answer)));
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+/// The modern era says in the HTTP status too that a client cannot do what an upstream needs (SEP-2575).
+fn status(era: Era, answer: &Result<Answer, CallError>) -> StatusCode {
+    let Ok(Answer::Error(error)) = answer else { return StatusCode::OK };
+    let code = Members::parse(error.get()).ok().and_then(|members| members.get("code")?.get().parse::<i64>().ok());
+    let lacks = era == Era::Modern && code == Some(MISSING_CAPABILITY);
+    if lacks { StatusCode::BAD_REQUEST } else { StatusCode::OK }
 }
 
 /// The response message.

@@ -1,16 +1,17 @@
 //! Agreeing on a protocol version with an upstream: the modern era first, then the legacy handshake.
 //!
 //! A modern upstream answers `server/discover`. Anything else than an answer that lists the modern version means *legacy*:
-//! an error, a 404, or an answer that lists only versions with a handshake. What was agreed on is kept with the link; a session
-//! or version that the upstream gives up is negotiated anew.
+//! an error, a 404, or an answer that lists only versions with a handshake. Who refuses the modern version and lists it is asked
+//! twice. What was agreed on is kept with the link; a session or version that the upstream gives up is negotiated anew.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderValue};
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::answer::{ANSWER_BYTES_MAX, Answer, events, is_events, parse_answer, refusal, whole};
+use super::answer::{ANSWER_BYTES_MAX, Answer, error_code, events, is_events, parse_answer, refusal, whole};
 use super::credential::Credential;
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
@@ -24,6 +25,8 @@ const DISCOVER_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For how long a failure answers those who waited behind it, so that a dead upstream is not asked once per waiter.
 const FAILURE_LIFE: Duration = Duration::from_secs(1);
+/// The code of the error that lists the versions which an upstream speaks.
+const UNSUPPORTED_VERSION: i64 = -32022;
 /// Longest session id that is taken.
 const SESSION_ID_BYTES_MAX: usize = 4 * 1024;
 
@@ -154,18 +157,32 @@ async fn discover(
     credential: &Credential,
     deadline: Instant,
 ) -> Result<Option<Capabilities>, UpstreamError> {
+    let mut answer = ask_what_it_is(link, credential, deadline).await?;
+    // Whoever refuses a version and names it among those that it speaks is to be asked once more.
+    if matches!(&answer, Answer::Error(error) if refuses_and_lists_modern(error)) {
+        answer = ask_what_it_is(link, credential, deadline).await?;
+    }
+    let Answer::Result(result) = answer else { return Ok(None) };
+    let Ok(members) = Members::parse(result.get()) else { return Ok(None) };
+    Ok(lists_modern(&members, "supportedVersions").then(|| Capabilities::of(&members)))
+}
+
+async fn ask_what_it_is(link: &Link, credential: &Credential, deadline: Instant) -> Result<Answer, UpstreamError> {
     let rpc = Rpc::new("server/discover");
     let id = link.next_id();
     let response = link.post(credential, rpc.modern_headers(), rpc.body(id, true), deadline).await?;
-    let Answer::Result(result) = answer(response, id, deadline).await? else { return Ok(None) };
-    let Ok(members) = Members::parse(result.get()) else { return Ok(None) };
-    let is_modern = supported_versions(&members).iter().any(|version| version == MODERN_VERSION);
-    Ok(is_modern.then(|| Capabilities::of(&members)))
+    answer(response, id, deadline).await
 }
 
-fn supported_versions(members: &Members<'_>) -> Vec<String> {
-    let versions = members.get("supportedVersions");
-    versions.and_then(|versions| serde_json::from_str(versions.get()).ok()).unwrap_or_default()
+fn refuses_and_lists_modern(error: &RawValue) -> bool {
+    let data = Members::parse(error.get()).ok().and_then(|error| Members::parse(error.get("data")?.get()).ok());
+    error_code(error) == Some(UNSUPPORTED_VERSION) && data.is_some_and(|data| lists_modern(&data, "supported"))
+}
+
+/// Whether the modern version is in the list `key`.
+fn lists_modern(members: &Members<'_>, key: &str) -> bool {
+    let versions = members.get(key).and_then(|versions| serde_json::from_str::<Vec<String>>(versions.get()).ok());
+    versions.is_some_and(|versions| versions.iter().any(|version| version == MODERN_VERSION))
 }
 
 impl Capabilities {
