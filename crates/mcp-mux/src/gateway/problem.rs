@@ -22,7 +22,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(status: StatusCode, code: i64, message: impl Into<String>) -> Self {
+    /// A refusal with this status, JSON-RPC code and sentence.
+    pub(crate) fn new(status: StatusCode, code: i64, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), data: None, id: None }
     }
 
@@ -37,7 +38,7 @@ impl Problem {
     }
 
     /// A method that nobody here knows. The modern era answers it with 404.
-    pub(super) fn method_not_found(era: Era) -> Self {
+    pub(crate) fn method_not_found(era: Era) -> Self {
         let status = if era == Era::Modern { StatusCode::NOT_FOUND } else { StatusCode::OK };
         Self::new(status, -32601, "unknown method")
     }
@@ -78,7 +79,7 @@ impl Problem {
     }
 
     /// A protocol version that we do not speak; `data` says which we do.
-    pub(super) fn unsupported_version(data: Value) -> Self {
+    pub(crate) fn unsupported_version(data: Value) -> Self {
         Self {
             data: Some(Box::new(data)),
             ..Self::new(StatusCode::BAD_REQUEST, -32022, "unsupported protocol version")
@@ -108,12 +109,12 @@ impl Problem {
     }
 
     /// The body came too slowly.
-    pub(super) fn slow_body() -> Self {
+    pub(crate) fn slow_body() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, -32600, "the body did not come in time")
     }
 
     /// The request that this answers. Without it, the id is null.
-    pub(super) fn answering(mut self, id: &RawValue) -> Self {
+    pub(crate) fn answering(mut self, id: &RawValue) -> Self {
         self.id = Some(id.to_owned());
         self
     }
@@ -129,7 +130,7 @@ impl Problem {
         );
     }
 
-    pub(super) fn into_response(self) -> Response<Body> {
+    pub(crate) fn into_response(self) -> Response<Body> {
         let id = self.id.as_ref().map_or("null", |id| id.get());
         let data = self.data.map(|data| format!(",\"data\":{data}")).unwrap_or_default();
         let text = format!(
