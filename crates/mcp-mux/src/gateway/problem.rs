@@ -28,7 +28,7 @@ impl Problem {
     }
 
     /// Bytes that are no JSON, or JSON beyond our limits (JSON-RPC 2.0 §5.1).
-    pub(super) fn parse_error(message: impl Into<String>) -> Self {
+    pub(crate) fn parse_error(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, -32700, message)
     }
 
@@ -130,15 +130,19 @@ impl Problem {
         );
     }
 
-    pub(crate) fn into_response(self) -> Response<Body> {
+    /// The JSON-RPC error.
+    pub(crate) fn text(&self) -> String {
         let id = self.id.as_ref().map_or("null", |id| id.get());
-        let data = self.data.map(|data| format!(",\"data\":{data}")).unwrap_or_default();
-        let text = format!(
+        let data = self.data.as_ref().map(|data| format!(",\"data\":{data}")).unwrap_or_default();
+        format!(
             "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":{},\"message\":{}{data}}}}}",
             self.code,
             json::quote(&self.message)
-        );
-        let mut response = Response::new(Body::from(text));
+        )
+    }
+
+    pub(crate) fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.text()));
         *response.status_mut() = self.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
