@@ -65,7 +65,9 @@ def call(id, params, line):
     elif name == "eat":
         text(id, str(len(bytearray(arguments["bytes"]))))
     elif name == "grandchild":
-        started = subprocess.Popen(["cat", "/dev/zero"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        # It notices nothing of its parent's end.
+        nowhere = subprocess.DEVNULL
+        started = subprocess.Popen(["tail", "-f", "/dev/null"], stdin=nowhere, stdout=nowhere, stderr=nowhere)
         text(id, str(started.pid))
     elif name == "long":
         text(id, "x" * arguments["bytes"])

@@ -338,9 +338,8 @@ async fn nothing_is_left_behind_when_it_stops() -> Result<()> {
 async fn a_server_that_does_not_want_to_end_is_killed() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = starts_file(&folder);
-    let script = format!("trap '' TERM; echo $$ >{}; exec tail -f /dev/null", file.display());
-    let settings = settings(["sh", "-c", &script].map(OsString::from).to_vec(), &[], &canary("bridge-key"))?;
-    let bridge = Bridge::start(settings).await?;
+    let command = python("stubborn.py", &[&file.to_string_lossy()]);
+    let bridge = Bridge::start(settings(command, &[], &canary("bridge-key"))?).await?;
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     while !std::fs::read_to_string(&file).unwrap_or_default().ends_with('\n') {
         ticks.tick().await;

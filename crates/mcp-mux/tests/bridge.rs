@@ -73,12 +73,16 @@ fn sigterm_ends_the_child_which_saw_no_secret_of_the_bridge() -> Result<()> {
 
 #[test]
 fn a_second_signal_kills_the_child_at_once() -> Result<()> {
-    let stubborn = "trap '' TERM; echo PID=$$ >&2; exec tail -f /dev/null";
-    let (mut running, mut lines) =
-        Running::start(bridge(&["--", "sh", "-c", stubborn]).env("MCP_MUX_BRIDGE_KEY", KEY))?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("pid");
+    let mut command = bridge(&["--"]);
+    command.args([root.join("target/venv/bin/python"), root.join("tests/bridge/stubborn.py"), file.clone()]);
+    let (mut running, mut lines) = Running::start(command.env("MCP_MUX_BRIDGE_KEY", KEY))?;
     let mut seen = Vec::new();
-    let pid = until(&mut lines, "PID=", &mut seen)?;
-    let pid: String = pid.chars().skip_while(|c| *c != '=').filter(char::is_ascii_digit).collect();
+    until(&mut lines, "stubborn starts", &mut seen)?;
+    let pid = fs::read_to_string(&file)?.trim().to_owned();
+    assert!(Path::new("/proc").join(&pid).exists(), "{pid}");
     running.signal("-INT")?;
     until(&mut lines, "stopping", &mut seen)?;
     running.signal("-INT")?;
