@@ -79,7 +79,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["dev"],
-    &["app"],
+    &["app", "bridge"],
     &["http"],
     &["auth", "gateway"],
     &["mux", "manifest"],

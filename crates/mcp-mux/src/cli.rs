@@ -3,6 +3,7 @@
 
 mod account;
 mod apply;
+mod bridge;
 mod delete;
 #[cfg(feature = "dev")]
 mod dev;
@@ -61,6 +62,10 @@ enum Command {
     Account(account::AccountCommand),
     /// Shows, turns over and destroys the keys that seal secrets
     Keys(keys::Keys),
+    /// Makes an MCP server that is a program reachable as an upstream, from a process of its own
+    ///
+    /// `mcp-mux serve` starts no programs. A bridge runs one, with as few rights as you give it, and speaks Streamable HTTP.
+    Bridge(bridge::BridgeCommand),
     /// Examines whether signing in works: providers, keys, clocks, fronts, the metadata that clients read
     ///
     /// Each finding that is not well says how to mend it. Exit status 1 if there is any.
@@ -108,6 +113,7 @@ impl Cli {
             Command::Account(account) => account.run().await,
             Command::Key(key) => key.run().await,
             Command::Keys(keys) => keys.run().await,
+            Command::Bridge(bridge) => bridge.run().await,
             Command::Doctor(doctor) => doctor.run().await,
             Command::ExplainToken(explain) => explain.run().await,
         }

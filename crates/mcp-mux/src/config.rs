@@ -3,6 +3,7 @@
 //! The only module that reads the environment. What it returns is checked: an unknown key, a missing key or a value that
 //! cannot work is an error that names the setting, and nothing has a default that would open a door.
 
+mod bridge;
 mod egress;
 mod front;
 mod issuer;
@@ -12,6 +13,7 @@ mod profile;
 mod secret;
 mod unreadable;
 
+pub use bridge::{BridgeKey, ChildEnvironment, ChildVariable};
 pub use egress::{EgressConfig, Network, Ports};
 pub use front::{Front, FrontConfig, FrontMode, FrontProof};
 pub use issuer::{AppOnly, GraphConfig, IntrospectionConfig, IssuerConfig, Preset, TokenMode};

@@ -6,11 +6,12 @@
 mod account_missing;
 mod answer;
 mod ask;
-mod envelope;
-mod era;
+pub(crate) mod envelope;
+pub(crate) mod era;
 mod lifecycle;
 mod listen;
 mod problem;
+pub(crate) mod request;
 mod session;
 
 pub use account_missing::ConnectLinks;
@@ -20,9 +21,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tenant_store::Clock;
 use tokio::time::timeout_at;
 
@@ -32,9 +32,9 @@ use self::envelope::{Message, Rpc};
 use self::era::Era;
 use self::lifecycle::Lifecycle;
 use self::listen::{Listener, Streams};
+use self::request::{Accepts, read, require_json};
 use self::session::Sessions;
 use crate::caller::Caller;
-use crate::config::BODY_BYTES_MAX;
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
 use crate::mux::{CallError, Endpoint, Handles, Listed, Mux, Wanted};
@@ -258,50 +258,8 @@ struct Shape<'h> {
     headers: &'h HeaderMap,
 }
 
-/// What kind of answer a client takes. JSON it takes always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Accepts {
-    Json,
-    Events,
-}
-
-impl Accepts {
-    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        let types: Vec<&str> = values
-            .flat_map(|value| value.split(','))
-            .filter_map(|entry| entry.split(';').next())
-            .map(str::trim)
-            .collect();
-        let takes =
-            |wanted: &[&str]| types.iter().any(|kind| wanted.iter().any(|wanted| kind.eq_ignore_ascii_case(wanted)));
-        let any = types.is_empty() || takes(&["*/*"]);
-        if any || takes(&["text/event-stream", "text/*"]) {
-            Ok(Self::Events)
-        } else if takes(&["application/json", "application/*"]) {
-            Ok(Self::Json)
-        } else {
-            Err(Problem::not_acceptable())
-        }
-    }
-}
-
 fn takes_events(headers: &HeaderMap) -> Result<bool, Problem> {
     Accepts::of(headers).map(|accepts| accepts == Accepts::Events)
-}
-
-fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") { Ok(()) } else { Err(Problem::unsupported_media_type()) }
-}
-
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large()),
-        Err(_) => Err(Problem::broken_body()),
-    }
 }
 
 /// `params` or `_meta`: an object, or nothing.

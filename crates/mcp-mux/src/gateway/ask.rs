@@ -6,7 +6,7 @@ use http::header::HeaderMap;
 use serde_json::value::RawValue;
 
 use super::answer::Kind;
-use super::envelope::{ID_BYTES_MAX, Rpc};
+use super::envelope::Rpc;
 use super::era::{self, Era};
 use super::problem::{Problem, Unknown};
 use super::{RawMethod, account_missing};
@@ -23,7 +23,7 @@ pub(super) fn read<'r>(
     (era, headers): (Era, &HeaderMap),
     rpc: &'r Rpc<'_>,
 ) -> Result<Ask<'r>, Problem> {
-    let progress_token = rpc.meta.as_ref().and_then(|meta| meta.get("progressToken")).filter(|raw| is_token(raw.get()));
+    let progress_token = rpc.progress_token();
     let wish = match method {
         RawMethod::GetPrompt => Wish::Prompt { name: text(rpc, "name")?, arguments: arguments(rpc)? },
         RawMethod::ReadResource => Wish::Resource { uri: text(rpc, "uri")? },
@@ -99,9 +99,4 @@ pub(super) fn kind(wish: &Wish<'_>) -> Kind {
         Wish::Resource { .. } => Kind::Read,
         Wish::Prompt { .. } | Wish::Completion { .. } => Kind::Other,
     }
-}
-
-/// A progress token is a string or a number.
-fn is_token(raw: &str) -> bool {
-    raw.len() <= ID_BYTES_MAX && raw.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit())
 }

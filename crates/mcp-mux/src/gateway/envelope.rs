@@ -10,7 +10,7 @@ use super::problem::Problem;
 use crate::json::{self, Members};
 
 /// Longest request id, in bytes of JSON.
-pub(super) const ID_BYTES_MAX: usize = 256;
+pub(crate) const ID_BYTES_MAX: usize = 256;
 
 const ENVELOPE_KEYS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
 const PARAMS_KEYS: [&str; 10] =
@@ -18,7 +18,7 @@ const PARAMS_KEYS: [&str; 10] =
 
 /// One message of a client.
 #[derive(Debug)]
-pub(super) enum Message<'b> {
+pub(crate) enum Message<'b> {
     Request(Rpc<'b>),
     Notification,
     Response,
@@ -26,16 +26,26 @@ pub(super) enum Message<'b> {
 
 /// One request of a client.
 #[derive(Debug)]
-pub(super) struct Rpc<'b> {
+pub(crate) struct Rpc<'b> {
     /// The id, raw, as it must come back.
-    pub(super) id: &'b RawValue,
-    pub(super) method: Cow<'b, str>,
-    pub(super) params: Members<'b>,
-    pub(super) meta: Option<Members<'b>>,
+    pub(crate) id: &'b RawValue,
+    pub(crate) method: Cow<'b, str>,
+    pub(crate) params: Members<'b>,
+    pub(crate) meta: Option<Members<'b>>,
+}
+
+impl Rpc<'_> {
+    /// The token under which the client wants to hear of progress: a string or a number.
+    pub(crate) fn progress_token(&self) -> Option<&RawValue> {
+        let is_token = |raw: &str| {
+            raw.len() <= ID_BYTES_MAX && raw.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit())
+        };
+        self.meta.as_ref()?.get("progressToken").filter(|raw| is_token(raw.get()))
+    }
 }
 
 /// Reads a message.
-pub(super) fn parse(body: &[u8]) -> Result<Message<'_>, Problem> {
+pub(crate) fn parse(body: &[u8]) -> Result<Message<'_>, Problem> {
     if json::is_too_deep(body) {
         return Err(Problem::parse_error("the body is nested too deeply"));
     }

@@ -15,15 +15,15 @@ use super::problem::Problem;
 use crate::json;
 
 /// The versions we speak, newest first.
-pub(super) const VERSIONS: [&str; 4] = ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"];
-const MODERN_VERSION: &str = "2026-07-28";
+pub(crate) const VERSIONS: [&str; 4] = ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"];
+pub(crate) const MODERN_VERSION: &str = "2026-07-28";
 
-const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-pub(super) const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+pub(crate) const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+pub(crate) const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 
 /// The family of protocol versions that a request follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Era {
+pub(crate) enum Era {
     /// Up to 2025-11-25.
     Legacy,
     /// From 2026-07-28 on: no sessions, each request says everything.
@@ -32,7 +32,7 @@ pub(super) enum Era {
 
 impl Era {
     /// The word in the log field `mcp.era`.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Legacy => "legacy",
             Self::Modern => "modern",
@@ -41,7 +41,7 @@ impl Era {
 }
 
 /// Finds the era of a request and checks its rules.
-pub(super) fn check(headers: &HeaderMap, rpc: &Rpc<'_>) -> Result<Era, Problem> {
+pub(crate) fn check(headers: &HeaderMap, rpc: &Rpc<'_>) -> Result<Era, Problem> {
     let header_version = single(headers, "mcp-protocol-version")?;
     let body_version = rpc.meta.as_ref().and_then(|meta| meta.get(META_VERSION));
     let body_version = body_version.map(|raw| json::as_str(raw).ok_or(Problem::bad_meta(META_VERSION, "a string")));

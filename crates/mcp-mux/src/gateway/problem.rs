@@ -30,12 +30,13 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(status: StatusCode, code: i64, message: impl Into<String>) -> Self {
+    /// A refusal with this status, JSON-RPC code and sentence.
+    pub(crate) fn new(status: StatusCode, code: i64, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), data: None, id: None }
     }
 
     /// Bytes that are no JSON, or JSON beyond our limits (JSON-RPC 2.0 §5.1).
-    pub(super) fn parse_error(message: impl Into<String>) -> Self {
+    pub(crate) fn parse_error(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, -32700, message)
     }
 
@@ -45,7 +46,7 @@ impl Problem {
     }
 
     /// A method that nobody here knows. The modern era answers it with 404.
-    pub(super) fn method_not_found(era: Era) -> Self {
+    pub(crate) fn method_not_found(era: Era) -> Self {
         let status = if era == Era::Modern { StatusCode::NOT_FOUND } else { StatusCode::OK };
         Self::new(status, -32601, "unknown method")
     }
@@ -92,7 +93,7 @@ impl Problem {
     }
 
     /// A protocol version that we do not speak; `data` says which we do.
-    pub(super) fn unsupported_version(data: Value) -> Self {
+    pub(crate) fn unsupported_version(data: Value) -> Self {
         Self {
             data: Some(Box::new(data)),
             ..Self::new(StatusCode::BAD_REQUEST, -32022, "unsupported protocol version")
@@ -128,12 +129,12 @@ impl Problem {
     }
 
     /// The body came too slowly.
-    pub(super) fn slow_body() -> Self {
+    pub(crate) fn slow_body() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, -32600, "the body did not come in time")
     }
 
     /// The request that this answers. Without it, the id is null.
-    pub(super) fn answering(mut self, id: &RawValue) -> Self {
+    pub(crate) fn answering(mut self, id: &RawValue) -> Self {
         self.id = Some(id.to_owned());
         self
     }
@@ -149,15 +150,19 @@ impl Problem {
         );
     }
 
-    pub(super) fn into_response(self) -> Response<Body> {
+    /// The JSON-RPC error.
+    pub(crate) fn text(&self) -> String {
         let id = self.id.as_ref().map_or("null", |id| id.get());
-        let data = self.data.map(|data| format!(",\"data\":{data}")).unwrap_or_default();
-        let text = format!(
+        let data = self.data.as_ref().map(|data| format!(",\"data\":{data}")).unwrap_or_default();
+        format!(
             "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":{},\"message\":{}{data}}}}}",
             self.code,
             json::quote(&self.message)
-        );
-        let mut response = Response::new(Body::from(text));
+        )
+    }
+
+    pub(crate) fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.text()));
         *response.status_mut() = self.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
