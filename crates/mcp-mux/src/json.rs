@@ -123,23 +123,42 @@ pub(crate) fn is_object(raw: &RawValue) -> bool {
 /// Whether arrays and objects are nested deeper than [`DEPTH_MAX`]. Counts brackets outside strings; says nothing about
 /// whether the text is JSON.
 pub(crate) fn is_too_deep(text: &[u8]) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text {
-        match (in_string, byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => in_string = !in_string,
-            (false, b'{' | b'[') => {
+    // Who opens few brackets in all is never deep in them. They are counted out of order, a whole register at a time.
+    let opening = |byte: &u8| u8::from(matches!(byte, b'{' | b'['));
+    let opened = text.chunks(u8::MAX.into()).map(|chunk| usize::from(chunk.iter().map(opening).sum::<u8>()));
+    opened.sum::<usize>() > DEPTH_MAX && depth_exceeds_max(text)
+}
+
+/// The same, read from front to back.
+fn depth_exceeds_max(mut text: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    while let [byte, rest @ ..] = text {
+        text = rest;
+        match byte {
+            b'"' => text = behind_string(rest),
+            b'{' | b'[' => {
                 depth += 1;
                 if depth > DEPTH_MAX {
                     return true;
                 }
             }
-            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
     false
+}
+
+/// What follows the string whose content begins `text`; nothing, if the string has no end.
+fn behind_string(mut text: &[u8]) -> &[u8] {
+    while let Some(at) = memchr::memchr2(b'"', b'\\', text) {
+        let (is_end, rest) = (text.get(at) == Some(&b'"'), text.get(at + 1..).unwrap_or_default());
+        if is_end {
+            return rest;
+        }
+        text = rest.get(1..).unwrap_or_default();
+    }
+    &[]
 }
 
 /// A JSON string literal.
@@ -175,4 +194,52 @@ pub(crate) fn splice(text: &str, mut edits: Vec<(Range<usize>, String)>) -> Stri
     }
     out.push_str(text.get(from..).unwrap_or_default());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Byte by byte, without a short cut.
+    fn is_too_deep_for_sure(text: &[u8]) -> bool {
+        let (mut depth, mut in_string, mut escaped, mut deepest) = (0_usize, false, false, 0);
+        for byte in text {
+            match (in_string, byte) {
+                (true, _) if escaped => escaped = false,
+                (true, b'\\') => escaped = true,
+                (_, b'"') => in_string = !in_string,
+                (false, b'{' | b'[') => depth += 1,
+                (false, b'}' | b']') => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            deepest = deepest.max(depth);
+        }
+        deepest > DEPTH_MAX
+    }
+
+    #[test]
+    fn brackets_in_strings_and_closed_ones_are_not_deep() {
+        for (text, is_deep) in [
+            ("[".repeat(DEPTH_MAX), false),
+            ("[".repeat(DEPTH_MAX + 1), true),
+            ("{}".repeat(DEPTH_MAX + 1), false),
+            (format!("\"{}\"", "[".repeat(DEPTH_MAX + 1)), false),
+            (format!("\"\\\"{}\"", "[".repeat(DEPTH_MAX + 1)), false),
+            (format!("\"\\\\\"{}", "[".repeat(DEPTH_MAX + 1)), true),
+        ] {
+            assert_eq!(is_too_deep(text.as_bytes()), is_deep, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_quick_look_at_the_depth_says_what_the_slow_one_says(
+            pieces in prop::collection::vec("\\[{0,60}|\\{{0,60}|[\\]}]{0,3}|\"|\\\\|a", 0..40),
+        ) {
+            let text = pieces.concat();
+            prop_assert_eq!(is_too_deep(text.as_bytes()), is_too_deep_for_sure(text.as_bytes()));
+        }
+    }
 }
