@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tenant_store::{
     EgressHosts, ExposedName, LocalName, NameGiven, NewTool, Replaced, SealedCredential, StoreError, TenantId,
-    Upstream, UpstreamId,
+    TenantSlug, Upstream, UpstreamId,
 };
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
@@ -225,8 +225,7 @@ impl Refresher {
     async fn refresh(&self, snapshot: &Snapshot, upstream: &Arc<Upstream>) -> Result<bool, RefreshError> {
         let scope = self.catalog.administration().scope(upstream.tenant);
         let rows = self.catalog.store().tenant(scope);
-        let shelf = snapshot.shelves().find(|(tenant, _)| *tenant == upstream.tenant).map(|(_, shelf)| shelf);
-        let shelf = shelf.ok_or(RefreshError::Superseded)?;
+        let shelf = snapshot.shelf_in(scope).ok_or(RefreshError::Superseded)?;
         let stored = shelf.credentials(upstream.id);
 
         let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
@@ -249,24 +248,22 @@ impl Refresher {
             }
         }
         let _naming = self.naming.lock().await;
-        let tools = self.named(upstream, &rows.names_given().await?, definitions).await?;
+        let tools = self.named(shelf.tenant_slug(), upstream, &rows.names_given().await?, definitions);
         Ok(rows.replace_tools(upstream, &tools).await? == Replaced::Changed)
     }
 
     /// Gives each definition its exposed name: the one it has, or a new one that nothing else in the tenant has or had.
-    async fn named(
+    fn named(
         &self,
+        tenant: &TenantSlug,
         upstream: &Upstream,
         known: &[NameGiven],
         definitions: Vec<Definition>,
-    ) -> Result<Vec<NewTool>, StoreError> {
-        let tenants = self.catalog.store().tenants().await?;
-        let tenant = tenants.iter().find(|tenant| tenant.id == upstream.tenant);
-        let Some(tenant) = tenant else { return Ok(Vec::new()) };
+    ) -> Vec<NewTool> {
         let given: HashMap<&LocalName, &ExposedName> =
             known.iter().filter(|name| name.upstream == upstream.id).map(|name| (&name.local, &name.exposed)).collect();
         let mut taken: HashSet<ExposedName> = known.iter().map(|name| name.exposed.clone()).collect();
-        let origin = Origin { tenant: &tenant.slug, upstream: &upstream.slug, prefix: upstream.spec.prefix.as_ref() };
+        let origin = Origin { tenant, upstream: &upstream.slug, prefix: upstream.spec.prefix.as_ref() };
         let tools = definitions.into_iter().filter_map(|definition| {
             let exposed = match given.get(&definition.local) {
                 Some(exposed) => (*exposed).clone(),
@@ -275,6 +272,6 @@ impl Refresher {
             taken.insert(exposed.clone());
             Some(NewTool { local: definition.local.clone(), exposed, definition: definition.raw().to_owned() })
         });
-        Ok(tools.collect())
+        tools.collect()
     }
 }
