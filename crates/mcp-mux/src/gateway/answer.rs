@@ -1,5 +1,6 @@
 //! Answers of the raw path: the upstream's bytes in our envelope.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -28,6 +29,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const EVENTS_AHEAD_MAX: usize = 16;
 /// How long after its deadline a call's last event waits for a client to read.
 const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a message has around an id and a value, roughly.
+const FRAME_BYTES: usize = 64;
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -79,10 +83,10 @@ pub(super) async fn call(
 
 /// The response message. A failure of the upstream is a tool error, so that a model reads it and other tools go on.
 fn message(id: &RawValue, era: Era, answer: Result<Answer, CallError>) -> String {
-    let (member, value) = match answer {
-        Ok(Answer::Result(result)) => ("result", with_result_type(&result, era)),
-        Ok(Answer::Error(error)) => ("error", error.get().to_owned()),
-        Err(error) => ("result", failed(era, &error.to_string())),
+    let (member, value) = match &answer {
+        Ok(Answer::Result(result)) => ("result", with_result_type(result, era)),
+        Ok(Answer::Error(error)) => ("error", Cow::Borrowed(error.get())),
+        Err(error) => ("result", Cow::Owned(failed(era, &error.to_string()))),
     };
     envelope(id, member, &value)
 }
@@ -108,13 +112,19 @@ fn failed(era: Era, text: &str) -> String {
 }
 
 fn envelope(id: &RawValue, member: &str, value: &str) -> String {
-    format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"{member}\":{value}}}", id.get())
+    let mut text = String::with_capacity(value.len() + id.get().len() + FRAME_BYTES);
+    text.extend(["{\"jsonrpc\":\"2.0\",\"id\":", id.get(), ",\"", member, "\":", value, "}"]);
+    text
 }
 
 /// Modern clients demand a `resultType`, which legacy upstreams do not send.
-fn with_result_type(result: &RawValue, era: Era) -> String {
+fn with_result_type(result: &RawValue, era: Era) -> Cow<'_, str> {
     let lacks_it = || Members::parse(result.get()).is_ok_and(|members| members.get("resultType").is_none());
-    if era == Era::Modern && lacks_it() { add_result_type(result.get()) } else { result.get().to_owned() }
+    if era == Era::Modern && lacks_it() {
+        Cow::Owned(add_result_type(result.get()))
+    } else {
+        Cow::Borrowed(result.get())
+    }
 }
 
 fn add_result_type(object: &str) -> String {

@@ -25,6 +25,8 @@ pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-i
 /// `baggage` does not: what a client notes there for one tenant's servers is not for another's.
 const TRACE_KEYS: [&str; 2] = ["traceparent", "tracestate"];
 const TRACE_VALUE_BYTES_MAX: usize = 8 * 1024;
+/// What a message has around what is said, roughly: enough for a text to be put together without being moved.
+const FRAME_BYTES: usize = 128;
 
 /// Trace context as it came, ready to be put into an upstream's `_meta`.
 #[derive(Debug, Clone, Default)]
@@ -89,10 +91,11 @@ impl<'r> Rpc<'r> {
 
     /// Adds `arguments` of a tool call, byte for byte.
     pub fn tool_call(name: &'r str, arguments: Option<&RawValue>) -> Self {
-        let mut params = format!("\"name\":{}", json::quote(name));
+        let (name_text, arguments) = (json::quote(name), arguments.map(RawValue::get));
+        let mut params = String::with_capacity(name_text.len() + arguments.map_or(0, str::len) + FRAME_BYTES);
+        params.extend(["\"name\":", &name_text]);
         if let Some(arguments) = arguments {
-            params.push_str(",\"arguments\":");
-            params.push_str(arguments.get());
+            params.extend([",\"arguments\":", arguments]);
         }
         Self { name: Some(name), params, ..Self::new("tools/call") }
     }
@@ -113,11 +116,10 @@ impl<'r> Rpc<'r> {
         }
         let meta = meta.strip_prefix(',').map(|meta| format!("\"_meta\":{{{meta}}}")).unwrap_or_default();
         let comma = if meta.is_empty() || self.params.is_empty() { "" } else { "," };
-        format!(
-            "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":{},\"params\":{{{}{comma}{meta}}}}}",
-            json::quote(self.method),
-            self.params
-        )
+        let mut body = String::with_capacity(self.params.len() + meta.len() + FRAME_BYTES);
+        body.extend(["{\"jsonrpc\":\"2.0\",\"id\":", &id.to_string(), ",\"method\":", &json::quote(self.method)]);
+        body.extend([",\"params\":{", &self.params, comma, &meta, "}}"]);
+        body
     }
 
     /// The headers of the modern era (SEP-2243).
