@@ -119,7 +119,11 @@ fn envelope(id: &RawValue, member: &str, value: &str) -> String {
 
 /// Modern clients demand a `resultType`, which legacy upstreams do not send.
 fn with_result_type(result: &RawValue, era: Era) -> Cow<'_, str> {
-    let lacks_it = || Members::parse(result.get()).is_ok_and(|members| members.get("resultType").is_none());
+    // Modern upstreams say it first.
+    let lacks_it = || {
+        let is_first = result.get().starts_with("{\"resultType\":");
+        !is_first && Members::parse(result.get()).is_ok_and(|members| members.get("resultType").is_none())
+    };
     if era == Era::Modern && lacks_it() {
         Cow::Owned(add_result_type(result.get()))
     } else {
