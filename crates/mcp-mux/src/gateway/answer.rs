@@ -78,12 +78,12 @@ pub(super) async fn call(
         Err(error @ CallError::HeaderMismatch) => return Err(Problem::header_mismatch(error.to_string())),
         Err(error) => Err(error),
     };
-    Ok(json_response(Body::from(message(id, era, answer))))
+    Ok(json_response(Body::from(message(id, era, &answer))))
 }
 
 /// The response message. A failure of the upstream is a tool error, so that a model reads it and other tools go on.
-fn message(id: &RawValue, era: Era, answer: Result<Answer, CallError>) -> String {
-    let (member, value) = match &answer {
+fn message(id: &RawValue, era: Era, answer: &Result<Answer, CallError>) -> String {
+    let (member, value) = match answer {
         Ok(Answer::Result(result)) => ("result", with_result_type(result, era)),
         Ok(Answer::Error(error)) => ("error", Cow::Borrowed(error.get())),
         Err(error) => ("result", Cow::Owned(failed(era, &error.to_string()))),
@@ -165,7 +165,7 @@ async fn carry(id: Box<RawValue>, era: Era, mut relay: Relay, events: mpsc::Send
                 if let Err(error) = &answer {
                     tracing::warn!(error = error as &dyn std::error::Error, "a streamed tool call has no answer");
                 }
-                event(&message(&id, era, answer))
+                event(&message(&id, era, &answer))
             }
             Ok(None) => return,
         };
