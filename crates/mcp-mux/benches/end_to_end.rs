@@ -1,9 +1,10 @@
 //! What mcp-mux costs from end to end: the same load against an upstream directly, a minimal gateway in front of it (the floor),
 //! and mcp-mux in front of it.
 //!
-//! `just bench` measures, `just bench --json` prints JSON, `just bench --scale` grows tenants and views instead, and `--quick` only
-//! shows that it works, as `cargo test` does. Upstream, floor and mcp-mux are processes of their own: this program started again
-//! with the name of a role, so that the operating system can tell what each of them spent. See `docs/benchmarks.md`.
+//! `just bench` measures, `just bench --json` prints JSON, and `just bench call` measures the cases with that word in their names;
+//! `just bench --scale` grows tenants and views instead. `--quick` only shows that it works, as `cargo test` does. Upstream, floor and
+//! mcp-mux are processes of their own: this program started again with the name of a role, so that the operating system can tell what
+//! each of them spent. See `docs/benchmarks.md`.
 
 mod end_to_end {
     pub(crate) mod child;
@@ -30,7 +31,6 @@ use tokio::runtime::{Builder, Runtime};
 use end_to_end::measure::Effort;
 use end_to_end::{compare, floor, mux, quick, scale, upstream};
 
-#[expect(clippy::disallowed_methods, reason = "a program reads its own arguments")]
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -63,6 +63,7 @@ fn answer(words: &[&str]) -> Result<()> {
         runtime.block_on(scale::run(has("--json")))
     } else {
         let effort = if has("--quick") { Effort::quick() } else { Effort::full() };
-        runtime.block_on(compare::run(effort, has("--json")))
+        let wanted: Vec<&str> = words.iter().copied().filter(|word| !word.starts_with("--")).collect();
+        runtime.block_on(compare::run(effort, &wanted, has("--json")))
     }
 }

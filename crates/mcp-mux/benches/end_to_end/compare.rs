@@ -140,11 +140,12 @@ pub(crate) fn tokens<'c>(mux: &'c Child, name: &str) -> Result<Vec<&'c str>> {
     Ok(tokens.iter().filter_map(Value::as_str).collect())
 }
 
-/// Measures every case and prints what came out.
-pub(crate) async fn run(effort: Effort, as_json: bool) -> Result<()> {
+/// Measures every case whose name holds one of the `wanted` words, or all if none is, and prints what came out.
+pub(crate) async fn run(effort: Effort, wanted: &[&str], as_json: bool) -> Result<()> {
     let stage = Stage::start().await?;
     let mut outcomes = Vec::new();
-    for case in CASES {
+    let is_wanted = |case: &Case| wanted.is_empty() || wanted.iter().any(|words| case.name().contains(words));
+    for case in CASES.into_iter().filter(is_wanted) {
         report::note(&format!("{}, {} connections", case.name(), case.connections))?;
         outcomes.push(stage.measure(case, effort).await?);
     }

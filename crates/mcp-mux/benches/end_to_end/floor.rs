@@ -102,7 +102,7 @@ fn outgoing(body: &[u8], id: &str, headers: &mut HeaderMap) -> Result<(Full<Byte
     }
     headers.remove(HOST);
     headers.remove(http::header::CONTENT_LENGTH);
-    headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {}", BEARER))?);
+    headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {BEARER}"))?);
     let theirs = envelope.id.map(|id| id.get().to_owned());
     Ok((Full::new(spliced(text, edits).into()), theirs))
 }

@@ -15,7 +15,7 @@ use mcp_mux::lifecycle::Tasks;
 use mcp_mux::{App, open_store, telemetry};
 use secrecy::SecretString;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, json};
 use tenant_store::Store;
 use tokio::net::TcpListener;
 use url::Url;
@@ -63,12 +63,17 @@ pub(crate) async fn serve(settings: &str) -> Result<()> {
     app.refresher().refresh_all().await;
     let endpoint = app.endpoint();
     let tokens = |group: &str| callers(&signer, &endpoint, CALLERS, |_| vec![group.to_owned()]);
-    let mut hello = json!({ "address": address.to_string(), "acme": tokens("acme")?, "globex": tokens("globex")? });
+    let mut hello = Map::from_iter([
+        ("address".to_owned(), json!(address.to_string())),
+        ("acme".to_owned(), json!(tokens("acme")?)),
+        ("globex".to_owned(), json!(tokens("globex")?)),
+    ]);
     for count in settings.views {
         let groups = |caller| vec!["acme".to_owned(), many(caller % count)];
-        hello[format!("views {count}")] = json!(callers(&signer, &endpoint, settings.callers, groups)?);
+        let tokens = callers(&signer, &endpoint, settings.callers, groups)?;
+        hello.insert(format!("views {count}"), json!(tokens));
     }
-    child::ready(&hello).await?;
+    child::ready(&hello.into()).await?;
     app.stop().await;
     Ok(())
 }

@@ -4,6 +4,7 @@
 use std::io::Write as _;
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 
 use super::compare::{CASES, Stage};
 use super::measure::{Cost, Effort};
@@ -34,6 +35,7 @@ pub(crate) async fn run() -> Result<()> {
         CASES.iter().all(|case| table.matches(&format!("| {} | {} |", case.name(), case.connections)).count() == 3);
     ensure!(whole, "the table has not three lines for each case:\n{table}");
     let json = report::json(&outcomes)?;
-    ensure!(json["cases"].as_array().is_some_and(|cases| cases.len() == CASES.len()), "{json}");
+    let cases = json.get("cases").and_then(Value::as_array);
+    ensure!(cases.is_some_and(|cases| cases.len() == CASES.len()), "{json}");
     report::print(&table)
 }
