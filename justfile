@@ -29,9 +29,13 @@ dev *arguments:
 demo:
     cargo run --example demo
 
-# what knowing a caller costs, in microseconds
-bench:
-    cargo bench --package mcp-mux --bench identity
+# what mcp-mux costs beside a minimal gateway, as a table or with `--json`; `--scale` grows tenants and views; see docs/benchmarks.md
+bench *arguments:
+    cargo bench --package mcp-mux --bench end_to_end -- {{ arguments }}
+
+# what the parts of a request cost, in microseconds: identity, policy, lists, secrets
+bench-parts:
+    cargo bench --package mcp-mux --bench identity --bench parts
 
 # what continuous integration runs, exactly: before a review
 ci:

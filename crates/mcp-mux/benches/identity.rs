@@ -1,81 +1,43 @@
 //! What knowing a caller costs: a token that was seen a moment ago, and new ones of both usual kinds of signature.
 //!
-//! `cargo bench -p mcp-mux --bench identity`, or `just bench`. The tokens have 25 groups and about 2 KB, as those of companies have.
+//! `cargo bench -p mcp-mux --bench identity`, or `just bench-parts`. The tokens have 25 groups and about 2 KB, as those of companies have.
+
+#[path = "support/signer.rs"]
+mod signer;
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use aws_lc_rs::encoding::AsDer as _;
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{KeyPair, KeySize};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use anyhow::Result;
 use axum::routing::get;
 use axum::{Json, Router};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::{StatusCode, Uri};
-use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::Algorithm;
 use mcp_mux::auth::Authenticator;
 use mcp_mux::config::{
     CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl,
     TelemetryConfig,
 };
 use mcp_mux::lifecycle::Tasks;
-use serde_json::{Value, json};
-use tenant_store::{Clock as _, SystemClock};
+use serde_json::json;
+use tenant_store::SystemClock;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+
+use signer::{Holder, Signer};
 
 const ISSUER: &str = "https://idp.example.com";
 const ENDPOINT: &str = "https://mcp.example.com/mcp";
 
-/// A provider's key and how it signs.
-struct Signer {
-    algorithm: Algorithm,
-    key: EncodingKey,
-}
-
-impl Signer {
-    fn rs256() -> Result<Self> {
-        let pair = KeyPair::generate(KeySize::Rsa2048)?;
-        let document = pair.as_der()?;
-        // The key itself (RFC 8017) without the envelope around it (RFC 5208), which is as long for every key of this size.
-        let key = document.as_ref().get(26..).context("a PKCS #8 document")?;
-        Ok(Self { algorithm: Algorithm::RS256, key: EncodingKey::from_rsa_der(key) })
-    }
-
-    fn es256() -> Result<Self> {
-        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())?;
-        Ok(Self { algorithm: Algorithm::ES256, key: EncodingKey::from_ec_der(document.as_ref()) })
-    }
-
-    fn id(&self) -> String {
-        format!("{:?}", self.algorithm)
-    }
-
-    fn jwk(&self) -> Result<Value> {
-        let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&self.key, self.algorithm)?)?;
-        jwk.as_object_mut().context("a JWK is an object")?.insert("kid".to_owned(), json!(self.id()));
-        Ok(jwk)
-    }
-
-    /// A token that differs from all others by its number.
-    fn token(&self, number: u64) -> Result<HeaderMap> {
-        let now = SystemClock.now().as_millis() / 1000;
-        let groups: Vec<String> =
-            (0..25).map(|number| format!("0c5a1e34-0f55-4a8e-9f5e-2f6f1c7b{number:04}")).collect();
-        let claims = json!({
-            "iss": ISSUER, "sub": "0c5a1e34-0f55-4a8e-9f5e-2f6f1c7b9d02", "aud": ENDPOINT, "iat": now, "exp": now + 3600,
-            "client_id": "open-webui", "scope": "mcp:use", "groups": groups, "jti": number,
-        });
-        let header = Header { kid: Some(self.id()), typ: Some("at+jwt".to_owned()), ..Header::new(self.algorithm) };
-        let token = jsonwebtoken::encode(&header, &claims, &self.key)?;
-        let value = HeaderValue::from_str(&format!("Bearer {token}"))?;
-        Ok(HeaderMap::from_iter([(AUTHORIZATION, value)]))
-    }
+/// The headers of a request with a token that differs from all others by its number.
+fn headers(signer: &Signer, number: u64) -> Result<HeaderMap> {
+    let subject = "0c5a1e34-0f55-4a8e-9f5e-2f6f1c7b9d02";
+    let token = signer.token(Holder { issuer: ISSUER, audience: ENDPOINT, subject, groups: &[], number })?;
+    let value = HeaderValue::from_str(&format!("Bearer {token}"))?;
+    Ok(HeaderMap::from_iter([(AUTHORIZATION, value)]))
 }
 
 /// An authenticator that knows both keys, from a provider on this machine.
@@ -110,13 +72,13 @@ fn verify(authenticator: &Authenticator, runtime: &Runtime, headers: &HeaderMap,
 fn identity(criterion: &mut Criterion) -> Result<()> {
     let runtime = Runtime::new()?;
     let tasks = Tasks::default();
-    let (rs256, es256) = (Signer::rs256()?, Signer::es256()?);
+    let (rs256, es256) = (Signer::new(Algorithm::RS256)?, Signer::new(Algorithm::ES256)?);
     let authenticator = runtime.block_on(authenticator(&[&rs256, &es256], &tasks))?;
     let endpoint = vec![ENDPOINT.to_owned()];
 
     let mut group = criterion.benchmark_group("identity");
     group.sample_size(50).measurement_time(Duration::from_secs(3));
-    let known = rs256.token(0)?;
+    let known = headers(&rs256, 0)?;
     group.bench_function("a token that is known", |bench| {
         bench.iter(|| verify(&authenticator, &runtime, &known, &endpoint));
     });
@@ -127,7 +89,7 @@ fn identity(criterion: &mut Criterion) -> Result<()> {
         let mut number = 0_u64;
         let mut fresh = || {
             number += 1;
-            signer.token(number).expect("the key signs")
+            headers(signer, number).expect("the key signs")
         };
         group.bench_function(name, |bench| {
             bench.iter_batched(

@@ -197,10 +197,11 @@ impl Client {
     }
 
     fn pool(&self, url: &Url) -> Result<&reqwest::Client, Refused> {
-        if self.named.contains(&url.origin()) {
+        let origin = url.origin();
+        if self.named.contains(&origin) {
             return anonymous(url).map(|()| &self.pools.named);
         }
-        if self.origin.as_ref().is_some_and(|origin| *origin != url.origin()) {
+        if self.origin.as_ref().is_some_and(|own| *own != origin) {
             return Err(Refused::Origin);
         }
         if self.hosts.as_ref().is_some_and(|hosts| !hosts.cover(url)) {

@@ -169,7 +169,7 @@ async fn mcp(server: &Arc<Server>, endpoint: Endpoint, mut request: Request) -> 
     let access_token = auth::access_token(&identity, &headers);
     strip_credentials(request.headers_mut(), server.authenticator.identity_headers());
     let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| RequestId::new("-"));
-    let caller = Caller {
+    let caller = Arc::new(Caller {
         deadline: Instant::now() + REQUEST_TIMEOUT.min(server.authenticator.remaining(&identity)),
         principal: identity.principal,
         client: identity.client,
@@ -179,9 +179,8 @@ async fn mcp(server: &Arc<Server>, endpoint: Endpoint, mut request: Request) -> 
         proof_ends_at: identity.expires_at,
         ended: CancellationToken::new(),
         request_id,
-    };
-    let watch =
-        Watch { server: Arc::clone(server), uri, headers, audiences: resource.audiences, caller: caller.clone() };
+    });
+    let watch = Watch { server: Arc::clone(server), uri, headers, resource, caller: Arc::clone(&caller) };
     let answer = std::pin::pin!(server.gateway.handle(&caller, &endpoint, request));
     watch.over(answer).await
 }

@@ -123,23 +123,42 @@ pub(crate) fn is_object(raw: &RawValue) -> bool {
 /// Whether arrays and objects are nested deeper than [`DEPTH_MAX`]. Counts brackets outside strings; says nothing about
 /// whether the text is JSON.
 pub(crate) fn is_too_deep(text: &[u8]) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text {
-        match (in_string, byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => in_string = !in_string,
-            (false, b'{' | b'[') => {
+    // Who opens few brackets in all is never deep in them. They are counted out of order, a whole register at a time.
+    let opening = |byte: &u8| u8::from(matches!(byte, b'{' | b'['));
+    let opened = text.chunks(u8::MAX.into()).map(|chunk| usize::from(chunk.iter().map(opening).sum::<u8>()));
+    opened.sum::<usize>() > DEPTH_MAX && depth_exceeds_max(text)
+}
+
+/// The same, read from front to back.
+fn depth_exceeds_max(mut text: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    while let [byte, rest @ ..] = text {
+        text = rest;
+        match byte {
+            b'"' => text = behind_string(rest),
+            b'{' | b'[' => {
                 depth += 1;
                 if depth > DEPTH_MAX {
                     return true;
                 }
             }
-            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
     false
+}
+
+/// What follows the string whose content begins `text`; nothing, if the string has no end.
+fn behind_string(mut text: &[u8]) -> &[u8] {
+    while let Some(at) = memchr::memchr2(b'"', b'\\', text) {
+        let (is_end, rest) = (text.get(at) == Some(&b'"'), text.get(at + 1..).unwrap_or_default());
+        if is_end {
+            return rest;
+        }
+        text = rest.get(1..).unwrap_or_default();
+    }
+    &[]
 }
 
 /// A JSON string literal.
@@ -180,7 +199,7 @@ fn removal_from_object(text: &str, key: &str, value: &str) -> Option<(Range<usiz
 }
 
 /// An object without the members of these names.
-pub(crate) fn without(object: &str, keys: &[&str]) -> String {
+pub(crate) fn without<'o>(object: &'o str, keys: &[&str]) -> Cow<'o, str> {
     let mut text = Cow::Borrowed(object);
     for key in keys {
         let value = Members::parse(&text).ok().and_then(|members| members.get(key));
@@ -188,7 +207,7 @@ pub(crate) fn without(object: &str, keys: &[&str]) -> String {
             text = Cow::Owned(splice(&text, vec![edit]));
         }
     }
-    text.into_owned()
+    text
 }
 
 /// `text` with each span replaced. The spans do not overlap and lie within the text.
@@ -208,7 +227,50 @@ pub(crate) fn splice(text: &str, mut edits: Vec<(Range<usize>, String)>) -> Stri
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Byte by byte, without a short cut.
+    fn is_too_deep_for_sure(text: &[u8]) -> bool {
+        let (mut depth, mut in_string, mut escaped, mut deepest) = (0_usize, false, false, 0);
+        for byte in text {
+            match (in_string, byte) {
+                (true, _) if escaped => escaped = false,
+                (true, b'\\') => escaped = true,
+                (_, b'"') => in_string = !in_string,
+                (false, b'{' | b'[') => depth += 1,
+                (false, b'}' | b']') => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            deepest = deepest.max(depth);
+        }
+        deepest > DEPTH_MAX
+    }
+
+    #[test]
+    fn brackets_in_strings_and_closed_ones_are_not_deep() {
+        for (text, is_deep) in [
+            ("[".repeat(DEPTH_MAX), false),
+            ("[".repeat(DEPTH_MAX + 1), true),
+            ("{}".repeat(DEPTH_MAX + 1), false),
+            (format!("\"{}\"", "[".repeat(DEPTH_MAX + 1)), false),
+            (format!("\"\\\"{}\"", "[".repeat(DEPTH_MAX + 1)), false),
+            (format!("\"\\\\\"{}", "[".repeat(DEPTH_MAX + 1)), true),
+        ] {
+            assert_eq!(is_too_deep(text.as_bytes()), is_deep, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_quick_look_at_the_depth_says_what_the_slow_one_says(
+            pieces in prop::collection::vec("\\[{0,60}|\\{{0,60}|[\\]}]{0,3}|\"|\\\\|a", 0..40),
+        ) {
+            let text = pieces.concat();
+            prop_assert_eq!(is_too_deep(text.as_bytes()), is_too_deep_for_sure(text.as_bytes()));
+        }
+    }
 
     #[test]
     fn a_member_goes_with_one_comma() {

@@ -71,6 +71,14 @@ struct Due {
     superseded: CancellationToken,
 }
 
+/// Whose list is taken over.
+#[derive(Clone, Copy)]
+struct Listing<'l> {
+    rows: &'l TenantStore,
+    tenant: &'l TenantSlug,
+    upstream: &'l Upstream,
+}
+
 #[derive(Debug, thiserror::Error)]
 enum RefreshError {
     #[error("the upstream {0}")]
@@ -227,14 +235,14 @@ impl Refresher {
     async fn refresh(&self, snapshot: &Snapshot, upstream: &Arc<Upstream>) -> Result<bool, RefreshError> {
         let scope = self.catalog.administration().scope(upstream.tenant);
         let rows = self.catalog.store().tenant(scope);
-        let shelf = snapshot.shelves().find(|(tenant, _)| *tenant == upstream.tenant).map(|(_, shelf)| shelf);
-        let shelf = shelf.ok_or(RefreshError::Superseded)?;
+        let shelf = snapshot.shelf_in(scope).ok_or(RefreshError::Superseded)?;
         let stored = shelf.credentials(upstream.id);
 
         let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
         let link = self.pool.link(scope, upstream, &proofs, shelf.egress_hosts()).map_err(RefreshError::Upstream)?;
         let tools = all_of(&link, &proofs, ListKind::Tools).await?;
-        let mut changed = self.take_tools(&rows, upstream, &tools).await?;
+        let listing = Listing { rows: &rows, tenant: shelf.tenant_slug(), upstream };
+        let mut changed = self.take_tools(listing, &tools).await?;
         // Not before the tools: what they are asked for with is agreed on by then.
         for (kind, list) in [
             (OfferKind::Prompt, ListKind::Prompts),
@@ -242,15 +250,14 @@ impl Refresher {
             (OfferKind::Template, ListKind::Templates),
         ] {
             let listed = all_of(&link, &proofs, list).await?;
-            changed |= self.take_offers(&rows, upstream, (kind, &listed)).await?;
+            changed |= self.take_offers(listing, kind, &listed).await?;
         }
         Ok(changed)
     }
 
     async fn take_tools(
         &self,
-        rows: &TenantStore,
-        upstream: &Upstream,
+        Listing { rows, tenant, upstream }: Listing<'_>,
         listed: &[Box<RawValue>],
     ) -> Result<bool, RefreshError> {
         let mut definitions = Vec::new();
@@ -265,16 +272,17 @@ impl Refresher {
             }
         }
         let _naming = self.naming.lock().await;
-        let tools = self.named(upstream, &rows.names_given().await?, definitions).await?;
+        let tools = self.named(tenant, upstream, &rows.names_given().await?, definitions);
         Ok(rows.replace_tools(upstream, &tools).await? == Replaced::Changed)
     }
 
     async fn take_offers(
         &self,
-        rows: &TenantStore,
-        upstream: &Upstream,
-        (kind, listed): (OfferKind, &[Box<RawValue>]),
+        listing: Listing<'_>,
+        kind: OfferKind,
+        listed: &[Box<RawValue>],
     ) -> Result<bool, RefreshError> {
+        let Listing { rows, upstream, .. } = listing;
         let mut keys = HashSet::new();
         let mut offers = Vec::new();
         for raw in listed {
@@ -288,7 +296,7 @@ impl Refresher {
         }
         let _naming = self.naming.lock().await;
         if kind == OfferKind::Prompt {
-            offers = self.named_prompts(rows, upstream, offers).await?;
+            offers = self.named_prompts(listing, offers).await?;
         }
         Ok(rows.replace_offers(upstream, kind, &offers).await? == Replaced::Changed)
     }
@@ -296,8 +304,7 @@ impl Refresher {
     /// Gives each prompt its exposed name: the one it has, or a new one that no other prompt of the tenant has.
     async fn named_prompts(
         &self,
-        rows: &TenantStore,
-        upstream: &Upstream,
+        Listing { rows, tenant, upstream }: Listing<'_>,
         offers: Vec<NewOffer>,
     ) -> Result<Vec<NewOffer>, StoreError> {
         let known = rows.offers().await?;
@@ -307,8 +314,7 @@ impl Refresher {
             .filter_map(|offer| Some((&offer.key, offer.exposed.as_ref()?)))
             .collect();
         let mut taken: HashSet<ExposedName> = known.iter().filter_map(|offer| offer.exposed.clone()).collect();
-        let Some(tenant) = self.tenant_slug(upstream).await? else { return Ok(Vec::new()) };
-        let origin = Origin { tenant: &tenant, upstream: &upstream.slug, prefix: upstream.spec.prefix.as_ref() };
+        let origin = Origin { tenant, upstream: &upstream.slug, prefix: upstream.spec.prefix.as_ref() };
         let named = offers.into_iter().filter_map(|offer| {
             let exposed = match given.get(&offer.key) {
                 Some(exposed) => (*exposed).clone(),
@@ -320,23 +326,18 @@ impl Refresher {
         Ok(named.collect())
     }
 
-    async fn tenant_slug(&self, upstream: &Upstream) -> Result<Option<TenantSlug>, StoreError> {
-        let tenants = self.catalog.store().tenants().await?;
-        Ok(tenants.into_iter().find(|tenant| tenant.id == upstream.tenant).map(|tenant| tenant.slug))
-    }
-
     /// Gives each definition its exposed name: the one it has, or a new one that nothing else in the tenant has or had.
-    async fn named(
+    fn named(
         &self,
+        tenant: &TenantSlug,
         upstream: &Upstream,
         known: &[NameGiven],
         definitions: Vec<Definition>,
-    ) -> Result<Vec<NewTool>, StoreError> {
-        let Some(tenant) = self.tenant_slug(upstream).await? else { return Ok(Vec::new()) };
+    ) -> Vec<NewTool> {
         let given: HashMap<&LocalName, &ExposedName> =
             known.iter().filter(|name| name.upstream == upstream.id).map(|name| (&name.local, &name.exposed)).collect();
         let mut taken: HashSet<ExposedName> = known.iter().map(|name| name.exposed.clone()).collect();
-        let origin = Origin { tenant: &tenant, upstream: &upstream.slug, prefix: upstream.spec.prefix.as_ref() };
+        let origin = Origin { tenant, upstream: &upstream.slug, prefix: upstream.spec.prefix.as_ref() };
         let tools = definitions.into_iter().filter_map(|definition| {
             let exposed = match given.get(&definition.local) {
                 Some(exposed) => (*exposed).clone(),
@@ -345,7 +346,7 @@ impl Refresher {
             taken.insert(exposed.clone());
             Some(NewTool { local: definition.local.clone(), exposed, definition: definition.raw().to_owned() })
         });
-        Ok(tools.collect())
+        tools.collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Answers of the raw path: the upstream's bytes in our envelope.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -35,6 +36,9 @@ const MISSING_CAPABILITY: i64 = -32021;
 pub(super) const EVENTS_AHEAD_MAX: usize = 16;
 /// How long after its deadline a call's last event waits for a client to read.
 const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a message has around an id and a value, roughly.
+const FRAME_BYTES: usize = 64;
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -151,17 +155,23 @@ fn failed(id: &RawValue, asked: Asked, text: &str) -> String {
 }
 
 fn envelope(id: &RawValue, member: &str, value: &str) -> String {
-    format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"{member}\":{value}}}", id.get())
+    let mut text = String::with_capacity(value.len() + id.get().len() + FRAME_BYTES);
+    text.extend(["{\"jsonrpc\":\"2.0\",\"id\":", id.get(), ",\"", member, "\":", value, "}"]);
+    text
 }
 
 /// A result as its client's era has it. Modern clients demand a `resultType`, which legacy upstreams do not send, and with what was read
 /// for how long it may be kept: by this caller alone, whatever the upstream says, for it does not know whose its answer is.
-fn put_right(result: &RawValue, asked: Asked) -> String {
+fn put_right(result: &RawValue, asked: Asked) -> Cow<'_, str> {
     let text = result.get();
     if asked.era == Era::Legacy {
         return json::without(text, &MODERN_ONLY);
     }
-    let Ok(members) = Members::parse(text) else { return text.to_owned() };
+    // Modern upstreams say it first, and of most answers there is nothing more to look at.
+    if asked.kind != Kind::Read && text.starts_with("{\"resultType\":") {
+        return Cow::Borrowed(text);
+    }
+    let Ok(members) = Members::parse(text) else { return Cow::Borrowed(text) };
     let kind = members.get_str("resultType");
     let is_complete = kind.as_deref().is_none_or(|kind| kind == "complete");
     let mut missing = Vec::new();
@@ -181,7 +191,7 @@ fn put_right(result: &RawValue, asked: Asked) -> String {
     if !missing.is_empty() {
         edits.push(json::insertion_into_object(text, 0..text.len(), &missing.join(",")));
     }
-    if edits.is_empty() { text.to_owned() } else { json::splice(text, edits) }
+    if edits.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(json::splice(text, edits)) }
 }
 
 fn insert(object: &str, members: &str) -> String {

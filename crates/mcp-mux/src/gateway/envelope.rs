@@ -49,12 +49,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<Message<'_>, Problem> {
     if json::is_too_deep(body) {
         return Err(Problem::parse_error("the body is nested too deeply"));
     }
-    let whole: &RawValue = serde_json::from_slice(body).map_err(|_| Problem::parse_error("the body is not JSON"))?;
-    if whole.get().starts_with('[') {
-        return Err(Problem::invalid_request("batches are not supported: send one message per request"));
-    }
-    let envelope = Members::parse(whole.get())
-        .map_err(|_| Problem::invalid_request("a message is an object in which no key occurs twice"))?;
+    let envelope = Members::parse_slice(body).map_err(|_| unread(body))?;
     if let Some(key) = envelope.misspelt(&ENVELOPE_KEYS) {
         return Err(Problem::invalid_request(format!("the key `{}` is misspelt", key.to_ascii_lowercase())));
     }
@@ -69,6 +64,17 @@ pub(crate) fn parse(body: &[u8]) -> Result<Message<'_>, Problem> {
     }
     let rpc = request(id, method, &envelope).map_err(|problem| problem.answering(id))?;
     Ok(Message::Request(rpc))
+}
+
+/// What is wrong with a body that is no object of single keys.
+fn unread(body: &[u8]) -> Problem {
+    match serde_json::from_slice::<&RawValue>(body) {
+        Err(_) => Problem::parse_error("the body is not JSON"),
+        Ok(whole) if whole.get().starts_with('[') => {
+            Problem::invalid_request("batches are not supported: send one message per request")
+        }
+        Ok(_) => Problem::invalid_request("a message is an object in which no key occurs twice"),
+    }
 }
 
 fn request<'b>(id: &'b RawValue, method: Cow<'b, str>, envelope: &Members<'b>) -> Result<Rpc<'b>, Problem> {

@@ -12,6 +12,7 @@ use http_body::{Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Server;
+use super::well_known::ProtectedResource;
 use crate::auth::AuthError;
 use crate::caller::Caller;
 
@@ -23,8 +24,8 @@ pub(super) struct Watch {
     pub(super) server: Arc<Server>,
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
-    pub(super) audiences: [String; 2],
-    pub(super) caller: Caller,
+    pub(super) resource: Arc<ProtectedResource>,
+    pub(super) caller: Arc<Caller>,
 }
 
 impl Watch {
@@ -60,7 +61,7 @@ impl Watch {
         let mut unanswered = 0;
         loop {
             tokio::time::sleep(self.server.recheck_every).await;
-            match self.server.authenticator.authenticate(&self.uri, &self.headers, &self.audiences).await {
+            match self.server.authenticator.authenticate(&self.uri, &self.headers, &self.resource.audiences).await {
                 Ok(identity) if identity.is_of(&self.caller) => unanswered = 0,
                 Ok(_) => {
                     tracing::info!(request.id = %self.caller.request_id, "a running call lost a part of its caller's identity");

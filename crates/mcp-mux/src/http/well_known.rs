@@ -24,6 +24,7 @@ pub struct ProtectedResources {
     authorization_servers: Vec<String>,
     /// Those that every issuer is to be asked for; none where issuers differ, since a client asks one of them for all.
     scopes: Vec<String>,
+    aggregate: Arc<ProtectedResource>,
 }
 
 /// One endpoint as OAuth sees it.
@@ -39,6 +40,18 @@ pub(super) struct ProtectedResource {
     pub(super) scope: String,
 }
 
+impl ProtectedResource {
+    fn at(path: &str, public_url: &PublicUrl, scopes: &[String]) -> Self {
+        let url = public_url.join(path);
+        Self {
+            audiences: [url.clone(), public_url.join("/mcp")],
+            url,
+            metadata_url: public_url.join(&format!("/.well-known/oauth-protected-resource{path}")),
+            scope: scopes.join(" "),
+        }
+    }
+}
+
 impl ProtectedResources {
     /// From the configuration; `public_url` may differ from the configured one where a free port was taken.
     pub fn new(config: &Config, public_url: &PublicUrl) -> Self {
@@ -48,25 +61,20 @@ impl ProtectedResources {
         Self {
             public_url: public_url.clone(),
             authorization_servers: config.issuers.iter().map(|issuer| issuer.url.clone()).collect(),
+            aggregate: Arc::new(ProtectedResource::at("/mcp", public_url, &scopes)),
             scopes,
         }
     }
 
-    pub(super) fn of(&self, endpoint: &Endpoint) -> ProtectedResource {
-        let path = match endpoint {
-            Endpoint::Aggregate => "/mcp".to_owned(),
-            // Whatever else a path may hold, what we print of it is a slug.
-            Endpoint::Tenant(slug) => match slug.parse::<TenantSlug>() {
-                Ok(slug) => format!("/t/{slug}/mcp"),
-                Err(_) => "/mcp".to_owned(),
-            },
+    pub(super) fn of(&self, endpoint: &Endpoint) -> Arc<ProtectedResource> {
+        // Whatever else a path may hold, what we print of it is a slug.
+        let tenant = match endpoint {
+            Endpoint::Aggregate => None,
+            Endpoint::Tenant(slug) => slug.parse::<TenantSlug>().ok(),
         };
-        let url = self.public_url.join(&path);
-        ProtectedResource {
-            audiences: [url.clone(), self.public_url.join("/mcp")],
-            url,
-            metadata_url: self.public_url.join(&format!("/.well-known/oauth-protected-resource{path}")),
-            scope: self.scopes.join(" "),
+        match tenant {
+            Some(slug) => Arc::new(ProtectedResource::at(&format!("/t/{slug}/mcp"), &self.public_url, &self.scopes)),
+            None => Arc::clone(&self.aggregate),
         }
     }
 

@@ -12,8 +12,14 @@ use crate::caller::Caller;
 /// Every grant of every active tenant, found by whom it covers. Built once per snapshot.
 #[derive(Debug, Default)]
 pub struct GrantIndex {
-    by_group: HashMap<(IssuerName, Group), Vec<Arc<CoveringGrant>>>,
-    by_subject: HashMap<(IssuerName, Subject), Vec<Arc<CoveringGrant>>>,
+    by_issuer: HashMap<IssuerName, IssuerGrants>,
+}
+
+/// The grants that name somebody of one issuer.
+#[derive(Debug, Default)]
+struct IssuerGrants {
+    by_group: HashMap<Group, Vec<Arc<CoveringGrant>>>,
+    by_subject: HashMap<Subject, Vec<Arc<CoveringGrant>>>,
 }
 
 /// A grant together with the tenant it belongs to.
@@ -49,30 +55,28 @@ impl GrantIndex {
             return;
         }
         for grant in grants.into_iter().filter(|grant| grant.tenant == tenant.id) {
-            let issuer = grant.spec.issuer.clone();
-            let groups = grant.spec.groups.clone();
-            let subjects = grant.spec.subjects.clone();
+            let of_issuer = self.by_issuer.entry(grant.spec.issuer.clone()).or_default();
             let grant = Arc::new(CoveringGrant { tenant: tenant.id, tenant_slug: tenant.slug.clone(), grant });
-            for group in groups {
-                self.by_group.entry((issuer.clone(), group)).or_default().push(Arc::clone(&grant));
+            for group in &grant.grant.spec.groups {
+                of_issuer.by_group.entry(group.clone()).or_default().push(Arc::clone(&grant));
             }
-            for subject in subjects {
-                self.by_subject.entry((issuer.clone(), subject)).or_default().push(Arc::clone(&grant));
+            for subject in &grant.grant.spec.subjects {
+                of_issuer.by_subject.entry(subject.clone()).or_default().push(Arc::clone(&grant));
             }
         }
     }
 
     /// Whether some grant names this group of that issuer.
     pub fn names(&self, issuer: &IssuerName, group: &Group) -> bool {
-        self.by_group.contains_key(&(issuer.clone(), group.clone()))
+        self.by_issuer.get(issuer).is_some_and(|of_issuer| of_issuer.by_group.contains_key(group))
     }
 
     /// What `caller` can reach. A group counts only as a group of the caller's own issuer. The cost grows with the caller's
     /// groups and grants, not with the number of tenants.
     pub fn reach(&self, caller: &Caller) -> Reach {
-        let issuer = &caller.principal.issuer;
-        let by_subject = self.by_subject.get(&(issuer.clone(), caller.principal.subject.clone()));
-        let by_group = caller.groups.iter().filter_map(|group| self.by_group.get(&(issuer.clone(), group.clone())));
+        let Some(of_issuer) = self.by_issuer.get(&caller.principal.issuer) else { return Reach::default() };
+        let by_subject = of_issuer.by_subject.get(&caller.principal.subject);
+        let by_group = caller.groups.iter().filter_map(|group| of_issuer.by_group.get(group));
         let covering = by_subject.into_iter().chain(by_group).flatten();
 
         let mut by_tenant: BTreeMap<&TenantSlug, BTreeMap<GrantId, &Arc<CoveringGrant>>> = BTreeMap::new();

@@ -14,6 +14,9 @@ use crate::json::{self, Members};
 /// Largest answer that is not streamed, in bytes.
 pub(super) const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// How much room is made at once for what an upstream only says that it will send, in bytes.
+const RESERVED_BYTES_MAX: usize = 256 * 1024;
+
 /// How an upstream answered a request: JSON-RPC's `result` or `error`, as raw as it came.
 #[derive(Debug, Clone)]
 pub enum Answer {
@@ -52,11 +55,12 @@ pub(super) async fn whole(
     limit: usize,
     deadline: Instant,
 ) -> Result<Bytes, UpstreamError> {
-    if response.content_length().is_some_and(|length| length > limit as u64) {
+    let length = response.content_length().unwrap_or_default();
+    if length > limit as u64 {
         return Err(UpstreamError::TooLarge);
     }
     let mut chunks = response.bytes_stream();
-    let mut body = BytesMut::new();
+    let mut body = BytesMut::with_capacity(usize::try_from(length).map_or(0, |length| length.min(RESERVED_BYTES_MAX)));
     while let Some(chunk) = timeout_at(deadline, chunks.next()).await.map_err(|_| UpstreamError::TimedOut)? {
         let chunk = chunk.map_err(|_| UpstreamError::BrokeOff)?;
         if body.len() + chunk.len() > limit {

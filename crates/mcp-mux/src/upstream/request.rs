@@ -24,6 +24,8 @@ pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-i
 /// `baggage` does not: what a client notes there for one tenant's servers is not for another's.
 const TRACE_KEYS: [&str; 2] = ["traceparent", "tracestate"];
 const TRACE_VALUE_BYTES_MAX: usize = 8 * 1024;
+/// What a message has around what is said, roughly: enough for a text to be put together without being moved.
+const FRAME_BYTES: usize = 128;
 
 /// Trace context as it came, ready to be put into an upstream's `_meta`.
 #[derive(Debug, Clone, Default)]
@@ -105,11 +107,10 @@ impl<'r> Rpc<'r> {
         }
         let meta = meta.strip_prefix(',').map(|meta| format!("\"_meta\":{{{meta}}}")).unwrap_or_default();
         let comma = if meta.is_empty() || self.params.is_empty() { "" } else { "," };
-        format!(
-            "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":{},\"params\":{{{}{comma}{meta}}}}}",
-            json::quote(self.method),
-            self.params
-        )
+        let mut body = String::with_capacity(self.params.len() + meta.len() + FRAME_BYTES);
+        body.extend(["{\"jsonrpc\":\"2.0\",\"id\":", &id.to_string(), ",\"method\":", &json::quote(self.method)]);
+        body.extend([",\"params\":{", &self.params, comma, &meta, "}}"]);
+        body
     }
 
     /// The headers of the modern era (SEP-2243).

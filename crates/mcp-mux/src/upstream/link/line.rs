@@ -63,8 +63,9 @@ impl Line {
     }
 
     /// Whether it still fits what is configured.
-    pub(in crate::upstream) fn fits(&self, upstream: &Upstream, conditions: &Conditions) -> bool {
-        *self.upstream == *upstream && self.conditions == *conditions
+    pub(in crate::upstream) fn fits(&self, upstream: &Arc<Upstream>, conditions: &Conditions) -> bool {
+        // Until the next snapshot it is the very same one.
+        (Arc::ptr_eq(&self.upstream, upstream) || *self.upstream == **upstream) && self.conditions == *conditions
     }
 
     pub(in crate::upstream) fn upstream(&self) -> &Upstream {
