@@ -121,6 +121,20 @@ async fn what_was_given_and_cannot_be_stored_is_taken_back() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_answer_that_comes_twice_is_exchanged_once() -> Result<()> {
+    let bed = Bed::new("consent_twice").await?;
+    let consent = bed.begin("alice").await??;
+    let way_back = bed.provider.consent(&consent.url, "alice").await?;
+    let flow = serde_json::from_value(serde_json::to_value(&consent.flow)?)?;
+    let again = mcp_mux::Consent { url: consent.url.clone(), flow };
+    assert_eq!(bed.finish("alice", consent, &way_back).await?, Ok(()));
+    let asked = bed.provider.asked("token").await?;
+    assert_eq!(bed.finish("alice", again, &way_back).await?, Err(AccountError::OtherFlow));
+    assert_eq!(bed.provider.asked("token").await?, asked, "a code that is seen twice could cost the account");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_browser_that_goes_away_in_the_middle_leaves_a_whole_account() -> Result<()> {
     let bed = Bed::new("consent_gone").await?;
     let consent = bed.begin("alice").await??;

@@ -169,8 +169,18 @@ impl TenantStore {
         self.put(slot, value, Some(&upstream.destination())).await
     }
 
-    /// Stores a credential of any owner and kind. Only those of the tenant raise the revision: what a principal owns is read
-    /// when it is needed.
+    /// Stores a credential of any owner and kind for an upstream as it was seen. Only the tenant's own secrets raise the revision: the
+    /// rest is read when it is needed.
+    pub async fn put_credential_in_for(
+        &self,
+        upstream: &Upstream,
+        slot: CredentialSlot<'_>,
+        value: &SecretString,
+    ) -> Result<u32, StoreError> {
+        self.put(slot, value, Some(&upstream.destination())).await
+    }
+
+    /// The same wherever the upstream is.
     pub async fn put_credential_in(&self, slot: CredentialSlot<'_>, value: &SecretString) -> Result<u32, StoreError> {
         self.put(slot, value, None).await
     }
@@ -230,7 +240,8 @@ impl TenantStore {
         let sealed = in_place(&credential, |place| crypto::seal(ring, place, plaintext));
         credential.sealed = sealed.map_err(|source| StoreError::Seal { name: slot.name.clone(), source })?;
         write(db, &credential).await?;
-        writing.finish(*slot.owner == CredentialOwner::Tenant).await?;
+        let is_in_snapshots = *slot.owner == CredentialOwner::Tenant && slot.kind == CredentialKind::Secret;
+        writing.finish(is_in_snapshots).await?;
         Ok(Some(credential.version))
     }
 

@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
@@ -29,8 +30,8 @@ use crate::caller::Principal;
 use crate::config::{Config, ConfigError, IssuerConfig, Profile, PublicUrl};
 use crate::egress::Egress;
 
-/// Most sign-ins that one provider is asked to begin at once, and to end at once. Anybody may begin one, which costs nobody else the
-/// end of theirs, nor a beginning at another provider.
+/// Most sign-ins that one provider is asked to begin at once, and to end at once. Anybody may begin one, which costs nobody a
+/// sign-in at another provider.
 const SIGN_INS_AT_ONCE_MAX: usize = 32;
 /// How long a sign-in that ended is remembered: as long as its cookie is good. And how many of one provider at most.
 const SPENT_LIFE: Duration = Duration::from_mins(10);
@@ -113,7 +114,11 @@ impl Login {
                 graph,
                 beginning: Semaphore::new(SIGN_INS_AT_ONCE_MAX),
                 ending: Semaphore::new(SIGN_INS_AT_ONCE_MAX),
-                spent: Cache::builder().max_capacity(SPENT_MAX).time_to_live(SPENT_LIFE).build(),
+                spent: Cache::builder()
+                    .max_capacity(SPENT_MAX)
+                    .time_to_live(SPENT_LIFE)
+                    .eviction_policy(EvictionPolicy::lru())
+                    .build(),
             };
             issuers.insert(issuer.config.name.clone(), issuer);
         }

@@ -193,9 +193,9 @@ impl Reached {
             let Some(shelf) = self.snapshot.shelf(access) else { continue };
             let callable = self.callable(shelf);
             for upstream in shelf.upstreams() {
-                let UpstreamAuth::Account(auth) = &upstream.spec.auth else { continue };
-                let lists = lister(auth).as_ref() == Some(&caller.principal);
-                let is_offered = lists || callable.contains(&upstream.id);
+                let is_with_accounts = matches!(upstream.spec.auth, UpstreamAuth::Account(_));
+                let lists = lists_with(upstream, &caller.principal);
+                let is_offered = is_with_accounts && (lists || callable.contains(&upstream.id));
                 let is_held = self.has(upstream);
                 if is_offered || is_held {
                     let place = place(access.scope(), shelf, upstream);
@@ -204,21 +204,21 @@ impl Reached {
                 }
             }
         }
-        spots.extend(self.held.iter().filter_map(|held| self.left_behind(*held)));
+        spots.extend(self.held.iter().filter_map(|held| self.left_behind(*held, &caller.principal)));
         spots.sort_by(|one, other| one.name().cmp(&other.name()));
         spots
     }
 
     /// An account in a tenant of which nothing is in reach any more.
-    fn left_behind(&self, held: AccountHeld) -> Option<Spot> {
+    fn left_behind(&self, held: AccountHeld, principal: &Principal) -> Option<Spot> {
         if self.reach.access(held.tenant()).is_some() {
             return None;
         }
         let scope = own_account(held);
         let shelf = self.snapshot.shelf_in(scope)?;
         let place = place(scope, shelf, shelf.upstream(held.upstream())?);
-        let tenant_name = shelf.tenant_name().to_owned();
-        Some(Spot { place, tenant_name, is_held: true, is_offered: false, lists: false })
+        let (tenant_name, lists) = (shelf.tenant_name().to_owned(), lists_with(&place.upstream, principal));
+        Some(Spot { place, tenant_name, is_held: true, is_offered: false, lists })
     }
 
     fn has(&self, upstream: &Upstream) -> bool {
@@ -241,6 +241,11 @@ impl Spot {
     fn name(&self) -> (&str, &str) {
         (self.place.tenant.as_str(), self.place.upstream.slug.as_str())
     }
+}
+
+/// Whether tools are listed with the account of that principal.
+fn lists_with(upstream: &Upstream, principal: &Principal) -> bool {
+    matches!(&upstream.spec.auth, UpstreamAuth::Account(auth) if lister(auth).as_ref() == Some(principal))
 }
 
 fn place(scope: TenantScope, shelf: &Shelf, upstream: &Arc<Upstream>) -> AccountPlace {

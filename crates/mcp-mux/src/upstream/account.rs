@@ -8,11 +8,13 @@ mod consent;
 mod error;
 mod flow;
 mod live;
+mod save;
 mod tokens;
 
 use std::fmt;
 use std::sync::Arc;
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use serde_json::{Value, json};
 use tenant_store::{
@@ -22,8 +24,10 @@ use tenant_store::{
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use url::Url;
 
+use self::flow::FLOW_LIFE;
 use self::tokens::{Slot, Tokens, unread};
 use super::credential::Proofs;
+use super::error::UpstreamError;
 use super::oauth::Http;
 use super::pool::Pool;
 use crate::caller::Principal;
@@ -36,6 +40,11 @@ pub(super) use live::{Account, Live};
 /// At how many upstreams clients are registered at once; at more, two may register where one would do.
 const REGISTERING_MAX: u64 = 1_000;
 
+/// How often an account is looked at that is renewed while it is removed.
+const REMOVALS_MAX: usize = 5;
+/// How many consents are remembered that ended.
+const SPENT_MAX: u64 = 100_000;
+
 /// Callers' accounts at upstreams.
 #[derive(Clone)]
 pub struct Accounts {
@@ -43,6 +52,8 @@ pub struct Accounts {
     pool: Pool,
     public_url: PublicUrl,
     registering: Registering,
+    /// The states of consents whose codes were exchanged here.
+    spent: Cache<String, ()>,
 }
 
 /// One after the other registers a client for an upstream, so that the second finds it registered.
@@ -87,7 +98,10 @@ pub struct HeldAccount {
 impl Accounts {
     /// The accounts in `store`, used through `pool`, of a server that browsers know as `public_url`.
     pub fn new(store: Store, pool: Pool, public_url: PublicUrl) -> Self {
-        Self { store, pool, public_url, registering: Registering(Cache::new(REGISTERING_MAX)) }
+        let registering = Registering(Cache::new(REGISTERING_MAX));
+        let spent = Cache::builder().max_capacity(SPENT_MAX).time_to_live(FLOW_LIFE);
+        let spent = spent.eviction_policy(EvictionPolicy::lru()).build();
+        Self { store, pool, public_url, registering, spent }
     }
 
     /// Where `principal` has accounts, in whatever tenant.
@@ -100,10 +114,12 @@ impl Accounts {
     pub async fn held(&self, principal: &Principal, place: &AccountPlace) -> Result<Option<HeldAccount>, AccountError> {
         let rows = self.rows(place);
         let Some(row) = find(&rows, principal, &place.upstream).await? else { return Ok(None) };
-        // One that does not open can still be disconnected.
-        let tokens = if row.is_for(&place.upstream) { open(&rows, &row).await } else { None };
-        let is_usable = tokens.is_some();
-        let scope = tokens.and_then(|tokens| tokens.scope);
+        // One that does not open can still be disconnected; while nothing opens, nothing is said against it.
+        let (is_usable, scope) = match open(&rows, &row).await {
+            Ok(tokens) => (tokens.is_some(), tokens.and_then(|tokens| tokens.scope)),
+            Err(_) => (true, None),
+        };
+        let is_usable = is_usable && row.is_for(&place.upstream);
         Ok(Some(HeldAccount { connected_at: row.stored_at(), scope, is_usable }))
     }
 
@@ -140,16 +156,22 @@ impl Accounts {
 
     async fn take_out(&self, principal: &Principal, place: &AccountPlace) -> Result<bool, AccountError> {
         let rows = self.rows(place);
-        let Some(row) = find(&rows, principal, &place.upstream).await? else { return Ok(false) };
-        let tokens = open(&rows, &row).await;
-        let slot = Slot::of(principal, place.upstream.id).map_err(|_| AccountError::Unavailable)?;
-        let removed = rows.remove_credential_of(place.upstream.id, slot.slot().owner, slot.slot().name).await;
-        self.pool.forget_account(&place.upstream, principal);
-        let removed = removed.map_err(|error| AccountError::unstored(&error))?;
-        if let Some(tokens) = tokens {
-            self.take_back(&rows, place, &tokens).await;
+        for _ in 0..REMOVALS_MAX {
+            let Some(row) = find(&rows, principal, &place.upstream).await? else { return Ok(false) };
+            // What cannot be revoked for want of a key stays until it can.
+            let tokens = open(&rows, &row).await.map_err(|_| AccountError::Unavailable)?;
+            let removed = rows.remove_credential_version(&row).await;
+            self.pool.forget_account(&place.upstream, principal);
+            if !removed.map_err(|error| AccountError::unstored(&error))? {
+                // It was renewed in between, and what was read is not what must be revoked.
+                continue;
+            }
+            if let Some(tokens) = tokens {
+                self.take_back(&rows, place, &tokens).await;
+            }
+            return Ok(true);
         }
-        Ok(removed)
+        Err(AccountError::Unavailable)
     }
 
     /// Revokes what was given (RFC 7009). Nothing depends on it here: nobody uses it any more.
@@ -227,9 +249,13 @@ async fn find(
     rows.find_credential(slot.slot()).await.map_err(|error| AccountError::unstored(&error))
 }
 
-async fn open(rows: &TenantStore, row: &SealedCredential) -> Option<Tokens> {
-    let text = rows.open_credential(row).await;
-    text.map_err(|error| unread(&error)).ok().and_then(|text| Tokens::parse(&text))
+/// What lies in a row; nothing, if nobody can use it any more. An error, if that cannot be said now.
+async fn open(rows: &TenantStore, row: &SealedCredential) -> Result<Option<Tokens>, UpstreamError> {
+    match rows.open_credential(row).await {
+        Ok(text) => Ok(Tokens::parse(&text)),
+        Err(error) if unread(&error) == UpstreamError::AccountMissing => Ok(None),
+        Err(_) => Err(UpstreamError::SecretsUnavailable),
+    }
 }
 
 impl fmt::Debug for Accounts {

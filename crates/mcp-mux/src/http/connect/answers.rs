@@ -44,7 +44,7 @@ pub(super) fn account_page(visitor: &Visitor, account: &OwnAccount) -> Response<
     }
     page = if !account.is_offered {
         page.paragraph(
-            "None of its tools is yours to call any more. You may end the account, and not connect it again.",
+            "This account is not used for calls of yours any more. You may end it, and not connect it again.",
         )
     } else if account.held.as_ref().is_some_and(|held| held.is_usable) {
         page.paragraph(
@@ -55,8 +55,8 @@ pub(super) fn account_page(visitor: &Visitor, account: &OwnAccount) -> Response<
         let upstream =
             format!("Tools of this upstream are called with an account of your own at {}.", account.upstream);
         page.paragraph(&upstream).paragraph(
-            "You sign in there and allow mcp-mux to act as you; mcp-mux keeps what it is given sealed, uses it for your own calls and \
-             for nobody else's, and never learns your password.",
+            "You sign in there and allow mcp-mux to act as you; mcp-mux keeps what it is given sealed, calls tools with it for you and \
+             for nobody else, and never learns your password.",
         )
     };
     page = change(page.raw("<p>"), visitor, account).raw("</p>\n");

@@ -20,6 +20,7 @@ use super::tokens::{Revealed, Tokens, unread};
 const NAME: &str = "registered-client";
 /// How many bytes of a digest tell earlier ones apart.
 const DIGEST_BYTES: usize = 8;
+const AUTH_METHOD: &str = "token_endpoint_auth_method";
 const MILLIS_PER_SECOND: i64 = 1_000;
 
 /// How our client came to be.
@@ -129,7 +130,7 @@ pub(super) async fn registered(
 ) -> Result<OAuthClientId, AccountError> {
     let endpoint = metadata.registration_endpoint.as_ref().ok_or(AccountError::NoClient)?;
     let request = request(document, metadata, upstream);
-    let text = request.to_string();
+    let text = wish(&request);
     let serves = |row: &Row| row.issuer == metadata.issuer && row.request == text && row.is_good(now);
     let name = name().map_err(|_| AccountError::Unavailable)?;
     let known = async || read(rows, upstream, &name).await.map_err(|_| AccountError::Unavailable);
@@ -142,7 +143,8 @@ pub(super) async fn registered(
     if let Some(row) = before.as_ref().filter(|row| serves(row)) {
         return Ok(row.client_id.clone());
     }
-    if let Some(row) = before.filter(|row| row.is_good(now)) {
+    // An authorization server that calls itself otherwise each time leaves no row for each time.
+    if let Some(row) = before.filter(|row| row.issuer == metadata.issuer && row.is_good(now)) {
         let earlier = earlier_name(&row.client_id).map_err(|_| AccountError::Unavailable)?;
         write(rows, upstream, &earlier, &row).await?;
     }
@@ -159,6 +161,15 @@ pub(super) async fn registered(
     Ok(id)
 }
 
+/// What tells wishes apart: not how we prove ourselves, which the authorization server may have us change at any time.
+fn wish(request: &Value) -> String {
+    let mut wish = request.clone();
+    if let Some(members) = wish.as_object_mut() {
+        members.remove(AUTH_METHOD);
+    }
+    wish.to_string()
+}
+
 /// What we ask to be registered as (RFC 7591 §2).
 fn request(mut document: Value, metadata: &Metadata, upstream: &Upstream) -> Value {
     let ways = ["none", "client_secret_basic", "client_secret_post"];
@@ -169,7 +180,7 @@ fn request(mut document: Value, metadata: &Metadata, upstream: &Upstream) -> Val
     let kind = if uri.is_some_and(|uri| uri.starts_with("https://")) { "web" } else { "native" };
     if let Some(members) = document.as_object_mut() {
         members.remove("client_id");
-        members.insert("token_endpoint_auth_method".to_owned(), way.unwrap_or("none").into());
+        members.insert(AUTH_METHOD.to_owned(), way.unwrap_or("none").into());
         members.insert("application_type".to_owned(), json!(kind));
         if let Some(scope) = auth_of(upstream).and_then(|auth| auth.scope.as_ref()) {
             members.insert("scope".to_owned(), json!(scope.as_str()));

@@ -1,15 +1,20 @@
 //! The consent: how a browser is sent to the authorization server, and what is made of the way back (RFC 6749 §4.1, RFC 7636, RFC 9207).
 
+use std::time::Duration;
+
 use aws_lc_rs::rand;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use tenant_store::{AccountAuth, OAuthClientId, OAuthIssuer, SealedCredential, TenantStore, Timestamp, Upstream};
+use tenant_store::{
+    AccountAuth, OAuthClientId, OAuthIssuer, SealedCredential, StoreError, TenantStore, Timestamp, Upstream,
+};
+use tokio::time::timeout;
 use url::Url;
 
 use super::super::credential::Proofs;
-use super::super::oauth::{CodeGrant, Metadata, NotGranted, metadata, trusted_issuer};
+use super::super::oauth::{CodeGrant, Metadata, NotGranted, OAuthError, metadata, trusted_issuer};
 use super::client::{ClientKind, auth_of, client, registered};
 use super::error::AccountError;
 use super::flow::{Callback, Flow};
@@ -21,6 +26,8 @@ use crate::caller::Principal;
 const RANDOM_BYTES: usize = 32;
 /// The error of a person who said no (RFC 6749 §4.1.2.1).
 const ACCESS_DENIED: &str = "access_denied";
+/// How long a registration waits for another one at the same upstream.
+const REGISTRATION_WAIT: Duration = Duration::from_secs(10);
 /// The scope for which OpenID Connect wants people to be asked each time (Core §11).
 const OFFLINE_ACCESS: &str = "offline_access";
 
@@ -83,9 +90,12 @@ impl Accounts {
 
     async fn registered(&self, place: AccountPlace, metadata: Metadata) -> Result<OAuthClientId, AccountError> {
         let accounts = self.clone();
+        // Whoever gives up while waiting has begun nothing.
+        let turn = timeout(REGISTRATION_WAIT, self.registering.lock(place.upstream.id)).await;
+        let turn = turn.map_err(|_| AccountError::Server(OAuthError::Unavailable))?;
         self.whole(async move {
+            let _turn = turn;
             let upstream = &place.upstream;
-            let _turn = accounts.registering.lock(upstream.id).await;
             let document = accounts.client_document(&place.tenant, &upstream.slug);
             let means = (&accounts.http(&place), accounts.now());
             registered(&accounts.rows(&place), upstream, (&metadata, document), means).await
@@ -138,8 +148,11 @@ impl Accounts {
         let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
         let client = client(&proofs, upstream, flow.source.known(), self.http(place)).await;
         let client = client.map_err(AccountError::Client)?.ok_or(AccountError::Changed)?;
-        // A code is spent once: not for what cannot be stored.
+        // A code is spent once: not for what cannot be stored, and not by a page that was loaded twice.
         rows.ready_to_seal().await.map_err(|error| AccountError::unstored(&error))?;
+        if !self.spent.entry(flow.state.0.expose_secret().to_owned()).or_insert(()).is_fresh() {
+            return Err(AccountError::OtherFlow);
+        }
         let redirect_uri = self.redirect_uri(&place.tenant, &upstream.slug);
         let grant = CodeGrant::Code { code, verifier: &flow.verifier.0, redirect_uri: &redirect_uri };
         let now = self.now();
@@ -222,7 +235,7 @@ fn authorization_url(mut url: Url, flow: &Flow, auth: &AccountAuth, redirect_uri
     url
 }
 
-/// Stores the account for the addresses that it was connected for; should the upstream be moved in this very moment, it is dropped.
+/// Stores the account for the addresses that it was connected for.
 async fn store(
     rows: &TenantStore,
     principal: &Principal,
@@ -231,15 +244,10 @@ async fn store(
 ) -> Result<(), AccountError> {
     let text = tokens.text().ok_or(AccountError::Unavailable)?;
     let slot = Slot::of(principal, upstream.id).map_err(|_| AccountError::Unavailable)?;
-    let failed = |error| AccountError::unstored(&error);
-    rows.put_credential_in(slot.slot(), &text).await.map_err(failed)?;
-    let row = rows.find_credential(slot.slot()).await.map_err(failed)?;
-    match row {
-        Some(row) if !row.is_for(upstream) => {
-            rows.remove_credential_version(&row).await.map_err(failed)?;
-            Err(AccountError::Changed)
-        }
-        _ => Ok(()),
+    match rows.put_credential_in_for(upstream, slot.slot(), &text).await {
+        Ok(_) => Ok(()),
+        Err(StoreError::Moved) => Err(AccountError::Changed),
+        Err(error) => Err(AccountError::unstored(&error)),
     }
 }
 

@@ -15,15 +15,16 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::super::credential::Proofs;
 use super::super::error::UpstreamError;
 use super::super::oauth::{AccessToken, CodeClient, CodeGrant, Http, NotGranted, OAuthError};
-use super::client::{client, take_back};
+use super::client::client;
+use super::save::{SAVE_WITHIN, Saved, Unsaved};
 use super::tokens::{Slot, Tokens, unread};
 use crate::caller::Principal;
 use crate::lifecycle::Tasks;
 
 /// How long a token is used without a look at its row, which another replica may have deleted.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// How long a replica has a row to itself while it renews. Far more than the exchange and the write may take, and than clocks differ.
-const LEASE_LIFE: Duration = Duration::from_secs(30);
+/// How long a replica has a row to itself while it renews. Far more than the exchange and the writes may take, and than clocks differ.
+const LEASE_LIFE: Duration = Duration::from_mins(1);
 /// How often and for how long another replica's renewal is waited for.
 const LEASE_LOOK_EVERY: Duration = Duration::from_millis(100);
 const LEASE_WAIT: Duration = Duration::from_secs(35);
@@ -31,16 +32,11 @@ const LEASE_WAIT: Duration = Duration::from_secs(35);
 const FAILURE_LIFE: Duration = Duration::from_secs(30);
 /// How often a token that an upstream refused is replaced before its time.
 const FORCED_EVERY: Duration = Duration::from_secs(30);
-/// How often and for how long it is tried again to store what was given: as long as nobody else can have the row.
-const SAVE_EVERY: Duration = Duration::from_secs(1);
-const SAVE_FOR: Duration = Duration::from_secs(20);
-/// Tells a token that is not stored yet from the one whose row it will take.
-const UNSAVED: u64 = 1 << 32;
 
 /// The access token of one account.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct Live {
-    token: ArcSwapOption<Kept>,
+    pub(super) token: ArcSwapOption<Kept>,
     failure: ArcSwapOption<(Instant, UpstreamError)>,
     renewing: AtomicBool,
     /// Whoever holds it looks at the row.
@@ -48,25 +44,17 @@ pub(in crate::upstream) struct Live {
 }
 
 /// What one look at the row leaves to the next.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Turn {
     /// When a token was last replaced because it was refused.
     replaced_at: Option<Instant>,
-    /// What was given and could not be stored: the refresh token before it is spent, so these are all there is of the account.
-    unsaved: Option<Unsaved>,
-}
-
-struct Unsaved {
-    /// The row that it is to take the place of.
-    row: SealedCredential,
-    tokens: Tokens,
 }
 
 /// A token, and when its row was seen last.
 #[derive(Debug)]
-struct Kept {
-    token: Arc<AccessToken>,
-    seen_at: Instant,
+pub(super) struct Kept {
+    pub(super) token: Arc<AccessToken>,
+    pub(super) seen_at: Instant,
 }
 
 /// All that it takes to get a token, also after its caller has gone.
@@ -102,9 +90,16 @@ impl Need {
     }
 }
 
+/// A token, how it came, and what is left to do about it.
+struct Got {
+    token: AccessToken,
+    is_new: bool,
+    unsaved: Option<Box<Unsaved>>,
+}
+
 /// What became of a renewal.
 enum Renewed {
-    Token(AccessToken),
+    Token(AccessToken, Option<Box<Unsaved>>),
     /// The row is another one by now.
     Outdated,
 }
@@ -126,8 +121,10 @@ impl Live {
         let live = Arc::clone(self);
         tasks.spawn_draining(async move {
             let mut turn = Arc::clone(&live.turn).lock_owned().await;
-            live.look(&account, Need::Fresh, &mut turn).await.ok();
-            account.save_within_the_lease(&mut turn).await;
+            if let Ok((_, Some(unsaved))) = live.look(&account, Need::Fresh, &mut turn).await {
+                drop(turn);
+                live.keep_saving(&account, unsaved).await;
+            }
             live.renewing.store(false, Ordering::Release);
         });
     }
@@ -153,9 +150,17 @@ impl Live {
         let (say, said) = oneshot::channel();
         let live = Arc::clone(self);
         tasks.spawn_draining(async move {
+            let looked = live.look(&account, need, &mut turn).await;
+            drop(turn);
+            let (answer, unsaved) = match looked {
+                Ok((token, unsaved)) => (Ok(token), unsaved),
+                Err(error) => (Err(error), None),
+            };
             // Nobody may be there to hear it any more.
-            say.send(live.look(&account, need, &mut turn).await).ok();
-            account.save_within_the_lease(&mut turn).await;
+            say.send(answer).ok();
+            if let Some(unsaved) = unsaved {
+                live.keep_saving(&account, unsaved).await;
+            }
         });
         timeout_at(deadline, said).await.map_err(|_| UpstreamError::TimedOut)?.map_err(|_| UpstreamError::Setup)?
     }
@@ -164,16 +169,21 @@ impl Live {
         self.failure.load_full().filter(|failure| failure.0.elapsed() < FAILURE_LIFE).map(|failure| failure.1.clone())
     }
 
-    async fn look(&self, account: &Account, need: Need, turn: &mut Turn) -> Result<Arc<AccessToken>, UpstreamError> {
-        match account.token(need, turn).await {
-            Ok((token, is_new)) => {
+    async fn look(
+        &self,
+        account: &Account,
+        need: Need,
+        turn: &mut Turn,
+    ) -> Result<(Arc<AccessToken>, Option<Box<Unsaved>>), UpstreamError> {
+        match account.token(need).await {
+            Ok(Got { token, is_new, unsaved }) => {
                 if is_new && matches!(need, Need::Other(..)) {
                     turn.replaced_at = Some(Instant::now());
                 }
                 let token = Arc::new(token);
                 self.token.store(Some(Arc::new(Kept { token: Arc::clone(&token), seen_at: Instant::now() })));
                 self.failure.store(None);
-                Ok(token)
+                Ok((token, unsaved))
             }
             Err(error) => {
                 match error {
@@ -191,20 +201,13 @@ impl Live {
 
 impl Account {
     /// A token, and whether it was renewed for this.
-    async fn token(&self, need: Need, turn: &mut Turn) -> Result<(AccessToken, bool), UpstreamError> {
-        if let Some(unsaved) = turn.unsaved.take() {
-            match self.save(unsaved, turn).await {
-                Renewed::Token(token) if need.is_met_by(&token) => return Ok((token, true)),
-                Renewed::Token(_) if turn.unsaved.is_some() => return Err(UpstreamError::SecretsUnavailable),
-                Renewed::Token(_) | Renewed::Outdated => {}
-            }
-        }
+    async fn token(&self, need: Need) -> Result<Got, UpstreamError> {
         let give_up_at = Instant::now() + LEASE_WAIT;
         loop {
             let (row, tokens) = self.read().await?;
             let token = tokens.access_token(row.version().into(), self.clock.now());
             if need.is_met_by(&token) {
-                return Ok((token, false));
+                return Ok(Got { token, is_new: false, unsaved: None });
             }
             if need == Need::Other(token.issue, false) {
                 return Err(UpstreamError::Unauthorized);
@@ -212,14 +215,15 @@ impl Account {
             if tokens.refresh.is_none() {
                 return self.end(&row, &token, "its access token ended, and none renews it").await;
             }
+            let until = Instant::now() + SAVE_WITHIN;
             if self.rows.lease_credential(&row, LEASE_LIFE).await.map_err(|error| unread(&error))? {
-                match self.renew(&row, tokens, turn).await? {
-                    Renewed::Token(token) => return Ok((token, true)),
+                match self.renew(&row, tokens, until).await? {
+                    Renewed::Token(token, unsaved) => return Ok(Got { token, is_new: true, unsaved }),
                     Renewed::Outdated => {}
                 }
             } else if need == Need::Fresh && token.is_usable() {
                 // Another replica is at it; nobody waits for that here.
-                return Ok((token, false));
+                return Ok(Got { token, is_new: false, unsaved: None });
             } else if Instant::now() < give_up_at {
                 sleep(LEASE_LOOK_EVERY).await;
             } else {
@@ -229,7 +233,7 @@ impl Account {
     }
 
     /// The row, opened: the principal's own, or none.
-    async fn read(&self) -> Result<(SealedCredential, Tokens), UpstreamError> {
+    pub(super) async fn read(&self) -> Result<(SealedCredential, Tokens), UpstreamError> {
         let slot = Slot::of(&self.principal, self.upstream.id)?;
         let row = self.rows.find_credential(slot.slot()).await.map_err(|error| unread(&error))?;
         let row = row.filter(|row| row.is_for(&self.upstream)).ok_or(UpstreamError::AccountMissing)?;
@@ -255,7 +259,7 @@ impl Account {
     }
 
     /// Spends the refresh token, with the row leased, if what comes of it can be sealed.
-    async fn renew(&self, row: &SealedCredential, tokens: Tokens, turn: &mut Turn) -> Result<Renewed, UpstreamError> {
+    async fn renew(&self, row: &SealedCredential, tokens: Tokens, until: Instant) -> Result<Renewed, UpstreamError> {
         let Some(refresh) = &tokens.refresh else { return Err(UpstreamError::AccountMissing) };
         let client = match self.client(&tokens).await {
             Ok(Some(client)) => client,
@@ -281,58 +285,18 @@ impl Account {
             }
             Err(NotGranted::Other(error)) => return self.give_back(row, UpstreamError::NoToken(error)).await,
         };
-        Ok(self.save(Unsaved { row: row.clone(), tokens: tokens.renewed(granted, now) }, turn).await)
+        let unsaved = Box::new(Unsaved { row: row.clone(), tokens: tokens.renewed(granted, now), until });
+        Ok(match self.save(unsaved).await {
+            Saved::Stored(token) => Renewed::Token(token, None),
+            Saved::Not(unsaved, token) => Renewed::Token(token, Some(unsaved)),
+            Saved::Outdated => Renewed::Outdated,
+        })
     }
 
-    async fn client(&self, tokens: &Tokens) -> Result<Option<CodeClient>, UpstreamError> {
+    pub(super) async fn client(&self, tokens: &Tokens) -> Result<Option<CodeClient>, UpstreamError> {
         let stored: Vec<&SealedCredential> = self.stored.iter().collect();
         let proofs = Proofs { caller: None, rows: &self.rows, stored: &stored };
         client(&proofs, &self.upstream, tokens.source.known(), self.http.clone()).await
-    }
-
-    /// Puts what was given into its row, unless that was deleted or replaced meanwhile: then nobody will use it, and it is taken back.
-    /// Where it cannot be stored it serves nevertheless, and waits in `turn` for the next try.
-    async fn save(&self, unsaved: Unsaved, turn: &mut Turn) -> Renewed {
-        let Unsaved { row, tokens } = &unsaved;
-        let (tenant, upstream) = (self.upstream.tenant, self.upstream.id);
-        let (issuer, subject, now) = (&self.principal.issuer, &self.principal.subject, self.clock.now());
-        let saved = match tokens.text() {
-            Some(text) => self.rows.renew_credential(row, &text).await.map_err(|error| unread(&error)),
-            None => Err(UpstreamError::Setup),
-        };
-        match saved {
-            Ok(Some(new)) => {
-                tracing::info!(
-                    tenant.id = %tenant, upstream.id = %upstream, principal.issuer = %issuer, principal.id = %subject,
-                    "an account was refreshed"
-                );
-                Renewed::Token(tokens.access_token(new.version().into(), now))
-            }
-            Ok(None) => {
-                take_back(self.client(tokens).await, tokens, (&self.upstream, now)).await;
-                Renewed::Outdated
-            }
-            Err(_) => {
-                tracing::error!(
-                    tenant.id = %tenant, upstream.id = %upstream, principal.issuer = %issuer, principal.id = %subject,
-                    "the new tokens of an account cannot be stored: should this process end before they can, it must be connected again"
-                );
-                let token = tokens.access_token(UNSAVED | u64::from(row.version()), now);
-                turn.unsaved = Some(unsaved);
-                Renewed::Token(token)
-            }
-        }
-    }
-
-    /// Tries again what could not be stored, as long as nobody else can have the row.
-    async fn save_within_the_lease(&self, turn: &mut Turn) {
-        let give_up_at = Instant::now() + SAVE_FOR;
-        while turn.unsaved.is_some() && Instant::now() < give_up_at {
-            sleep(SAVE_EVERY).await;
-            if let Some(unsaved) = turn.unsaved.take() {
-                self.save(unsaved, turn).await;
-            }
-        }
     }
 
     /// Somebody else may try.
@@ -361,12 +325,6 @@ impl Account {
             );
         }
         Ok(dropped)
-    }
-}
-
-impl fmt::Debug for Turn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turn").field("replaced_at", &self.replaced_at).finish_non_exhaustive()
     }
 }
 

@@ -101,6 +101,11 @@ impl Tokens {
         Self { refresh: new.refresh.or(refresh), scope: new.scope.or(scope), ..new }
     }
 
+    /// Whether they are the same ones.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.access.0.expose_secret() == other.access.0.expose_secret()
+    }
+
     /// As the row holds it before it is sealed.
     pub(super) fn text(&self) -> Option<SecretString> {
         serde_json::to_string(self).ok().map(SecretString::from)
