@@ -336,28 +336,6 @@ async fn who_lost_the_grants_sees_and_ends_the_account_and_connects_none() -> Re
 }
 
 #[tokio::test]
-async fn an_account_at_an_upstream_that_takes_none_any_more_can_be_ended() -> Result<()> {
-    let bed = Bed::new("attack_auth_changed").await?;
-    let (mut alice, page) = bed.alice("/connect/acme/desk").await?;
-    let back = bed.consent(&mut alice, &page, "/connect/acme/desk", "alice").await?;
-    alice.open(&back).await?;
-    let rows = bed.server.rows("acme").await?;
-    let upstream = rows.find_upstream(&"desk".parse()?).await?.context("it is there")?;
-    let mut spec = upstream.spec.clone();
-    if let tenant_store::UpstreamAuth::Account(auth) = &mut spec.auth {
-        auth.listing = tenant_store::AccountListing::Account { issuer: "corp".parse()?, subject: "carol".parse()? };
-    }
-    rows.put_upstream(&upstream.slug, &spec).await?;
-    bed.server.app.follow().await?;
-    let list = alice.get(&bed.url("/connect")?).await?;
-    assert!(list.text.contains("Connected since"), "{}", list.text);
-    let ended = alice.press(&list, "/connect/acme/desk/disconnect").await?;
-    assert_eq!(ended.status, 303, "{}", ended.text);
-    assert!(rows.accounts().await?.is_empty());
-    Ok(())
-}
-
-#[tokio::test]
 async fn nothing_that_others_wrote_is_markup_and_every_page_is_guarded() -> Result<()> {
     let bed = Bed::new("attack_markup").await?;
     for name in [
