@@ -97,6 +97,34 @@ async fn a_legacy_session_hears_of_its_lists_and_nobody_elses_session_does() -> 
 }
 
 #[tokio::test]
+async fn an_upstream_that_tells_of_a_change_is_listed_at_once() -> Result<()> {
+    let discover = json!({
+        "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": true}},
+        "serverInfo": {"name": "tells", "version": "1"}, "ttlMs": 0, "cacheScope": "private",
+    });
+    let told = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{}}"#.to_owned();
+    let upstream = ByteUpstream::with_tools(&tools(&["one"]))
+        .on("server/discover", Say::Result(discover.to_string()))
+        .on("subscriptions/listen", Say::Held(told));
+    let (url, seen) = upstream.clone().serve().await?;
+    // Nothing else would have it listed again within this test.
+    let server = TestServer::start_with("listen_upstream", &[], |config| {
+        config.catalog.refresh_seconds = 3_600;
+        Ok(())
+    })
+    .await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    server.add(&setup, UpstreamAuth::None, &[]).await?;
+    let mut heard = listen(&server.client("alice", &["acme"])?, json!({"toolsListChanged": true})).await?;
+    heard.next().await?;
+    upstream.says("tools/list", Say::Result(format!("{{\"resultType\":\"complete\",\"tools\":{}}}", tools(&["two"]))));
+    seen.until("subscriptions/listen").await;
+    assert_eq!(heard.next().await?, about(TOOLS));
+    assert!(server.client("alice", &["acme"])?.tools().await?.contains(&"acme__two".to_owned()));
+    Ok(())
+}
+
+#[tokio::test]
 async fn nobody_holds_more_streams_than_a_few() -> Result<()> {
     let (server, [acme, _]) = bed("listen_many").await?;
     let alice = server.client("alice", &["acme"])?;

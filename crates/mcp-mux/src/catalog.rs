@@ -4,6 +4,7 @@
 //! in the background, and what they said is stored, so that a restart knows every tool without asking anybody.
 
 mod definition;
+mod hearing;
 mod item;
 mod name;
 mod named;

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::definition::{Definition, DefinitionError};
+use super::hearing::{self, Heard, Key};
 use super::item;
 use super::name::{Origin, expose};
 use super::snapshot::{Catalog, Snapshot};
@@ -28,6 +30,8 @@ use crate::upstream::{Link, ListKind, Pool, Proofs, UpstreamError, list};
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// How many upstreams are listed at the same time.
 const LISTED_AT_ONCE_MAX: usize = 16;
+/// How long after its word a change is looked at: often there are several at once.
+const HEARD_WAIT: Duration = Duration::from_millis(300);
 /// The first wait after a failure; it doubles up to the regular interval.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
@@ -40,6 +44,7 @@ pub struct Refresher {
     name_chars_max: usize,
     /// One at a time gives names and stores them, so that two upstreams of a tenant cannot be given the same one.
     naming: Mutex<()>,
+    heard: Heard,
     wake: Notify,
 }
 
@@ -53,6 +58,8 @@ struct Schedule {
     retry: Duration,
     /// It is being listed now; to be cancelled when that is not what is configured any more.
     runs: Option<CancellationToken>,
+    /// It said that a list changed since it was begun to be listed.
+    is_stale: bool,
 }
 
 impl Schedule {
@@ -92,7 +99,15 @@ enum RefreshError {
 impl Refresher {
     /// Lists each upstream every `every`; exposed names are at most `name_chars_max` long.
     pub fn new(catalog: Arc<Catalog>, pool: Pool, every: Duration, name_chars_max: usize) -> Self {
-        Self { catalog, pool, every, name_chars_max, naming: Mutex::new(()), wake: Notify::new() }
+        Self {
+            catalog,
+            pool,
+            every,
+            name_chars_max,
+            naming: Mutex::new(()),
+            heard: Heard::default(),
+            wake: Notify::new(),
+        }
     }
 
     /// Looks at the revision and the upstreams now rather than at the next tick.
@@ -109,7 +124,8 @@ impl Refresher {
                 self.reload().await;
             }
         };
-        tokio::join!(follow, self.list(&mut schedules));
+        let listen = hearing::listen(&self.catalog, &self.pool, &self.heard);
+        tokio::join!(follow, listen, self.list(&mut schedules));
     }
 
     /// Lists what is due, for ever. What takes long keeps nothing else waiting.
@@ -121,6 +137,7 @@ impl Refresher {
             tokio::select! {
                 Some(listed) = listings.next() => self.note(schedules, listed).await,
                 () = tokio::time::sleep(POLL_EVERY) => {}
+                changed = self.heard.next() => hasten(schedules, &changed),
                 () = self.wake.notified() => self.reload().await,
             }
         }
@@ -162,7 +179,8 @@ impl Refresher {
                 known.insert(key);
                 let upstream = Arc::clone(upstream);
                 let hosts = shelf.egress_hosts().cloned();
-                let fresh = Schedule { upstream, versions, hosts, due: now, retry: RETRY_FIRST, runs: None };
+                let fresh =
+                    Schedule { upstream, versions, hosts, due: now, retry: RETRY_FIRST, runs: None, is_stale: false };
                 let schedule = schedules.entry(key).or_insert_with(|| fresh.clone());
                 if !schedule.is_under_the_conditions_of(&fresh) {
                     // What runs was begun under the old configuration, at the old address and with the old credential.
@@ -172,6 +190,7 @@ impl Refresher {
                 if schedule.due <= now && schedule.runs.is_none() && due.len() < room {
                     let superseded = CancellationToken::new();
                     schedule.runs = Some(superseded.clone());
+                    schedule.is_stale = false;
                     let (upstream, versions) = (Arc::clone(&schedule.upstream), schedule.versions.clone());
                     due.push(Due { key, upstream, versions, snapshot: Arc::clone(&snapshot), superseded });
                 }
@@ -228,7 +247,7 @@ impl Refresher {
                 wait
             }
         };
-        schedule.due = Instant::now() + wait;
+        schedule.due = Instant::now() + if mem::take(&mut schedule.is_stale) { HEARD_WAIT } else { wait };
     }
 
     /// Lists one upstream and stores what it says; `true` if anything changed.
@@ -347,6 +366,17 @@ impl Refresher {
             Some(NewTool { local: definition.local.clone(), exposed, definition: definition.raw().to_owned() })
         });
         tools.collect()
+    }
+}
+
+/// Those that said that a list changed are due soon. One that says so all the time is listed once in a while nevertheless.
+fn hasten(schedules: &mut HashMap<Key, Schedule>, changed: &HashSet<Key>) {
+    let soon = Instant::now() + HEARD_WAIT;
+    for key in changed {
+        if let Some(schedule) = schedules.get_mut(key) {
+            schedule.due = schedule.due.min(soon);
+            schedule.is_stale = true;
+        }
     }
 }
 

@@ -185,7 +185,7 @@ impl Link {
         credential: Arc<Credential>,
         deadline: Instant,
     ) -> Result<Reply, UpstreamError> {
-        let place = self.line.place(deadline.min(Instant::now() + PLACE_TIMEOUT)).await?;
+        let place = self.line.place(rpc.is_beside, deadline.min(Instant::now() + PLACE_TIMEOUT)).await?;
         let attempt = Attempt { rpc, credential, deadline, place };
         let agreement = negotiate::agreement(self, &attempt.credential, deadline).await?;
         match self.exchange(&attempt, &agreement).await {

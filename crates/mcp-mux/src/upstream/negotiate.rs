@@ -51,6 +51,8 @@ enum Spoken {
 pub(super) struct Capabilities {
     pub(super) prompts: bool,
     pub(super) resources: bool,
+    /// It tells when a list of its own changes.
+    pub(super) tells_of_lists: bool,
 }
 
 /// A negotiation that failed a moment ago.
@@ -190,7 +192,12 @@ impl Capabilities {
     fn of(result: &Members<'_>) -> Self {
         let said = result.get("capabilities").and_then(|said| Members::parse(said.get()).ok());
         let has = |name: &str| said.as_ref().and_then(|said| said.get(name)).is_some_and(json::is_object);
-        Self { prompts: has("prompts"), resources: has("resources") }
+        let tells = |name: &str| {
+            let said = said.as_ref().and_then(|said| said.get(name)).and_then(|said| Members::parse(said.get()).ok());
+            said.and_then(|said| said.get("listChanged")).is_some_and(|raw| raw.get() == "true")
+        };
+        let tells_of_lists = ["tools", "prompts", "resources"].into_iter().any(tells);
+        Self { prompts: has("prompts"), resources: has("resources"), tells_of_lists }
     }
 }
 

@@ -70,6 +70,8 @@ pub struct Rpc<'r> {
     pub capabilities: String,
     /// Ask for progress notifications; they carry our own request id as their token.
     pub progress: bool,
+    /// It runs beside the calls for as long as the upstream likes, and takes none of their places.
+    pub is_beside: bool,
     /// Largest answer that is taken, in bytes, unless it is streamed.
     pub answer_bytes_max: usize,
     /// The called tool's parameters that the protocol repeats as headers, with their values.
@@ -86,6 +88,7 @@ impl<'r> Rpc<'r> {
             trace: Trace::default(),
             capabilities: String::new(),
             progress: false,
+            is_beside: false,
             answer_bytes_max: ANSWER_BYTES_MAX,
             param_headers: Vec::new(),
         }

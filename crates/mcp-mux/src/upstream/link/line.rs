@@ -17,6 +17,9 @@ use crate::config::Exchangers;
 use crate::egress::{Client, ClientTls, Egress, EgressError};
 use crate::lifecycle::Tasks;
 
+/// How many requests may run beside an upstream's calls.
+const BESIDE_MAX: usize = 2;
+
 /// What a line is made under, beside its upstream. Under another condition it is another line, and so are its connections, session
 /// and access token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub(in crate::upstream) struct Line {
     http: OnceCell<Client>,
     server: Option<Arc<Server>>,
     places: Arc<Semaphore>,
+    /// The places of what runs beside the calls.
+    beside: Arc<Semaphore>,
     exchangers: Exchangers,
     tasks: Tasks,
     clock: Arc<dyn Clock>,
@@ -49,6 +54,7 @@ impl Line {
         let request = upstream.spec.auth.token_request();
         let server = request.map(|request| Server::new(&request.server, http()));
         Arc::new(Self {
+            beside: Arc::new(Semaphore::new(BESIDE_MAX)),
             places: Arc::new(Semaphore::new(upstream.spec.concurrency as usize)),
             upstream,
             conditions,
@@ -112,8 +118,13 @@ impl Line {
     }
 
     /// A place among the calls that may run at once, waited for until `patience` ends.
-    pub(super) async fn place(&self, patience: Instant) -> Result<Arc<OwnedSemaphorePermit>, UpstreamError> {
-        let wait = timeout_at(patience, Arc::clone(&self.places).acquire_owned());
+    pub(super) async fn place(
+        &self,
+        is_beside: bool,
+        patience: Instant,
+    ) -> Result<Arc<OwnedSemaphorePermit>, UpstreamError> {
+        let places = if is_beside { &self.beside } else { &self.places };
+        let wait = timeout_at(patience, Arc::clone(places).acquire_owned());
         Ok(Arc::new(wait.await.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)?))
     }
 

@@ -1,0 +1,49 @@
+//! Hearing from an upstream that its lists changed (MCP 2026-07-28 `subscriptions/listen`), so that they are listed then and not at the
+//! next regular time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::credential::Proofs;
+use super::error::UpstreamError;
+use super::link::{Link, Reply};
+use super::request::Rpc;
+use crate::json::Members;
+
+/// How long one stream is listened to; then another one is begun.
+const LISTEN_LIFE: Duration = Duration::from_hours(1);
+
+/// What a stream begins with.
+const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+
+impl Link {
+    /// Whether the upstream can be listened to, as far as is known by now.
+    pub(crate) fn tells_of_lists(&self) -> bool {
+        self.agreed.load().as_ref().is_some_and(|agreed| agreed.is_modern() && agreed.capabilities.tells_of_lists)
+    }
+}
+
+/// Calls `changed` each time the link's upstream says that a list of its own changed, until the stream ends.
+pub(crate) async fn hear(
+    link: &Arc<Link>,
+    proofs: &Proofs<'_>,
+    changed: impl Fn() + Send + Sync,
+) -> Result<(), UpstreamError> {
+    let deadline = Instant::now() + LISTEN_LIFE;
+    let kinds = r#""toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true"#;
+    let params = format!("\"notifications\":{{{kinds}}}");
+    let rpc = Rpc { params, is_beside: true, ..Rpc::new("subscriptions/listen") };
+    let Reply::Stream(mut streaming) = link.ask(proofs, &rpc, deadline).await? else { return Ok(()) };
+    while let Ok(Some(event)) = timeout_at(deadline, streaming.events.next()).await {
+        let event = event?;
+        let method = Members::parse(&event.0).ok().and_then(|message| message.get_str("method"));
+        // What changed before it was listened to is unknown, so the beginning counts as a change.
+        let tells = |method: &str| method.ends_with("/list_changed") || method == ACKNOWLEDGED;
+        if method.is_some_and(|method| tells(&method)) {
+            changed();
+        }
+    }
+    Ok(())
+}
