@@ -6,6 +6,7 @@ mod fixtures;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use rmcp::model::{
@@ -35,6 +36,8 @@ pub(crate) struct ConformanceServer {
     /// In every state that it gives out.
     secret: String,
     changes: broadcast::Sender<Change>,
+    /// How often a list changed: its last definition says so.
+    changed: Arc<AtomicUsize>,
 }
 
 /// What has changed in this server's lists.
@@ -53,7 +56,8 @@ impl ConformanceServer {
     pub(crate) fn speaking(speaks: impl Fn(&str) -> bool) -> Self {
         let mut versions = ProtocolVersion::KNOWN_VERSIONS.to_vec();
         versions.retain(|version| speaks(version.as_str()));
-        Self { versions, secret: uuid::Uuid::new_v4().to_string(), changes: broadcast::channel(CHANGES_MAX).0 }
+        let (secret, changes) = (uuid::Uuid::new_v4().to_string(), broadcast::channel(CHANGES_MAX).0);
+        Self { versions, secret, changes, changed: Arc::default() }
     }
 
     /// Serves it on a free port, with sessions for clients of the legacy era.
@@ -87,6 +91,21 @@ impl ConformanceServer {
         Ok(Turn::Answered(Value::Object(answers)))
     }
 
+    fn change(&self, change: Change) {
+        self.changed.fetch_add(1, Ordering::SeqCst);
+        // Where nobody listens, there is nothing to say.
+        drop(self.changes.send(change));
+    }
+
+    /// The last of these definitions says how often a list changed.
+    fn counted(&self, mut definitions: Value) -> Value {
+        let last = definitions.as_array_mut().and_then(|definitions| definitions.last_mut());
+        if let Some(last) = last {
+            last["description"] = json!(format!("After {} changes", self.changed.load(Ordering::SeqCst)));
+        }
+        definitions
+    }
+
     /// What a tool does before it says something.
     async fn act(&self, name: &str, context: &RequestContext<RoleServer>) -> Result<(), ErrorData> {
         match name {
@@ -109,9 +128,8 @@ impl ConformanceServer {
                 let needed: ClientCapabilities = as_type(json!({"sampling": {}}))?;
                 return Err(ErrorData::missing_required_client_capability(needed));
             }
-            // Nobody listens: nothing to say.
-            "test_trigger_tool_change" => drop(self.changes.send(Change::Tools)),
-            "test_trigger_prompt_change" => drop(self.changes.send(Change::Prompts)),
+            "test_trigger_tool_change" => self.change(Change::Tools),
+            "test_trigger_prompt_change" => self.change(Change::Prompts),
             _ => {}
         }
         Ok(())
@@ -158,7 +176,7 @@ impl ServerHandler for ConformanceServer {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(as_type(fixtures::tools())?))
+        Ok(ListToolsResult::with_all_items(as_type(self.counted(fixtures::tools()))?))
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
@@ -198,7 +216,7 @@ impl ServerHandler for ConformanceServer {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        Ok(ListPromptsResult::with_all_items(as_type(fixtures::prompts())?))
+        Ok(ListPromptsResult::with_all_items(as_type(self.counted(fixtures::prompts()))?))
     }
 
     async fn get_prompt(

@@ -31,7 +31,7 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 /// How many upstreams are listed at the same time.
 const LISTED_AT_ONCE_MAX: usize = 16;
 /// How long after its word a change is looked at: often there are several at once.
-const HEARD_WAIT: Duration = Duration::from_millis(300);
+const HEARD_WAIT: Duration = Duration::from_millis(200);
 /// The first wait after a failure; it doubles up to the regular interval.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
@@ -131,13 +131,17 @@ impl Refresher {
     /// Lists what is due, for ever. What takes long keeps nothing else waiting.
     async fn list(&self, schedules: &mut HashMap<(TenantId, UpstreamId), Schedule>) {
         let mut listings = FuturesUnordered::new();
+        let mut look_in = POLL_EVERY;
         loop {
             let room = LISTED_AT_ONCE_MAX.saturating_sub(listings.len());
             listings.extend(self.due(schedules, room).into_iter().map(|due| self.refresh_one(due)));
             tokio::select! {
                 Some(listed) = listings.next() => self.note(schedules, listed).await,
-                () = tokio::time::sleep(POLL_EVERY) => {}
-                changed = self.heard.next() => hasten(schedules, &changed),
+                () = tokio::time::sleep(mem::replace(&mut look_in, POLL_EVERY)) => {}
+                changed = self.heard.next() => {
+                    hasten(schedules, &changed);
+                    look_in = HEARD_WAIT;
+                }
                 () = self.wake.notified() => self.reload().await,
             }
         }
