@@ -9,7 +9,7 @@ use tenant_store::{GrantSpec, Level};
 use crate::support::client::{Answer, Http};
 use crate::support::rich::Rich;
 use crate::support::server::{Setup, TestServer};
-use crate::support::upstreams::serve_handler;
+use crate::support::upstreams::{ByteUpstream, Say, serve_handler};
 
 /// Two tenants with an upstream each, which say the same of themselves; and people as elsewhere.
 async fn bed(name: &str, versions: &[ProtocolVersion]) -> Result<TestServer> {
@@ -202,6 +202,41 @@ async fn two_upstreams_of_a_tenant_with_one_uri_are_told_apart() -> Result<()> {
     }
     let ambiguous = alice.modern("resources/read", json!({"uri": "note://one"})).await?;
     assert_eq!(ambiguous.code()?, Some(-32602), "which of the two?");
+    Ok(())
+}
+
+#[tokio::test]
+async fn apps_work_at_their_tenants_own_endpoint_and_nowhere_else() -> Result<()> {
+    let tools = json!([
+        {"name": "board", "inputSchema": {"type": "object"}, "_meta": {"ui": {"resourceUri": "ui://board/page"}, "kept": 1}},
+        {"name": "move", "inputSchema": {"type": "object"}, "_meta": {"ui": {"visibility": ["app"]}}},
+    ]);
+    let discover = json!({
+        "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}, "resources": {}},
+        "serverInfo": {"name": "apps", "version": "1"}, "ttlMs": 0, "cacheScope": "private",
+    });
+    let pages = json!({"resultType": "complete", "resources": [{"uri": "ui://board/page", "name": "page"}]});
+    let upstream = ByteUpstream::with_tools(&tools.to_string())
+        .on("server/discover", Say::Result(discover.to_string()))
+        .on("resources/list", Say::Result(pages.to_string()))
+        .on("tools/call", Say::Result(r#"{"resultType":"complete","content":[]}"#.to_owned()));
+    let (url, _) = upstream.serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let server = TestServer::start("features_apps", &[setup]).await?;
+    let at_tenant = server.client_at("/t/acme/mcp", "alice", &["acme"])?;
+    assert_eq!(listed(&at_tenant, "resources/list", "uri").await?, ["ui://board/page"]);
+    let shown = result(&at_tenant.modern("tools/list", json!({})).await?)?;
+    assert_eq!(shown["tools"], tools, "to the byte");
+    assert!(result(&at_tenant.modern("tools/call", json!({"name": "move"})).await?).is_ok());
+
+    let alice = server.client("alice", &["acme"])?;
+    assert!(listed(&alice, "resources/list", "uri").await?.is_empty());
+    let shown = result(&alice.modern("tools/list", json!({})).await?)?;
+    let names: Vec<&Value> = shown["tools"].as_array().into_iter().flatten().map(|tool| &tool["name"]).collect();
+    assert_eq!(names, ["acme__board"]);
+    assert_eq!((&shown["tools"][0]["_meta"]["ui"], &shown["tools"][0]["_meta"]["kept"]), (&Value::Null, &json!(1)));
+    let unknown = alice.modern("tools/call", json!({"name": "acme__move"})).await?;
+    assert_eq!(unknown.code()?, Some(-32602), "{}", unknown.text);
     Ok(())
 }
 

@@ -75,6 +75,11 @@ impl Definition {
         self.named.raw()
     }
 
+    /// Whether it is there for apps alone, and not for models.
+    pub(super) fn is_for_apps_only(&self) -> bool {
+        self.named.is_for_apps_only()
+    }
+
     /// The parameters that the protocol repeats as `Mcp-Param-…` headers (SEP-2243), with their values in `arguments`.
     /// Nothing, if an object on the way to one of them has a key twice: two readers could take it for two values.
     pub fn param_headers(&self, arguments: Option<&RawValue>) -> Option<Vec<(String, String)>> {
@@ -161,11 +166,29 @@ mod tests {
 
     #[test]
     fn notes_join_a_meta_that_is_there() {
-        let text = r#"{"name":"a","inputSchema":{},"_meta":{"ui":{"x":1}}}"#;
+        let text = r#"{"name":"a","inputSchema":{},"_meta":{"x/y":{"x":1}}}"#;
         assert_eq!(
             parse(text).unwrap().renamed("t__a", "t"),
-            r#"{"name":"t__a","inputSchema":{},"_meta":{"mcp-mux/tenant":"t","mcp-mux/localName":"a","ui":{"x":1}}}"#
+            r#"{"name":"t__a","inputSchema":{},"_meta":{"mcp-mux/tenant":"t","mcp-mux/localName":"a","x/y":{"x":1}}}"#
         );
+        // What ties it to an app stays behind.
+        let text =
+            r#"{"name":"a","inputSchema":{},"_meta":{"ui":{"resourceUri":"ui://x"},"b":1,"ui/resourceUri":"ui://x"}}"#;
+        let renamed = parse(text).unwrap().renamed("t__a", "t");
+        assert!(renamed.contains(r#""b":1"#) && !renamed.contains("ui://"), "{renamed}");
+    }
+
+    #[test]
+    fn what_is_for_apps_alone_is_told_from_what_models_may_use() {
+        let with = |ui: &str| {
+            let text = format!(r#"{{"name":"a","inputSchema":{{}},"_meta":{{"ui":{ui}}}}}"#);
+            parse(&text).unwrap().is_for_apps_only()
+        };
+        assert!(with(r#"{"visibility":["app"]}"#) && with(r#"{"visibility":[]}"#));
+        for ui in [r#"{"visibility":["model","app"]}"#, "{}", "1", r#"{"visibility":"app"}"#] {
+            assert!(!with(ui), "{ui}");
+        }
+        assert!(!parse(r#"{"name":"a","inputSchema":{}}"#).unwrap().is_for_apps_only());
     }
 
     #[test]

@@ -12,6 +12,8 @@ use super::uri;
 use super::view::Face;
 use crate::policy::EntryFacts;
 
+const APP_SCHEME: &str = "ui:";
+
 /// One prompt, resource or template.
 #[derive(Debug)]
 pub struct Item {
@@ -86,6 +88,11 @@ impl Item {
         }
     }
 
+    /// Whether `face` shows it to anybody: the pages of apps belong to their tenant's own endpoint.
+    pub(super) fn is_on(&self, face: Face) -> bool {
+        face == Face::Tenant || self.kind == OfferKind::Prompt || !is_page(self.key.as_str())
+    }
+
     /// The key and the definition that are shown on `face`.
     pub(super) fn shown(&self, face: Face) -> (&str, &str) {
         match face {
@@ -93,6 +100,11 @@ impl Item {
             Face::Tenant | Face::Aggregate => (&self.exposed, &self.renamed),
         }
     }
+}
+
+/// Whether a URI is that of an app's page (MCP Apps, SEP-1865).
+fn is_page(uri: &str) -> bool {
+    uri.get(..APP_SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(APP_SCHEME))
 }
 
 impl Own {

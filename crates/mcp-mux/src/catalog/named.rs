@@ -16,6 +16,9 @@ pub(super) const META_LOCAL_NAME: &str = "mcp-mux/localName";
 /// The key under `_meta` that holds the tenant's slug.
 pub(super) const META_TENANT: &str = "mcp-mux/tenant";
 
+/// The keys under `_meta` that tie a tool to an app (MCP Apps, SEP-1865).
+const META_APPS: [&str; 2] = ["ui", "ui/resourceUri"];
+
 /// One definition, and where its name and its `_meta` are.
 #[derive(Debug, Clone)]
 pub(super) struct Named {
@@ -51,7 +54,18 @@ impl Named {
         &self.raw
     }
 
-    /// The text under the name `exposed`, with `tenant` and the name `local` noted under `_meta`.
+    /// Whether it is there for apps alone, and not for models (`_meta.ui.visibility`).
+    pub(super) fn is_for_apps_only(&self) -> bool {
+        let meta =
+            self.meta.clone().and_then(|meta| self.raw.get().get(meta)).and_then(|meta| Members::parse(meta).ok());
+        let ui = meta.and_then(|meta| meta.get("ui")).and_then(|ui| Members::parse(ui.get()).ok());
+        let visibility = ui.and_then(|ui| ui.get("visibility"));
+        let visibility = visibility.and_then(|raw| serde_json::from_str::<Vec<String>>(raw.get()).ok());
+        visibility.is_some_and(|visibility| !visibility.iter().any(|who| who == "model"))
+    }
+
+    /// The text under the name `exposed`, with `tenant` and the name `local` noted under `_meta`, and without what ties it to an app: an
+    /// app may call the tools of its server, and where all tenants' are listed together, all of them would be of one server.
     pub(super) fn renamed(&self, exposed: &str, (tenant, local): (&str, &str)) -> String {
         let text = self.raw.get();
         let notes = format!(
@@ -63,7 +77,11 @@ impl Named {
         );
         let mut edits = vec![(self.name.clone(), json::quote(exposed))];
         edits.push(match &self.meta {
-            Some(meta) => json::insertion_into_object(text, meta.clone(), &notes),
+            Some(meta) => {
+                let kept = json::without(text.get(meta.clone()).unwrap_or("{}"), &META_APPS);
+                let noted = json::splice(&kept, vec![json::insertion_into_object(&kept, 0..kept.len(), &notes)]);
+                (meta.clone(), noted)
+            }
             None => json::insertion_into_object(text, 0..text.len(), &format!("\"_meta\":{{{notes}}}")),
         });
         json::splice(text, edits)

@@ -78,6 +78,11 @@ impl Entry {
         }
     }
 
+    /// Whether `face` shows it to anybody. Apps work at their tenant's own endpoint only, and so does what is there for them.
+    pub(super) fn is_on(&self, face: Face) -> bool {
+        face == Face::Tenant || !self.definition.is_for_apps_only()
+    }
+
     /// The name and the definition that are shown on `face`.
     pub(super) fn shown(&self, face: Face) -> (&str, &str) {
         match face {

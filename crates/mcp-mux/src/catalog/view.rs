@@ -71,10 +71,12 @@ impl View {
     pub(super) fn build(snapshot: &Snapshot, face: Face, reach: &Reach) -> Self {
         let shelves: Vec<&Shelf> = reach.accesses().iter().filter_map(|access| snapshot.shelf(access)).collect();
         let may_see = |entry: &&Arc<Entry>| decide(reach, Action::List, &entry.facts()).is_allowed();
-        let entries = shelves.iter().flat_map(|shelf| shelf.entries()).filter(may_see);
+        let entries =
+            shelves.iter().flat_map(|shelf| shelf.entries()).filter(|entry| entry.is_on(face)).filter(may_see);
         let items = |kind: OfferKind| {
             let may_see = |item: &&Arc<Item>| decide(reach, Action::List, &item.facts()).is_allowed();
-            let items = shelves.iter().flat_map(|shelf| shelf.items()).filter(|item| item.kind == kind);
+            let items =
+                shelves.iter().flat_map(|shelf| shelf.items()).filter(|item| item.kind == kind && item.is_on(face));
             Part::of(items.filter(may_see), |item| item.shown(face))
         };
         Self {
