@@ -1,5 +1,8 @@
 //! Legacy sessions belong to whoever began them, and a running stream to whoever may still call.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
 use anyhow::{Context as _, Result, bail};
 use mcp_mux::config::{FrontConfig, IssuerConfig};
 use reqwest::Method;
@@ -10,7 +13,7 @@ use crate::support::canary;
 use crate::support::client::{Answer, Http};
 use crate::support::identity::Idp;
 use crate::support::server::{Setup, TestServer};
-use crate::support::upstreams::{ByteUpstream, Say, Seen};
+use crate::support::upstreams::{ByteUpstream, Guard, RealUpstream, Say, Seen};
 
 async fn everything_with(client: Http, session: &str) -> Result<Vec<Answer>> {
     let client = client.with("mcp-session-id", session)?;
@@ -187,5 +190,34 @@ async fn a_stream_ends_with_its_token() -> Result<()> {
         answer = short.legacy("tools/call", &params) => assert!(answer?.text.contains("progress")),
         answer = long.legacy("tools/call", &params) => bail!("it outlived the other: {answer:?}"),
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn callers_of_one_upstream_never_share_its_session() -> Result<()> {
+    let shown = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&shown);
+    let guard: Guard = Arc::new(move |parts, body| {
+        let session = parts.headers.get("mcp-session-id").and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
+        let body = String::from_utf8_lossy(body).into_owned();
+        noted.lock().expect("no test panics while it notes").push((session, body));
+        true
+    });
+    let (url, _) = RealUpstream::named("acme").legacy().serve_to(guard, true).await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let server = TestServer::start("session_upstream", &[setup]).await?;
+    for _ in 0..2 {
+        for who in ["alice", "bob"] {
+            let client = server.client(who, &["acme"])?;
+            client.call("acme__whoami", json!({"as": who})).await?;
+        }
+    }
+    let shown = shown.lock().expect("no test panics while it notes").clone();
+    let of = |text: &str| -> BTreeSet<String> {
+        shown.iter().filter(|(_, body)| body.contains(text)).filter_map(|(session, _)| session.clone()).collect()
+    };
+    let sessions = [of("\"as\":\"alice\""), of("\"as\":\"bob\""), of("tools/list")];
+    assert!(sessions.iter().all(|sessions| sessions.len() == 1), "{sessions:?}");
+    assert_eq!(sessions.iter().flatten().collect::<BTreeSet<_>>().len(), 3, "one each, and one to list with");
     Ok(())
 }

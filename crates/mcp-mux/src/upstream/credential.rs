@@ -66,8 +66,8 @@ impl Actor {
         Some(Self { principal: caller.principal.clone(), token: Some(token) })
     }
 
-    /// A principal with an account of its own.
-    pub(super) fn with_account(principal: &Principal) -> Self {
+    /// A principal, whichever way it proved itself: with an account or a session of its own.
+    pub(super) fn of_principal(principal: &Principal) -> Self {
         Self { principal: principal.clone(), token: None }
     }
 }
@@ -101,8 +101,8 @@ impl Proofs<'_> {
             (UpstreamAuth::TokenExchange(_), Some(caller)) => {
                 Actor::of(caller).ok_or(UpstreamError::CallerTokenMissing).map(Some)
             }
-            (UpstreamAuth::Account(_), Some(caller)) => Ok(Some(Actor::with_account(&caller.principal))),
-            (UpstreamAuth::Account(account), None) => Ok(lister(account).map(|lister| Actor::with_account(&lister))),
+            (UpstreamAuth::Account(_), Some(caller)) => Ok(Some(Actor::of_principal(&caller.principal))),
+            (UpstreamAuth::Account(account), None) => Ok(lister(account).map(|lister| Actor::of_principal(&lister))),
             _ => Ok(None),
         }
     }

@@ -135,11 +135,20 @@ impl fmt::Debug for Link {
 
 impl Link {
     pub(super) fn new(line: Arc<Line>, actor: Option<Actor>) -> Self {
+        Self::showing(line, actor, Arc::default())
+    }
+
+    /// One for an actor, which keeps a session of its own and shows what this one shows.
+    pub(super) fn for_session_of(&self, actor: Actor) -> Self {
+        Self::showing(Arc::clone(&self.line), Some(actor), Arc::clone(&self.token))
+    }
+
+    fn showing(line: Arc<Line>, actor: Option<Actor>, token: Arc<Held>) -> Self {
         Self {
             line,
             actor,
             next_id: AtomicU64::new(1),
-            token: Arc::default(),
+            token,
             account: Arc::default(),
             agreed: ArcSwapOption::empty(),
             negotiation: Mutex::new(None),
@@ -149,6 +158,11 @@ impl Link {
     /// What it shares with the other links of its upstream.
     pub(super) fn line(&self) -> &Arc<Line> {
         &self.line
+    }
+
+    /// Whether it is known that the upstream keeps nothing between requests.
+    pub(super) fn is_stateless(&self) -> bool {
+        self.agreed.load().as_ref().is_some_and(|agreed| !agreed.has_session())
     }
 
     /// The upstream.

@@ -56,7 +56,8 @@ impl Pool {
 
     /// The link to `upstream`, which must belong to the tenant of `scope` and be at one of `hosts`. One that no longer fits what is
     /// configured is replaced, together with its connections, session and access token. An upstream that is called as somebody has
-    /// one link for each of them: neither session nor access token is ever another's.
+    /// one link for each of them: neither session nor access token is ever another's. So has one that keeps a session, or of which
+    /// that is not known: what it notes there of one caller is nobody else's.
     pub fn link(
         &self,
         scope: TenantScope,
@@ -67,11 +68,19 @@ impl Pool {
         assert_eq!(scope.tenant(), upstream.tenant, "an upstream is linked within its own tenant only");
         let key = (upstream.tenant, upstream.id);
         let base = self.base(key, upstream, &Conditions { versions: proofs.versions(), hosts: hosts.cloned() });
-        let Some(actor) = proofs.actor(upstream)? else { return Ok(base) };
-        let link = self.actors.entry((key, actor.clone())).or_insert_with_if(
-            || Arc::new(Link::new(Arc::clone(base.line()), Some(actor))),
-            |link| !Arc::ptr_eq(link.line(), base.line()),
-        );
+        let is_other = |link: &Arc<Link>| !Arc::ptr_eq(link.line(), base.line());
+        let link = match (proofs.actor(upstream)?, proofs.caller) {
+            (Some(actor), _) => {
+                let entry = self.actors.entry((key, actor.clone()));
+                entry.or_insert_with_if(|| Arc::new(Link::new(Arc::clone(base.line()), Some(actor))), is_other)
+            }
+            (None, Some(caller)) if !base.is_stateless() => {
+                let actor = Actor::of_principal(&caller.principal);
+                let entry = self.actors.entry((key, actor.clone()));
+                entry.or_insert_with_if(|| Arc::new(base.for_session_of(actor)), is_other)
+            }
+            _ => return Ok(base),
+        };
         Ok(link.into_value())
     }
 
@@ -88,7 +97,7 @@ impl Pool {
 
     /// Drops the link that uses the account of `principal`, and the access token with it.
     pub(super) fn forget_account(&self, upstream: &Upstream, principal: &Principal) {
-        self.actors.invalidate(&((upstream.tenant, upstream.id), Actor::with_account(principal)));
+        self.actors.invalidate(&((upstream.tenant, upstream.id), Actor::of_principal(principal)));
     }
 
     /// Two who need it at once get the same one.
