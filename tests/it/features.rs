@@ -185,6 +185,33 @@ async fn grants_decide_about_prompts_and_resources_by_name_and_uri() -> Result<(
 }
 
 #[tokio::test]
+async fn a_uri_that_is_denied_is_denied_under_each_of_its_names() -> Result<()> {
+    let server = bed("features_denied", ProtocolVersion::KNOWN_VERSIONS).await?;
+    let grant = GrantSpec {
+        issuer: "corp".parse()?,
+        groups: vec!["readers".parse()?],
+        subjects: Vec::new(),
+        level: Level::Read,
+        allow: vec!["*".parse()?],
+        deny: vec!["mcp-mux://acme/files/note://o*".parse()?],
+    };
+    server.rows("acme").await?.put_grant(&"readers".parse()?, &grant).await?;
+    server.app.follow().await?;
+    for (path, uri) in [
+        ("/mcp", "mcp-mux://acme/files/note://"),
+        ("/t/acme/mcp", "mcp-mux://acme/files/note://"),
+        ("/t/acme/mcp", "note://"),
+    ] {
+        let dave = server.client_at(path, "dave", &["readers"])?;
+        let read =
+            async |name: &str| dave.modern("resources/read", json!({"uri": format!("{uri}{name}")})).await?.code();
+        assert_eq!((read("one").await?, read("other").await?), (Some(-32602), Some(-32602)), "{path} {uri}");
+        assert_eq!((read("two").await?, read("unlisted").await?), (None, None), "{path} {uri}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn two_upstreams_of_a_tenant_with_one_uri_are_told_apart() -> Result<()> {
     let server = bed("features_twins", ProtocolVersion::KNOWN_VERSIONS).await?;
     add(&server, "acme", "wiki", ProtocolVersion::KNOWN_VERSIONS).await?;

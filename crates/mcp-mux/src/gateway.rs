@@ -243,7 +243,7 @@ impl Gateway {
             return Ok(self.links.answer(caller, (rpc, era), elicits, Missing { tenant, upstream }));
         }
         if matches!(outcome, Err(CallError::Unknown(_))) {
-            return Err(Problem::unknown(ask::unknown(&ask.wish), era));
+            return Err(Problem::unknown(&ask.wish.thing(), era));
         }
         let tasks = (accepts == Accepts::Events).then_some(&self.tasks);
         answer::call(rpc.id, Asked { era, kind: ask::kind(&ask.wish) }, tasks, outcome).await

@@ -200,6 +200,10 @@ fn removal_from_object(text: &str, key: &str, value: &str) -> Option<(Range<usiz
 
 /// An object without the members of these names.
 pub(crate) fn without<'o>(object: &'o str, keys: &[&str]) -> Cow<'o, str> {
+    let has_one = |members: Members<'_>| keys.iter().any(|key| members.get(key).is_some());
+    if !Members::parse(object).is_ok_and(has_one) {
+        return Cow::Borrowed(object);
+    }
     let mut text = Cow::Borrowed(object);
     for key in keys {
         let value = Members::parse(&text).ok().and_then(|members| members.get(key));

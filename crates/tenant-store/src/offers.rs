@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
-    ColumnTrait as _, DatabaseTransaction, DbErr, EntityTrait as _, QueryFilter as _, QueryOrder as _, TryFromU64,
+    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    TryFromU64,
 };
 use serde_json::value::RawValue;
 
@@ -71,17 +72,18 @@ impl TenantStore {
         offers: &[NewOffer],
     ) -> Result<Replaced, StoreError> {
         check(kind, offers)?;
+        // Most listings bring nothing new, and take no writer's turn.
+        if are_known(&self.reading().await?.executor(), listed, kind, offers).await? {
+            return Ok(Replaced::Unchanged);
+        }
         let writing = self.writing().await?;
         let db = writing.executor();
         if upstreams::require(db, self.id(), listed.id).await? != *listed {
             return Ok(Replaced::Stale);
         }
-        let changed = !are_known(db, listed, kind, offers).await?;
-        if changed {
-            write(db, listed, kind, offers).await?;
-        }
-        writing.finish(changed).await?;
-        Ok(if changed { Replaced::Changed } else { Replaced::Unchanged })
+        write(db, listed, kind, offers).await?;
+        writing.finish(true).await?;
+        Ok(Replaced::Changed)
     }
 }
 
@@ -97,8 +99,8 @@ fn check(kind: OfferKind, offers: &[NewOffer]) -> Result<(), StoreError> {
 }
 
 /// Whether the table holds just these, in this order.
-async fn are_known(
-    db: &DatabaseTransaction,
+async fn are_known<C: ConnectionTrait>(
+    db: &C,
     upstream: &Upstream,
     kind: OfferKind,
     offers: &[NewOffer],

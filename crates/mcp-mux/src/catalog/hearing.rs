@@ -56,8 +56,14 @@ impl Heard {
 pub(super) async fn listen(catalog: &Catalog, pool: &Pool, heard: &Heard) {
     let mut running: HashMap<Key, (Source, CancellationToken)> = HashMap::new();
     let mut streams = FuturesUnordered::new();
+    let mut snapshot = catalog.snapshot();
+    let mut sources = sources_of(&snapshot);
     loop {
-        let sources = sources(&catalog.snapshot());
+        let current = catalog.snapshot();
+        if !Arc::ptr_eq(&current, &snapshot) {
+            sources = sources_of(&current);
+            snapshot = current;
+        }
         running.retain(|key, (source, ended)| {
             let stays = sources.get(key) == Some(source);
             if !stays {
@@ -65,11 +71,11 @@ pub(super) async fn listen(catalog: &Catalog, pool: &Pool, heard: &Heard) {
             }
             stays
         });
-        for (key, source) in sources {
-            if running.len() < HEARD_MAX && !running.contains_key(&key) && tells(catalog, pool, &source) {
+        for (key, source) in &sources {
+            if running.len() < HEARD_MAX && !running.contains_key(key) && tells(catalog, pool, source) {
                 let ended = CancellationToken::new();
-                running.insert(key, (source.clone(), ended.clone()));
-                streams.push(stream(catalog, pool, heard, (key, source, ended)));
+                running.insert(*key, (source.clone(), ended.clone()));
+                streams.push(stream(catalog, pool, heard, (*key, source.clone(), ended)));
             }
         }
         tokio::select! {
@@ -84,7 +90,7 @@ pub(super) async fn listen(catalog: &Catalog, pool: &Pool, heard: &Heard) {
     }
 }
 
-fn sources(snapshot: &Snapshot) -> HashMap<Key, Source> {
+fn sources_of(snapshot: &Snapshot) -> HashMap<Key, Source> {
     let mut sources = HashMap::new();
     for (tenant, shelf) in snapshot.shelves() {
         for upstream in shelf.upstreams().filter(|upstream| upstream.spec.enabled) {

@@ -318,7 +318,7 @@ impl Refresher {
             }
         }
         let _naming = self.naming.lock().await;
-        if kind == OfferKind::Prompt {
+        if kind == OfferKind::Prompt && !offers.is_empty() {
             offers = self.named_prompts(listing, offers).await?;
         }
         Ok(rows.replace_offers(upstream, kind, &offers).await? == Replaced::Changed)

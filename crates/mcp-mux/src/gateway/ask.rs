@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::answer::Kind;
 use super::envelope::Rpc;
 use super::era::{self, Era};
-use super::problem::{Problem, Unknown};
+use super::problem::Problem;
 use super::{RawMethod, account_missing};
 use crate::json::{self, Members};
 use crate::mux::{Ask, Input, Thing, Wish};
@@ -81,15 +81,6 @@ fn arguments<'r>(rpc: &'r Rpc<'_>) -> Result<Option<&'r RawValue>, Problem> {
         return Err(Problem::invalid_params("`params.arguments` must be an object"));
     }
     Ok(arguments)
-}
-
-/// What it is that is unknown, when nothing is found.
-pub(super) fn unknown(wish: &Wish<'_>) -> Unknown {
-    match wish.thing() {
-        Thing::Tool(_) => Unknown::Tool,
-        Thing::Prompt(_) => Unknown::Prompt,
-        Thing::Resource(_) => Unknown::Resource,
-    }
 }
 
 /// How the answer looks.

@@ -10,14 +10,7 @@ use super::era::Era;
 use crate::caller::Caller;
 use crate::error::Fault;
 use crate::json;
-
-/// What is unknown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unknown {
-    Tool,
-    Prompt,
-    Resource,
-}
+use crate::mux::Thing;
 
 /// A refusal, as the client reads it.
 #[derive(Debug, Clone)]
@@ -58,12 +51,11 @@ impl Problem {
 
     /// The same answer for what does not exist and for what this caller may not know of. Resources had a code of their own in the
     /// legacy era.
-    pub(super) fn unknown(what: Unknown, era: Era) -> Self {
+    pub(super) fn unknown(what: &Thing, era: Era) -> Self {
         match what {
-            Unknown::Tool => Self::invalid_params("unknown tool"),
-            Unknown::Prompt => Self::invalid_params("unknown prompt"),
-            Unknown::Resource if era == Era::Legacy => Self::new(StatusCode::OK, -32002, "resource not found"),
-            Unknown::Resource => Self::invalid_params("resource not found"),
+            Thing::Tool(_) | Thing::Prompt(_) => Self::invalid_params(format!("unknown {}", what.word())),
+            Thing::Resource(_) if era == Era::Legacy => Self::new(StatusCode::OK, -32002, "resource not found"),
+            Thing::Resource(_) => Self::invalid_params("resource not found"),
         }
     }
 

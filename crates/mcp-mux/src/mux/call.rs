@@ -79,14 +79,18 @@ impl Mux {
         let thing = ask.wish.thing();
         let target = sight.target(&thing).ok_or(CallError::Unknown(thing.word()))?;
         let deadline = caller.deadline.min(Instant::now() + target.upstream.spec.call_timeout);
-        let states = States::of((&self.handles, self.clock.now()), caller, &target, &ask.wish);
-        let given = ask.input.given(&states, self.clock.now()).ok_or(CallError::OtherState)?;
+        let mut params = ask.wish.params(&target.local);
+        let asked = params.len();
+        // What binds a state to its request is put together only where there is a state.
+        let states = |params: &str| States::of((&self.handles, self.clock.now()), caller, &target, (&ask.wish, params));
+        let given = ask.input.given(|| states(&params), self.clock.now()).ok_or(CallError::OtherState)?;
+        params.push_str(&given);
         let rpc = Rpc {
             trace: ask.trace.clone(),
             progress: ask.progress_token.is_some(),
             param_headers: param_headers(&ask.wish, &target)?,
             capabilities: ask.input.capabilities(),
-            params: ask.wish.params(&target.local) + &given,
+            params,
             name: ask.wish.is_named().then_some(target.local.as_str()),
             ..Rpc::new(ask.wish.method())
         };
@@ -99,8 +103,9 @@ impl Mux {
         if !self.is_current(&sight) && !self.may_use(caller, endpoint, &thing) {
             return Err(CallError::Unknown(thing.word()));
         }
-        let finish =
-            Finish { uris: Uris::of(&sight, &target, &ask.wish), states: ask.input.can_be_asked().then_some(states) };
+        let may_ask = ask.input.can_be_asked() && asks(&reply);
+        let states = may_ask.then(|| states(rpc.params.get(..asked).unwrap_or_default()));
+        let finish = Finish { uris: Uris::of(&sight, &target, &ask.wish), states };
         match reply {
             Ok(Reply::Whole(answer)) => {
                 finish.finish(answer).map(Outcome::Whole).map_err(|error| failed(target.slugs(), error))
@@ -126,6 +131,15 @@ impl Mux {
         let proofs = Proofs { caller: Some(caller), rows: &rows, stored: &stored };
         let link = self.pool.link(target.access.scope(), target.upstream, &proofs, target.shelf.egress_hosts())?;
         link.ask(&proofs, rpc, deadline).await
+    }
+}
+
+/// Whether the reply asks for input, or may do so in its stream.
+fn asks(reply: &Result<Reply, UpstreamError>) -> bool {
+    match reply {
+        Ok(Reply::Whole(Answer::Result(result))) => States::wanted(result).unwrap_or(false),
+        Ok(Reply::Stream(_)) => true,
+        _ => false,
     }
 }
 

@@ -59,9 +59,10 @@ impl Input<'_> {
     }
 
     /// `,"key":value…` for the upstream, with the state as it was there. None, if the state is not of this request.
-    pub(super) fn given(&self, states: &States, now: Timestamp) -> Option<String> {
+    pub(super) fn given(&self, states: impl FnOnce() -> States, now: Timestamp) -> Option<String> {
         let mut given = self.responses.map(|raw| format!(",\"inputResponses\":{}", raw.get())).unwrap_or_default();
         if let Some(state) = self.state {
+            let states = states();
             let state = states.handles.open(&states.bond, now, json::as_str(state)?.as_bytes())?;
             let state = String::from_utf8(state).ok()?;
             given = given + ",\"requestState\":" + &json::quote(&state);
@@ -75,11 +76,11 @@ impl States {
         (handles, now): (&Handles, Timestamp),
         caller: &Caller,
         target: &Target<'_>,
-        wish: &Wish<'_>,
+        (wish, params): (&Wish<'_>, &str),
     ) -> Self {
         let upstream = target.upstream;
         // What the request says besides, so that an answer to one question is none to another.
-        let digest = Sha256::digest(wish.params(&target.local));
+        let digest = Sha256::digest(params);
         let digest = digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         let what = [&upstream.tenant.to_string(), &upstream.id.to_string(), wish.method(), &digest];
         let bond = Bond::new(Purpose::RequestState, caller, &what);

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use tenant_store::{TenantSlug, ToolClass, Upstream, UpstreamSlug};
+use tenant_store::{TenantId, TenantSlug, ToolClass, Upstream, UpstreamSlug};
 
 use super::Sight;
-use crate::catalog::{Carried, Entry, Shelf, climbs, is_ours};
+use crate::catalog::{Carried, Entry, Face, Shelf, carry, climbs, is_ours};
 use crate::json;
 use crate::policy::{Access, Action, EntryFacts, decide};
 
@@ -73,7 +73,7 @@ pub(super) struct Target<'s> {
 
 impl Thing {
     /// The word for what it is.
-    pub(super) fn word(&self) -> &'static str {
+    pub fn word(&self) -> &'static str {
         match self {
             Self::Tool(_) => "tool",
             Self::Prompt(_) => "prompt",
@@ -150,12 +150,7 @@ impl Sight {
         }
     }
 
-    fn at<'s>(
-        &'s self,
-        tenant: tenant_store::TenantId,
-        upstream: &'s Arc<Upstream>,
-        local: String,
-    ) -> Option<Target<'s>> {
+    fn at<'s>(&'s self, tenant: TenantId, upstream: &'s Arc<Upstream>, local: String) -> Option<Target<'s>> {
         let access = self.reach.access(tenant)?;
         Some(Target { access, shelf: self.snapshot.shelf(access)?, upstream, local, tool: None })
     }
@@ -169,12 +164,14 @@ impl Sight {
             None if climbs(uri) => return None,
             None => self.unlisted(uri)?,
         };
+        // The same names as in a list, whichever of them the caller used: what denies one of them denies the resource.
+        let exposed = carry(target.access.tenant_slug(), &target.upstream.slug, &target.local);
         let facts = EntryFacts {
             tenant: target.upstream.tenant,
             upstream: target.upstream.id,
             upstream_slug: &target.upstream.slug,
             local: &target.local,
-            exposed: uri,
+            exposed: &exposed,
             class: ToolClass::Read,
             enabled: target.upstream.spec.enabled,
             approved: true,
@@ -192,7 +189,7 @@ impl Sight {
         }
         // On a tenant's own endpoint an upstream's own URI says enough where there is only one that it can be of.
         let [access] = self.reach.accesses() else { return None };
-        if self.face == crate::catalog::Face::Aggregate || is_ours(uri) {
+        if self.face == Face::Aggregate || is_ours(uri) {
             return None;
         }
         let shelf = self.snapshot.shelf(access)?;
