@@ -62,6 +62,7 @@ fn methods() -> Vec<(&'static str, Value, Value)> {
         ("resources/templates/list", json!({}), json!({})),
         ("resources/read", json!({"uri": note("acme")}), json!({"uri": note("nobody")})),
         ("completion/complete", completion("acme"), completion("nobody")),
+        ("logging/setLevel", json!({"level": "info"}), json!({"level": "debug"})),
         // What is heard there is told of in `listen`; here, it must be the same refusal.
         ("subscriptions/listen", json!({"notifications": []}), json!({"notifications": 1})),
     ]

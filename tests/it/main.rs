@@ -18,6 +18,7 @@ mod connect;
 mod connect_attacks;
 mod credentials;
 mod dev;
+mod dialogue;
 mod egress;
 mod entra;
 mod features;

@@ -134,7 +134,7 @@ impl App {
         let handles = Handles::new(keys.clone());
         let mux = Mux::new(
             (Arc::clone(&catalog), pool, store.clone()),
-            (handles.clone(), Arc::clone(&clock)),
+            (handles.clone(), Arc::clone(&clock), tasks.clone()),
             config.http.recheck_every(),
             config.catalog.page_items,
         );

@@ -6,6 +6,7 @@
 mod account_missing;
 mod answer;
 mod ask;
+mod cancel;
 pub(crate) mod envelope;
 pub(crate) mod era;
 mod lifecycle;
@@ -26,22 +27,23 @@ use http::{Method, Request, Response};
 use tenant_store::Clock;
 use tokio::time::timeout_at;
 
-use self::account_missing::{Elicits, Missing};
+use self::account_missing::Missing;
 use self::answer::Asked;
-use self::envelope::{Message, Rpc};
+use self::cancel::Calls;
+use self::envelope::{Message, Notification, Response as Reply, Rpc};
 use self::era::Era;
 use self::lifecycle::Lifecycle;
 use self::listen::{Listener, Streams};
 use self::request::{Accepts, read, require_json};
-use self::session::Sessions;
+use self::session::{Session, Sessions};
 use crate::caller::Caller;
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
 use crate::mux::{CallError, Endpoint, Handles, Listed, Mux, Wanted};
-use crate::upstream::UpstreamError;
+use crate::upstream::{ClientCapabilities, Peer, UpstreamError};
 
 /// Every MCP request method that is answered, and by whom. A method that is not in this list is unknown to everybody.
-pub const METHODS: [(&str, Served); 12] = [
+pub const METHODS: [(&str, Served); 13] = [
     ("initialize", Served::ByLifecycle),
     ("server/discover", Served::ByLifecycle),
     ("ping", Served::ByLifecycle),
@@ -54,6 +56,7 @@ pub const METHODS: [(&str, Served); 12] = [
     ("resources/read", Served::Raw(RawMethod::ReadResource)),
     ("completion/complete", Served::Raw(RawMethod::Complete)),
     ("subscriptions/listen", Served::Raw(RawMethod::Listen)),
+    ("logging/setLevel", Served::Raw(RawMethod::SetLevel)),
 ];
 
 /// Who answers a method.
@@ -78,8 +81,10 @@ pub enum RawMethod {
     ReadResource,
     /// `completion/complete`
     Complete,
-    /// `subscriptions/listen`
+    /// `subscriptions/listen`, of the modern era only
     Listen,
+    /// `logging/setLevel`, of the legacy era only
+    SetLevel,
 }
 
 /// Our MCP server face. Cheap to clone.
@@ -89,6 +94,7 @@ pub struct Gateway {
     lifecycle: Lifecycle,
     sessions: Sessions,
     streams: Streams,
+    calls: Calls,
     links: ConnectLinks,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
@@ -97,8 +103,8 @@ pub struct Gateway {
 impl Gateway {
     /// A face for `mux`; `handles` are the ids of legacy sessions, `links` lead to `/connect`, `tasks` drive the streams.
     pub fn new(mux: Mux, handles: Handles, links: ConnectLinks, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
-        let (sessions, streams) = (Sessions::new(handles), Streams::default());
-        Self { mux, lifecycle: Lifecycle::new(), sessions, streams, links, clock, tasks }
+        let (sessions, streams, calls) = (Sessions::new(handles), Streams::default(), Calls::default());
+        Self { mux, lifecycle: Lifecycle::new(), sessions, streams, calls, links, clock, tasks }
     }
 
     /// Answers one HTTP request of a caller whose identity was verified. The request carries no credential any more.
@@ -120,7 +126,7 @@ impl Gateway {
     ) -> Result<Response<Body>, Problem> {
         let session = self.sessions.check(caller, self.clock.now(), request.headers_mut())?;
         if request.method() == Method::POST {
-            return self.post(caller, endpoint, session.unwrap_or(Elicits::Nothing), request).await;
+            return self.post(caller, endpoint, session, request).await;
         }
         if request.method() == Method::GET && session.is_some() && takes_events(request.headers())? {
             let wanted = Wanted { tools: true, prompts: true, resources: true };
@@ -133,7 +139,7 @@ impl Gateway {
         &self,
         caller: &Caller,
         endpoint: &Endpoint,
-        declared: Elicits,
+        session: Option<Session>,
         request: Request<Body>,
     ) -> Result<Response<Body>, Problem> {
         let accepts = Accepts::of(request.headers())?;
@@ -142,9 +148,14 @@ impl Gateway {
         let body = timeout_at(caller.deadline, read(body)).await.map_err(|_| Problem::slow_body())??;
         let rpc = match envelope::parse(&body)? {
             Message::Request(rpc) => rpc,
-            // We ask clients nothing and keep nothing for them that a notification or a response could change. A legacy client's
-            // `notifications/cancelled` changes nothing either: its call ends when it hangs up.
-            Message::Notification | Message::Response => return Ok(answer::accepted()),
+            Message::Notification(notification) => {
+                self.hear(session.as_ref(), &notification);
+                return Ok(answer::accepted());
+            }
+            Message::Response(Reply { id, answer }) => {
+                let is_taken = self.mux.take_answer(caller, &id, answer);
+                return if is_taken { Ok(answer::accepted()) } else { Err(Problem::nobody_asked()) };
+            }
         };
         let era = era::check(&parts.headers, &rpc).map_err(|problem| problem.answering(rpc.id))?;
         // What a client calls a method that nobody knows is its own text, and has no place in a log.
@@ -162,10 +173,12 @@ impl Gateway {
                 let listen = |wanted| self.listen(caller, endpoint, wanted, Listener::Modern(rpc.id.to_owned()));
                 listen::wanted(&rpc).and_then(listen)
             }
+            Some(Served::Raw(RawMethod::SetLevel)) if era == Era::Modern => Err(Problem::method_not_found(era)),
+            Some(Served::Raw(RawMethod::SetLevel)) => self.set_level(session.as_ref(), &rpc),
             Some(Served::Raw(RawMethod::List(listed))) => self.list(caller, endpoint, (era, listed), &rpc),
             Some(Served::Raw(method)) => {
-                let elicits = if era == Era::Modern { account_missing::declared(&rpc) } else { declared };
-                let shape = Shape { era, accepts, elicits, headers: &parts.headers };
+                let session = session.filter(|_| era == Era::Legacy);
+                let shape = Shape { era, accepts, session, headers: &parts.headers };
                 self.ask(caller, endpoint, (method, shape), &rpc).await
             }
         };
@@ -185,7 +198,8 @@ impl Gateway {
             return Err(Problem::unreadable());
         }
         if rpc.method == "initialize" && response.status().is_success() {
-            self.sessions.begin(caller, account_missing::declared_at_start(rpc), response.headers_mut());
+            let can = ClientCapabilities::of(rpc.params.get("capabilities"));
+            self.sessions.begin(caller, can, response.headers_mut());
         }
         Ok(response)
     }
@@ -230,23 +244,61 @@ impl Gateway {
         (method, shape): (RawMethod, Shape<'_>),
         rpc: &Rpc<'_>,
     ) -> Result<Response<Body>, Problem> {
-        let Shape { era, accepts, elicits, headers } = shape;
-        let ask = ask::read(method, (era, headers), rpc)?;
-        let outcome = self.mux.ask(caller, endpoint, &ask).await;
+        let Shape { era, accepts, session, headers } = shape;
+        let streams = accepts == Accepts::Events;
+        // Who takes no stream can neither be asked in one nor hear of anything there.
+        let legacy = session.as_ref().filter(|_| streams);
+        let legacy = legacy.map(|session| Peer { can: session.can, log: Some(self.sessions.level(session)) });
+        let ask = ask::read(method, (era, headers, legacy), rpc)?;
+        let call = session.as_ref().and_then(|session| self.calls.begin(session, rpc.id));
+        let cancelled = async {
+            match &call {
+                Some(call) => call.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        let outcome = tokio::select! {
+            () = cancelled => return Ok(answer::accepted()),
+            outcome = self.mux.ask(caller, endpoint, &ask) => outcome,
+        };
         if let Err(error @ CallError::Upstream { error: cause, .. }) = &outcome {
             tracing::warn!(
-                request.id = %caller.request_id, mcp.thing = ?ask.wish.thing(), fault = cause.fault().as_str(),
+                request.id = %caller.request_id, mcp.thing = ask.wish.thing().word(), fault = cause.fault().as_str(),
                 error = error as &dyn std::error::Error, "a request has no answer"
             );
         }
         if let Err(CallError::Upstream { tenant, upstream, error: UpstreamError::AccountMissing }) = &outcome {
-            return Ok(self.links.answer(caller, (rpc, era), elicits, Missing { tenant, upstream }));
+            let can = match (era, &session) {
+                (Era::Modern, _) => {
+                    ClientCapabilities::of(rpc.meta.as_ref().and_then(|meta| meta.get(era::META_CAPABILITIES)))
+                }
+                (Era::Legacy, Some(session)) => session.can,
+                (Era::Legacy, None) => ClientCapabilities::default(),
+            };
+            return Ok(self.links.answer(caller, (rpc, era), can, Missing { tenant, upstream }));
         }
         if matches!(outcome, Err(CallError::Unknown(_))) {
             return Err(Problem::unknown(&ask.wish.thing(), era));
         }
-        let tasks = (accepts == Accepts::Events).then_some(&self.tasks);
-        answer::call(rpc.id, Asked { era, kind: ask::kind(&ask.wish) }, tasks, outcome).await
+        let tasks = streams.then_some(&self.tasks);
+        answer::call(rpc.id, Asked { era, kind: ask::kind(&ask.wish) }, (tasks, call), outcome).await
+    }
+
+    /// What a legacy client tells us. Everything but that it cancels a call changes nothing here.
+    fn hear(&self, session: Option<&Session>, notification: &Notification<'_>) {
+        if notification.method != "notifications/cancelled" {
+            return;
+        }
+        let params = notification.params.and_then(|params| Members::parse(params.get()).ok());
+        if let Some((session, id)) = session.zip(params.and_then(|params| params.get("requestId"))) {
+            self.calls.cancel(session, id);
+        }
+    }
+
+    fn set_level(&self, session: Option<&Session>, rpc: &Rpc<'_>) -> Result<Response<Body>, Problem> {
+        let level = ask::level(rpc)?;
+        self.sessions.set_level(session.ok_or_else(Problem::needs_session)?, level);
+        Ok(answer::result(rpc.id, &serde_json::json!({})))
     }
 }
 
@@ -254,7 +306,7 @@ impl Gateway {
 struct Shape<'h> {
     era: Era,
     accepts: Accepts,
-    elicits: Elicits,
+    session: Option<Session>,
     headers: &'h HeaderMap,
 }
 

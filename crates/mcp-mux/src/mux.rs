@@ -5,6 +5,8 @@ mod handle;
 mod input;
 mod listen;
 mod own_accounts;
+mod parked;
+mod questions;
 mod relay;
 mod uris;
 mod wish;
@@ -23,8 +25,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tenant_store::{Clock, Store};
 
+use self::parked::ParkingLot;
+use self::questions::Questions;
 use crate::caller::Caller;
 use crate::catalog::{Catalog, Face, Page, Place, Snapshot, View};
+use crate::lifecycle::Tasks;
 use crate::policy::Reach;
 use crate::upstream::Pool;
 
@@ -44,6 +49,8 @@ pub struct Mux {
     pool: Pool,
     store: Store,
     handles: Handles,
+    questions: Questions,
+    parked: ParkingLot,
     clock: Arc<dyn Clock>,
     recheck_every: Duration,
     page_items: usize,
@@ -86,11 +93,12 @@ impl Mux {
     /// Puts the parts together. A call that streams is decided again every `recheck_every`; lists have at most `page_items` on a page.
     pub fn new(
         (catalog, pool, store): (Arc<Catalog>, Pool, Store),
-        (handles, clock): (Handles, Arc<dyn Clock>),
+        (handles, clock, tasks): (Handles, Arc<dyn Clock>, Tasks),
         recheck_every: Duration,
         page_items: usize,
     ) -> Self {
-        Self { catalog, pool, store, handles, clock, recheck_every, page_items }
+        let (questions, parked) = (Questions::default(), ParkingLot::new(tasks));
+        Self { catalog, pool, store, handles, questions, parked, clock, recheck_every, page_items }
     }
 
     /// What `caller` sees of one kind at `endpoint`: the first page, or the one that `cursor` leads to. None, if that is no cursor of

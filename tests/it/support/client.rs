@@ -163,6 +163,13 @@ impl Http {
         Ok(Events { response: request.send().await?.error_for_status()?, text: String::new() })
     }
 
+    /// A legacy request whose answer streams.
+    pub(crate) async fn legacy_stream(&self, id: u64, method: &str, params: &Value) -> Result<Events> {
+        let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
+        let request = self.client.post(&self.url).body(body).headers(self.headers.clone());
+        Ok(Events { response: request.send().await?.error_for_status()?, text: String::new() })
+    }
+
     /// A legacy request.
     pub(crate) async fn legacy(&self, method: &str, params: &Value) -> Result<Answer> {
         self.post(json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()).await

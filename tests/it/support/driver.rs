@@ -70,14 +70,25 @@ async fn use_tool(client: &Http, mut params: Value) -> Result<()> {
     let result = &answer["result"];
     if result["resultType"] == "input_required" {
         let questions = result["inputRequests"].as_object().context("questions")?;
-        let yes = json!({"action": "accept", "content": {"confirmed": true}});
-        params["inputResponses"] = questions.keys().map(|key| (key.clone(), yes.clone())).collect::<Map<_, _>>().into();
+        let answers = questions.iter().map(|(key, question)| (key.clone(), yes(question)));
+        params["inputResponses"] = answers.collect::<Map<_, _>>().into();
         if let Some(state) = result.get("requestState") {
             params["requestState"] = state.clone();
         }
         client.modern_that_can(&can, "tools/call", params).await?;
     }
     Ok(())
+}
+
+/// Yes, with whatever the question has as a default.
+fn yes(question: &Value) -> Value {
+    let properties = question["params"]["requestedSchema"]["properties"].as_object().into_iter().flatten();
+    let mut content: Map<_, _> =
+        properties.filter_map(|(name, schema)| Some((name.clone(), schema.get("default")?.clone()))).collect();
+    if content.is_empty() {
+        content.insert("confirmed".to_owned(), json!(true));
+    }
+    json!({"action": "accept", "content": content})
 }
 
 /// The arguments that the suite wants, or some that fit.

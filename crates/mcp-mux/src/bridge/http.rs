@@ -104,7 +104,7 @@ impl Server {
         let rpc = match envelope::parse(&body)? {
             Message::Request(rpc) => rpc,
             // The child's handshake was ours, it asks clients nothing, and a call is cancelled by hanging up.
-            Message::Notification | Message::Response => return Ok(status(StatusCode::ACCEPTED)),
+            Message::Notification(_) | Message::Response(_) => return Ok(status(StatusCode::ACCEPTED)),
         };
         let answered = async {
             let era = era::check(&parts.headers, &rpc)?;

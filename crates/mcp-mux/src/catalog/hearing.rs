@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{Catalog, Snapshot};
-use crate::upstream::{Pool, Proofs, UpstreamError, hear};
+use crate::upstream::{Peer, Pool, Proofs, UpstreamError, hear};
 
 /// How often it is looked for upstreams that are not listened to.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -107,7 +107,7 @@ fn tells(catalog: &Catalog, pool: &Pool, source: &Source) -> bool {
     let scope = catalog.administration().scope(source.upstream.tenant);
     let (rows, stored) = (catalog.store().tenant(scope), source.stored.iter().collect::<Vec<_>>());
     let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
-    let link = pool.link(scope, &source.upstream, &proofs, source.hosts.as_ref());
+    let link = pool.link(scope, &source.upstream, (&proofs, Peer::default()), source.hosts.as_ref());
     link.is_ok_and(|link| link.tells_of_lists())
 }
 
@@ -141,6 +141,6 @@ async fn once(
     let scope = catalog.administration().scope(source.upstream.tenant);
     let (rows, stored) = (catalog.store().tenant(scope), source.stored.iter().collect::<Vec<_>>());
     let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
-    let link = pool.link(scope, &source.upstream, &proofs, source.hosts.as_ref())?;
+    let link = pool.link(scope, &source.upstream, (&proofs, Peer::default()), source.hosts.as_ref())?;
     hear(&link, &proofs, || heard.tell(key)).await
 }

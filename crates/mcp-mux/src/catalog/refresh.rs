@@ -24,7 +24,7 @@ use super::hearing::{self, Heard, Key};
 use super::item;
 use super::name::{Origin, expose};
 use super::snapshot::{Catalog, Snapshot};
-use crate::upstream::{Link, ListKind, Pool, Proofs, UpstreamError, list};
+use crate::upstream::{Link, ListKind, Peer, Pool, Proofs, UpstreamError, list};
 
 /// How often the revision is looked at.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -262,7 +262,10 @@ impl Refresher {
         let stored = shelf.credentials(upstream.id);
 
         let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
-        let link = self.pool.link(scope, upstream, &proofs, shelf.egress_hosts()).map_err(RefreshError::Upstream)?;
+        let link = self
+            .pool
+            .link(scope, upstream, (&proofs, Peer::default()), shelf.egress_hosts())
+            .map_err(RefreshError::Upstream)?;
         let tools = all_of(&link, &proofs, ListKind::Tools).await?;
         let listing = Listing { rows: &rows, tenant: shelf.tenant_slug(), upstream };
         let mut changed = self.take_tools(listing, &tools).await?;

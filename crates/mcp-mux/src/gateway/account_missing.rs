@@ -16,10 +16,11 @@ use uuid::Uuid;
 
 use super::answer;
 use super::envelope::Rpc;
-use super::era::{self, Era};
+use super::era::Era;
 use crate::caller::Caller;
 use crate::config::PublicUrl;
-use crate::json::{self, Members};
+use crate::json::Members;
+use crate::upstream::ClientCapabilities;
 
 /// The only request in an `input_required` result of ours.
 pub(super) const REQUEST_KEY: &str = "mcp-mux/account";
@@ -40,15 +41,6 @@ pub(super) struct Missing<'m> {
     pub(super) upstream: &'m UpstreamSlug,
 }
 
-/// What a client can do with a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Elicits {
-    /// It opens one for its user, who agrees.
-    Url,
-    /// It shows text.
-    Nothing,
-}
-
 impl ConnectLinks {
     /// For principals of `issuers`, at `public_url`.
     pub fn new<'i>(public_url: &PublicUrl, issuers: impl IntoIterator<Item = &'i IssuerName>) -> Self {
@@ -60,7 +52,7 @@ impl ConnectLinks {
         &self,
         caller: &Caller,
         (rpc, era): (&Rpc<'_>, Era),
-        elicits: Elicits,
+        can: ClientCapabilities,
         missing: Missing<'_>,
     ) -> Response<Body> {
         let Missing { tenant, upstream } = missing;
@@ -78,13 +70,13 @@ impl ConnectLinks {
             "Upstream `{upstream}` of tenant `{tenant}` is called with your own account there, and none of yours is connected. Open \
              the link, connect your account, then call the tool again."
         );
-        match (era, elicits) {
-            (Era::Modern, Elicits::Url) if !is_declined(rpc) => {
+        match (era, can.has_url_elicitation()) {
+            (Era::Modern, true) if !is_declined(rpc) => {
                 let params = json!({"mode": "url", "message": message, "url": url});
                 let requests = json!({REQUEST_KEY: {"method": "elicitation/create", "params": params}});
                 answer::result(rpc.id, &json!({"resultType": "input_required", "inputRequests": requests}))
             }
-            (Era::Legacy, Elicits::Url) => {
+            (Era::Legacy, true) => {
                 let id = Uuid::new_v4();
                 let elicitation = json!({"mode": "url", "elicitationId": id, "url": url, "message": message});
                 let error = json!({
@@ -102,21 +94,6 @@ fn is_declined(rpc: &Rpc<'_>) -> bool {
     let given = member(rpc.params.get("inputResponses"), REQUEST_KEY);
     let action = given.and_then(|given| Members::parse(given.get()).ok()?.get_str("action"));
     action.is_some_and(|action| action != "accept")
-}
-
-/// What a modern client declares in each request.
-pub(super) fn declared(rpc: &Rpc<'_>) -> Elicits {
-    elicits(rpc.meta.as_ref().and_then(|meta| meta.get(era::META_CAPABILITIES)))
-}
-
-/// What a legacy client declares in its `initialize`.
-pub(super) fn declared_at_start(rpc: &Rpc<'_>) -> Elicits {
-    elicits(rpc.params.get("capabilities"))
-}
-
-fn elicits(capabilities: Option<&RawValue>) -> Elicits {
-    let url = member(member(capabilities, "elicitation"), "url");
-    if url.is_some_and(json::is_object) { Elicits::Url } else { Elicits::Nothing }
 }
 
 fn member<'t>(object: Option<&'t RawValue>, key: &str) -> Option<&'t RawValue> {

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::{timeout, timeout_at};
 
+use super::cancel::Cancellable;
 use super::envelope::Rpc;
 use super::era::Era;
 use super::problem::Problem;
@@ -30,6 +31,14 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const MODERN_ONLY: [&str; 3] = ["resultType", "ttlMs", "cacheScope"];
 /// The code of a failure that is nobody's mistake here (JSON-RPC 2.0 §5.1).
 const INTERNAL_ERROR: i64 = -32603;
+/// The code of parameters that cannot be acted on.
+const INVALID_PARAMS: i64 = -32602;
+/// The codes of errors about the request of one hop to the next: its headers, its version.
+const HEADER_MISMATCH: i64 = -32020;
+const UNSUPPORTED_VERSION: i64 = -32022;
+/// Codes of the legacy era that the modern one has no more.
+const LEGACY_RESOURCE_NOT_FOUND: i64 = -32002;
+const LEGACY_URL_ELICITATION_REQUIRED: i64 = -32042;
 /// The code of the error that names capabilities which the client has not declared.
 const MISSING_CAPABILITY: i64 = -32021;
 /// Most events that wait for a client to read them.
@@ -89,16 +98,18 @@ pub(super) enum Kind {
 pub(super) async fn call(
     id: &RawValue,
     asked: Asked,
-    tasks: Option<&Tasks>,
+    (tasks, call): (Option<&Tasks>, Option<Cancellable>),
     outcome: Result<Outcome, CallError>,
 ) -> Result<Response<Body>, Problem> {
     let answer = match outcome {
         Ok(Outcome::Whole(answer)) => Ok(answer),
         Ok(Outcome::Stream(relay)) => match tasks {
-            Some(tasks) => return Ok(event_stream(id.to_owned(), asked, *relay, tasks)),
+            Some(tasks) => return Ok(event_stream(id.to_owned(), (asked, call), *relay, tasks)),
             None => relay.answer().await,
         },
-        Err(error @ (CallError::ArgumentTwice | CallError::OtherState)) => {
+        Err(
+            error @ (CallError::ArgumentTwice | CallError::OtherState | CallError::NotParked | CallError::NoAnswer),
+        ) => {
             return Err(Problem::invalid_params(error.to_string()));
         }
         Err(error @ CallError::HeaderMismatch) => return Err(Problem::header_mismatch(error.to_string())),
@@ -122,7 +133,7 @@ fn status(era: Era, answer: &Result<Answer, CallError>) -> StatusCode {
 fn message(id: &RawValue, asked: Asked, answer: Result<Answer, CallError>) -> String {
     match answer {
         Ok(Answer::Result(result)) => envelope(id, "result", &put_right(&result, asked)),
-        Ok(Answer::Error(error)) => envelope(id, "error", error.get()),
+        Ok(Answer::Error(error)) => envelope(id, "error", &error_put_right(&error, asked.era)),
         Err(error) => failed(id, asked, &error.to_string()),
     }
 }
@@ -194,15 +205,42 @@ fn put_right(result: &RawValue, asked: Asked) -> Cow<'_, str> {
     if edits.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(json::splice(text, edits)) }
 }
 
+/// An error as its client's era has it. What an upstream says about our own request to it is none of the client's doing.
+fn error_put_right(error: &RawValue, era: Era) -> Cow<'_, str> {
+    let text = error.get();
+    let code = Members::parse(text).ok().and_then(|members| members.get("code"));
+    let Some(code) = code else { return Cow::Borrowed(text) };
+    let replaced = match code.get().parse() {
+        Ok(HEADER_MISMATCH | UNSUPPORTED_VERSION) => INTERNAL_ERROR,
+        Ok(LEGACY_RESOURCE_NOT_FOUND) if era == Era::Modern => INVALID_PARAMS,
+        Ok(LEGACY_URL_ELICITATION_REQUIRED) if era == Era::Modern => INTERNAL_ERROR,
+        _ => return Cow::Borrowed(text),
+    };
+    let Some(span) = json::span_in(text, code.get()) else { return Cow::Borrowed(text) };
+    Cow::Owned(json::splice(text, vec![(span, replaced.to_string())]))
+}
+
 fn insert(object: &str, members: &str) -> String {
     json::splice(object, vec![json::insertion_into_object(object, 0..object.len(), members)])
 }
 
 /// A task of its own carries the events, so that a client which stops reading holds its place at the upstream until the call's
 /// deadline and no longer.
-fn event_stream(id: Box<RawValue>, asked: Asked, relay: Relay, tasks: &Tasks) -> Response<Body> {
+fn event_stream(
+    id: Box<RawValue>,
+    (asked, call): (Asked, Option<Cancellable>),
+    relay: Relay,
+    tasks: &Tasks,
+) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
-    tasks.spawn_draining(carry(id, asked, relay, sender));
+    tasks.spawn_draining(async move {
+        let carried = carry(id, asked, relay, sender);
+        match &call {
+            // A client that cancels waits for no answer.
+            Some(call) => tokio::select! { () = call.cancelled() => {}, () = carried => {} },
+            None => carried.await,
+        }
+    });
     stream(receiver)
 }
 
@@ -228,7 +266,7 @@ async fn carry(id: Box<RawValue>, asked: Asked, mut relay: Relay, events: mpsc::
         };
         let text = match step {
             Err(_) => ": keep-alive\n\n".to_owned(),
-            Ok(Some(Step::Notification(text))) => event(&text),
+            Ok(Some(Step::Message(text))) => event(&text),
             Ok(Some(Step::Answer(answer))) => {
                 if let Err(error) = &answer {
                     tracing::warn!(error = error as &dyn std::error::Error, "a streamed request has no answer");

@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::{RawMethod, account_missing};
 use crate::json::{self, Members};
 use crate::mux::{Ask, Input, Thing, Wish};
-use crate::upstream::Trace;
+use crate::upstream::{LogLevel, Peer, Trace};
 
 /// Longest name or URI that is looked up, in bytes; nothing longer is ever listed.
 const NAME_BYTES_MAX: usize = 4 * 1024;
@@ -20,7 +20,7 @@ const NAME_BYTES_MAX: usize = 4 * 1024;
 /// What `rpc` asks.
 pub(super) fn read<'r>(
     method: RawMethod,
-    (era, headers): (Era, &HeaderMap),
+    (era, headers, legacy): (Era, &HeaderMap, Option<Peer>),
     rpc: &'r Rpc<'_>,
 ) -> Result<Ask<'r>, Problem> {
     let progress_token = rpc.progress_token();
@@ -28,29 +28,47 @@ pub(super) fn read<'r>(
         RawMethod::GetPrompt => Wish::Prompt { name: text(rpc, "name")?, arguments: arguments(rpc)? },
         RawMethod::ReadResource => Wish::Resource { uri: text(rpc, "uri")? },
         RawMethod::Complete => completion(rpc)?,
-        RawMethod::CallTool | RawMethod::List(_) | RawMethod::Listen => Wish::Tool {
+        RawMethod::CallTool | RawMethod::List(_) | RawMethod::Listen | RawMethod::SetLevel => Wish::Tool {
             name: text(rpc, "name")?,
             arguments: arguments(rpc)?,
             param_headers: era::param_headers(headers, era)?,
         },
     };
-    Ok(Ask { wish, trace: Trace::from_meta(rpc.meta.as_ref()), progress_token, input: input(era, method, rpc) })
+    let (input, log) = match era {
+        Era::Modern => (input(method, rpc), log_level(rpc)?),
+        Era::Legacy if method == RawMethod::Complete => (Input::None, legacy.and_then(|peer| peer.log)),
+        Era::Legacy => match legacy {
+            Some(Peer { can, log }) if !can.is_nothing() => (Input::InStream(can), log),
+            Some(Peer { log, .. }) => (Input::None, log),
+            None => (Input::None, None),
+        },
+    };
+    Ok(Ask { wish, trace: Trace::from_meta(rpc.meta.as_ref()), progress_token, input, log })
 }
 
-/// What the client could be asked. An answer to a question of ours is none of an upstream's business.
-fn input<'r>(era: Era, method: RawMethod, rpc: &'r Rpc<'_>) -> Input<'r> {
-    if era == Era::Legacy || method == RawMethod::Complete {
-        return Input::default();
-    }
+/// From which level on a modern client wants to hear what an upstream logs (MCP 2026-07-28 `server/utilities/logging`).
+fn log_level(rpc: &Rpc<'_>) -> Result<Option<LogLevel>, Problem> {
+    let Some(level) = rpc.meta.as_ref().and_then(|meta| meta.get(era::META_LOG_LEVEL)) else { return Ok(None) };
+    let level = json::as_str(level).and_then(|name| LogLevel::parse(&name));
+    level.map(Some).ok_or_else(|| Problem::bad_meta(era::META_LOG_LEVEL, "a log level"))
+}
+
+/// The level that a legacy client sets.
+pub(super) fn level(rpc: &Rpc<'_>) -> Result<LogLevel, Problem> {
+    let level = rpc.params.get_str("level").and_then(|name| LogLevel::parse(&name));
+    level.ok_or_else(|| Problem::invalid_params("`params.level` must be a log level, such as \"info\""))
+}
+
+/// What a modern client could be asked. An answer to a question of ours is none of an upstream's business.
+fn input<'r>(method: RawMethod, rpc: &'r Rpc<'_>) -> Input<'r> {
+    let declared = rpc.meta.as_ref().and_then(|meta| meta.get(era::META_CAPABILITIES));
+    let Some(declared) = declared.filter(|_| method != RawMethod::Complete) else { return Input::None };
     let responses = rpc
         .params
         .get("inputResponses")
         .filter(|raw| Members::parse(raw.get()).is_ok_and(|given| given.get(account_missing::REQUEST_KEY).is_none()));
-    Input {
-        declared: rpc.meta.as_ref().and_then(|meta| meta.get(era::META_CAPABILITIES)),
-        responses,
-        state: rpc.params.get("requestState").filter(|raw| raw.get() != "null"),
-    }
+    let state = rpc.params.get("requestState").filter(|raw| raw.get() != "null");
+    Input::InAnswer { declared, responses, state }
 }
 
 fn completion<'r>(rpc: &'r Rpc<'_>) -> Result<Wish<'r>, Problem> {

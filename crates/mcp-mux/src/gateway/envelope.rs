@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::members;
 use super::problem::Problem;
 use crate::json::{self, Members};
+use crate::upstream::Answer;
 
 /// Longest request id, in bytes of JSON.
 pub(crate) const ID_BYTES_MAX: usize = 256;
@@ -20,8 +21,22 @@ const PARAMS_KEYS: [&str; 10] =
 #[derive(Debug)]
 pub(crate) enum Message<'b> {
     Request(Rpc<'b>),
-    Notification,
-    Response,
+    Notification(Notification<'b>),
+    Response(Response<'b>),
+}
+
+/// A notification of a client.
+#[derive(Debug)]
+pub(crate) struct Notification<'b> {
+    pub(crate) method: Cow<'b, str>,
+    pub(crate) params: Option<&'b RawValue>,
+}
+
+/// What a client answers to a request.
+#[derive(Debug)]
+pub(crate) struct Response<'b> {
+    pub(crate) id: Cow<'b, str>,
+    pub(crate) answer: Answer,
 }
 
 /// One request of a client.
@@ -58,7 +73,9 @@ pub(crate) fn parse(body: &[u8]) -> Result<Message<'_>, Problem> {
     }
     let Some(method) = envelope.get("method") else { return response(&envelope) };
     let method = json::as_str(method).ok_or(Problem::invalid_request("`method` must be a string"))?;
-    let Some(id) = envelope.get("id") else { return Ok(Message::Notification) };
+    let Some(id) = envelope.get("id") else {
+        return Ok(Message::Notification(Notification { method, params: envelope.get("params") }));
+    };
     if !is_id(id.get()) {
         return Err(Problem::invalid_request("`id` must be a string or an integer"));
     }
@@ -87,12 +104,16 @@ fn request<'b>(id: &'b RawValue, method: Cow<'b, str>, envelope: &Members<'b>) -
     Ok(Rpc { id, method, params, meta: meta.transpose()? })
 }
 
-fn response<'b>(envelope: &Members<'_>) -> Result<Message<'b>, Problem> {
-    if envelope.get("result").is_some() || envelope.get("error").is_some() {
-        Ok(Message::Response)
-    } else {
-        Err(Problem::invalid_request("a message has a `method`, a `result` or an `error`"))
-    }
+fn response<'b>(envelope: &Members<'b>) -> Result<Message<'b>, Problem> {
+    let answer = match (envelope.get("result"), envelope.get("error")) {
+        (Some(result), None) if json::is_object(result) => Answer::Result(result.to_owned()),
+        (None, Some(error)) if json::is_object(error) => Answer::Error(error.to_owned()),
+        (None, None) => return Err(Problem::invalid_request("a message has a `method`, a `result` or an `error`")),
+        _ => return Err(Problem::invalid_request("a response has an object as its `result` or as its `error`")),
+    };
+    // Requests of ours have strings as their ids: another id is of none of them.
+    let id = envelope.get_str("id").unwrap_or_default();
+    Ok(Message::Response(Response { id, answer }))
 }
 
 fn is_id(raw: &str) -> bool {

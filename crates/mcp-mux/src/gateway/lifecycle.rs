@@ -29,6 +29,7 @@ impl std::fmt::Debug for Lifecycle {
 pub(super) struct Face;
 
 impl ServerHandler for Face {
+    #[expect(deprecated, reason = "clients of the legacy era ask for log messages")]
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder()
             .enable_tools()
@@ -38,6 +39,7 @@ impl ServerHandler for Face {
             .enable_resources()
             .enable_resources_list_changed()
             .enable_completions()
+            .enable_logging()
             .build();
         ServerConfig::new(capabilities).with_server_info(Implementation::new("mcp-mux", env!("CARGO_PKG_VERSION")))
     }

@@ -92,6 +92,17 @@ impl Problem {
         }
     }
 
+    /// An answer that nobody here waits for.
+    pub(super) fn nobody_asked() -> Self {
+        let message = "no request of ours waits here for this answer: it is too late, was answered already, or waits at another replica";
+        Self::new(StatusCode::BAD_REQUEST, -32600, message)
+    }
+
+    /// What is remembered with a session, outside of one.
+    pub(super) fn needs_session() -> Self {
+        Self::invalid_request("the log level is set for a session: name yours in the header Mcp-Session-Id")
+    }
+
     /// The principal has as many streams open as one may.
     pub(super) fn too_many_streams() -> Self {
         let message = "too many streams are open for you here: close one, or try again later";

@@ -1,57 +1,94 @@
-//! Legacy sessions. We hold nothing in one, so its id is a sealed note: whose it is, when it ends, and what its
-//! client declared. Every replica can read it,
-//! and to anybody but its own principal and client it is no session at all.
+//! Legacy sessions. Their ids are sealed notes: whose a session is, when it ends, and what its client can be asked for. Every replica can
+//! read them, and to anybody but its own principal and client one is no session at all. What a client says later, which log messages it
+//! wants, is remembered where it said it.
+
+use std::time::Duration;
 
 use http::header::HeaderMap;
 use http::{HeaderName, HeaderValue};
+use moka::sync::Cache;
 use tenant_store::Timestamp;
 
-use super::account_missing::Elicits;
 use super::problem::Problem;
 use crate::caller::Caller;
 use crate::mux::{Bond, Handles, Purpose};
+use crate::upstream::{ClientCapabilities, LogLevel};
 
 /// The header that carries a session's id.
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// What a note begins with.
+const NOTE_FORMAT: u8 = 2;
+/// Most sessions whose log level is remembered, and for how long if it is not used.
+const LEVELS_MAX: u64 = 100_000;
+const LEVEL_LIFE: Duration = Duration::from_hours(12);
+/// The level of a session whose client named none.
+const LEVEL_DEFAULT: LogLevel = LogLevel::Info;
 
 /// Makes and reads session ids.
 #[derive(Debug, Clone)]
-pub(super) struct Sessions(Handles);
+pub(super) struct Sessions {
+    handles: Handles,
+    levels: Cache<Box<[u8]>, LogLevel>,
+}
+
+/// A session of the caller's.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    /// What its client can be asked for.
+    pub(super) can: ClientCapabilities,
+    id: HeaderValue,
+}
+
+impl Session {
+    /// What tells sessions apart.
+    pub(super) fn id(&self) -> &[u8] {
+        self.id.as_bytes()
+    }
+}
 
 impl Sessions {
     pub(super) fn new(handles: Handles) -> Self {
-        Self(handles)
+        let levels = Cache::builder().max_capacity(LEVELS_MAX).time_to_idle(LEVEL_LIFE).build();
+        Self { handles, levels }
     }
 
     /// Writes the id of a new session of `caller` into the answer to its `initialize`. It ends with the proof of identity that it
     /// was begun with.
-    pub(super) fn begin(&self, caller: &Caller, elicits: Elicits, headers: &mut HeaderMap) {
-        let id = self.0.seal(&bond(caller), caller.proof_ends_at, &[u8::from(elicits == Elicits::Url)]);
-        // Without an id the client goes on without a session, which is as good.
+    pub(super) fn begin(&self, caller: &Caller, can: ClientCapabilities, headers: &mut HeaderMap) {
+        let id = self.handles.seal(&bond(caller), caller.proof_ends_at, &[NOTE_FORMAT, can.bits()]);
+        // Without an id the client goes on without a session, and is not asked for anything.
         if let Some(id) = id.and_then(|id| HeaderValue::from_str(&id).ok()) {
             headers.insert(SESSION_ID, id);
         }
     }
 
-    /// Refuses a request that names a session which is not the caller's, or has ended, and returns what was declared at its begin;
-    /// nothing, where none is named. What is left of `headers` names none.
+    /// The session that a request names, if it names one. One that is not the caller's, or has ended, is refused. What is left of
+    /// `headers` names none.
     pub(super) fn check(
         &self,
         caller: &Caller,
         now: Timestamp,
         headers: &mut HeaderMap,
-    ) -> Result<Option<Elicits>, Problem> {
+    ) -> Result<Option<Session>, Problem> {
         let mut ids = headers.get_all(SESSION_ID).iter();
         let (Some(id), None) = (ids.next(), ids.next()) else {
             return if headers.contains_key(SESSION_ID) { Err(Problem::session_not_found()) } else { Ok(None) };
         };
-        let elicits = match self.0.open(&bond(caller), now, id.as_bytes()).as_deref() {
-            Some([0]) => Elicits::Nothing,
-            Some([1]) => Elicits::Url,
-            _ => return Err(Problem::session_not_found()),
-        };
+        let note = self.handles.open(&bond(caller), now, id.as_bytes());
+        let Some(&[NOTE_FORMAT, bits]) = note.as_deref() else { return Err(Problem::session_not_found()) };
+        let session = Session { can: ClientCapabilities::from_bits(bits), id: id.clone() };
         headers.remove(SESSION_ID);
-        Ok(Some(elicits))
+        Ok(Some(session))
+    }
+
+    /// From now on the client of this session wants log messages of this level and graver ones.
+    pub(super) fn set_level(&self, session: &Session, level: LogLevel) {
+        self.levels.insert(session.id().into(), level);
+    }
+
+    /// From which level on it wants log messages.
+    pub(super) fn level(&self, session: &Session) -> LogLevel {
+        self.levels.get(session.id()).unwrap_or(LEVEL_DEFAULT)
     }
 }
 

@@ -1,17 +1,21 @@
 //! One request to an upstream: what it is about is looked up among what the caller has, and the tenant's own upstream is asked with
 //! the tenant's own credential.
 
+use std::mem;
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
-use tenant_store::{TenantSlug, UpstreamSlug};
+use tenant_store::{TenantId, TenantSlug, UpstreamId, UpstreamSlug};
 use tokio::time::Instant;
 
-use super::input::{Input, States};
+use super::input::{Given, Input, NotGiven, States, url_elicitations, wants_input};
 use super::relay::{Relay, Standing};
 use super::uris::Uris;
 use super::wish::{Target, Wish};
 use super::{Endpoint, Mux};
 use crate::caller::Caller;
-use crate::upstream::{Answer, Proofs, Reply, Rpc, Trace, UpstreamError};
+use crate::catalog::Face;
+use crate::upstream::{Answer, ClientCapabilities, LogLevel, Peer, Proofs, Reply, Rpc, Trace, UpstreamError};
 
 /// A request as it came from the client.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct Ask<'r> {
     pub progress_token: Option<&'r RawValue>,
     /// What the client could be asked in turn, and what it answers.
     pub input: Input<'r>,
+    /// From which level on the client wants log messages.
+    pub log: Option<LogLevel>,
 }
 
 /// How a request went.
@@ -31,7 +37,7 @@ pub struct Ask<'r> {
 pub enum Outcome {
     /// The upstream answered at once.
     Whole(Answer),
-    /// The upstream streams.
+    /// There is a stream.
     Stream(Box<Relay>),
 }
 
@@ -53,6 +59,20 @@ pub enum CallError {
     /// A `requestState` that we did not give to this caller for this request, or that has ended.
     #[error("`requestState` does not belong to this request, or has ended: begin again without it")]
     OtherState,
+    /// The call that asked for input does not wait here: it waited too long, was answered already, or waits at another replica.
+    #[error("the call that asked for this does not wait here any more: begin again without `requestState`")]
+    NotParked,
+    /// A `requestState` without what was asked for.
+    #[error("`inputResponses` has no answer to what was asked")]
+    NoAnswer,
+    /// The client was asked for input in the stream of the call, and did not give it.
+    #[error("upstream `{upstream}` of tenant `{tenant}` needs input from the user, and the client did not give it")]
+    Unanswered {
+        /// The tenant's short name, which the caller knows from the tool's name.
+        tenant: TenantSlug,
+        /// The upstream's short name.
+        upstream: UpstreamSlug,
+    },
     /// The upstream failed. The sentence names tenant and upstream and nothing else about them.
     #[error("upstream `{upstream}` of tenant `{tenant}` {error}")]
     Upstream {
@@ -69,7 +89,40 @@ pub enum CallError {
 #[derive(Debug, Clone)]
 pub(super) struct Finish {
     uris: Uris,
-    states: Option<States>,
+    pub(super) asking: Asking,
+}
+
+/// How the client is asked for input.
+#[derive(Debug, Clone)]
+pub(super) enum Asking {
+    /// Not at all.
+    Never,
+    /// In the answer. What it can be asked for, and how what it keeps is sealed.
+    InAnswer(ClientCapabilities, States),
+    /// In the stream of the call. What it can be asked for, and what the upstream is asked anew with the answers.
+    InStream(ClientCapabilities, Arc<Request>),
+}
+
+/// An answer as it can be passed on, or not yet.
+pub(super) enum Finished {
+    /// The answer.
+    Answer(Answer),
+    /// A request for input that goes to the client in the stream.
+    Questions(Box<RawValue>),
+}
+
+/// A request to an upstream, kept to be made again with what the client answers.
+#[derive(Debug)]
+pub(super) struct Request {
+    method: &'static str,
+    is_named: bool,
+    params: String,
+    trace: Trace,
+    declared: String,
+    progress: bool,
+    peer: Peer,
+    param_headers: Vec<(String, String)>,
+    upstream: (TenantId, UpstreamId),
 }
 
 impl Mux {
@@ -78,68 +131,109 @@ impl Mux {
         let sight = self.sight(caller, endpoint);
         let thing = ask.wish.thing();
         let target = sight.target(&thing).ok_or(CallError::Unknown(thing.word()))?;
-        let deadline = caller.deadline.min(Instant::now() + target.upstream.spec.call_timeout);
-        let mut params = ask.wish.params(&target.local);
-        let asked = params.len();
+        let can = ask.input.capabilities();
+        let can = if sight.face == Face::Aggregate { can.among_tenants() } else { can };
+        let mut request = Request::of(ask, &target, can)?;
         // What binds a state to its request is put together only where there is a state.
         let states = |params: &str| States::of((&self.handles, self.clock.now()), caller, &target, (&ask.wish, params));
-        let given = ask.input.given(|| states(&params), self.clock.now()).ok_or(CallError::OtherState)?;
-        params.push_str(&given);
-        let rpc = Rpc {
-            trace: ask.trace.clone(),
-            progress: ask.progress_token.is_some(),
-            param_headers: param_headers(&ask.wish, &target)?,
-            capabilities: ask.input.capabilities(),
-            params,
-            name: ask.wish.is_named().then_some(target.local.as_str()),
-            ..Rpc::new(ask.wish.method())
+        let standing = |asking: Asking| Standing {
+            mux: self.clone(),
+            caller: caller.clone(),
+            endpoint: endpoint.clone(),
+            thing: thing.clone(),
+            place: target.slugs(),
+            call_timeout: target.upstream.spec.call_timeout,
+            progress_token: ask.progress_token.map(ToOwned::to_owned),
+            log: ask.log,
+            finish: Finish { uris: Uris::of(&sight, &target, &ask.wish), asking },
         };
+        let asking = |params: &str| Asking::InAnswer(can, states(params));
+        let given = match ask.input.given(|| states(&request.params), self.clock.now()) {
+            Ok(Given::Params(given)) => given,
+            Ok(Given::Answer(id, answer)) => {
+                let parked = self.parked.take(caller, id).ok_or(CallError::NotParked)?;
+                let relay = Relay::resuming(standing(asking(&request.params)), parked, &answer);
+                return Ok(Outcome::Stream(Box::new(relay)));
+            }
+            Err(NotGiven::OtherState) => return Err(CallError::OtherState),
+            Err(NotGiven::NoAnswer) => return Err(CallError::NoAnswer),
+        };
+        let deadline = caller.deadline.min(Instant::now() + target.upstream.spec.call_timeout);
+        let (own, params) = (request.params.len(), mem::take(&mut request.params) + &given);
+        let rpc = request.rpc(&target.local, params);
         let reply = tokio::select! {
             biased;
             () = caller.ended.cancelled() => return Err(CallError::SignedOut),
-            reply = self.reply(caller, &target, (&rpc, deadline)) => reply,
+            reply = self.reply(caller, &target, (&rpc, request.peer, deadline)) => reply,
         };
         // What was decided before a long call may have been taken back meanwhile.
         if !self.is_current(&sight) && !self.may_use(caller, endpoint, &thing) {
             return Err(CallError::Unknown(thing.word()));
         }
-        let may_ask = ask.input.can_be_asked() && asks(&reply);
-        let states = may_ask.then(|| states(rpc.params.get(..asked).unwrap_or_default()));
-        let finish = Finish { uris: Uris::of(&sight, &target, &ask.wish), states };
+        let reply = reply.map_err(|error| failed(target.slugs(), error))?;
+        let mut params = rpc.params;
+        params.truncate(own);
+        request.params = params;
+        let asking = match &ask.input {
+            Input::InAnswer { .. } if may_ask(&reply) => asking(&request.params),
+            Input::InStream(_) if may_ask(&reply) => Asking::InStream(can, Arc::new(request)),
+            _ => Asking::Never,
+        };
         match reply {
-            Ok(Reply::Whole(answer)) => {
-                finish.finish(answer).map(Outcome::Whole).map_err(|error| failed(target.slugs(), error))
+            Reply::Whole(answer) => {
+                let finish = Finish { uris: Uris::of(&sight, &target, &ask.wish), asking };
+                match finish.finish(answer).map_err(|error| failed(target.slugs(), error))? {
+                    Finished::Answer(answer) => Ok(Outcome::Whole(answer)),
+                    Finished::Questions(result) => {
+                        Relay::asking(standing(finish.asking), &result).map(|relay| Outcome::Stream(Box::new(relay)))
+                    }
+                }
             }
-            Ok(Reply::Stream(streaming)) => {
-                let token = ask.progress_token.map(ToOwned::to_owned);
-                let standing =
-                    Standing { mux: self.clone(), caller: caller.clone(), endpoint: endpoint.clone(), thing, finish };
-                Ok(Outcome::Stream(Box::new(Relay::new(standing, target.slugs(), *streaming, token, deadline))))
+            Reply::Stream(streaming) => {
+                let relay = Relay::reading(standing(asking), *streaming, deadline);
+                Ok(Outcome::Stream(Box::new(relay)))
             }
-            Err(error) => Err(failed(target.slugs(), error)),
         }
+    }
+
+    /// Asks once more, with what the client answered, if that still leads to the same upstream.
+    pub(super) async fn ask_again(
+        standing: Arc<Standing>,
+        request: Arc<Request>,
+        given: String,
+    ) -> Result<Reply, CallError> {
+        let Standing { mux, caller, endpoint, thing, .. } = &*standing;
+        let sight = mux.sight(caller, endpoint);
+        let target =
+            sight.target(thing).filter(|target| (target.upstream.tenant, target.upstream.id) == request.upstream);
+        let target = target.ok_or(CallError::Unknown(thing.word()))?;
+        let deadline = caller.deadline.min(Instant::now() + standing.call_timeout);
+        let rpc = request.rpc(&target.local, request.params.clone() + &given);
+        let reply = mux.reply(caller, &target, (&rpc, request.peer, deadline)).await;
+        reply.map_err(|error| failed(target.slugs(), error))
     }
 
     async fn reply(
         &self,
         caller: &Caller,
         target: &Target<'_>,
-        (rpc, deadline): (&Rpc<'_>, Instant),
+        (rpc, peer, deadline): (&Rpc<'_>, Peer, Instant),
     ) -> Result<Reply, UpstreamError> {
         let rows = self.store.tenant(target.access.scope());
         let stored = target.shelf.credentials(target.upstream.id);
         let proofs = Proofs { caller: Some(caller), rows: &rows, stored: &stored };
-        let link = self.pool.link(target.access.scope(), target.upstream, &proofs, target.shelf.egress_hosts())?;
+        let hosts = target.shelf.egress_hosts();
+        let link = self.pool.link(target.access.scope(), target.upstream, (&proofs, peer), hosts)?;
         link.ask(&proofs, rpc, deadline).await
     }
 }
 
 /// Whether the reply asks for input, or may do so in its stream.
-fn asks(reply: &Result<Reply, UpstreamError>) -> bool {
+fn may_ask(reply: &Reply) -> bool {
     match reply {
-        Ok(Reply::Whole(Answer::Result(result))) => States::wanted(result).unwrap_or(false),
-        Ok(Reply::Stream(_)) => true,
-        _ => false,
+        Reply::Whole(Answer::Result(result)) => wants_input(result).unwrap_or(false),
+        Reply::Whole(Answer::Error(error)) => url_elicitations(error).is_some(),
+        Reply::Stream(_) => true,
     }
 }
 
@@ -157,15 +251,60 @@ pub(super) fn failed((tenant, upstream): (TenantSlug, UpstreamSlug), error: Upst
     CallError::Upstream { tenant, upstream, error }
 }
 
+impl Request {
+    fn of(ask: &Ask<'_>, target: &Target<'_>, can: ClientCapabilities) -> Result<Self, CallError> {
+        Ok(Self {
+            method: ask.wish.method(),
+            is_named: ask.wish.is_named(),
+            params: ask.wish.params(&target.local),
+            trace: ask.trace.clone(),
+            declared: ask.input.declared(can),
+            progress: ask.progress_token.is_some(),
+            peer: Peer { can, log: ask.log },
+            param_headers: param_headers(&ask.wish, target)?,
+            upstream: (target.upstream.tenant, target.upstream.id),
+        })
+    }
+
+    fn rpc<'r>(&'r self, local: &'r str, params: String) -> Rpc<'r> {
+        Rpc {
+            params,
+            name: self.is_named.then_some(local),
+            trace: self.trace.clone(),
+            capabilities: self.declared.clone(),
+            log: self.peer.log,
+            progress: self.progress,
+            param_headers: self.param_headers.clone(),
+            ..Rpc::new(self.method)
+        }
+    }
+}
+
 impl Finish {
-    /// An answer that can be passed on. A request for input can, where the client could be asked; the state in it is bound to the caller.
-    pub(super) fn finish(&self, answer: Answer) -> Result<Answer, UpstreamError> {
-        let Answer::Result(result) = answer else { return Ok(answer) };
-        let result = if States::wanted(&result)? {
-            self.states.as_ref().ok_or(UpstreamError::WantsInput)?.seal(&result)?
-        } else {
-            self.uris.put(result)
+    /// What becomes of an answer. A request for input can be passed on where the client can be asked; the state in it is bound to the
+    /// caller.
+    pub(super) fn finish(&self, answer: Answer) -> Result<Finished, UpstreamError> {
+        let result = match answer {
+            Answer::Result(result) => result,
+            Answer::Error(error) => return Ok(Finished::Answer(self.error(error))),
         };
-        Ok(Answer::Result(result))
+        if !wants_input(&result)? {
+            return Ok(Finished::Answer(Answer::Result(self.uris.put(result))));
+        }
+        match &self.asking {
+            Asking::Never => Err(UpstreamError::WantsInput),
+            Asking::InAnswer(can, states) => Ok(Finished::Answer(Answer::Result(states.seal(&result, *can)?))),
+            Asking::InStream(..) => Ok(Finished::Questions(result)),
+        }
+    }
+
+    /// A legacy upstream says in an error that an address must be opened first, which a modern client reads in a result.
+    fn error(&self, error: Box<RawValue>) -> Answer {
+        match &self.asking {
+            Asking::InAnswer(can, _) if can.has_url_elicitation() => {
+                url_elicitations(&error).map_or(Answer::Error(error), Answer::Result)
+            }
+            _ => Answer::Error(error),
+        }
     }
 }

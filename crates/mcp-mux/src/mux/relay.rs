@@ -1,18 +1,38 @@
-//! Carrying a stream of one call from the upstream hop to the downstream hop.
+//! Carrying one call between the upstream hop and the downstream hop: the upstream's stream, and whatever it asks the client meanwhile.
 //!
-//! The answer passes with only its id changed, and progress with only its token changed. Everything else that an upstream puts
-//! into such a stream is dropped: a log message or a request in it cannot be told to be this caller's.
+//! The answer passes with only its id changed, and progress with only its token changed. Log messages pass from the level on that the
+//! client wants: they are this caller's, for they came in the stream of this caller's own call. Requests for input pass where the
+//! client can be asked. Everything else that an upstream puts into such a stream is dropped.
 
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 use tenant_store::{TenantSlug, UpstreamSlug};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::call::{CallError, Finish};
+use super::call::{Asking, CallError, Finish, Finished, Request, failed};
+use super::input::{self, Asked};
+use super::parked::Parked;
+use super::questions::Question;
 use super::wish::Thing;
 use super::{Endpoint, Mux};
 use crate::caller::Caller;
 use crate::json::{self, Members};
-use crate::upstream::{Answer, Event, Streaming, UpstreamError, parse_answer};
+use crate::upstream::{Answer, ClientCapabilities, Event, LogLevel, Reply, Streaming, UpstreamError, parse_answer};
+
+/// How often an upstream may ask in one call.
+const QUESTIONS_MAX: usize = 32;
+/// Longest request of an upstream, in bytes.
+const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What an upstream hears that asks for something which its client cannot do.
+const NOT_SUPPORTED: &str = r#""error":{"code":-32601,"message":"the client cannot do this"}"#;
+/// What an upstream hears that asks whether anybody is there.
+const PONG: &str = r#""result":{}"#;
 
 /// Whose call it is, and whether it still may be.
 #[derive(Debug)]
@@ -21,49 +41,98 @@ pub(super) struct Standing {
     pub(super) caller: Caller,
     pub(super) endpoint: Endpoint,
     pub(super) thing: Thing,
+    /// Where it leads.
+    pub(super) place: (TenantSlug, UpstreamSlug),
+    pub(super) call_timeout: Duration,
+    pub(super) progress_token: Option<Box<RawValue>>,
+    pub(super) log: Option<LogLevel>,
     pub(super) finish: Finish,
 }
 
-/// The stream of one call.
+/// One call.
 #[derive(Debug)]
 pub struct Relay {
-    standing: Standing,
+    standing: Arc<Standing>,
+    stage: Stage,
     decide_at: Instant,
-    tenant: TenantSlug,
-    upstream: UpstreamSlug,
-    streaming: Streaming,
-    progress_token: Option<Box<RawValue>>,
     deadline: Instant,
-    ended: bool,
+    /// How many more times the upstream may ask.
+    questions_left: usize,
 }
 
-/// What comes next in a relayed stream.
+/// Where a call is.
+enum Stage {
+    /// The upstream works, and streams.
+    Reading(Streaming),
+    /// The client is asked.
+    Asking(Round),
+    /// The upstream is told what the client answered.
+    Telling(BoxFuture<'static, Result<Reply, CallError>>),
+    Ended,
+}
+
+/// What the client is asked, and what comes then.
+struct Round {
+    /// Requests that were not sent yet.
+    unsent: VecDeque<String>,
+    /// Under which key each answer goes to the upstream.
+    open: VecDeque<(String, Question)>,
+    answers: Vec<(String, Answer)>,
+    then: Then,
+}
+
+/// What is done with the answers.
+enum Then {
+    /// A legacy upstream gets the answer to its request with this id, and goes on in its stream.
+    Answer(Streaming, Box<RawValue>),
+    /// A modern upstream is asked again.
+    AskAgain(Arc<Request>, Option<Box<RawValue>>),
+}
+
+/// What happens at a stage.
+enum Happened {
+    Event(Option<Result<Event, UpstreamError>>),
+    Send(String),
+    Answered,
+    Told(Result<Reply, CallError>),
+}
+
+/// What comes next for the client.
 #[derive(Debug)]
 pub enum Step {
-    /// A notification for the client, as a whole JSON-RPC message.
-    Notification(String),
+    /// A notification or a request for the client, as a whole JSON-RPC message.
+    Message(String),
     /// The end of the call.
     Answer(Result<Answer, CallError>),
 }
 
 impl Relay {
-    pub(super) fn new(
-        standing: Standing,
-        (tenant, upstream): (TenantSlug, UpstreamSlug),
-        streaming: Streaming,
-        progress_token: Option<Box<RawValue>>,
-        deadline: Instant,
-    ) -> Self {
-        Self {
-            decide_at: Instant::now() + standing.mux.recheck_every,
-            standing,
-            tenant,
-            upstream,
-            streaming,
-            progress_token,
-            deadline,
-            ended: false,
-        }
+    /// The upstream streams.
+    pub(super) fn reading(standing: Standing, streaming: Streaming, deadline: Instant) -> Self {
+        Self::at(standing, Stage::Reading(streaming), deadline)
+    }
+
+    /// The upstream asked for input in its answer.
+    pub(super) fn asking(standing: Standing, result: &RawValue) -> Result<Self, CallError> {
+        let deadline = standing.caller.deadline;
+        let mut relay = Self::at(standing, Stage::Ended, deadline);
+        relay.stage = relay.round(result)?;
+        Ok(relay)
+    }
+
+    /// The client comes back with what a parked call waits for.
+    pub(super) fn resuming(standing: Standing, parked: Parked, answer: &RawValue) -> Self {
+        let Parked { streaming, asked, questions_left } = parked;
+        let deadline = standing.caller.deadline.min(Instant::now() + standing.call_timeout);
+        let mut relay = Self::at(standing, Stage::Ended, deadline);
+        relay.questions_left = questions_left;
+        relay.stage = relay.telling(streaming, asked, format!("\"result\":{}", answer.get()));
+        relay
+    }
+
+    fn at(standing: Standing, stage: Stage, deadline: Instant) -> Self {
+        let decide_at = Instant::now() + standing.mux.recheck_every;
+        Self { standing: Arc::new(standing), stage, decide_at, deadline, questions_left: QUESTIONS_MAX }
     }
 
     /// When nobody waits any more.
@@ -71,18 +140,16 @@ impl Relay {
         self.deadline
     }
 
-    /// The next step; `None` after the answer.
+    /// The next step; `None` after the answer. Nothing is lost when it is not waited for to its end.
     pub async fn next(&mut self) -> Option<Step> {
-        while !self.ended {
+        while !matches!(self.stage, Stage::Ended) {
             let step = tokio::select! {
                 biased;
-                () = self.standing.caller.ended.cancelled() => Some(self.end(CallError::SignedOut)),
+                () = self.standing.caller.ended.cancelled() => Some(self.end(Err(CallError::SignedOut))),
                 () = sleep_until(self.decide_at) => self.decide(),
-                event = timeout_at(self.deadline, self.streaming.events.next()) => match event {
-                    Err(_) => Some(self.fail(UpstreamError::TimedOut)),
-                    Ok(None) => Some(self.fail(UpstreamError::BrokeOff)),
-                    Ok(Some(Err(error))) => Some(self.fail(error)),
-                    Ok(Some(Ok(event))) => self.pass(&event),
+                happened = timeout_at(self.deadline, self.stage.next()) => match happened {
+                    Ok(happened) => self.take(happened),
+                    Err(_) => Some(self.late()),
                 },
             };
             if step.is_some() {
@@ -97,12 +164,29 @@ impl Relay {
         loop {
             match self.next().await {
                 Some(Step::Answer(answer)) => return answer,
-                Some(Step::Notification(_)) => {}
+                Some(Step::Message(_)) => {}
                 None => unreachable!("a relay ends with an answer, and this one has not ended"),
             }
         }
     }
 
+    fn take(&mut self, happened: Happened) -> Option<Step> {
+        match happened {
+            Happened::Event(None) => Some(self.fail(UpstreamError::BrokeOff)),
+            Happened::Event(Some(Err(error))) => Some(self.fail(error)),
+            Happened::Event(Some(Ok(event))) => self.pass(&event),
+            Happened::Send(request) => Some(Step::Message(request)),
+            Happened::Answered => self.tell().err().map(|error| self.end(Err(error))),
+            Happened::Told(Err(error)) => Some(self.end(Err(error))),
+            Happened::Told(Ok(Reply::Stream(streaming))) => {
+                self.stage = Stage::Reading(*streaming);
+                None
+            }
+            Happened::Told(Ok(Reply::Whole(answer))) => self.finish(answer),
+        }
+    }
+
+    /// One message of the upstream's stream.
     fn pass(&mut self, event: &Event) -> Option<Step> {
         if event.0.trim().is_empty() {
             return None;
@@ -111,55 +195,244 @@ impl Relay {
             return Some(self.fail(UpstreamError::NotMcp));
         }
         let Ok(message) = Members::parse(&event.0) else { return Some(self.fail(UpstreamError::NotMcp)) };
-        let is_both = ["id", "result", "error"].iter().any(|key| message.get(key).is_some());
-        if message.get("method").is_some() && is_both {
-            // A request, which is not relayed, or a message that two readers would take for two: a forged answer to another call.
-            return None;
-        }
-        if message.get("method").is_none() {
-            let answer = parse_answer(event.0.as_bytes(), self.streaming.id);
-            return Some(match answer.and_then(|answer| self.standing.finish.finish(answer)) {
-                Ok(answer) => {
-                    self.ended = true;
-                    self.streaming.running.finish();
-                    Step::Answer(Ok(answer))
+        let is_answer_too = ["result", "error"].iter().any(|key| message.get(key).is_some());
+        match (message.get("method").and_then(json::as_str).as_deref(), message.get("id")) {
+            // A message that two readers would take for two: a forged answer to another call.
+            (_, _) if message.get("method").is_some() && is_answer_too => None,
+            (None, _) if message.get("method").is_none() => {
+                let Stage::Reading(Streaming { id, .. }) = &self.stage else { return None };
+                match parse_answer(event.0.as_bytes(), *id) {
+                    Ok(answer) => self.finish(answer),
+                    Err(error) => Some(self.fail(error)),
                 }
-                Err(error) => self.fail(error),
-            });
+            }
+            (Some("notifications/progress"), None) => self.progress(&event.0).map(Step::Message),
+            (Some("notifications/message"), None) => self.log(&message).then(|| Step::Message(event.0.clone())),
+            (Some(method), Some(id)) => self.question(method, id, message.get("params")),
+            _ => None,
         }
-        let is_progress = message.get_str("method").is_some_and(|method| method == "notifications/progress");
-        if is_progress { self.progress(&event.0).map(Step::Notification) } else { None }
     }
 
     /// A progress notification under the client's own token, if it is about this call and the client wants it.
     fn progress(&self, text: &str) -> Option<String> {
-        let ours = self.progress_token.as_ref()?;
+        let Stage::Reading(streaming) = &self.stage else { return None };
+        let ours = self.standing.progress_token.as_ref()?;
         let params = Members::parse(text).ok()?.get("params")?;
         let token = Members::parse(params.get()).ok()?.get("progressToken")?;
-        if token.get() != self.streaming.id.to_string() {
+        if token.get() != streaming.id.to_string() {
             return None;
         }
         let span = json::span_in(text, token.get())?;
         Some(json::splice(text, vec![(span, ours.get().to_owned())]))
     }
 
-    /// Grants may have changed while the call ran.
-    fn decide(&mut self) -> Option<Step> {
-        let Standing { mux, caller, endpoint, thing, .. } = &self.standing;
-        self.decide_at = Instant::now() + mux.recheck_every;
-        if mux.may_use(caller, endpoint, thing) { None } else { Some(self.end(CallError::Unknown(thing.word()))) }
+    /// Whether the client wants this log message.
+    fn log(&self, message: &Members<'_>) -> bool {
+        let level = message.get("params").and_then(|params| Members::parse(params.get()).ok()?.get_str("level"));
+        let level = level.and_then(|name| LogLevel::parse(&name));
+        self.standing.log.zip(level).is_some_and(|(wanted, level)| level >= wanted)
     }
 
-    fn end(&mut self, error: CallError) -> Step {
-        self.ended = true;
-        Step::Answer(Err(error))
+    /// A request of a legacy upstream.
+    fn question(&mut self, method: &str, id: &RawValue, params: Option<&RawValue>) -> Option<Step> {
+        let Stage::Reading(streaming) = &self.stage else { return None };
+        let session = streaming.running.asks()?;
+        if self.questions_left == 0 || id.get().len() > input::ID_BYTES_MAX {
+            return Some(self.fail(UpstreamError::NotMcp));
+        }
+        self.questions_left -= 1;
+        let is_small = params.is_none_or(|params| params.get().len() <= REQUEST_BYTES_MAX);
+        let can = |can: ClientCapabilities| {
+            is_small && can.can_answer(method, params) && session.can.can_answer(method, params)
+        };
+        match &self.standing.finish.asking {
+            Asking::InAnswer(declared, _) if can(*declared) => Some(self.park(method, id, params)),
+            Asking::InStream(declared, _) if can(*declared) => {
+                let asked = Asked { key: String::new(), request: input::as_request(method, params) };
+                self.ask_legacy(asked, id).err().map(|error| self.end(Err(error)))
+            }
+            _ => {
+                streaming.running.answer_soon(id, if method == "ping" { PONG } else { NOT_SUPPORTED });
+                None
+            }
+        }
+    }
+
+    /// The question as the answer of the call, which waits for the next request of its caller.
+    fn park(&mut self, method: &str, id: &RawValue, params: Option<&RawValue>) -> Step {
+        let Stage::Reading(streaming) = mem::replace(&mut self.stage, Stage::Ended) else {
+            unreachable!("what asks is read from")
+        };
+        let Standing { mux, caller, finish, place, .. } = &*self.standing;
+        let Asking::InAnswer(_, states) = &finish.asking else { unreachable!("who is asked in the answer is parked") };
+        let parked = Parked { streaming, asked: id.to_owned(), questions_left: self.questions_left };
+        let answer = mux.parked.park(caller, parked).ok_or(UpstreamError::Busy).and_then(|id| {
+            let asked = states.seal_parked(id, &input::as_request(method, params));
+            asked.map(Answer::Result)
+        });
+        Step::Answer(answer.map_err(|error| failed(place.clone(), error)))
+    }
+
+    /// The question as a request to the client.
+    fn ask_legacy(&mut self, asked: Asked, id: &RawValue) -> Result<(), CallError> {
+        let Stage::Reading(streaming) = mem::replace(&mut self.stage, Stage::Ended) else { return Ok(()) };
+        let round = self.ask(vec![asked], Then::Answer(streaming, id.to_owned()))?;
+        self.stage = Stage::Asking(round);
+        Ok(())
+    }
+
+    /// The questions in a modern upstream's answer as requests to the client.
+    fn round(&mut self, result: &RawValue) -> Result<Stage, CallError> {
+        let failed = |error| failed(self.standing.place.clone(), error);
+        let Asking::InStream(can, request) = &self.standing.finish.asking else {
+            return Err(failed(UpstreamError::WantsInput));
+        };
+        if self.questions_left == 0 {
+            return Err(failed(UpstreamError::NotMcp));
+        }
+        let (asked, state) = input::questions(result, *can).map_err(failed)?;
+        let then = Then::AskAgain(Arc::clone(request), state);
+        self.questions_left -= 1;
+        self.ask(asked, then).map(Stage::Asking)
+    }
+
+    fn ask(&mut self, asked: Vec<Asked>, then: Then) -> Result<Round, CallError> {
+        let Standing { mux, caller, place, .. } = &*self.standing;
+        let mut round = Round { unsent: VecDeque::new(), open: VecDeque::new(), answers: Vec::new(), then };
+        for Asked { key, request } in asked {
+            let busy = || failed(place.clone(), UpstreamError::Busy);
+            let question = mux.questions.open(caller).ok_or_else(busy)?;
+            round.unsent.push_back(format!("{{\"jsonrpc\":\"2.0\",\"id\":\"{}\",{request}}}", question.id()));
+            round.open.push_back((key, question));
+        }
+        // People take their time.
+        self.deadline = caller.deadline;
+        Ok(round)
+    }
+
+    /// Tells the upstream what the client answered.
+    fn tell(&mut self) -> Result<(), CallError> {
+        let Stage::Asking(round) = mem::replace(&mut self.stage, Stage::Ended) else { return Ok(()) };
+        self.deadline = self.standing.caller.deadline.min(Instant::now() + self.standing.call_timeout);
+        self.stage = match round.then {
+            Then::Answer(streaming, id) => {
+                let outcome = match round.answers.into_iter().next() {
+                    Some((_, Answer::Result(result))) => format!("\"result\":{}", result.get()),
+                    Some((_, Answer::Error(error))) => format!("\"error\":{}", error.get()),
+                    None => return Err(self.unanswered()),
+                };
+                self.telling(streaming, id, outcome)
+            }
+            Then::AskAgain(request, state) => {
+                let results = round.answers.into_iter().map(|(key, answer)| match answer {
+                    Answer::Result(result) => Ok((key, result)),
+                    Answer::Error(_) => Err(self.unanswered()),
+                });
+                let results = results.collect::<Result<Vec<_>, _>>()?;
+                let given = input::responses(&results, state.as_deref());
+                Stage::Telling(Box::pin(Mux::ask_again(Arc::clone(&self.standing), request, given)))
+            }
+        };
+        Ok(())
+    }
+
+    /// Answers the request `id` that a legacy upstream made.
+    fn telling(&self, streaming: Streaming, id: Box<RawValue>, outcome: String) -> Stage {
+        let (place, deadline) = (self.standing.place.clone(), self.deadline);
+        Stage::Telling(Box::pin(async move {
+            let told = streaming.running.answer(&id, &outcome, deadline).await;
+            told.map(|()| Reply::Stream(Box::new(streaming))).map_err(|error| failed(place, error))
+        }))
+    }
+
+    /// The upstream's answer.
+    fn finish(&mut self, answer: Answer) -> Option<Step> {
+        if let Stage::Reading(streaming) = &mut self.stage {
+            streaming.running.finish();
+        }
+        match self.standing.finish.finish(answer) {
+            Ok(Finished::Answer(answer)) => Some(self.end(Ok(answer))),
+            Ok(Finished::Questions(result)) => match self.round(&result) {
+                Ok(stage) => {
+                    self.stage = stage;
+                    None
+                }
+                Err(error) => Some(self.end(Err(error))),
+            },
+            Err(error) => Some(self.fail(error)),
+        }
+    }
+
+    /// Grants may have changed while the call ran.
+    fn decide(&mut self) -> Option<Step> {
+        let Standing { mux, caller, endpoint, thing, .. } = &*self.standing;
+        self.decide_at = Instant::now() + mux.recheck_every;
+        let word = thing.word();
+        if mux.may_use(caller, endpoint, thing) { None } else { Some(self.end(Err(CallError::Unknown(word)))) }
+    }
+
+    fn late(&mut self) -> Step {
+        if matches!(self.stage, Stage::Asking(_)) {
+            let unanswered = self.unanswered();
+            return self.end(Err(unanswered));
+        }
+        self.fail(UpstreamError::TimedOut)
+    }
+
+    fn unanswered(&self) -> CallError {
+        let (tenant, upstream) = self.standing.place.clone();
+        CallError::Unanswered { tenant, upstream }
+    }
+
+    fn end(&mut self, answer: Result<Answer, CallError>) -> Step {
+        self.stage = Stage::Ended;
+        Step::Answer(answer)
     }
 
     fn fail(&mut self, error: UpstreamError) -> Step {
-        if !matches!(error, UpstreamError::TimedOut | UpstreamError::TooLarge) {
-            self.streaming.running.finish();
+        if let Stage::Reading(streaming) = &mut self.stage
+            && !matches!(error, UpstreamError::TimedOut | UpstreamError::TooLarge)
+        {
+            streaming.running.finish();
         }
-        let (tenant, upstream) = (self.tenant.clone(), self.upstream.clone());
-        self.end(CallError::Upstream { tenant, upstream, error })
+        self.end(Err(failed(self.standing.place.clone(), error)))
+    }
+}
+
+impl Stage {
+    /// What happens next. Nothing is lost when it is not waited for to its end.
+    async fn next(&mut self) -> Happened {
+        match self {
+            Self::Reading(streaming) => Happened::Event(streaming.events.next().await),
+            Self::Asking(round) => round.next().await,
+            Self::Telling(reply) => Happened::Told(reply.await),
+            Self::Ended => std::future::pending().await,
+        }
+    }
+}
+
+impl Round {
+    async fn next(&mut self) -> Happened {
+        if let Some(request) = self.unsent.pop_front() {
+            return Happened::Send(request);
+        }
+        while let Some((key, question)) = self.open.front_mut() {
+            if let Some(answer) = question.answer().await {
+                self.answers.push((mem::take(key), answer));
+            }
+            self.open.pop_front();
+        }
+        Happened::Answered
+    }
+}
+
+impl std::fmt::Debug for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Reading(_) => "Reading",
+            Self::Asking(_) => "Asking",
+            Self::Telling(_) => "Telling",
+            Self::Ended => "Ended",
+        })
     }
 }

@@ -63,8 +63,10 @@ pub enum UpstreamError {
     /// It speaks no protocol version that we speak.
     #[error("speaks no protocol version that mcp-mux speaks")]
     NoCommonVersion,
-    /// It asked the caller for input, which is not relayed.
-    #[error("asked for input from the user, which mcp-mux does not relay yet")]
+    /// It asked for input in a way in which the client cannot be asked.
+    #[error(
+        "asked for input from the user, and your client cannot be asked for that here: it does not say that it can, or has no session"
+    )]
     WantsInput,
     /// The client for it could not be built.
     #[error("cannot be called: mcp-mux could not set up a connection")]

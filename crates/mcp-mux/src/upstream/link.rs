@@ -1,6 +1,7 @@
 //! One upstream as we hold on to it: its session, the version agreed on, the access token that it is shown, and the line beneath.
 
 mod line;
+mod running;
 mod token;
 
 use std::fmt;
@@ -11,8 +12,9 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
+use serde_json::value::RawValue;
 use tenant_store::Upstream;
-use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::account::Live;
@@ -22,16 +24,18 @@ use super::error::UpstreamError;
 use super::event_stream::EventStream;
 use super::negotiate::{self, Agreement, Failure};
 use super::oauth::Held;
+use super::peer::Peer;
 use super::redact::Redactor;
 use super::request::{Outgoing, Rpc};
 use crate::egress::SendError;
 
 pub(super) use line::{Conditions, Line};
+use running::Running;
+use running::{Cancel, Place};
 
 /// How long a call waits for a place among those that run.
 pub(super) const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
 
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 const CODE_UNSUPPORTED_VERSION: i64 = -32022;
 
 /// An answer, or the stream in which it will come.
@@ -62,64 +66,12 @@ struct Attempt<'a> {
     place: Place,
 }
 
-/// A call that runs upstream. Dropping it tells a legacy upstream that nobody waits any more; a modern one learns it from the
-/// closed connection.
-pub struct Running {
-    cancel: Option<Cancel>,
-    _place: Place,
-}
-
-/// A call's place among those that may run at once; free again when the last holder is gone.
-type Place = Arc<OwnedSemaphorePermit>;
-
-struct Cancel {
-    link: Arc<Link>,
-    agreement: Arc<Agreement>,
-    credential: Arc<Credential>,
-    id: u64,
-}
-
-impl Running {
-    /// The answer has come; there is nothing left to cancel.
-    pub fn finish(&mut self) {
-        self.cancel = None;
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let Some(cancel) = self.cancel.take() else { return };
-        if cancel.agreement.is_modern() {
-            return;
-        }
-        let tasks = cancel.link.line.tasks().clone();
-        tasks.spawn_draining(async move { cancel.send().await });
-    }
-}
-
-impl fmt::Debug for Running {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").finish_non_exhaustive()
-    }
-}
-
-impl Cancel {
-    async fn send(self) {
-        let body = format!(
-            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{},"reason":"the client went away"}}}}"#,
-            self.id
-        );
-        let headers = self.agreement.headers(&Rpc::new("notifications/cancelled"));
-        let sent = self.link.post(&self.credential, headers, body, Instant::now() + CANCEL_TIMEOUT).await;
-        tracing::debug!(upstream.id = %self.link.upstream().id, delivered = sent.is_ok(), "cancelled a call upstream");
-    }
-}
-
 /// One upstream as we hold on to it, for one actor if it is called as somebody. Nothing that proves anybody is shared between two
 /// links: the session of a legacy upstream and the access token lie in here.
 pub struct Link {
     line: Arc<Line>,
     actor: Option<Actor>,
+    peer: Peer,
     next_id: AtomicU64,
     token: Arc<Held>,
     account: Arc<Live>,
@@ -135,24 +87,27 @@ impl fmt::Debug for Link {
 
 impl Link {
     pub(super) fn new(line: Arc<Line>, actor: Option<Actor>) -> Self {
-        Self::showing(line, actor, Arc::default())
-    }
-
-    /// One for an actor, which keeps a session of its own and shows what this one shows.
-    pub(super) fn for_session_of(&self, actor: Actor) -> Self {
-        Self::showing(Arc::clone(&self.line), Some(actor), Arc::clone(&self.token))
-    }
-
-    fn showing(line: Arc<Line>, actor: Option<Actor>, token: Arc<Held>) -> Self {
         Self {
             line,
             actor,
+            peer: Peer::default(),
             next_id: AtomicU64::new(1),
-            token,
+            token: Arc::default(),
             account: Arc::default(),
             agreed: ArcSwapOption::empty(),
             negotiation: Mutex::new(None),
         }
+    }
+
+    /// One for a client of `actor`, which keeps a session of its own and shows what this one shows.
+    pub(super) fn for_session_of(&self, actor: Actor, peer: Peer) -> Self {
+        let (token, account) = (Arc::clone(&self.token), Arc::clone(&self.account));
+        Self { peer, token, account, ..Self::new(Arc::clone(&self.line), Some(actor)) }
+    }
+
+    /// The client that its session is for.
+    pub(super) fn peer(&self) -> Peer {
+        self.peer
     }
 
     /// What it shares with the other links of its upstream.
@@ -229,7 +184,7 @@ impl Link {
         let id = self.next_id();
         let cancel =
             Cancel { link: Arc::clone(self), agreement: Arc::clone(agreement), credential: Arc::clone(credential), id };
-        let mut running = Running { cancel: Some(cancel), _place: Arc::clone(place) };
+        let mut running = Running::new(cancel, Arc::clone(place));
         let read = async {
             let body = rpc.body(id, agreement.is_modern());
             let response = self.post(credential, agreement.headers(rpc), body, *deadline).await?;
@@ -242,6 +197,25 @@ impl Link {
         match read? {
             Read::Answer(answer) => Ok(Reply::Whole(answer)),
             Read::Events(events) => Ok(Reply::Stream(Box::new(Streaming { id, events, running }))),
+        }
+    }
+
+    /// Answers a request that the upstream made in the stream of a call.
+    async fn answer(
+        &self,
+        agreement: &Agreement,
+        credential: &Credential,
+        (id, outcome): (&RawValue, &str),
+        deadline: Instant,
+    ) -> Result<(), UpstreamError> {
+        let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},{outcome}}}", id.get());
+        let headers = agreement.headers(&Rpc::new(""));
+        let status = self.post(credential, headers, body, deadline).await?.status();
+        match refusal(status) {
+            Some(refusal) => Err(refusal),
+            None if status == StatusCode::NOT_FOUND => Err(UpstreamError::BrokeOff),
+            None if status.is_success() => Ok(()),
+            None => Err(UpstreamError::Status(status.as_u16())),
         }
     }
 

@@ -16,6 +16,7 @@ use super::credential::Credential;
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
 use super::link::Link;
+use super::peer::LogLevel;
 use super::request::{LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSION, PROTOCOL_VERSION, Rpc, SESSION_ID, client_info};
 use crate::json::{self, Members};
 
@@ -48,9 +49,11 @@ enum Spoken {
 
 /// What an upstream says that it has, as far as it matters to us.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each says whether the upstream has one thing")]
 pub(super) struct Capabilities {
     pub(super) prompts: bool,
     pub(super) resources: bool,
+    pub(super) logging: bool,
     /// It tells when a list of its own changes.
     pub(super) tells_of_lists: bool,
 }
@@ -197,16 +200,17 @@ impl Capabilities {
             said.and_then(|said| said.get("listChanged")).is_some_and(|raw| raw.get() == "true")
         };
         let tells_of_lists = ["tools", "prompts", "resources"].into_iter().any(tells);
-        Self { prompts: has("prompts"), resources: has("resources"), tells_of_lists }
+        Self { prompts: has("prompts"), resources: has("resources"), logging: has("logging"), tells_of_lists }
     }
 }
 
-/// `initialize` and `notifications/initialized`. No capability is declared: a session that is shared by several callers must
-/// not be able to ask one of them for something.
+/// `initialize` and `notifications/initialized`. What is declared is what the one client can do that the session is for; a session that
+/// is shared by several callers is for none, and cannot ask any of them for something.
 async fn handshake(link: &Link, credential: &Credential, deadline: Instant) -> Result<Agreement, UpstreamError> {
     let params = format!(
-        "\"protocolVersion\":{},\"capabilities\":{{}},\"clientInfo\":{}",
+        "\"protocolVersion\":{},\"capabilities\":{{{}}},\"clientInfo\":{}",
         json::quote(LEGACY_VERSION),
+        link.peer().can.members(),
         client_info()
     );
     let rpc = Rpc { params, ..Rpc::new("initialize") };
@@ -228,7 +232,27 @@ async fn handshake(link: &Link, credential: &Credential, deadline: Instant) -> R
     let notification = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned();
     let headers = agreement.headers(&Rpc::new("notifications/initialized"));
     let accepted = link.post(credential, headers, notification, deadline).await?;
-    if accepted.status().is_success() { Ok(agreement) } else { Err(UpstreamError::Status(accepted.status().as_u16())) }
+    if !accepted.status().is_success() {
+        return Err(UpstreamError::Status(accepted.status().as_u16()));
+    }
+    if let Some(level) = link.peer().log.filter(|_| agreement.has_session() && agreement.capabilities.logging) {
+        set_log_level(link, credential, (&agreement, level), deadline).await?;
+    }
+    Ok(agreement)
+}
+
+/// Says from which level on log messages are wanted. An upstream that refuses sends what it likes, and that is filtered.
+async fn set_log_level(
+    link: &Link,
+    credential: &Credential,
+    (agreement, level): (&Agreement, LogLevel),
+    deadline: Instant,
+) -> Result<(), UpstreamError> {
+    let params = format!("\"level\":\"{}\"", level.as_str());
+    let rpc = Rpc { params, ..Rpc::new("logging/setLevel") };
+    let id = link.next_id();
+    let response = link.post(credential, agreement.headers(&rpc), rpc.body(id, false), deadline).await?;
+    answer(response, id, deadline).await.map(drop)
 }
 
 /// The answer to request `id`, whether it comes as JSON or as the last event of a stream.

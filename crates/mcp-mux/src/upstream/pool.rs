@@ -12,6 +12,7 @@ use tenant_store::{Clock, EgressHosts, TenantId, TenantScope, Upstream, Upstream
 use super::credential::{Actor, Proofs};
 use super::error::UpstreamError;
 use super::link::{Conditions, Line, Link};
+use super::peer::Peer;
 use crate::caller::Principal;
 use crate::config::Exchangers;
 use crate::egress::Egress;
@@ -28,12 +29,14 @@ const IDLE_MAX: Duration = Duration::from_hours(1);
 const ACTOR_IDLE_MAX: Duration = Duration::from_mins(10);
 
 type Key = (TenantId, UpstreamId);
+/// Who an upstream is called as, and what that client's session is begun with.
+type Called = (Key, Actor, Peer);
 
 /// The links to all upstreams.
 #[derive(Debug, Clone)]
 pub struct Pool {
     links: Cache<Key, Arc<Link>>,
-    actors: Cache<(Key, Actor), Arc<Link>>,
+    actors: Cache<Called, Arc<Link>>,
     pub(super) egress: Egress,
     pub(super) exchangers: Exchangers,
     pub(super) tasks: Tasks,
@@ -57,31 +60,36 @@ impl Pool {
     /// The link to `upstream`, which must belong to the tenant of `scope` and be at one of `hosts`. One that no longer fits what is
     /// configured is replaced, together with its connections, session and access token. An upstream that is called as somebody has
     /// one link for each of them: neither session nor access token is ever another's. So has one that keeps a session, or of which
-    /// that is not known: what it notes there of one caller is nobody else's.
+    /// that is not known: what it notes there of one caller is nobody else's, and what it asks, it asks a client that can answer.
     pub fn link(
         &self,
         scope: TenantScope,
         upstream: &Arc<Upstream>,
-        proofs: &Proofs<'_>,
+        (proofs, peer): (&Proofs<'_>, Peer),
         hosts: Option<&EgressHosts>,
     ) -> Result<Arc<Link>, UpstreamError> {
         assert_eq!(scope.tenant(), upstream.tenant, "an upstream is linked within its own tenant only");
         let key = (upstream.tenant, upstream.id);
         let base = self.base(key, upstream, &Conditions { versions: proofs.versions(), hosts: hosts.cloned() });
-        let is_other = |link: &Arc<Link>| !Arc::ptr_eq(link.line(), base.line());
-        let link = match (proofs.actor(upstream)?, proofs.caller) {
+        let of = |actor: &Actor, peer: Peer, make: &dyn Fn() -> Link| {
+            let is_other = |link: &Arc<Link>| !Arc::ptr_eq(link.line(), base.line());
+            let entry = self.actors.entry((key, actor.clone(), peer));
+            entry.or_insert_with_if(|| Arc::new(make()), is_other).into_value()
+        };
+        let nobody = Peer::default();
+        let (own, actor) = match (proofs.actor(upstream)?, proofs.caller) {
             (Some(actor), _) => {
-                let entry = self.actors.entry((key, actor.clone()));
-                entry.or_insert_with_if(|| Arc::new(Link::new(Arc::clone(base.line()), Some(actor))), is_other)
+                let make = || Link::new(Arc::clone(base.line()), Some(actor.clone()));
+                (of(&actor, nobody, &make), actor)
             }
-            (None, Some(caller)) if !base.is_stateless() => {
-                let actor = Actor::of_principal(&caller.principal);
-                let entry = self.actors.entry((key, actor.clone()));
-                entry.or_insert_with_if(|| Arc::new(base.for_session_of(actor)), is_other)
-            }
+            (None, Some(caller)) if !base.is_stateless() => (Arc::clone(&base), Actor::of_principal(&caller.principal)),
             _ => return Ok(base),
         };
-        Ok(link.into_value())
+        let is_for_peer = peer == nobody && !Arc::ptr_eq(&own, &base);
+        if is_for_peer || own.is_stateless() {
+            return Ok(own);
+        }
+        Ok(of(&actor, peer, &|| own.for_session_of(actor.clone(), peer)))
     }
 
     /// Drops the links of all other upstreams, with their connections and access tokens.
@@ -90,14 +98,19 @@ impl Pool {
         for (key, _) in self.links.iter().filter(|(key, _)| others(key)) {
             self.links.invalidate(&*key);
         }
-        for (key, _) in self.actors.iter().filter(|(key, _)| others(&key.0)) {
-            self.actors.invalidate(&*key);
-        }
+        self.drop_actors(|(key, _, _)| others(key));
     }
 
-    /// Drops the link that uses the account of `principal`, and the access token with it.
+    /// Drops the links that use the account of `principal`, and the access token with them.
     pub(super) fn forget_account(&self, upstream: &Upstream, principal: &Principal) {
-        self.actors.invalidate(&((upstream.tenant, upstream.id), Actor::of_principal(principal)));
+        let (key, actor) = ((upstream.tenant, upstream.id), Actor::of_principal(principal));
+        self.drop_actors(|(of, called, _)| *of == key && *called == actor);
+    }
+
+    fn drop_actors(&self, is_it: impl Fn(&Called) -> bool) {
+        for (called, _) in self.actors.iter().filter(|(called, _)| is_it(called)) {
+            self.actors.invalidate(&*called);
+        }
     }
 
     /// Two who need it at once get the same one.

@@ -6,6 +6,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use super::answer::ANSWER_BYTES_MAX;
+use super::peer::LogLevel;
 use crate::json;
 
 /// The newest protocol version, and the first of the modern era.
@@ -68,6 +69,8 @@ pub struct Rpc<'r> {
     pub trace: Trace,
     /// `"key":value,…`: what the client behind us can be asked for, where the protocol says that with each request.
     pub capabilities: String,
+    /// From which level on log messages are wanted, where the protocol says that with each request.
+    pub log: Option<LogLevel>,
     /// Ask for progress notifications; they carry our own request id as their token.
     pub progress: bool,
     /// It runs beside the calls for as long as the upstream likes, and takes none of their places.
@@ -87,6 +90,7 @@ impl<'r> Rpc<'r> {
             params: String::new(),
             trace: Trace::default(),
             capabilities: String::new(),
+            log: None,
             progress: false,
             is_beside: false,
             answer_bytes_max: ANSWER_BYTES_MAX,
@@ -103,6 +107,9 @@ impl<'r> Rpc<'r> {
             );
             meta.push_str(&client_info());
             meta = meta + ",\"io.modelcontextprotocol/clientCapabilities\":{" + &self.capabilities + "}";
+            if let Some(level) = self.log {
+                meta = meta + ",\"io.modelcontextprotocol/logLevel\":\"" + level.as_str() + "\"";
+            }
         }
         meta.push_str(&self.trace.0);
         if self.progress {

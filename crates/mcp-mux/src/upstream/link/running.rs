@@ -1,0 +1,101 @@
+//! A call that runs upstream: its place, its end, and answers to what the upstream asks meanwhile.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::super::credential::Credential;
+use super::super::error::UpstreamError;
+use super::super::negotiate::Agreement;
+use super::super::peer::Peer;
+use super::super::request::Rpc;
+use super::Link;
+
+/// How long it may take to tell an upstream something that nobody waits for.
+const TELL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A call's place among those that may run at once; free again when the last holder is gone.
+pub(super) type Place = Arc<OwnedSemaphorePermit>;
+
+/// A call that runs upstream. Dropping it tells a legacy upstream that nobody waits any more; a modern one learns it from the
+/// closed connection.
+pub struct Running {
+    cancel: Option<Cancel>,
+    _place: Place,
+}
+
+/// What the upstream is told with.
+pub(super) struct Cancel {
+    pub(super) link: Arc<Link>,
+    pub(super) agreement: Arc<Agreement>,
+    pub(super) credential: Arc<Credential>,
+    pub(super) id: u64,
+}
+
+impl Running {
+    pub(super) fn new(cancel: Cancel, place: Place) -> Self {
+        Self { cancel: Some(cancel), _place: place }
+    }
+
+    /// The answer has come; there is nothing left to cancel.
+    pub fn finish(&mut self) {
+        self.cancel = None;
+    }
+
+    /// Whether the upstream may ask the client behind us, and which client its session is for. A modern one asks in its answers.
+    pub fn asks(&self) -> Option<Peer> {
+        let cancel = self.cancel.as_ref().filter(|cancel| !cancel.agreement.is_modern())?;
+        Some(cancel.link.peer)
+    }
+
+    /// Answers a request of the upstream's: `outcome` is `"result":…` or `"error":…`.
+    pub async fn answer(&self, id: &RawValue, outcome: &str, deadline: Instant) -> Result<(), UpstreamError> {
+        let Some(cancel) = &self.cancel else { return Ok(()) };
+        cancel.link.answer(&cancel.agreement, &cancel.credential, (id, outcome), deadline).await
+    }
+
+    /// The same in the background, where nobody waits for it.
+    pub fn answer_soon(&self, id: &RawValue, outcome: &'static str) {
+        let Some(Cancel { link, agreement, credential, .. }) = &self.cancel else { return };
+        let (link, agreement, credential) = (Arc::clone(link), Arc::clone(agreement), Arc::clone(credential));
+        let id = id.to_owned();
+        link.line.tasks().clone().spawn_draining(async move {
+            let deadline = Instant::now() + TELL_TIMEOUT;
+            let sent = link.answer(&agreement, &credential, (&id, outcome), deadline).await;
+            tracing::debug!(upstream.id = %link.upstream().id, delivered = sent.is_ok(), "answered an upstream's request");
+        });
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(cancel) = self.cancel.take() else { return };
+        if cancel.agreement.is_modern() {
+            return;
+        }
+        let tasks = cancel.link.line.tasks().clone();
+        tasks.spawn_draining(async move { cancel.send().await });
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").finish_non_exhaustive()
+    }
+}
+
+impl Cancel {
+    async fn send(self) {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{},"reason":"the client went away"}}}}"#,
+            self.id
+        );
+        let headers = self.agreement.headers(&Rpc::new("notifications/cancelled"));
+        let sent = self.link.post(&self.credential, headers, body, Instant::now() + TELL_TIMEOUT).await;
+        tracing::debug!(upstream.id = %self.link.upstream().id, delivered = sent.is_ok(), "cancelled a call upstream");
+    }
+}
