@@ -15,6 +15,7 @@ mod link;
 mod lists;
 mod negotiate;
 mod oauth;
+mod old_sse;
 mod pem;
 mod pool;
 mod redact;

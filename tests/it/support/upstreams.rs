@@ -142,7 +142,11 @@ pub(crate) async fn serve_handler<H: ServerHandler + Clone>(handler: H, sessions
 /// Whether a request is let in, by its head and body.
 pub(crate) type Guard = Arc<dyn Fn(&Parts, &[u8]) -> bool + Send + Sync>;
 
-async fn judge(State((guard, seen)): State<(Guard, Seen)>, request: Request, next: axum::middleware::Next) -> Response {
+pub(crate) async fn judge(
+    State((guard, seen)): State<(Guard, Seen)>,
+    request: Request,
+    next: axum::middleware::Next,
+) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
     seen.note(&parts.uri, &parts.headers, &body);

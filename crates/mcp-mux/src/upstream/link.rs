@@ -1,6 +1,7 @@
 //! One upstream as we hold on to it: its session, the version agreed on, the access token that it is shown, and the line beneath.
 
 mod line;
+mod send;
 mod token;
 
 use std::fmt;
@@ -9,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Method, StatusCode};
+use http::StatusCode;
+use http::header::HeaderMap;
 use tenant_store::Upstream;
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::account::Live;
 use super::answer::{Answer, error_code, events, has_media_type, is_events, parse_answer, refusal, whole};
@@ -22,9 +23,9 @@ use super::error::UpstreamError;
 use super::event_stream::EventStream;
 use super::negotiate::{self, Agreement, Failure};
 use super::oauth::Held;
+use super::old_sse;
 use super::redact::Redactor;
 use super::request::{Outgoing, Rpc};
-use crate::egress::SendError;
 
 pub(super) use line::{Conditions, Line};
 
@@ -70,7 +71,7 @@ pub struct Running {
 }
 
 /// A call's place among those that may run at once; free again when the last holder is gone.
-type Place = Arc<OwnedSemaphorePermit>;
+pub(super) type Place = Arc<OwnedSemaphorePermit>;
 
 struct Cancel {
     link: Arc<Link>,
@@ -109,9 +110,14 @@ impl Cancel {
             r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{},"reason":"the client went away"}}}}"#,
             self.id
         );
-        let headers = self.agreement.headers(&Rpc::new("notifications/cancelled"));
-        let sent = self.link.post(&self.credential, headers, body, Instant::now() + CANCEL_TIMEOUT).await;
-        tracing::debug!(upstream.id = %self.link.upstream().id, delivered = sent.is_ok(), "cancelled a call upstream");
+        let deadline = Instant::now() + CANCEL_TIMEOUT;
+        let is_sent = if let Some(session) = self.agreement.old_sse() {
+            session.notify(&self.credential, body, deadline).await.is_ok()
+        } else {
+            let headers = self.agreement.headers(&Rpc::new("notifications/cancelled"));
+            self.link.post(&self.credential, headers, body, deadline).await.is_ok()
+        };
+        tracing::debug!(upstream.id = %self.link.upstream().id, delivered = is_sent, "cancelled a call upstream");
     }
 }
 
@@ -163,6 +169,11 @@ impl Link {
     /// Whether it is known that the upstream keeps nothing between requests.
     pub(super) fn is_stateless(&self) -> bool {
         self.agreed.load().as_ref().is_some_and(|agreed| !agreed.has_session())
+    }
+
+    /// Ends its session, as soon as no call runs in it. What is asked later begins another one.
+    pub(super) fn let_go(&self) {
+        self.agreed.store(None);
     }
 
     /// The upstream.
@@ -232,6 +243,9 @@ impl Link {
         let mut running = Running { cancel: Some(cancel), _place: Arc::clone(place) };
         let read = async {
             let body = rpc.body(id, agreement.is_modern());
+            if let Some(session) = agreement.old_sse() {
+                return self.read_from(session, (id, body), attempt).await;
+            }
             let response = self.post(credential, agreement.headers(rpc), body, *deadline).await?;
             self.read(response, id, agreement, attempt).await
         };
@@ -257,42 +271,25 @@ impl Link {
         body: String,
         deadline: Instant,
     ) -> Result<reqwest::Response, UpstreamError> {
-        let mut outgoing = Outgoing { method: Method::POST, url: self.upstream().spec.url.clone(), headers, body };
-        let json = HeaderValue::from_static("application/json");
-        outgoing.headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-        outgoing.headers.insert(CONTENT_TYPE, json);
-        credential.prove(&mut outgoing, self.line.now())?;
-        let sent = async {
-            let request = credential.http.request(outgoing.method, &outgoing.url)?;
-            request.headers(outgoing.headers).body(outgoing.body).send().await
-        };
-        let sent = timeout_at(deadline, sent).await.map_err(|_| UpstreamError::TimedOut)?;
-        sent.map_err(|error| self.unsent(&error))
+        let url = self.upstream().spec.url.clone();
+        self.line.send(credential, Outgoing::message(url, headers, body), deadline).await
     }
 
-    /// What a caller hears about a request that got no response. Nothing but the log says more.
-    fn unsent(&self, error: &SendError) -> UpstreamError {
-        let cause = error as &dyn std::error::Error;
-        let upstream = self.upstream();
-        match error {
-            SendError::Refused(refused) => {
-                tracing::warn!(
-                    tenant.id = %upstream.tenant, upstream.id = %upstream.id, error = cause,
-                    "an upstream is not called"
-                );
-                // Callers do not learn which names lead where.
-                let is_name = upstream.spec.url.domain().is_some();
-                if is_name && refused.is_about_addresses() {
-                    UpstreamError::Unreachable
-                } else {
-                    UpstreamError::Forbidden
-                }
-            }
-            SendError::TimedOut | SendError::Unreachable(_) => {
-                tracing::debug!(upstream.id = %upstream.id, error = cause, "no response");
-                if matches!(error, SendError::TimedOut) { UpstreamError::TimedOut } else { UpstreamError::Unreachable }
-            }
+    /// One request over the stream of a session, and its reply.
+    async fn read_from(
+        &self,
+        session: &old_sse::Session,
+        (id, body): (u64, String),
+        attempt: &Attempt<'_>,
+    ) -> Result<Read, UpstreamError> {
+        let Attempt { rpc, credential, deadline, place } = attempt;
+        let redactor = Redactor::new(credential, session.ids(), &rpc.params, &self.line);
+        let ask = old_sse::Ask { id, body, deadline: *deadline, place: Some(Arc::clone(place)) };
+        let mut events = session.ask(credential, ask).await?.without(redactor);
+        if rpc.progress {
+            return Ok(Read::Events(events));
         }
+        negotiate::answer_in(&mut events, id, *deadline).await.map(Read::Answer)
     }
 
     async fn read(

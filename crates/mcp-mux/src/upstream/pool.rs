@@ -93,6 +93,9 @@ impl Pool {
         for (key, _) in self.actors.iter().filter(|(key, _)| others(&key.0)) {
             self.actors.invalidate(&*key);
         }
+        // Nobody else may come by for long to whom those would be shown whose time is over.
+        self.links.run_pending_tasks();
+        self.actors.run_pending_tasks();
     }
 
     /// Drops the link that uses the account of `principal`, and the access token with it.
@@ -114,7 +117,9 @@ impl Pool {
     }
 }
 
-/// Always takes what is new, in place of what was used least recently: a link that is not kept shares nothing.
+/// Always takes what is new, in place of what was used least recently: a link that is not kept shares nothing. One that is let go ends
+/// its session, whoever still holds it, and whenever the cache frees its memory.
 fn cache<K: Hash + Eq + Send + Sync + 'static>(capacity: u64, idle: Duration) -> Cache<K, Arc<Link>> {
-    Cache::builder().max_capacity(capacity).time_to_idle(idle).eviction_policy(EvictionPolicy::lru()).build()
+    let cache = Cache::builder().max_capacity(capacity).time_to_idle(idle).eviction_policy(EvictionPolicy::lru());
+    cache.eviction_listener(|_, link: Arc<Link>, _| link.let_go()).build()
 }

@@ -105,7 +105,7 @@ impl Line {
         server.zip(trusted).is_some_and(|(server, trusted)| trusted.contains(server))
     }
 
-    pub(super) fn tasks(&self) -> &Tasks {
+    pub(in crate::upstream) fn tasks(&self) -> &Tasks {
         &self.tasks
     }
 
