@@ -21,6 +21,7 @@ mod pool;
 mod redact;
 mod request;
 mod secret;
+mod session_end;
 
 pub use account::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount};
 pub(crate) use answer::{Answer, parse_answer};

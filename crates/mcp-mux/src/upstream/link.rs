@@ -26,6 +26,7 @@ use super::oauth::Held;
 use super::old_sse;
 use super::redact::Redactor;
 use super::request::{Outgoing, Rpc};
+use super::session_end::SessionEnd;
 
 pub(super) use line::{Conditions, Line};
 
@@ -224,6 +225,7 @@ impl Link {
     }
 
     fn forget(&self, agreement: &Arc<Agreement>) {
+        agreement.end.iter().for_each(SessionEnd::note_over);
         let current = self.agreed.load_full();
         if current.is_some_and(|current| Arc::ptr_eq(&current, agreement)) {
             self.agreed.store(None);
@@ -237,6 +239,7 @@ impl Link {
         agreement: &Arc<Agreement>,
     ) -> Result<Reply, UpstreamError> {
         let Attempt { rpc, credential, deadline, place } = attempt;
+        agreement.end.iter().for_each(|end| end.show(credential));
         let id = self.next_id();
         let cancel =
             Cancel { link: Arc::clone(self), agreement: Arc::clone(agreement), credential: Arc::clone(credential), id };

@@ -19,6 +19,7 @@ use super::event_stream::EventStream;
 use super::link::Link;
 use super::old_sse;
 use super::request::{LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSION, PROTOCOL_VERSION, Rpc, SESSION_ID, client_info};
+use super::session_end::SessionEnd;
 use crate::json::{self, Members};
 
 /// How long a silent upstream is given to answer `server/discover` before the handshake is tried.
@@ -35,14 +36,14 @@ pub(super) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications
 const SESSION_ID_BYTES_MAX: usize = 4 * 1024;
 
 /// What was agreed on with an upstream.
-#[derive(Debug)]
 pub(super) struct Agreement {
     spoken: Spoken,
     /// What the upstream says that it has.
     pub(super) capabilities: Capabilities,
+    /// Ends the session, if there is one that is not a stream.
+    pub(super) end: Option<SessionEnd>,
 }
 
-#[derive(Debug)]
 enum Spoken {
     /// No state: each request stands alone.
     Modern,
@@ -76,7 +77,7 @@ impl Agreement {
         (version, capabilities): (&'static str, Capabilities),
         session: Arc<old_sse::Session>,
     ) -> Self {
-        Self { spoken: Spoken::OldSse { version, session }, capabilities }
+        Self { spoken: Spoken::OldSse { version, session }, capabilities, end: None }
     }
 
     pub(super) fn is_modern(&self) -> bool {
@@ -163,7 +164,7 @@ pub(super) async fn agreement(
 async fn negotiate(link: &Link, credential: &Arc<Credential>, deadline: Instant) -> Result<Agreement, UpstreamError> {
     let discover_deadline = deadline.min(Instant::now() + DISCOVER_TIMEOUT);
     match discover(link, credential, discover_deadline).await {
-        Ok(Some(capabilities)) => Ok(Agreement { spoken: Spoken::Modern, capabilities }),
+        Ok(Some(capabilities)) => Ok(Agreement { spoken: Spoken::Modern, capabilities, end: None }),
         // Refusal and silence of the network will not change by asking in another way.
         Err(
             error @ (UpstreamError::Unreachable
@@ -240,8 +241,9 @@ async fn handshake(link: &Link, credential: &Arc<Credential>, deadline: Instant)
         }
         chosen => chosen?,
     };
-    let agreement = Agreement { spoken: Spoken::Legacy { version, session }, capabilities };
+    let mut agreement = Agreement { spoken: Spoken::Legacy { version, session }, capabilities, end: None };
     let headers = agreement.headers(&Rpc::new("notifications/initialized"));
+    agreement.end = agreement.has_session().then(|| SessionEnd::new(link.line(), headers.clone(), credential));
     let accepted = link.post(credential, headers, INITIALIZED.to_owned(), deadline).await?;
     if accepted.status().is_success() { Ok(agreement) } else { Err(UpstreamError::Status(accepted.status().as_u16())) }
 }

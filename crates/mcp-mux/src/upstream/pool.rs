@@ -84,13 +84,15 @@ impl Pool {
         Ok(link.into_value())
     }
 
-    /// Drops the links of all other upstreams, with their connections and access tokens.
+    /// Drops the links of all other upstreams, with their connections and access tokens. They are not told.
     pub(crate) fn keep(&self, known: &HashSet<(TenantId, UpstreamId)>) {
         let others = |key: &Key| !known.contains(key);
-        for (key, _) in self.links.iter().filter(|(key, _)| others(key)) {
+        for (key, link) in self.links.iter().filter(|(key, _)| others(key)) {
+            link.line().fall_silent();
             self.links.invalidate(&*key);
         }
-        for (key, _) in self.actors.iter().filter(|(key, _)| others(&key.0)) {
+        for (key, link) in self.actors.iter().filter(|(key, _)| others(&key.0)) {
+            link.line().fall_silent();
             self.actors.invalidate(&*key);
         }
         // Nobody else may come by for long to whom those would be shown whose time is over.
@@ -105,8 +107,13 @@ impl Pool {
 
     /// Two who need it at once get the same one.
     fn base(&self, key: Key, upstream: &Arc<Upstream>, conditions: &Conditions) -> Arc<Link> {
-        if let Some(link) = self.links.get(&key).filter(|link| link.line().fits(upstream, conditions)) {
-            return link;
+        if let Some(link) = self.links.get(&key) {
+            if link.line().fits(upstream, conditions) {
+                return link;
+            }
+            if !link.line().may_end_under(upstream, conditions) {
+                link.line().fall_silent();
+            }
         }
         let line = Line::new(Arc::clone(upstream), conditions.clone(), self);
         let entry = self.links.entry(key).or_insert_with_if(
