@@ -25,14 +25,50 @@ async fn clients_and_the_gateway_list_and_call_the_everything_server() -> Result
     let echo = bridged.call("echo", json!({"message": "over the bridge"})).await?;
     assert_eq!(text(&echo), "Echo: over the bridge");
 
-    let setup =
-        Setup { tenant: "acme", upstream: "all", url: &bridged.url, key: Some(&bridged.key), level: Level::Write };
-    let server = TestServer::start("bridge_gateway", &[setup]).await?;
+    let server = behind_gateway("bridge_gateway", &bridged).await?;
     let alice = server.client("alice", &["acme"])?;
     ensure!(alice.tools().await?.contains(&"acme__echo".to_owned()), "{:?}", alice.tools().await?);
     let echo = alice.call("acme__echo", json!({"message": "through both"})).await?;
     assert_eq!(text(&echo), "Echo: through both");
     assert!(bridged.bridge.stop().await);
+    Ok(())
+}
+
+/// A server in front of a bridge.
+async fn behind_gateway(name: &str, bridged: &Bridged) -> Result<TestServer> {
+    let setup =
+        Setup { tenant: "acme", upstream: "all", url: &bridged.url, key: Some(&bridged.key), level: Level::Write };
+    TestServer::start(name, &[setup]).await
+}
+
+#[tokio::test]
+async fn what_the_everything_server_has_is_used_through_the_gateway() -> Result<()> {
+    let bridged = Bridged::start(node("server-everything", &["stdio"])).await?;
+    let server = behind_gateway("bridge_everything", &bridged).await?;
+    let alice = server.client_at("/t/acme/mcp", "alice", &["acme"])?;
+    let sum = alice.call("get-sum", json!({"a": 20, "b": 22})).await?;
+    assert!(text(&sum).contains("42"), "{sum}");
+    let weather = alice.call("get-structured-content", json!({"location": "Chicago"})).await?;
+    assert!(weather["result"]["structuredContent"]["temperature"].is_number(), "{weather}");
+    let wrong = alice.call("get-sum", json!({"a": "many"})).await?;
+    assert_eq!(wrong["result"]["isError"], true, "{wrong}");
+
+    let steps = json!({
+        "name": "trigger-long-running-operation", "arguments": {"duration": 0.1, "steps": 2},
+        "_meta": {"progressToken": "mine"},
+    });
+    let streamed = alice.legacy("tools/call", &steps).await?.text;
+    assert_eq!(streamed.matches(r#""progressToken":"mine""#).count(), 2, "{streamed}");
+    assert!(streamed.contains("Long running operation completed"), "{streamed}");
+
+    let listed = alice.modern("resources/list", json!({})).await?.json()?;
+    let uri = listed["result"]["resources"][0]["uri"].as_str().with_context(|| listed.to_string())?;
+    let read = alice.modern("resources/read", json!({"uri": uri})).await?.json()?;
+    assert_eq!(read["result"]["contents"][0]["uri"], uri, "{read}");
+    ensure!(read["result"]["contents"][0]["text"].as_str().is_some_and(|text| !text.is_empty()), "{read}");
+    let wish = json!({"name": "args-prompt", "arguments": {"city": "Berlin"}});
+    let prompt = alice.modern("prompts/get", wish).await?.json()?;
+    assert_eq!(prompt["result"]["messages"][0]["content"]["text"], "What's weather in Berlin?", "{prompt}");
     Ok(())
 }
 
@@ -93,8 +129,21 @@ async fn the_filesystem_server_reads_only_its_folder() -> Result<()> {
     let bridged = Bridged::start(node("server-filesystem", &[&path])).await?;
     let note = bridged.call("read_text_file", json!({"path": format!("{path}/note.txt")})).await?;
     assert_eq!(text(&note), "in the folder");
-    let other = bridged.call("read_text_file", json!({"path": "/etc/hostname"})).await?;
-    assert_eq!(other["result"]["isError"], true, "{other}");
+    let server = behind_gateway("bridge_filesystem", &bridged).await?;
+    let alice = server.client_at("/t/acme/mcp", "alice", &["acme"])?;
+    let listed = alice.call("list_directory", json!({"path": path})).await?;
+    assert_eq!(text(&listed), "[FILE] note.txt");
+    let note = alice.call("read_text_file", json!({"path": format!("{path}/note.txt")})).await?;
+    assert_eq!(text(&note), "in the folder");
+    for outside in ["/etc/hostname".to_owned(), format!("{path}/../../etc/hostname")] {
+        let wish = json!({"path": outside});
+        for other in [bridged.call("read_text_file", wish.clone()).await?, alice.call("read_text_file", wish).await?] {
+            assert_eq!(other["result"]["isError"], true, "{other}");
+            assert!(text(&other).contains("Access denied"), "{other}");
+        }
+    }
+    let written = json!({"path": "/etc/of-the-tests", "content": "x"});
+    assert_eq!(alice.call("write_file", written).await?["result"]["isError"], true);
     Ok(())
 }
 
@@ -115,9 +164,7 @@ async fn a_server_of_the_modern_era_serves_clients_of_both() -> Result<()> {
     assert_eq!(client.legacy("ping", &json!({})).await?.json()?["result"], json!({}));
     assert_eq!(text(&bridged.call("add", json!({"a": 4, "b": 5})).await?), "9");
 
-    let setup =
-        Setup { tenant: "acme", upstream: "sums", url: &bridged.url, key: Some(&bridged.key), level: Level::Write };
-    let server = TestServer::start("bridge_modern", &[setup]).await?;
+    let server = behind_gateway("bridge_modern", &bridged).await?;
     let sum = server.client("alice", &["acme"])?.call("acme__add", json!({"a": 6, "b": 7})).await?;
     assert_eq!(text(&sum), "13", "{sum}");
     Ok(())

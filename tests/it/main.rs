@@ -28,6 +28,7 @@ mod isolation;
 mod keys;
 mod listen;
 mod oauth;
+mod old_sse;
 mod outage;
 mod policy;
 mod protocol;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use mcp_mux::config::{FrontConfig, IssuerConfig};
 use reqwest::Method;
 use serde_json::json;
-use tenant_store::{Clock as _, Level, SystemClock};
+use tenant_store::{Clock as _, Level, OnToolChange, SystemClock, Upstream, UpstreamSpec};
 
 use crate::support::canary;
 use crate::support::client::{Answer, Http};
@@ -219,5 +220,97 @@ async fn callers_of_one_upstream_never_share_its_session() -> Result<()> {
     let sessions = [of("\"as\":\"alice\""), of("\"as\":\"bob\""), of("tools/list")];
     assert!(sessions.iter().all(|sessions| sessions.len() == 1), "{sessions:?}");
     assert_eq!(sessions.iter().flatten().collect::<BTreeSet<_>>().len(), 3, "one each, and one to list with");
+    Ok(())
+}
+
+/// A server in front of an upstream with sessions, in which alice has called a tool; the upstream, and what it was asked.
+async fn with_sessions(name: &str) -> Result<(TestServer, RealUpstream, Seen)> {
+    let real = RealUpstream::named("acme").legacy();
+    let key = canary("key");
+    let (url, seen) = real.clone().serve(&key, true).await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: Some(&key), level: Level::Write };
+    let server = TestServer::start(name, &[setup]).await?;
+    server.client("alice", &["acme"])?.call("acme__whoami", json!({})).await?;
+    assert_eq!(held(&real).await.len(), 2, "alice's, and one to list with");
+    Ok((server, real, seen))
+}
+
+/// Changes the upstream, and lists what there is then.
+async fn change(server: &TestServer, change: impl FnOnce(&mut UpstreamSpec)) -> Result<Upstream> {
+    let rows = server.rows("acme").await?;
+    let mut desk = rows.find_upstream(&"desk".parse()?).await?.context("it was installed")?;
+    change(&mut desk.spec);
+    rows.put_upstream(&desk.slug, &desk.spec).await?;
+    server.app.refresher().refresh_all().await;
+    Ok(desk)
+}
+
+#[tokio::test]
+async fn a_session_that_is_needed_no_more_is_ended_at_its_upstream() -> Result<()> {
+    let (server, real, _) = with_sessions("session_ended").await?;
+    let before = held(&real).await;
+    change(&server, |spec| spec.on_tool_change = OnToolChange::Quarantine).await?;
+    server.client("alice", &["acme"])?.call("acme__whoami", json!({})).await?;
+    until_left(&real, &before, 0).await?;
+    assert_eq!(held(&real).await.len(), 2, "those that are in use");
+    Ok(())
+}
+
+/// The sessions that an upstream holds.
+async fn held(real: &RealUpstream) -> BTreeSet<String> {
+    real.sessions.sessions.read().await.keys().map(ToString::to_string).collect()
+}
+
+/// Waits until only so many of these sessions are left.
+async fn until_left(real: &RealUpstream, sessions: &BTreeSet<String>, left: usize) -> Result<()> {
+    let ended = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        while held(real).await.intersection(sessions).count() > left {
+            ticks.tick().await;
+        }
+    };
+    Ok(tokio::time::timeout(Duration::from_secs(10), ended).await?)
+}
+
+#[tokio::test]
+async fn a_session_is_not_ended_while_a_call_runs_in_it() -> Result<()> {
+    let (server, real, _) = with_sessions("session_in_use").await?;
+    let (alice, before) = (server.client("alice", &["acme"])?, held(&real).await);
+    let changed = async {
+        real.waiting.notified().await;
+        change(&server, |spec| spec.on_tool_change = OnToolChange::Quarantine).await?;
+        // It begins a session of the new link, beside the one in which the first call runs.
+        server.client("alice", &["acme"])?.call("acme__whoami", json!({})).await?;
+        // The one to list with is ended.
+        until_left(&real, &before, 1).await?;
+        anyhow::Ok(held(&real).await.intersection(&before).count())
+    };
+    tokio::select! {
+        answer = alice.call("acme__wait", json!({})) => bail!("it ended: {answer:?}"),
+        left = changed => ensure!(left? == 1, "the session in which the call runs"),
+    }
+    // Nobody waits for the call any more.
+    tokio::time::timeout(Duration::from_secs(10), real.cancelled.notified()).await?;
+    until_left(&real, &before, 0).await
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_not_to_be_called_any_more_is_not_told() -> Result<()> {
+    for way in ["removed", "suspended"] {
+        let (server, real, seen) = with_sessions("session_untold").await?;
+        let asked = seen.text();
+        if way == "removed" {
+            let rows = server.rows("acme").await?;
+            let desk = rows.find_upstream(&"desk".parse()?).await?.context("it was installed")?;
+            rows.remove_upstream(desk.id).await?;
+            server.app.refresher().refresh_all().await;
+        } else {
+            change(&server, |spec| spec.enabled = false).await?;
+        }
+        // What was begun is finished before this returns.
+        assert!(server.app.stop().await);
+        assert_eq!(seen.text(), asked, "{way}");
+        assert_eq!(held(&real).await.len(), 2, "{way}");
+    }
     Ok(())
 }

@@ -11,6 +11,7 @@ pub(crate) mod conformance;
 pub(crate) mod driver;
 pub(crate) mod forwarder;
 pub(crate) mod identity;
+pub(crate) mod old_sse;
 pub(crate) mod provider;
 pub(crate) mod rich;
 pub(crate) mod server;

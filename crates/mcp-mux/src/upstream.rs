@@ -15,12 +15,14 @@ mod link;
 mod lists;
 mod negotiate;
 mod oauth;
+mod old_sse;
 mod peer;
 mod pem;
 mod pool;
 mod redact;
 mod request;
 mod secret;
+mod session_end;
 
 pub use account::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount};
 pub(crate) use answer::{Answer, parse_answer};

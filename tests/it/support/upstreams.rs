@@ -77,6 +77,8 @@ impl Seen {
 pub(crate) struct RealUpstream {
     name: String,
     versions: Vec<ProtocolVersion>,
+    /// The sessions that it holds.
+    pub sessions: Arc<LocalSessionManager>,
     /// A call of `wait` has arrived.
     pub waiting: Arc<Notify>,
     /// A call of `wait` was cancelled.
@@ -89,6 +91,7 @@ impl RealUpstream {
         Self {
             name: name.to_owned(),
             versions: ProtocolVersion::KNOWN_VERSIONS.to_vec(),
+            sessions: Arc::default(),
             waiting: Arc::default(),
             cancelled: Arc::default(),
         }
@@ -118,14 +121,19 @@ impl RealUpstream {
 
     /// What it serves.
     pub(crate) fn routes(self, guard: Guard, sessions: bool) -> (Router, Seen) {
-        routes(self, guard, sessions)
+        let held = Arc::clone(&self.sessions);
+        routes(self, held, guard, sessions)
     }
 }
 
-fn routes<H: ServerHandler + Clone>(handler: H, guard: Guard, sessions: bool) -> (Router, Seen) {
+fn routes<H: ServerHandler + Clone>(
+    handler: H,
+    held: Arc<LocalSessionManager>,
+    guard: Guard,
+    sessions: bool,
+) -> (Router, Seen) {
     let config = StreamableHttpServerConfig::default().with_legacy_session_mode(sessions).with_json_response(true);
-    let service =
-        StreamableHttpService::new(move || Ok(handler.clone()), Arc::new(LocalSessionManager::default()), config);
+    let service = StreamableHttpService::new(move || Ok(handler.clone()), held, config);
     let seen = Seen::default();
     let routes = Router::new()
         .route_service("/mcp", service)
@@ -135,14 +143,18 @@ fn routes<H: ServerHandler + Clone>(handler: H, guard: Guard, sessions: bool) ->
 
 /// Serves any server of rmcp's on a free port to everybody.
 pub(crate) async fn serve_handler<H: ServerHandler + Clone>(handler: H, sessions: bool) -> Result<(String, Seen)> {
-    let (routes, seen) = routes(handler, Arc::new(|_, _| true), sessions);
+    let (routes, seen) = routes(handler, Arc::default(), Arc::new(|_, _| true), sessions);
     Ok((start(routes).await?, seen))
 }
 
 /// Whether a request is let in, by its head and body.
 pub(crate) type Guard = Arc<dyn Fn(&Parts, &[u8]) -> bool + Send + Sync>;
 
-async fn judge(State((guard, seen)): State<(Guard, Seen)>, request: Request, next: axum::middleware::Next) -> Response {
+pub(crate) async fn judge(
+    State((guard, seen)): State<(Guard, Seen)>,
+    request: Request,
+    next: axum::middleware::Next,
+) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
     seen.note(&parts.uri, &parts.headers, &body);

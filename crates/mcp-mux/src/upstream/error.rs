@@ -60,6 +60,9 @@ pub enum UpstreamError {
     /// Its stream ended before the answer came.
     #[error("broke off before it answered")]
     BrokeOff,
+    /// It speaks the transport of 2024-11-05 and wants its messages at another origin, which would get the credential.
+    #[error("wants its messages at another origin, where mcp-mux sends none")]
+    EndpointElsewhere,
     /// It speaks no protocol version that we speak.
     #[error("speaks no protocol version that mcp-mux speaks")]
     NoCommonVersion,

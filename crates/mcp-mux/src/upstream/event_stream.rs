@@ -18,18 +18,35 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event(pub String);
 
-/// Events of one response body.
+/// What kind of event it is, by its `event` field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An MCP message.
+    Message,
+    /// Where messages go, in the transport of 2024-11-05.
+    Endpoint,
+    /// Anything else.
+    Other,
+}
+
+/// Events of one response body, or some of them.
 pub struct EventStream {
-    body: BoxStream<'static, Result<Bytes, UpstreamError>>,
+    source: Source,
+    /// The kind that is handed out; events of other kinds are passed over.
+    wanted: Kind,
+    kind: Kind,
     line: Vec<u8>,
     data: Option<Vec<u8>>,
-    /// Of a kind that is no MCP message.
-    is_foreign: bool,
     chunk: Bytes,
     after_carriage_return: bool,
     is_first_line: bool,
     read_bytes: usize,
     redactor: Option<Redactor>,
+}
+
+enum Source {
+    Body(BoxStream<'static, Result<Bytes, UpstreamError>>),
+    Events(BoxStream<'static, Result<Event, UpstreamError>>),
 }
 
 impl std::fmt::Debug for EventStream {
@@ -39,13 +56,23 @@ impl std::fmt::Debug for EventStream {
 }
 
 impl EventStream {
-    /// Reads events from `body`.
+    /// Reads messages from `body`.
     pub fn new(body: BoxStream<'static, Result<Bytes, UpstreamError>>) -> Self {
+        Self::of(Source::Body(body))
+    }
+
+    /// Messages that were read from a body that holds others', too.
+    pub(super) fn of_events(events: BoxStream<'static, Result<Event, UpstreamError>>) -> Self {
+        Self::of(Source::Events(events))
+    }
+
+    fn of(source: Source) -> Self {
         Self {
-            body,
+            source,
+            wanted: Kind::Message,
+            kind: Kind::Message,
             line: Vec::new(),
             data: None,
-            is_foreign: false,
             chunk: Bytes::new(),
             after_carriage_return: false,
             is_first_line: true,
@@ -59,6 +86,16 @@ impl EventStream {
         Self { redactor: Some(redactor), ..self }
     }
 
+    /// The same stream, handing out events of that kind from here on.
+    pub(super) fn wanting(self, wanted: Kind) -> Self {
+        Self { wanted, ..self }
+    }
+
+    /// From here on the stream may have as many bytes again.
+    pub(super) fn count_anew(&mut self) {
+        self.read_bytes = 0;
+    }
+
     /// The next event; `None` at the end of the stream. An event that the end cuts short is dropped, as the standard says.
     pub async fn next(&mut self) -> Option<Result<Event, UpstreamError>> {
         loop {
@@ -67,7 +104,11 @@ impl EventStream {
                 Ok(None) => {}
                 Err(error) => return Some(Err(error)),
             }
-            match self.body.next().await? {
+            let body = match &mut self.source {
+                Source::Body(body) => body,
+                Source::Events(events) => return events.next().await.map(|event| Ok(self.without_secrets(event?))),
+            };
+            match body.next().await? {
                 Ok(chunk) => {
                     self.read_bytes = self.read_bytes.saturating_add(chunk.len());
                     if self.read_bytes > STREAM_BYTES_MAX {
@@ -78,6 +119,11 @@ impl EventStream {
                 Err(error) => return Some(Err(error)),
             }
         }
+    }
+
+    fn without_secrets(&self, event: Event) -> Event {
+        let redacted = self.redactor.as_ref().and_then(|redactor| redactor.redacted(event.0.as_bytes()));
+        redacted.map_or(event, Event)
     }
 
     /// Consumes the current chunk up to the end of an event.
@@ -116,8 +162,8 @@ impl EventStream {
             self.line.drain(..BYTE_ORDER_MARK.len());
         }
         if self.line.is_empty() {
-            let is_foreign = std::mem::take(&mut self.is_foreign);
-            let Some(data) = self.data.take().filter(|_| !is_foreign) else { return Ok(None) };
+            let kind = std::mem::replace(&mut self.kind, Kind::Message);
+            let Some(data) = self.data.take().filter(|_| kind == self.wanted) else { return Ok(None) };
             let redacted = self.redactor.as_ref().and_then(|redactor| redactor.redacted(&data));
             let text = redacted.map_or_else(|| String::from_utf8(data), Ok);
             return text.map(|text| Some(Event(text))).map_err(|_| UpstreamError::NotMcp);
@@ -133,7 +179,11 @@ impl EventStream {
             }
         }
         if let Some(kind) = self.line.strip_prefix(b"event:") {
-            self.is_foreign = !matches!(kind.strip_prefix(b" ").unwrap_or(kind), b"" | b"message");
+            self.kind = match kind.strip_prefix(b" ").unwrap_or(kind) {
+                b"" | b"message" => Kind::Message,
+                b"endpoint" => Kind::Endpoint,
+                _ => Kind::Other,
+            };
         }
         self.line.clear();
         Ok(None)
@@ -182,6 +232,19 @@ mod tests {
     #[test]
     fn events_of_another_kind_than_messages_are_passed_over() {
         assert_eq!(texts("event: ping\ndata: {}\n\nevent:message\ndata: 1\n\ndata: 2\n\n"), ["1", "2"]);
+    }
+
+    #[test]
+    fn an_event_of_the_wanted_kind_is_found_among_others() {
+        let body = "data: 1\n\nevent: ping\ndata: 2\n\nevent: endpoint\ndata: /messages\n\nevent: endpoint\ndata: 3\n\ndata: 4\n\n";
+        let body = stream::iter([Ok(Bytes::from_static(body.as_bytes()))]);
+        let mut events = EventStream::new(body.boxed()).wanting(Kind::Endpoint);
+        let mut next = async |wanted| {
+            events.wanted = wanted;
+            events.next().await.unwrap().unwrap().0
+        };
+        let read = async { (next(Kind::Endpoint).await, next(Kind::Message).await) };
+        assert_eq!(read.now_or_never().unwrap(), ("/messages".to_owned(), "4".to_owned()));
     }
 
     #[test]

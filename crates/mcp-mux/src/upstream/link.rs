@@ -2,6 +2,7 @@
 
 mod line;
 mod running;
+mod send;
 mod token;
 
 use std::fmt;
@@ -10,12 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Method, StatusCode};
+use http::StatusCode;
+use http::header::HeaderMap;
 use serde_json::value::RawValue;
 use tenant_store::Upstream;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::account::Live;
 use super::answer::{Answer, error_code, events, has_media_type, is_events, parse_answer, refusal, whole};
@@ -24,14 +25,15 @@ use super::error::UpstreamError;
 use super::event_stream::EventStream;
 use super::negotiate::{self, Agreement, Failure};
 use super::oauth::Held;
+use super::old_sse;
 use super::peer::Peer;
 use super::redact::Redactor;
 use super::request::{Outgoing, Rpc};
-use crate::egress::SendError;
+use super::session_end::SessionEnd;
 
 pub(super) use line::{Conditions, Line};
-use running::Running;
-use running::{Cancel, Place};
+pub(super) use running::Place;
+use running::{Cancel, Running};
 
 /// How long a call waits for a place among those that run.
 pub(super) const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -120,6 +122,11 @@ impl Link {
         self.agreed.load().as_ref().is_some_and(|agreed| !agreed.has_session())
     }
 
+    /// Ends its session, as soon as no call runs in it. What is asked later begins another one.
+    pub(super) fn let_go(&self) {
+        self.agreed.store(None);
+    }
+
     /// The upstream.
     pub fn upstream(&self) -> &Upstream {
         self.line.upstream()
@@ -168,6 +175,7 @@ impl Link {
     }
 
     fn forget(&self, agreement: &Arc<Agreement>) {
+        agreement.end.iter().for_each(SessionEnd::note_over);
         let current = self.agreed.load_full();
         if current.is_some_and(|current| Arc::ptr_eq(&current, agreement)) {
             self.agreed.store(None);
@@ -181,12 +189,16 @@ impl Link {
         agreement: &Arc<Agreement>,
     ) -> Result<Reply, UpstreamError> {
         let Attempt { rpc, credential, deadline, place } = attempt;
+        agreement.end.iter().for_each(|end| end.show(credential));
         let id = self.next_id();
         let cancel =
             Cancel { link: Arc::clone(self), agreement: Arc::clone(agreement), credential: Arc::clone(credential), id };
         let mut running = Running::new(cancel, Arc::clone(place));
         let read = async {
             let body = rpc.body(id, agreement.is_modern());
+            if let Some(session) = agreement.old_sse() {
+                return self.read_from(session, (id, body), attempt).await;
+            }
             let response = self.post(credential, agreement.headers(rpc), body, *deadline).await?;
             self.read(response, id, agreement, attempt).await
         };
@@ -231,42 +243,25 @@ impl Link {
         body: String,
         deadline: Instant,
     ) -> Result<reqwest::Response, UpstreamError> {
-        let mut outgoing = Outgoing { method: Method::POST, url: self.upstream().spec.url.clone(), headers, body };
-        let json = HeaderValue::from_static("application/json");
-        outgoing.headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-        outgoing.headers.insert(CONTENT_TYPE, json);
-        credential.prove(&mut outgoing, self.line.now())?;
-        let sent = async {
-            let request = credential.http.request(outgoing.method, &outgoing.url)?;
-            request.headers(outgoing.headers).body(outgoing.body).send().await
-        };
-        let sent = timeout_at(deadline, sent).await.map_err(|_| UpstreamError::TimedOut)?;
-        sent.map_err(|error| self.unsent(&error))
+        let url = self.upstream().spec.url.clone();
+        self.line.send(credential, Outgoing::message(url, headers, body), deadline).await
     }
 
-    /// What a caller hears about a request that got no response. Nothing but the log says more.
-    fn unsent(&self, error: &SendError) -> UpstreamError {
-        let cause = error as &dyn std::error::Error;
-        let upstream = self.upstream();
-        match error {
-            SendError::Refused(refused) => {
-                tracing::warn!(
-                    tenant.id = %upstream.tenant, upstream.id = %upstream.id, error = cause,
-                    "an upstream is not called"
-                );
-                // Callers do not learn which names lead where.
-                let is_name = upstream.spec.url.domain().is_some();
-                if is_name && refused.is_about_addresses() {
-                    UpstreamError::Unreachable
-                } else {
-                    UpstreamError::Forbidden
-                }
-            }
-            SendError::TimedOut | SendError::Unreachable(_) => {
-                tracing::debug!(upstream.id = %upstream.id, error = cause, "no response");
-                if matches!(error, SendError::TimedOut) { UpstreamError::TimedOut } else { UpstreamError::Unreachable }
-            }
+    /// One request over the stream of a session, and its reply.
+    async fn read_from(
+        &self,
+        session: &old_sse::Session,
+        (id, body): (u64, String),
+        attempt: &Attempt<'_>,
+    ) -> Result<Read, UpstreamError> {
+        let Attempt { rpc, credential, deadline, place } = attempt;
+        let redactor = Redactor::new(credential, session.ids(), &rpc.params, &self.line);
+        let ask = old_sse::Ask { id, body, deadline: *deadline, place: Some(Arc::clone(place)) };
+        let mut events = session.ask(credential, ask).await?.without(redactor);
+        if rpc.progress {
+            return Ok(Read::Events(events));
         }
+        negotiate::answer_in(&mut events, id, *deadline).await.map(Read::Answer)
     }
 
     async fn read(

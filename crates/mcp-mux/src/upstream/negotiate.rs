@@ -2,7 +2,8 @@
 //!
 //! A modern upstream answers `server/discover`. Anything else than an answer that lists the modern version means *legacy*:
 //! an error, a 404, or an answer that lists only versions with a handshake. Who refuses the modern version and lists it is asked
-//! twice. What was agreed on is kept with the link; a session or version that the upstream gives up is negotiated anew.
+//! twice. Whoever refuses the handshake like a page that takes no messages may speak the old transport: see [`old_sse`]. What was
+//! agreed on is kept with the link; a session or version that the upstream gives up is negotiated anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,10 @@ use super::credential::Credential;
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
 use super::link::Link;
-use super::peer::LogLevel;
+use super::old_sse;
+use super::peer::{ClientCapabilities, LogLevel};
 use super::request::{LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSION, PROTOCOL_VERSION, Rpc, SESSION_ID, client_info};
+use super::session_end::SessionEnd;
 use crate::json::{self, Members};
 
 /// How long a silent upstream is given to answer `server/discover` before the handshake is tried.
@@ -28,23 +31,27 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const FAILURE_LIFE: Duration = Duration::from_secs(1);
 /// The code of the error that lists the versions which an upstream speaks.
 const UNSUPPORTED_VERSION: i64 = -32022;
+/// The handshake's last word.
+pub(super) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 /// Longest session id that is taken.
 const SESSION_ID_BYTES_MAX: usize = 4 * 1024;
 
 /// What was agreed on with an upstream.
-#[derive(Debug)]
 pub(super) struct Agreement {
     spoken: Spoken,
     /// What the upstream says that it has.
     pub(super) capabilities: Capabilities,
+    /// Ends the session, if there is one that is not a stream.
+    pub(super) end: Option<SessionEnd>,
 }
 
-#[derive(Debug)]
 enum Spoken {
     /// No state: each request stands alone.
     Modern,
     /// A handshake was done, and perhaps a session begun.
     Legacy { version: &'static str, session: Option<HeaderValue> },
+    /// The same in the transport of 2024-11-05: the session is a stream.
+    OldSse { version: &'static str, session: Arc<old_sse::Session> },
 }
 
 /// What an upstream says that it has, as far as it matters to us.
@@ -68,6 +75,14 @@ pub(super) struct Failure {
 }
 
 impl Agreement {
+    /// One in the transport of 2024-11-05.
+    pub(super) fn in_stream(
+        (version, capabilities): (&'static str, Capabilities),
+        session: Arc<old_sse::Session>,
+    ) -> Self {
+        Self { spoken: Spoken::OldSse { version, session }, capabilities, end: None }
+    }
+
     pub(super) fn is_modern(&self) -> bool {
         matches!(self.spoken, Spoken::Modern)
     }
@@ -75,12 +90,18 @@ impl Agreement {
     fn version(&self) -> &'static str {
         match self.spoken {
             Spoken::Modern => MODERN_VERSION,
-            Spoken::Legacy { version, .. } => version,
+            Spoken::Legacy { version, .. } | Spoken::OldSse { version, .. } => version,
         }
     }
 
     pub(super) fn has_session(&self) -> bool {
-        matches!(self.spoken, Spoken::Legacy { session: Some(_), .. })
+        matches!(self.spoken, Spoken::Legacy { session: Some(_), .. } | Spoken::OldSse { .. })
+    }
+
+    /// The session that is a stream.
+    pub(super) fn old_sse(&self) -> Option<&Arc<old_sse::Session>> {
+        let Spoken::OldSse { session, .. } = &self.spoken else { return None };
+        Some(session)
     }
 
     /// The session's id.
@@ -101,6 +122,8 @@ impl Agreement {
                 }
                 headers
             }
+            // It is older than all headers of the protocol.
+            Spoken::OldSse { .. } => HeaderMap::new(),
         }
     }
 }
@@ -108,7 +131,7 @@ impl Agreement {
 /// The agreement with the link's upstream: the one that stands, or a new one. However many wait, one negotiates.
 pub(super) async fn agreement(
     link: &Link,
-    credential: &Credential,
+    credential: &Arc<Credential>,
     deadline: Instant,
 ) -> Result<Arc<Agreement>, UpstreamError> {
     if let Some(agreement) = link.agreed.load_full() {
@@ -141,10 +164,10 @@ pub(super) async fn agreement(
     }
 }
 
-async fn negotiate(link: &Link, credential: &Credential, deadline: Instant) -> Result<Agreement, UpstreamError> {
+async fn negotiate(link: &Link, credential: &Arc<Credential>, deadline: Instant) -> Result<Agreement, UpstreamError> {
     let discover_deadline = deadline.min(Instant::now() + DISCOVER_TIMEOUT);
     match discover(link, credential, discover_deadline).await {
-        Ok(Some(capabilities)) => Ok(Agreement { spoken: Spoken::Modern, capabilities }),
+        Ok(Some(capabilities)) => Ok(Agreement { spoken: Spoken::Modern, capabilities, end: None }),
         // Refusal and silence of the network will not change by asking in another way.
         Err(
             error @ (UpstreamError::Unreachable
@@ -206,32 +229,25 @@ impl Capabilities {
 
 /// `initialize` and `notifications/initialized`. What is declared is what the one client can do that the session is for; a session that
 /// is shared by several callers is for none, and cannot ask any of them for something.
-async fn handshake(link: &Link, credential: &Credential, deadline: Instant) -> Result<Agreement, UpstreamError> {
-    let params = format!(
-        "\"protocolVersion\":{},\"capabilities\":{{{}}},\"clientInfo\":{}",
-        json::quote(LEGACY_VERSION),
-        link.peer().can.members(),
-        client_info()
-    );
-    let rpc = Rpc { params, ..Rpc::new("initialize") };
+async fn handshake(link: &Link, credential: &Arc<Credential>, deadline: Instant) -> Result<Agreement, UpstreamError> {
     let id = link.next_id();
-    let response = link.post(credential, HeaderMap::new(), rpc.body(id, false), deadline).await?;
+    let response = link.post(credential, HeaderMap::new(), initialize(link.peer().can).body(id, false), deadline).await?;
+    let status = response.status();
     let mut session = response.headers().get(SESSION_ID).filter(|id| id.len() <= SESSION_ID_BYTES_MAX).cloned();
     // Who knows it may be all that the upstream asks for.
     if let Some(id) = &mut session {
         id.set_sensitive(true);
     }
-    let Answer::Result(result) = answer(response, id, deadline).await? else {
-        return Err(UpstreamError::NoCommonVersion);
+    let (version, capabilities) = match answer(response, id, deadline).await.and_then(chosen) {
+        Err(refused) if old_sse::is_hinted_at_by(status) => {
+            return old_sse::agree(link, credential, refused, deadline).await;
+        }
+        chosen => chosen?,
     };
-    let members = Members::parse(result.get()).map_err(|_| UpstreamError::NotMcp)?;
-    let chosen = members.get_str("protocolVersion").ok_or(UpstreamError::NotMcp)?;
-    let version = LEGACY_VERSIONS.iter().find(|version| **version == chosen).ok_or(UpstreamError::NoCommonVersion)?;
-
-    let agreement = Agreement { spoken: Spoken::Legacy { version, session }, capabilities: Capabilities::of(&members) };
-    let notification = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned();
+    let mut agreement = Agreement { spoken: Spoken::Legacy { version, session }, capabilities, end: None };
     let headers = agreement.headers(&Rpc::new("notifications/initialized"));
-    let accepted = link.post(credential, headers, notification, deadline).await?;
+    agreement.end = agreement.has_session().then(|| SessionEnd::new(link.line(), headers.clone(), credential));
+    let accepted = link.post(credential, headers, INITIALIZED.to_owned(), deadline).await?;
     if !accepted.status().is_success() {
         return Err(UpstreamError::Status(accepted.status().as_u16()));
     }
@@ -239,6 +255,26 @@ async fn handshake(link: &Link, credential: &Credential, deadline: Instant) -> R
         set_log_level(link, credential, (&agreement, level), deadline).await?;
     }
     Ok(agreement)
+}
+
+/// The handshake's request, for a client that can do that.
+pub(super) fn initialize(can: ClientCapabilities) -> Rpc<'static> {
+    let params = format!(
+        "\"protocolVersion\":{},\"capabilities\":{{{}}},\"clientInfo\":{}",
+        json::quote(LEGACY_VERSION),
+        can.members(),
+        client_info()
+    );
+    Rpc { params, ..Rpc::new("initialize") }
+}
+
+/// What the upstream chose in the handshake, and has.
+pub(super) fn chosen(answer: Answer) -> Result<(&'static str, Capabilities), UpstreamError> {
+    let Answer::Result(result) = answer else { return Err(UpstreamError::NoCommonVersion) };
+    let members = Members::parse(result.get()).map_err(|_| UpstreamError::NotMcp)?;
+    let chosen = members.get_str("protocolVersion").ok_or(UpstreamError::NotMcp)?;
+    let version = LEGACY_VERSIONS.iter().find(|version| **version == chosen).ok_or(UpstreamError::NoCommonVersion)?;
+    Ok((version, Capabilities::of(&members)))
 }
 
 /// Says from which level on log messages are wanted. An upstream that refuses sends what it likes, and that is filtered.

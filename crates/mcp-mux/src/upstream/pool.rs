@@ -92,13 +92,20 @@ impl Pool {
         Ok(of(&actor, peer, &|| own.for_session_of(actor.clone(), peer)))
     }
 
-    /// Drops the links of all other upstreams, with their connections and access tokens.
+    /// Drops the links of all other upstreams, with their connections and access tokens. They are not told.
     pub(crate) fn keep(&self, known: &HashSet<(TenantId, UpstreamId)>) {
         let others = |key: &Key| !known.contains(key);
-        for (key, _) in self.links.iter().filter(|(key, _)| others(key)) {
+        for (key, link) in self.links.iter().filter(|(key, _)| others(key)) {
+            link.line().fall_silent();
             self.links.invalidate(&*key);
         }
-        self.drop_actors(|(key, _, _)| others(key));
+        for (called, link) in self.actors.iter().filter(|(called, _)| others(&called.0)) {
+            link.line().fall_silent();
+            self.actors.invalidate(&*called);
+        }
+        // Nobody else may come by for long to whom those would be shown whose time is over.
+        self.links.run_pending_tasks();
+        self.actors.run_pending_tasks();
     }
 
     /// Drops the links that use the account of `principal`, and the access token with them.
@@ -115,8 +122,13 @@ impl Pool {
 
     /// Two who need it at once get the same one.
     fn base(&self, key: Key, upstream: &Arc<Upstream>, conditions: &Conditions) -> Arc<Link> {
-        if let Some(link) = self.links.get(&key).filter(|link| link.line().fits(upstream, conditions)) {
-            return link;
+        if let Some(link) = self.links.get(&key) {
+            if link.line().fits(upstream, conditions) {
+                return link;
+            }
+            if !link.line().may_end_under(upstream, conditions) {
+                link.line().fall_silent();
+            }
         }
         let line = Line::new(Arc::clone(upstream), conditions.clone(), self);
         let entry = self.links.entry(key).or_insert_with_if(
@@ -127,7 +139,9 @@ impl Pool {
     }
 }
 
-/// Always takes what is new, in place of what was used least recently: a link that is not kept shares nothing.
+/// Always takes what is new, in place of what was used least recently: a link that is not kept shares nothing. One that is let go ends
+/// its session, whoever still holds it, and whenever the cache frees its memory.
 fn cache<K: Hash + Eq + Send + Sync + 'static>(capacity: u64, idle: Duration) -> Cache<K, Arc<Link>> {
-    Cache::builder().max_capacity(capacity).time_to_idle(idle).eviction_policy(EvictionPolicy::lru()).build()
+    let cache = Cache::builder().max_capacity(capacity).time_to_idle(idle).eviction_policy(EvictionPolicy::lru());
+    cache.eviction_listener(|_, link: Arc<Link>, _| link.let_go()).build()
 }

@@ -58,15 +58,20 @@ pub(super) struct Redactor {
 }
 
 impl Redactor {
-    /// For what is proved with `credential`, perhaps within `session`, and asked with `params`.
-    pub(super) fn new(credential: &Credential, session: Option<&str>, params: &str, line: &Arc<Line>) -> Self {
-        let session = session.filter(|id| id.len() >= SECRET_BYTES_MIN).map(SecretString::from);
+    /// For what is proved with `credential`, perhaps within a session that these ids name, and asked with `params`.
+    pub(super) fn new<'i>(
+        credential: &Credential,
+        session: impl IntoIterator<Item = &'i str>,
+        params: &str,
+        line: &Arc<Line>,
+    ) -> Self {
+        let ids = session.into_iter().filter(|id| id.len() >= SECRET_BYTES_MIN).map(SecretString::from);
         let escapes = Escapes::of(params.as_bytes());
         let is_news = |secret: &SecretString| {
             let secret = secret.expose_secret().as_bytes();
             !escapes.may_hide(params.as_bytes(), secret) || find(params.as_bytes(), &[secret]).is_empty()
         };
-        let secrets = credential.secrets.0.iter().cloned().chain(session).filter(is_news);
+        let secrets = credential.secrets.0.iter().cloned().chain(ids).filter(is_news);
         Self { secrets: secrets.collect(), line: Arc::clone(line) }
     }
 

@@ -2,7 +2,7 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::Method;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use super::answer::ANSWER_BYTES_MAX;
@@ -54,6 +54,21 @@ pub(super) struct Outgoing {
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: String,
+}
+
+impl Outgoing {
+    /// A message to `url`.
+    pub(super) fn message(url: Url, mut headers: HeaderMap, body: String) -> Self {
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Self { method: Method::POST, url, headers, body }
+    }
+
+    /// A question for a stream of events.
+    pub(super) fn for_events(url: Url) -> Self {
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("text/event-stream"))]);
+        Self { method: Method::GET, url, headers, body: String::new() }
+    }
 }
 
 /// What is asked of an upstream.

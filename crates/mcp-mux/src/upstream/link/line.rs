@@ -46,6 +46,8 @@ pub(in crate::upstream) struct Line {
     clock: Arc<dyn Clock>,
     /// Whether the log knows that the upstream repeats its secret.
     repeats_secrets: AtomicBool,
+    /// Whether nothing may be sent but what is being asked.
+    is_silent: AtomicBool,
 }
 
 impl Line {
@@ -65,6 +67,7 @@ impl Line {
             tasks: pool.tasks.clone(),
             clock: Arc::clone(&pool.clock),
             repeats_secrets: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
         })
     }
 
@@ -72,6 +75,21 @@ impl Line {
     pub(in crate::upstream) fn fits(&self, upstream: &Arc<Upstream>, conditions: &Conditions) -> bool {
         // Until the next snapshot it is the very same one.
         (Arc::ptr_eq(&self.upstream, upstream) || *self.upstream == **upstream) && self.conditions == *conditions
+    }
+
+    /// Whether what was begun under these conditions may be ended under those, in words: at the same address, to the same hosts.
+    pub(in crate::upstream) fn may_end_under(&self, upstream: &Upstream, conditions: &Conditions) -> bool {
+        let is_there = upstream.spec.enabled && upstream.spec.url == self.upstream.spec.url;
+        is_there && self.conditions.hosts == conditions.hosts
+    }
+
+    /// From here on nothing is sent of our own accord: the upstream is not to be called any more.
+    pub(in crate::upstream) fn fall_silent(&self) {
+        self.is_silent.store(true, Ordering::Relaxed);
+    }
+
+    pub(in crate::upstream) fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
     }
 
     pub(in crate::upstream) fn upstream(&self) -> &Upstream {
@@ -105,7 +123,7 @@ impl Line {
         server.zip(trusted).is_some_and(|(server, trusted)| trusted.contains(server))
     }
 
-    pub(super) fn tasks(&self) -> &Tasks {
+    pub(in crate::upstream) fn tasks(&self) -> &Tasks {
         &self.tasks
     }
 

@@ -19,7 +19,7 @@ use super::Link;
 const TELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A call's place among those that may run at once; free again when the last holder is gone.
-pub(super) type Place = Arc<OwnedSemaphorePermit>;
+pub(in crate::upstream) type Place = Arc<OwnedSemaphorePermit>;
 
 /// A call that runs upstream. Dropping it tells a legacy upstream that nobody waits any more; a modern one learns it from the
 /// closed connection.
@@ -46,9 +46,11 @@ impl Running {
         self.cancel = None;
     }
 
-    /// Whether the upstream may ask the client behind us, and which client its session is for. A modern one asks in its answers.
+    /// Whether the upstream may ask the client behind us in the stream of this call, and which client its session is for. A modern one
+    /// asks in its answers, and one with a single stream for all its calls does not say in which of them it asks.
     pub fn asks(&self) -> Option<Peer> {
-        let cancel = self.cancel.as_ref().filter(|cancel| !cancel.agreement.is_modern())?;
+        let has_stream = |cancel: &&Cancel| !cancel.agreement.is_modern() && cancel.agreement.old_sse().is_none();
+        let cancel = self.cancel.as_ref().filter(has_stream)?;
         Some(cancel.link.peer)
     }
 
@@ -94,8 +96,13 @@ impl Cancel {
             r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{},"reason":"the client went away"}}}}"#,
             self.id
         );
-        let headers = self.agreement.headers(&Rpc::new("notifications/cancelled"));
-        let sent = self.link.post(&self.credential, headers, body, Instant::now() + TELL_TIMEOUT).await;
-        tracing::debug!(upstream.id = %self.link.upstream().id, delivered = sent.is_ok(), "cancelled a call upstream");
+        let deadline = Instant::now() + TELL_TIMEOUT;
+        let is_sent = if let Some(session) = self.agreement.old_sse() {
+            session.notify(&self.credential, body, deadline).await.is_ok()
+        } else {
+            let headers = self.agreement.headers(&Rpc::new("notifications/cancelled"));
+            self.link.post(&self.credential, headers, body, deadline).await.is_ok()
+        };
+        tracing::debug!(upstream.id = %self.link.upstream().id, delivered = is_sent, "cancelled a call upstream");
     }
 }
