@@ -46,7 +46,7 @@ pub use name::{
     ApiKeyName, AwsAccessKeyId, AwsName, ExposedName, GrantName, Group, HeaderText, HostPattern, IssuerName, KekId,
     LocalName, NameError, OAuthAudience, OAuthClientId, OAuthIssuer, OAuthKeyId, OAuthResource, OAuthScope,
     OAuthTokenUrl, OfferKey, QueryParameter, SecretName, Subject, TenantSlug, ToolPattern, ToolPrefix, UpstreamSlug,
-    UserName,
+    UserName, percent_decodings,
 };
 pub use offers::{NewOffer, Offer};
 pub use revision::Revision;
