@@ -18,5 +18,5 @@ pub use item::Item;
 pub use name::{Origin, expose};
 pub use refresh::Refresher;
 pub use snapshot::{Catalog, Entry, Shelf, Snapshot};
-pub use uri::{Carried, carry, climbs, is_ours};
+pub use uri::{Carried, Unlisted, carry, is_ours};
 pub use view::{Face, Page, Part, Place, View};
