@@ -9,6 +9,7 @@ mod item;
 mod name;
 mod named;
 mod refresh;
+mod schedule;
 mod snapshot;
 mod uri;
 mod view;
