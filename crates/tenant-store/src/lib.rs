@@ -48,7 +48,7 @@ pub use name::{
     OAuthTokenUrl, OfferKey, QueryParameter, SecretName, Subject, TenantSlug, ToolPattern, ToolPrefix, UpstreamSlug,
     UserName, percent_decodings,
 };
-pub use offers::{NewOffer, Offer};
+pub use offers::{NewOffer, Offer, PromptName};
 pub use revision::Revision;
 pub use scope::{TenantScope, TenantStore};
 pub use shred::ErasureCertificate;

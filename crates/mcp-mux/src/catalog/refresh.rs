@@ -288,19 +288,16 @@ impl Refresher {
         Ok(rows.replace_offers(upstream, kind, &offers).await? == Replaced::Changed)
     }
 
-    /// Gives each prompt its exposed name: the one it has, or a new one that no other prompt of the tenant has.
+    /// Gives each prompt its exposed name: the one it has, or a new one that no other prompt of the tenant has or had.
     async fn named_prompts(
         &self,
         Listing { rows, tenant, upstream }: Listing<'_>,
         offers: Vec<NewOffer>,
     ) -> Result<Vec<NewOffer>, StoreError> {
-        let known = rows.offers().await?;
-        let given: HashMap<&OfferKey, &ExposedName> = known
-            .iter()
-            .filter(|offer| (offer.upstream, offer.kind) == (upstream.id, OfferKind::Prompt))
-            .filter_map(|offer| Some((&offer.key, offer.exposed.as_ref()?)))
-            .collect();
-        let mut taken: HashSet<ExposedName> = known.iter().filter_map(|offer| offer.exposed.clone()).collect();
+        let known = rows.prompt_names().await?;
+        let given: HashMap<&OfferKey, &ExposedName> =
+            known.iter().filter(|name| name.upstream == upstream.id).map(|name| (&name.key, &name.exposed)).collect();
+        let mut taken: HashSet<ExposedName> = known.iter().map(|name| name.exposed.clone()).collect();
         let origin = Origin { tenant, upstream: &upstream.slug, prefix: upstream.spec.prefix.as_ref() };
         let named = offers.into_iter().filter_map(|offer| {
             let exposed = match given.get(&offer.key) {
