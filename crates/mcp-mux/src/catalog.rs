@@ -20,4 +20,4 @@ pub use name::{Origin, expose};
 pub use refresh::Refresher;
 pub use snapshot::{Catalog, Entry, Shelf, Snapshot};
 pub use uri::{Carried, Unlisted, carry, is_ours};
-pub use view::{Face, Page, Part, Place, View};
+pub use view::{Face, ListDigest, Page, Part, Place, View};
