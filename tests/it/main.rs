@@ -34,5 +34,6 @@ mod provider;
 mod running;
 mod secrets;
 mod session;
+mod shared_names;
 mod sign_in;
 mod token_exchange;

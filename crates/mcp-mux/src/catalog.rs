@@ -15,7 +15,7 @@ mod uri;
 mod view;
 
 pub use definition::{Definition, DefinitionError};
-pub use item::Item;
+pub use item::{Item, is_page};
 pub use name::{Origin, expose};
 pub use refresh::Refresher;
 pub use snapshot::{Catalog, Entry, Shelf, Snapshot};

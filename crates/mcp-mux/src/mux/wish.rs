@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tenant_store::{TenantId, TenantSlug, ToolClass, Upstream, UpstreamSlug};
 
 use super::Sight;
-use crate::catalog::{Carried, Entry, Face, Shelf, Unlisted, carry, is_ours};
+use crate::catalog::{Carried, Entry, Face, Shelf, Unlisted, carry, is_ours, is_page};
 use crate::json;
 use crate::policy::{Access, Action, Decision, EntryFacts, Reason, decide};
 
@@ -195,7 +195,9 @@ impl Sight {
             let access = self.reach.accesses().iter().find(|access| access.tenant_slug().as_str() == tenant)?;
             let shelf = self.snapshot.shelf(access)?;
             let upstream = shelf.upstreams().find(|known| known.slug.as_str() == upstream)?;
-            return Some(Target { access, shelf, upstream, local: own.to_owned(), tool: None });
+            // Apps work at their tenant's own endpoint only.
+            let is_here = self.face == Face::Tenant || !is_page(own);
+            return is_here.then(|| Target { access, shelf, upstream, local: own.to_owned(), tool: None });
         }
         // On a tenant's own endpoint an upstream's own URI says enough where there is only one that it can be of.
         let [access] = self.reach.accesses() else { return None };
