@@ -36,4 +36,5 @@ mod secrets;
 mod session;
 mod shared_names;
 mod sign_in;
+mod spellings;
 mod token_exchange;

@@ -21,9 +21,9 @@ use crate::upstream::{Pool, Proofs, Told, UpstreamError, hear};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The wait before a stream that ended is begun anew. It doubles up to [`AGAIN_AFTER_MAX`] while streams do not last.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
-const AGAIN_AFTER_MAX: Duration = Duration::from_hours(1);
-/// A stream that lived so long lasted.
-const LASTING: Duration = Duration::from_mins(10);
+const AGAIN_AFTER_MAX: Duration = Duration::from_mins(10);
+/// A stream that lived so long lasted: proxies cut what is idle for a minute.
+const LASTING: Duration = Duration::from_secs(30);
 /// How many upstreams are listened to at once; the others are listed at their regular times.
 const HEARD_MAX: usize = 1_000;
 

@@ -202,7 +202,7 @@ impl Times {
 mod tests {
     use super::*;
 
-    const EVERY: Duration = Duration::from_secs(300);
+    const EVERY: Duration = Duration::from_mins(5);
 
     fn listed(begin: Instant) -> Times {
         let mut times = Times::new(begin);
@@ -233,7 +233,7 @@ mod tests {
         let begin = Instant::now();
         let mut times = listed(begin);
         assert_eq!(times.due, begin + EVERY);
-        let now = begin + Duration::from_secs(60);
+        let now = begin + Duration::from_mins(1);
         times.hear(Told::Changed, now, false);
         times.hear(Told::Changed, now + HEARD_WAIT / 2, false);
         assert_eq!(times.due, now + HEARD_WAIT);
