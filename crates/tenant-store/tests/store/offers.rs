@@ -22,7 +22,7 @@ async fn a_prompts_name_stays_its_own_while_it_is_not_listed() -> anyhow::Result
     let (desk, wiki) = (put_upstream(&bed.acme(), "desk").await?, put_upstream(&bed.acme(), "wiki").await?);
     let brief = offer("brief", Some("acme__brief"), r#"{"name":"brief"}"#)?;
     let acme = bed.acme();
-    assert_eq!(acme.replace_offers(&desk, OfferKind::Prompt, &[brief.clone()]).await?, Replaced::Changed);
+    assert_eq!(acme.replace_offers(&desk, OfferKind::Prompt, std::slice::from_ref(&brief)).await?, Replaced::Changed);
     assert_eq!(acme.replace_offers(&desk, OfferKind::Prompt, &[]).await?, Replaced::Changed);
     assert_eq!(acme.replace_offers(&desk, OfferKind::Prompt, &[]).await?, Replaced::Unchanged);
     assert!(keys(&bed).await?.is_empty());
@@ -31,7 +31,10 @@ async fn a_prompts_name_stays_its_own_while_it_is_not_listed() -> anyhow::Result
         given.iter().map(|name| (name.upstream, name.exposed.as_str())).collect::<Vec<_>>(),
         [(desk.id, "acme__brief")]
     );
-    assert!(acme.replace_offers(&wiki, OfferKind::Prompt, &[brief.clone()]).await.is_err(), "it is not free");
+    assert!(
+        acme.replace_offers(&wiki, OfferKind::Prompt, std::slice::from_ref(&brief)).await.is_err(),
+        "it is not free"
+    );
     let other = offer("other", Some("acme__other"), "{}")?;
     acme.replace_offers(&desk, OfferKind::Prompt, &[other, brief]).await?;
     assert_eq!(keys(&bed).await?, ["other", "brief"]);
