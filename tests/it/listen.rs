@@ -125,6 +125,28 @@ async fn an_upstream_that_tells_of_a_change_is_listed_at_once() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_upstream_that_tells_of_changes_without_end_is_listed_ever_more_seldom() -> Result<()> {
+    let discover = json!({
+        "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": true}},
+        "serverInfo": {"name": "tells", "version": "1"}, "ttlMs": 0, "cacheScope": "private",
+    });
+    let told = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{}}"#.to_owned();
+    let upstream = ByteUpstream::with_tools(&tools(&["one"]))
+        .on("server/discover", Say::Result(discover.to_string()))
+        .on("subscriptions/listen", Say::Flood(told));
+    let (url, seen) = upstream.serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let _server = TestServer::start("listen_flood", &[setup]).await?;
+    seen.until("subscriptions/listen").await;
+    let before = seen.text().matches("\"tools/list\"").count();
+    seen.times("\"tools/list\"", before + 1).await;
+    let begin = std::time::Instant::now();
+    seen.times("\"tools/list\"", before + 3).await;
+    assert!(begin.elapsed().as_millis() > 2_500, "the second a second later, the third two seconds after that");
+    Ok(())
+}
+
+#[tokio::test]
 async fn nobody_holds_more_streams_than_a_few() -> Result<()> {
     let (server, [acme, _]) = bed("listen_many").await?;
     let alice = server.client("alice", &["acme"])?;

@@ -36,5 +36,7 @@ mod provider;
 mod running;
 mod secrets;
 mod session;
+mod shared_names;
 mod sign_in;
+mod spellings;
 mod token_exchange;

@@ -9,14 +9,15 @@ mod item;
 mod name;
 mod named;
 mod refresh;
+mod schedule;
 mod snapshot;
 mod uri;
 mod view;
 
 pub use definition::{Definition, DefinitionError};
-pub use item::Item;
+pub use item::{Item, is_page};
 pub use name::{Origin, expose};
 pub use refresh::Refresher;
 pub use snapshot::{Catalog, Entry, Shelf, Snapshot};
-pub use uri::{Carried, carry, climbs, is_ours};
-pub use view::{Face, Page, Part, Place, View};
+pub use uri::{Carried, Unlisted, carry, is_ours};
+pub use view::{Face, ListDigest, Page, Part, Place, View};

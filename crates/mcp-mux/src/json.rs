@@ -186,8 +186,8 @@ fn removal_from_object(text: &str, key: &str, value: &str) -> Option<(Range<usiz
     let value = span_in(text, value)?;
     let before = text.get(..value.start)?.trim_end().strip_suffix(':')?.trim_end();
     let start = before.strip_suffix('"')?.rfind('"')?;
-    // A key in another spelling is left where it is.
-    if before.get(start..)? != quote(key) {
+    // It may be spelt with escapes. One with a quote in it is left where it is.
+    if serde_json::from_str::<String>(before.get(start..)?).ok()? != key {
         return None;
     }
     let (head, tail) = (text.get(..start)?.trim_end(), text.get(value.end..)?);
@@ -284,7 +284,8 @@ mod tests {
             (r#"{"b":2, "a":{"a":[1,2]} }"#, r#"{"b":2 }"#),
             (r#"{"b":2,"a":"x","c":3}"#, r#"{"b":2,"c":3}"#),
             (r#"{"b":"\"a\":1"}"#, r#"{"b":"\"a\":1"}"#),
-            (r#"{"\u0061":1,"b":2}"#, r#"{"\u0061":1,"b":2}"#),
+            (r#"{"\u0061":1,"b":2}"#, r#"{"b":2}"#),
+            (r#"{"\"a":1,"b":2}"#, r#"{"\"a":1,"b":2}"#),
         ] {
             assert_eq!(without(text, &["a"]), left, "{text}");
         }

@@ -28,7 +28,7 @@ use tenant_store::{Clock, Store};
 use self::parked::ParkingLot;
 use self::questions::Questions;
 use crate::caller::Caller;
-use crate::catalog::{Catalog, Face, Page, Place, Snapshot, View};
+use crate::catalog::{Catalog, Face, Page, Snapshot, View};
 use crate::lifecycle::Tasks;
 use crate::policy::Reach;
 use crate::upstream::Pool;
@@ -102,7 +102,7 @@ impl Mux {
     }
 
     /// What `caller` sees of one kind at `endpoint`: the first page, or the one that `cursor` leads to. None, if that is no cursor of
-    /// this caller's for this list. Reads memory only.
+    /// this caller's for this list, or if what is before its place is gone. Reads memory only.
     pub fn list(&self, caller: &Caller, endpoint: &Endpoint, listed: Listed, cursor: Option<&str>) -> Option<ListPage> {
         let view = self.sight(caller, endpoint).view;
         let bond = || Bond::new(Purpose::Cursor, caller, &[listed.as_str(), endpoint.slug()]);
@@ -110,21 +110,17 @@ impl Mux {
             None => None,
             Some(cursor) => {
                 let place = self.handles.open(&bond(), self.clock.now(), cursor.as_bytes())?;
-                let (index, name) = place.split_first_chunk()?;
-                let index = usize::try_from(u64::from_be_bytes(*index)).ok()?;
-                Some(Place { name: std::str::from_utf8(name).ok()?.into(), index })
+                Some(String::from_utf8(place).ok()?)
             }
         };
         let Page { bytes, end } = match listed {
-            Listed::Tools => view.tools.page(after.as_ref(), self.page_items),
-            Listed::Prompts => view.prompts.page(after.as_ref(), self.page_items),
-            Listed::Resources => view.resources.page(after.as_ref(), self.page_items),
-            Listed::Templates => view.templates.page(after.as_ref(), self.page_items),
-        };
-        let next = end.and_then(|Place { name, index }| {
-            let place = [&u64::try_from(index).ok()?.to_be_bytes()[..], name.as_bytes()].concat();
-            self.handles.seal_for(&bond(), (self.clock.now(), CURSOR_LIFE), &place)
-        });
+            Listed::Tools => view.tools.page(after.as_deref(), self.page_items),
+            Listed::Prompts => view.prompts.page(after.as_deref(), self.page_items),
+            Listed::Resources => view.resources.page(after.as_deref(), self.page_items),
+            Listed::Templates => view.templates.page(after.as_deref(), self.page_items),
+        }?;
+        let next =
+            end.and_then(|place| self.handles.seal_for(&bond(), (self.clock.now(), CURSOR_LIFE), place.as_bytes()));
         Some(ListPage { bytes, next })
     }
 

@@ -46,9 +46,9 @@ pub use name::{
     ApiKeyName, AwsAccessKeyId, AwsName, ExposedName, GrantName, Group, HeaderText, HostPattern, IssuerName, KekId,
     LocalName, NameError, OAuthAudience, OAuthClientId, OAuthIssuer, OAuthKeyId, OAuthResource, OAuthScope,
     OAuthTokenUrl, OfferKey, QueryParameter, SecretName, Subject, TenantSlug, ToolPattern, ToolPrefix, UpstreamSlug,
-    UserName,
+    UserName, percent_decodings,
 };
-pub use offers::{NewOffer, Offer};
+pub use offers::{NewOffer, Offer, PromptName};
 pub use revision::Revision;
 pub use scope::{TenantScope, TenantStore};
 pub use shred::ErasureCertificate;

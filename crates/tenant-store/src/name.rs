@@ -3,6 +3,8 @@
 mod grammar;
 mod pattern;
 
+pub use pattern::percent_decodings;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;

@@ -1,15 +1,17 @@
 //! What upstreams offer besides tools: prompts, resources and templates of resources, as they last listed them.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait as _, QueryFilter as _, QueryOrder as _,
-    TryFromU64,
+    ColumnTrait as _, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait as _, QueryFilter as _,
+    QueryOrder as _, Select, TryFromU64,
 };
 use serde_json::value::RawValue;
 
 use crate::choice::OfferKind;
+use crate::clock::Timestamp;
 use crate::entity::{offer, upstream};
 use crate::error::StoreError;
 use crate::id::{TenantId, UpstreamId};
@@ -23,6 +25,10 @@ use crate::upstreams::{self, Upstream};
 const OFFERS_MAX: usize = 10_000;
 /// How many rows go into one statement, because databases bound the number of its values.
 const STATEMENT_ROWS_MAX: usize = 500;
+/// How many prompts' names are remembered that an upstream no longer lists; then the longest gone are forgotten.
+const GONE_MAX: usize = 10_000;
+/// What a vanished prompt's definition is: one that no prompt has.
+const NO_DEFINITION: &str = "{}";
 
 /// A prompt, a resource or a template, as its upstream last listed it.
 #[derive(Debug, Clone)]
@@ -41,6 +47,17 @@ pub struct Offer {
     pub definition: Box<RawValue>,
 }
 
+/// A name that a prompt was given once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptName {
+    /// Which upstream's prompt.
+    pub upstream: UpstreamId,
+    /// What it is known by there.
+    pub key: OfferKey,
+    /// Its name for clients.
+    pub exposed: ExposedName,
+}
+
 /// An offer in the list of its upstream.
 #[derive(Debug, Clone)]
 pub struct NewOffer {
@@ -57,6 +74,7 @@ impl TenantStore {
     pub async fn offers(&self) -> Result<Vec<Offer>, StoreError> {
         let select = offer::Entity::find()
             .filter(offer::Column::TenantId.eq(self.id()))
+            .filter(offer::Column::VanishedMs.is_null())
             .inner_join(upstream::Entity)
             .order_by_asc(upstream::Column::Slug)
             .order_by_asc(offer::Column::Kind)
@@ -64,7 +82,20 @@ impl TenantStore {
         row::models(&self.reading().await?.executor(), select, parse).await
     }
 
-    /// Replaces an upstream's offers of one kind by what it listed, in its order, when it was configured as `listed` says.
+    /// The exposed names that were given in this tenant, also to prompts that are not listed now.
+    pub async fn prompt_names(&self) -> Result<Vec<PromptName>, StoreError> {
+        let select = offer::Entity::find()
+            .filter(offer::Column::TenantId.eq(self.id()))
+            .filter(offer::Column::Kind.eq(OfferKind::Prompt));
+        let parse = |row: offer::Model| {
+            Ok(row.exposed.map(|exposed| PromptName { upstream: row.upstream_id, key: row.key, exposed }))
+        };
+        let given = row::models(&self.reading().await?.executor(), select, parse).await?;
+        Ok(given.into_iter().flatten().collect())
+    }
+
+    /// Replaces an upstream's offers of one kind by what it listed, in its order, when it was configured as `listed` says. Another order
+    /// alone changes nothing. A prompt's exposed name stays its own while it is not listed.
     pub async fn replace_offers(
         &self,
         listed: &Upstream,
@@ -81,7 +112,7 @@ impl TenantStore {
         if upstreams::require(db, self.id(), listed.id).await? != *listed {
             return Ok(Replaced::Stale);
         }
-        write(db, listed, kind, offers).await?;
+        write(db, (listed, kind), offers, self.store().now()).await?;
         writing.finish(true).await?;
         Ok(Replaced::Changed)
     }
@@ -98,53 +129,91 @@ fn check(kind: OfferKind, offers: &[NewOffer]) -> Result<(), StoreError> {
     }
 }
 
-/// Whether the table holds just these, in this order.
+/// All that is known of an upstream's offers of one kind, vanished ones too.
+fn known(upstream: &Upstream, kind: OfferKind) -> Select<offer::Entity> {
+    offer::Entity::find().filter(among(upstream, kind))
+}
+
+/// Whether the table holds just these, in whatever order.
 async fn are_known<C: ConnectionTrait>(
     db: &C,
     upstream: &Upstream,
     kind: OfferKind,
     offers: &[NewOffer],
 ) -> Result<bool, StoreError> {
-    let select = offer::Entity::find()
-        .filter(offer::Column::TenantId.eq(upstream.tenant))
-        .filter(offer::Column::UpstreamId.eq(upstream.id))
-        .filter(offer::Column::Kind.eq(kind))
-        .order_by_asc(offer::Column::Position);
-    let known = row::models(db, select, Ok).await?;
-    let is_same = |(known, new): (&offer::Model, &NewOffer)| {
-        (&known.key, &known.exposed, known.definition.as_str()) == (&new.key, &new.exposed, new.definition.get())
+    let known = row::models(db, known(upstream, kind).filter(offer::Column::VanishedMs.is_null()), Ok).await?;
+    let known: HashMap<_, _> = known.iter().map(|known| (&known.key, known)).collect();
+    let is_same = |new: &NewOffer| {
+        let same = |known: &&offer::Model| known.exposed == new.exposed && known.definition == new.definition.get();
+        known.get(&new.key).is_some_and(same)
     };
-    Ok(known.len() == offers.len() && known.iter().zip(offers).all(is_same))
+    Ok(known.len() == offers.len() && offers.iter().all(is_same))
 }
 
 async fn write(
     db: &DatabaseTransaction,
-    upstream: &Upstream,
-    kind: OfferKind,
+    (upstream, kind): (&Upstream, OfferKind),
     offers: &[NewOffer],
+    now: Timestamp,
 ) -> Result<(), StoreError> {
-    let delete = offer::Entity::delete_many()
-        .filter(offer::Column::TenantId.eq(upstream.tenant))
-        .filter(offer::Column::UpstreamId.eq(upstream.id))
-        .filter(offer::Column::Kind.eq(kind));
+    let keys: HashSet<&OfferKey> = offers.iter().map(|new| &new.key).collect();
+    // What has no name for clients leaves nothing behind.
+    let is_gone = |old: &offer::Model| old.exposed.is_some() && !keys.contains(&old.key);
+    let (mut gone, back): (Vec<_>, Vec<_>) =
+        row::models(db, known(upstream, kind), Ok).await?.into_iter().partition(is_gone);
+    gone.sort_by_key(|old| Reverse(old.vanished_ms.unwrap_or(i64::MAX)));
+    let forgotten = gone.split_off(gone.len().min(GONE_MAX));
+    let vanished = gone.into_iter().filter(|old| old.vanished_ms.is_none());
+    let vanished: Vec<_> = vanished.map(|old| row_of_vanished(old, now)).collect();
+
+    let delete = offer::Entity::delete_many().filter(among(upstream, kind)).filter(offer::Column::VanishedMs.is_null());
     delete.exec(db).await.map_err(StoreError::write("offer"))?;
-    let rows: Vec<_> = (0..)
-        .zip(offers)
-        .map(|(position, new)| offer::ActiveModel {
-            tenant_id: Set(upstream.tenant),
-            upstream_id: Set(upstream.id),
-            kind: Set(kind),
-            key: Set(new.key.clone()),
-            exposed: Set(new.exposed.clone()),
-            definition: Set(new.definition.get().to_owned()),
-            position: Set(position),
-        })
-        .collect();
-    for rows in rows.chunks(STATEMENT_ROWS_MAX) {
+    let stale: Vec<OfferKey> = back.into_iter().chain(forgotten).map(|old| old.key).collect();
+    for keys in stale.chunks(STATEMENT_ROWS_MAX) {
+        let these = offer::Column::Key.is_in(keys.iter().cloned());
+        let delete = offer::Entity::delete_many().filter(among(upstream, kind)).filter(these);
+        delete.exec(db).await.map_err(StoreError::write("offer"))?;
+    }
+    let rows: Vec<_> = (0..).zip(offers).map(|(position, new)| row_of(upstream, kind, position, new)).collect();
+    for rows in [rows, vanished].concat().chunks(STATEMENT_ROWS_MAX) {
         let insert = offer::Entity::insert_many(rows.to_vec()).exec_without_returning(db);
         insert.await.map_err(StoreError::write("offer"))?;
     }
     Ok(())
+}
+
+/// The rows of an upstream's offers of one kind.
+fn among(upstream: &Upstream, kind: OfferKind) -> Condition {
+    Condition::all()
+        .add(offer::Column::TenantId.eq(upstream.tenant))
+        .add(offer::Column::UpstreamId.eq(upstream.id))
+        .add(offer::Column::Kind.eq(kind))
+}
+
+fn row_of(upstream: &Upstream, kind: OfferKind, position: i64, new: &NewOffer) -> offer::ActiveModel {
+    offer::ActiveModel {
+        tenant_id: Set(upstream.tenant),
+        upstream_id: Set(upstream.id),
+        kind: Set(kind),
+        key: Set(new.key.clone()),
+        exposed: Set(new.exposed.clone()),
+        definition: Set(new.definition.get().to_owned()),
+        position: Set(position),
+        vanished_ms: Set(None),
+    }
+}
+
+fn row_of_vanished(old: offer::Model, now: Timestamp) -> offer::ActiveModel {
+    offer::ActiveModel {
+        tenant_id: Set(old.tenant_id),
+        upstream_id: Set(old.upstream_id),
+        kind: Set(old.kind),
+        key: Set(old.key),
+        exposed: Set(old.exposed),
+        definition: Set(NO_DEFINITION.to_owned()),
+        position: Set(old.position),
+        vanished_ms: Set(Some(now.as_millis())),
+    }
 }
 
 fn parse(model: offer::Model) -> Result<Offer, row::BoxError> {

@@ -5,7 +5,9 @@ mod replace;
 use std::fmt;
 use std::str::FromStr;
 
-use sea_orm::{ColumnTrait as _, DeriveValueType, EntityTrait as _, QueryFilter as _, QueryOrder as _};
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait, DeriveValueType, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
@@ -141,7 +143,8 @@ impl TenantStore {
         Ok(given.into_iter().flatten().collect())
     }
 
-    /// Replaces an upstream's tools by what it listed, in its order, when it was configured as `listed` says.
+    /// Replaces an upstream's tools by what it listed, in its order, when it was configured as `listed` says. Another order alone
+    /// changes nothing.
     ///
     /// A tool keeps the exposed name that it first got, even while it is not listed: no other tool can take its place. What is
     /// seen for the first time is approved; a changed definition is approved again only under [`OnToolChange::Accept`](crate::OnToolChange::Accept). Of a
@@ -149,17 +152,33 @@ impl TenantStore {
     /// way around either. That memory has an end: then new tools are left out, before anything is forgotten that matters.
     pub async fn replace_tools(&self, listed: &Upstream, tools: &[NewTool]) -> Result<Replaced, StoreError> {
         replace::check_list(tools)?;
+        // Most listings bring nothing new, and take no writer's turn.
+        match self.plan(&self.reading().await?.executor(), listed, tools).await? {
+            None => return Ok(Replaced::Stale),
+            Some(plan) if plan.is_empty() => return Ok(Replaced::Unchanged),
+            Some(_) => {}
+        }
         let writing = self.writing().await?;
         let db = writing.executor();
-        let upstream = upstreams::require(db, self.id(), listed.id).await?;
-        if upstream != *listed {
-            return Ok(Replaced::Stale);
+        let Some(plan) = self.plan(db, listed, tools).await? else { return Ok(Replaced::Stale) };
+        let changes = !plan.is_empty();
+        plan.apply(db, listed).await?;
+        writing.finish(changes).await?;
+        Ok(if changes { Replaced::Changed } else { Replaced::Unchanged })
+    }
+
+    /// What has to be done; nothing, if the upstream is not configured any more as `listed` says.
+    async fn plan<'t, C: ConnectionTrait>(
+        &self,
+        db: &C,
+        listed: &Upstream,
+        tools: &'t [NewTool],
+    ) -> Result<Option<replace::Plan<'t>>, StoreError> {
+        if upstreams::require(db, self.id(), listed.id).await? != *listed {
+            return Ok(None);
         }
-        let known = replace::known(db, &upstream).await?;
-        let plan = replace::Plan::new(known, tools, upstream.spec.on_tool_change, self.store().now());
-        let changed = plan.apply(db, &upstream).await?;
-        writing.finish(changed).await?;
-        Ok(if changed { Replaced::Changed } else { Replaced::Unchanged })
+        let known = replace::known(db, listed).await?;
+        Ok(Some(replace::Plan::new(known, tools, listed.spec.on_tool_change, self.store().now())))
     }
 }
 

@@ -40,8 +40,8 @@ pub enum DefinitionError {
     /// Its `x-mcp-header` annotations break the rules, so that no client may use the tool (SEP-2243).
     #[error("has an `x-mcp-header` that is no header's name, is there twice, or is at no string, integer or boolean")]
     ParamHeader,
-    /// Its `_meta` is not an object, or claims a key that is ours.
-    #[error("has a `_meta` that is not an object or holds a key of ours")]
+    /// Its `_meta` is not an object, claims a key that is ours, or can be read in two ways.
+    #[error("has a `_meta` that is not an object, holds a key of ours, or has a `ui` with a key twice")]
     Meta,
 }
 
@@ -101,6 +101,16 @@ impl Definition {
             found.push((param.header.clone(), text));
         }
         Some(found)
+    }
+
+    /// The text with what ties it to an app of its upstream, under the name `exposed` if there is one; see [`Named::with_apps`].
+    pub(super) fn with_apps(
+        &self,
+        exposed: Option<&str>,
+        tenant: &str,
+        page: impl Fn(&str) -> Option<String>,
+    ) -> Option<String> {
+        self.named.with_apps(exposed.map(|exposed| (exposed, (tenant, self.local.as_str()))), page)
     }
 
     /// The text with `exposed` as its name, and with tenant and local name noted under `_meta`.
@@ -179,6 +189,32 @@ mod tests {
     }
 
     #[test]
+    fn no_spelling_of_a_key_keeps_what_ties_a_tool_to_an_app() {
+        let text = r#"{"name":"a","inputSchema":{},"_meta":{"b":1,"\u0075i":{"resourceUri":"ui://x"},"ui\/resourceUri":"ui://x"}}"#;
+        let renamed = parse(text).unwrap().renamed("t__a", "t");
+        assert!(renamed.contains(r#""b":1"#) && !renamed.contains("ui://"), "{renamed}");
+    }
+
+    #[test]
+    fn an_apps_page_is_named_as_its_tenants_endpoint_knows_it() {
+        let with = |meta: &str, exposed: Option<&str>| {
+            let text = format!(r#"{{"name":"a","inputSchema":{{}},"_meta":{meta}}}"#);
+            let carried = |page: &str| (page == "ui://x").then(|| format!("mcp-mux://t/u/{page}"));
+            parse(&text).unwrap().with_apps(exposed, "t", carried)
+        };
+        let meta = r#"{"ui" : {"\u0072esourceUri":"ui://x","n":1.50},"ui/resourceUri":"ui:\/\/x"}"#;
+        let here =
+            r#"{"ui" : {"\u0072esourceUri":"mcp-mux://t/u/ui://x","n":1.50},"ui/resourceUri":"mcp-mux://t/u/ui://x"}"#;
+        assert_eq!(with(meta, None).unwrap(), format!(r#"{{"name":"a","inputSchema":{{}},"_meta":{here}}}"#));
+        let renamed = with(meta, Some("t__a")).unwrap();
+        let noted = r#""name":"t__a","inputSchema":{},"_meta":{"mcp-mux/tenant":"t","mcp-mux/localName":"a","ui" : {"#;
+        assert!(renamed.contains(noted) && renamed.contains("mcp-mux://t/u/ui://x"), "{renamed}");
+        let own = r#"{"ui":{"resourceUri":"ui://y"}}"#;
+        assert!(with(own, None).is_none() && with(own, Some("t__a")).unwrap().contains("\"ui://y\""));
+        assert!(with(r#"{"b":1}"#, Some("t__a")).is_none(), "no app");
+    }
+
+    #[test]
     fn what_is_for_apps_alone_is_told_from_what_models_may_use() {
         let with = |ui: &str| {
             let text = format!(r#"{{"name":"a","inputSchema":{{}},"_meta":{{"ui":{ui}}}}}"#);
@@ -215,6 +251,7 @@ mod tests {
             r#"{"name":"a","name":"b","inputSchema":{}}"#,
             r#"{"name":"a","inputSchema":{},"_meta":[]}"#,
             r#"{"name":"a","inputSchema":{},"_meta":{"mcp-mux/tenant":"globex"}}"#,
+            r#"{"name":"a","inputSchema":{},"_meta":{"ui":{"resourceUri":"ui://a","resourceUri":"ui://b"}}}"#,
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

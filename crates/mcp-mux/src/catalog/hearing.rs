@@ -3,58 +3,131 @@
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tenant_store::{EgressHosts, SealedCredential, TenantId, Upstream, UpstreamId};
+use tenant_store::{EgressHosts, SealedCredential, Upstream};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::schedule::Key;
 use super::snapshot::{Catalog, Snapshot};
-use crate::upstream::{Peer, Pool, Proofs, UpstreamError, hear};
+use crate::upstream::{Peer, Pool, Proofs, Told, UpstreamError, hear};
 
 /// How often it is looked for upstreams that are not listened to.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// The wait before a stream that ended is begun anew.
+/// The wait before a stream that ended is begun anew. It doubles up to [`AGAIN_AFTER_MAX`] while streams do not last.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
+const AGAIN_AFTER_MAX: Duration = Duration::from_mins(10);
+/// A stream that lived so long lasted: proxies cut what is idle for a minute.
+const LASTING: Duration = Duration::from_secs(30);
 /// How many upstreams are listened to at once; the others are listed at their regular times.
 const HEARD_MAX: usize = 1_000;
 
-pub(super) type Key = (TenantId, UpstreamId);
-
-/// Which upstreams said that their lists changed.
+/// What upstreams said of their lists.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
-    changed: Mutex<HashSet<Key>>,
-    told: Notify,
+pub(super) struct Heard(Mutex<Words>, Notify);
+
+#[derive(Debug, Default)]
+struct Words {
+    /// Those that can be listened to, as they said when they were listed last.
+    tellers: HashSet<Key>,
+    told: HashMap<Key, Told>,
 }
 
 /// One upstream as it is listened to: at an address, with credentials, to hosts.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Source {
     upstream: Arc<Upstream>,
     stored: Vec<SealedCredential>,
     hosts: Option<EgressHosts>,
 }
 
+/// An upstream's streams, one after the other.
+#[derive(Debug)]
+struct Ear {
+    source: Source,
+    /// Ends the stream that runs.
+    runs: Option<CancellationToken>,
+    begun: Instant,
+    pause: Pause,
+}
+
+/// The wait between two streams.
+#[derive(Debug)]
+struct Pause {
+    wait: Duration,
+    until: Instant,
+}
+
 impl Heard {
-    fn tell(&self, key: Key) {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
-        self.told.notify_one();
+    /// Whether it tells of changes, as far as is known by now.
+    pub(super) fn note(&self, key: Key, tells: bool) {
+        let tellers = &mut self.words().tellers;
+        if tells {
+            tellers.insert(key)
+        } else {
+            tellers.remove(&key)
+        };
+    }
+
+    fn tell(&self, key: Key, told: Told) {
+        let known = &mut *self.words();
+        known.told.entry(key).and_modify(|known| *known = told.max(*known)).or_insert(told);
+        self.1.notify_one();
     }
 
     /// Those who said so since the last time; waits until there is one.
-    pub(super) async fn next(&self) -> HashSet<Key> {
-        self.told.notified().await;
-        mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) async fn next(&self) -> HashMap<Key, Told> {
+        self.1.notified().await;
+        mem::take(&mut self.words().told)
+    }
+
+    /// Those of `sources` that can be listened to. What is not configured any more is forgotten.
+    fn tellers(&self, sources: &HashMap<Key, Source>) -> Vec<Key> {
+        let tellers = &mut self.words().tellers;
+        tellers.retain(|key| sources.contains_key(key));
+        tellers.iter().copied().collect()
+    }
+
+    fn words(&self) -> MutexGuard<'_, Words> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ear {
+    fn new(source: &Source, now: Instant) -> Self {
+        Self { source: source.clone(), runs: None, begun: now, pause: Pause { wait: AGAIN_AFTER, until: now } }
+    }
+
+    fn begin(&mut self, now: Instant) -> CancellationToken {
+        let runs = CancellationToken::new();
+        (self.runs, self.begun) = (Some(runs.clone()), now);
+        runs
+    }
+
+    fn cancel(&self) {
+        self.runs.iter().for_each(CancellationToken::cancel);
+    }
+}
+
+impl Pause {
+    /// Begins behind a stream that lived so long. Who refuses to be listened to, or keeps breaking off, is asked ever more seldom.
+    fn begin(&mut self, lived: Duration, now: Instant) {
+        if lived >= LASTING {
+            self.wait = AGAIN_AFTER;
+        }
+        self.until = now + self.wait;
+        self.wait = self.wait.saturating_mul(2).min(AGAIN_AFTER_MAX);
     }
 }
 
 /// Listens to whoever can be listened to, for ever.
 pub(super) async fn listen(catalog: &Catalog, pool: &Pool, heard: &Heard) {
-    let mut running: HashMap<Key, (Source, CancellationToken)> = HashMap::new();
+    let mut ears: HashMap<Key, Ear> = HashMap::new();
     let mut streams = FuturesUnordered::new();
     let mut snapshot = catalog.snapshot();
     let mut sources = sources_of(&snapshot);
@@ -64,30 +137,50 @@ pub(super) async fn listen(catalog: &Catalog, pool: &Pool, heard: &Heard) {
             sources = sources_of(&current);
             snapshot = current;
         }
-        running.retain(|key, (source, ended)| {
-            let stays = sources.get(key) == Some(source);
-            if !stays {
-                ended.cancel();
-            }
-            stays
-        });
-        for (key, source) in &sources {
-            if running.len() < HEARD_MAX && !running.contains_key(key) && tells(catalog, pool, source) {
-                let ended = CancellationToken::new();
-                running.insert(*key, (source.clone(), ended.clone()));
-                streams.push(stream(catalog, pool, heard, (*key, source.clone(), ended)));
+        for (key, ended) in next(&mut ears, &sources, &heard.tellers(&sources), Instant::now()) {
+            if let Some(source) = sources.get(&key) {
+                streams.push(stream(catalog, pool, heard, (key, source.clone(), ended)));
             }
         }
         tokio::select! {
             Some((key, ended)) = streams.next() => {
                 // Under the same key another one may run by now.
-                if !CancellationToken::is_cancelled(&ended) {
-                    running.remove(&key);
+                if let Some(ear) = ears.get_mut(&key).filter(|_| !CancellationToken::is_cancelled(&ended)) {
+                    let now = Instant::now();
+                    ear.runs = None;
+                    ear.pause.begin(now.duration_since(ear.begun), now);
                 }
             }
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }
+}
+
+/// Ends the streams that are not what is configured any more, and says which are to begin.
+fn next(
+    ears: &mut HashMap<Key, Ear>,
+    sources: &HashMap<Key, Source>,
+    tellers: &[Key],
+    now: Instant,
+) -> Vec<(Key, CancellationToken)> {
+    ears.retain(|key, ear| {
+        let stays = sources.get(key) == Some(&ear.source);
+        if !stays {
+            ear.cancel();
+        }
+        stays
+    });
+    let mut room = HEARD_MAX.saturating_sub(ears.values().filter(|ear| ear.runs.is_some()).count());
+    let mut begun = Vec::new();
+    for key in tellers {
+        let Some(source) = sources.get(key).filter(|_| room > 0) else { continue };
+        let ear = ears.entry(*key).or_insert_with(|| Ear::new(source, now));
+        if ear.runs.is_none() && ear.pause.until <= now {
+            begun.push((*key, ear.begin(now)));
+            room -= 1;
+        }
+    }
+    begun
 }
 
 fn sources_of(snapshot: &Snapshot) -> HashMap<Key, Source> {
@@ -102,15 +195,6 @@ fn sources_of(snapshot: &Snapshot) -> HashMap<Key, Source> {
     sources
 }
 
-/// Whether it can be listened to, without asking it.
-fn tells(catalog: &Catalog, pool: &Pool, source: &Source) -> bool {
-    let scope = catalog.administration().scope(source.upstream.tenant);
-    let (rows, stored) = (catalog.store().tenant(scope), source.stored.iter().collect::<Vec<_>>());
-    let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
-    let link = pool.link(scope, &source.upstream, (&proofs, Peer::default()), source.hosts.as_ref());
-    link.is_ok_and(|link| link.tells_of_lists())
-}
-
 async fn stream(
     catalog: &Catalog,
     pool: &Pool,
@@ -123,7 +207,6 @@ async fn stream(
             let upstream = source.upstream.id;
             tracing::info!(upstream.id = %upstream, error = &error as &dyn Error, "an upstream cannot be listened to");
         }
-        tokio::time::sleep(AGAIN_AFTER).await;
     };
     tokio::select! {
         () = ended.cancelled() => {}
@@ -142,5 +225,26 @@ async fn once(
     let (rows, stored) = (catalog.store().tenant(scope), source.stored.iter().collect::<Vec<_>>());
     let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
     let link = pool.link(scope, &source.upstream, (&proofs, Peer::default()), source.hosts.as_ref())?;
-    hear(&link, &proofs, || heard.tell(key)).await
+    hear(&link, &proofs, |told| heard.tell(key, told)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_refuses_to_be_listened_to_is_asked_ever_more_seldom() {
+        let now = Instant::now();
+        let mut pause = Pause { wait: AGAIN_AFTER, until: now };
+        let mut waits = Vec::new();
+        for lived in [Duration::ZERO, Duration::ZERO, Duration::from_secs(1), LASTING, Duration::ZERO] {
+            pause.begin(lived, now);
+            waits.push(pause.until.duration_since(now).as_secs());
+        }
+        assert_eq!(waits, [10, 20, 40, 10, 20]);
+        for _ in 0..50 {
+            pause.begin(Duration::ZERO, now);
+        }
+        assert_eq!(pause.until, now + AGAIN_AFTER_MAX);
+    }
 }

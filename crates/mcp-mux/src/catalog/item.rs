@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use tenant_store::{Offer, OfferKey, OfferKind, Tenant, TenantId, TenantSlug, ToolClass, Upstream, UpstreamId};
+use tenant_store::{
+    ExposedName, Offer, OfferKey, OfferKind, Tenant, TenantId, TenantSlug, ToolClass, Upstream, UpstreamId,
+};
 
 use super::definition::DefinitionError;
 use super::named::Named;
@@ -30,13 +32,15 @@ pub struct Item {
     exposed: Box<str>,
     own: Box<str>,
     renamed: Box<str>,
+    /// What the tenant's own endpoint shows in place of the two, because it belongs to an app.
+    at_tenant: Option<Box<str>>,
     keeps_own_key: bool,
 }
 
 /// Which of a tenant's prompts and resources are known by one upstream only.
 #[derive(Debug, Default)]
 pub(super) struct Own {
-    once: HashSet<(OfferKind, OfferKey)>,
+    owners: HashMap<OfferKind, HashMap<OfferKey, UpstreamId>>,
     /// The only upstream with resources, if there is one.
     pub(super) only: Option<UpstreamId>,
 }
@@ -60,7 +64,9 @@ impl Item {
             OfferKind::Prompt => offer.exposed.as_ref()?.to_string(),
             OfferKind::Resource | OfferKind::Template => uri::carry(&tenant.slug, &upstream.slug, key.as_str()),
         };
-        let keeps_own_key = !uri::is_ours(key.as_str()) && own.once.contains(&(offer.kind, key.clone()));
+        let keeps_own_key = own.owns(upstream.id, offer.kind, key.as_str());
+        let name = (!keeps_own_key).then_some((exposed.as_str(), (tenant.slug.as_str(), key.as_str())));
+        let at_tenant = named.with_apps(name, |page| own.carried(tenant, upstream, page));
         Some(Self {
             kind: offer.kind,
             tenant: tenant.id,
@@ -68,6 +74,7 @@ impl Item {
             upstream: Arc::clone(upstream),
             own: named.raw().get().into(),
             renamed: named.renamed(&exposed, (tenant.slug.as_str(), key.as_str())).into(),
+            at_tenant: at_tenant.map(Into::into),
             exposed: exposed.into(),
             keeps_own_key,
             key,
@@ -96,30 +103,49 @@ impl Item {
     /// The key and the definition that are shown on `face`.
     pub(super) fn shown(&self, face: Face) -> (&str, &str) {
         match face {
-            Face::Tenant if self.keeps_own_key => (self.key.as_str(), &self.own),
-            Face::Tenant | Face::Aggregate => (&self.exposed, &self.renamed),
+            Face::Tenant if self.keeps_own_key => (self.key.as_str(), self.at_tenant.as_ref().unwrap_or(&self.own)),
+            Face::Tenant => (&self.exposed, self.at_tenant.as_ref().unwrap_or(&self.renamed)),
+            Face::Aggregate => (&self.exposed, &self.renamed),
         }
     }
 }
 
 /// Whether a URI is that of an app's page (MCP Apps, SEP-1865).
-fn is_page(uri: &str) -> bool {
+pub fn is_page(uri: &str) -> bool {
     uri.get(..APP_SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(APP_SCHEME))
 }
 
 impl Own {
-    pub(super) fn of(offers: &[Offer]) -> Self {
-        let mut upstreams: HashMap<(OfferKind, &OfferKey), usize> = HashMap::new();
-        let mut with_resources = HashSet::new();
-        for offer in offers {
-            *upstreams.entry((offer.kind, &offer.key)).or_default() += 1;
-            if offer.kind != OfferKind::Prompt {
-                with_resources.insert(offer.upstream);
+    /// Counts what enabled upstreams offer, under each name that a tenant's endpoint may show it by.
+    pub(super) fn of(offers: &[Offer], is_enabled: impl Fn(UpstreamId) -> bool) -> Self {
+        let offers: Vec<&Offer> = offers.iter().filter(|offer| is_enabled(offer.upstream)).collect();
+        let mut counts: HashMap<(OfferKind, &str), usize> = HashMap::new();
+        for offer in &offers {
+            let exposed = offer.exposed.as_ref().map(ExposedName::as_str);
+            for name in exposed.into_iter().chain([offer.key.as_str()]) {
+                *counts.entry((offer.kind, name)).or_default() += 1;
             }
         }
-        let once = upstreams.into_iter().filter(|(_, count)| *count == 1);
-        let mut only = with_resources.into_iter();
-        let only = only.next().filter(|_| only.next().is_none());
-        Self { once: once.map(|((kind, key), _)| (kind, key.clone())).collect(), only }
+        let mut owners: HashMap<OfferKind, HashMap<OfferKey, UpstreamId>> = HashMap::new();
+        for offer in offers.iter().filter(|offer| counts.get(&(offer.kind, offer.key.as_str())) == Some(&1)) {
+            owners.entry(offer.kind).or_default().insert(offer.key.clone(), offer.upstream);
+        }
+        let with_resources = offers.iter().filter(|offer| offer.kind != OfferKind::Prompt).map(|offer| offer.upstream);
+        let mut with_resources = with_resources.collect::<HashSet<_>>().into_iter();
+        let only = with_resources.next().filter(|_| with_resources.next().is_none());
+        Self { owners, only }
+    }
+
+    /// The URI by which the tenant's own endpoint knows a page of an app of `upstream`, where that is not its own.
+    pub(super) fn carried(&self, tenant: &Tenant, upstream: &Upstream, page: &str) -> Option<String> {
+        let is_only = self.only == Some(upstream.id) && !uri::is_ours(page);
+        let leads_there = is_only || self.owns(upstream.id, OfferKind::Resource, page);
+        (!leads_there).then(|| uri::carry(&tenant.slug, &upstream.slug, page))
+    }
+
+    /// Whether the upstream is the only one with that key, and the key its own.
+    fn owns(&self, upstream: UpstreamId, kind: OfferKind, key: &str) -> bool {
+        let owner = self.owners.get(&kind).and_then(|owners| owners.get(key));
+        owner == Some(&upstream) && !uri::is_ours(key)
     }
 }

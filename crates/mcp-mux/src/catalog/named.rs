@@ -16,8 +16,12 @@ pub(super) const META_LOCAL_NAME: &str = "mcp-mux/localName";
 /// The key under `_meta` that holds the tenant's slug.
 pub(super) const META_TENANT: &str = "mcp-mux/tenant";
 
-/// The keys under `_meta` that tie a tool to an app (MCP Apps, SEP-1865).
-const META_APPS: [&str; 2] = ["ui", "ui/resourceUri"];
+/// The keys under `_meta` that tie a tool to an app (MCP Apps, SEP-1865); the second one is of its drafts.
+const META_APPS: [&str; 2] = [META_APP, META_PAGE_FLAT];
+const META_APP: &str = "ui";
+/// The URI of the app's page.
+const META_PAGE: &str = "resourceUri";
+const META_PAGE_FLAT: &str = "ui/resourceUri";
 
 /// One definition, and where its name and its `_meta` are.
 #[derive(Debug, Clone)]
@@ -56,10 +60,7 @@ impl Named {
 
     /// Whether it is there for apps alone, and not for models (`_meta.ui.visibility`).
     pub(super) fn is_for_apps_only(&self) -> bool {
-        let meta =
-            self.meta.clone().and_then(|meta| self.raw.get().get(meta)).and_then(|meta| Members::parse(meta).ok());
-        let ui = meta.and_then(|meta| meta.get("ui")).and_then(|ui| Members::parse(ui.get()).ok());
-        let visibility = ui.and_then(|ui| ui.get("visibility"));
+        let visibility = self.meta().and_then(|meta| ui(&meta)).and_then(|ui| ui.get("visibility"));
         let visibility = visibility.and_then(|raw| serde_json::from_str::<Vec<String>>(raw.get()).ok());
         visibility.is_some_and(|visibility| !visibility.iter().any(|who| who == "model"))
     }
@@ -68,13 +69,7 @@ impl Named {
     /// app may call the tools of its server, and where all tenants' are listed together, all of them would be of one server.
     pub(super) fn renamed(&self, exposed: &str, (tenant, local): (&str, &str)) -> String {
         let text = self.raw.get();
-        let notes = format!(
-            "{}:{},{}:{}",
-            json::quote(META_TENANT),
-            json::quote(tenant),
-            json::quote(META_LOCAL_NAME),
-            json::quote(local)
-        );
+        let notes = notes(tenant, local);
         let mut edits = vec![(self.name.clone(), json::quote(exposed))];
         edits.push(match &self.meta {
             Some(meta) => {
@@ -86,9 +81,48 @@ impl Named {
         });
         json::splice(text, edits)
     }
+
+    /// The text with what ties it to an app, whose page is known as `page` says where that is not the upstream's own URI. Under
+    /// another name too, if there is one. None, if nothing ties it to an app or nothing is to be changed.
+    pub(super) fn with_apps(
+        &self,
+        name: Option<(&str, (&str, &str))>,
+        page: impl Fn(&str) -> Option<String>,
+    ) -> Option<String> {
+        let (text, meta) = (self.raw.get(), self.meta()?);
+        if META_APPS.iter().all(|key| meta.get(key).is_none()) {
+            return None;
+        }
+        let pages = [ui(&meta).and_then(|ui| ui.get(META_PAGE)), meta.get(META_PAGE_FLAT)];
+        let edit =
+            |raw: &RawValue| Some((json::span_in(text, raw.get())?, json::quote(&page(json::as_str(raw)?.as_ref())?)));
+        let mut edits: Vec<_> = pages.into_iter().flatten().filter_map(edit).collect();
+        if let Some((exposed, (tenant, local))) = name {
+            edits.push((self.name.clone(), json::quote(exposed)));
+            edits.push(json::insertion_into_object(text, self.meta.clone()?, &notes(tenant, local)));
+        }
+        (!edits.is_empty()).then(|| json::splice(text, edits))
+    }
+
+    fn meta(&self) -> Option<Members<'_>> {
+        Members::parse(self.raw.get().get(self.meta.clone()?)?).ok()
+    }
 }
 
+/// What is noted under `_meta` of what has another name than at its upstream.
+fn notes(tenant: &str, local: &str) -> String {
+    let (tenant, local) = (json::quote(tenant), json::quote(local));
+    format!("{}:{tenant},{}:{local}", json::quote(META_TENANT), json::quote(META_LOCAL_NAME))
+}
+
+fn ui<'t>(meta: &Members<'t>) -> Option<Members<'t>> {
+    Members::parse(meta.get(META_APP)?.get()).ok()
+}
+
+/// Whether it holds no key of ours, and only one reading of what ties it to an app.
 fn is_plain_meta(meta: &RawValue) -> bool {
-    Members::parse(meta.get())
-        .is_ok_and(|members| members.get(META_TENANT).is_none() && members.get(META_LOCAL_NAME).is_none())
+    Members::parse(meta.get()).is_ok_and(|members| {
+        let is_clear = members.get(META_APP).is_none_or(|ui| !json::is_object(ui) || Members::parse(ui.get()).is_ok());
+        is_clear && members.get(META_TENANT).is_none() && members.get(META_LOCAL_NAME).is_none()
+    })
 }

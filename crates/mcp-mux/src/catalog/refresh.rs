@@ -4,7 +4,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +11,17 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use serde_json::value::RawValue;
 use tenant_store::{
-    EgressHosts, ExposedName, LocalName, NameGiven, NewOffer, NewTool, OfferKey, OfferKind, Replaced, SealedCredential,
-    StoreError, TenantId, TenantSlug, TenantStore, Upstream, UpstreamId,
+    ExposedName, LocalName, NameGiven, NewOffer, NewTool, OfferKey, OfferKind, Replaced, StoreError, TenantSlug,
+    TenantStore, Upstream,
 };
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::definition::{Definition, DefinitionError};
-use super::hearing::{self, Heard, Key};
+use super::hearing::{self, Heard};
 use super::item;
 use super::name::{Origin, expose};
+use super::schedule::{Due, HEARD_WAIT, Schedules};
 use super::snapshot::{Catalog, Snapshot};
 use crate::upstream::{Link, ListKind, Peer, Pool, Proofs, UpstreamError, list};
 
@@ -30,10 +29,6 @@ use crate::upstream::{Link, ListKind, Peer, Pool, Proofs, UpstreamError, list};
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// How many upstreams are listed at the same time.
 const LISTED_AT_ONCE_MAX: usize = 16;
-/// How long after its word a change is looked at: often there are several at once.
-const HEARD_WAIT: Duration = Duration::from_millis(200);
-/// The first wait after a failure; it doubles up to the regular interval.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
 
 /// Lists upstreams and stores what they say.
 #[derive(Debug)]
@@ -46,36 +41,8 @@ pub struct Refresher {
     naming: Mutex<()>,
     heard: Heard,
     wake: Notify,
-}
-
-/// When an upstream is listed next, and the wait if that fails.
-#[derive(Debug, Clone)]
-struct Schedule {
-    upstream: Arc<Upstream>,
-    versions: Vec<u32>,
-    hosts: Option<EgressHosts>,
-    due: Instant,
-    retry: Duration,
-    /// It is being listed now; to be cancelled when that is not what is configured any more.
-    runs: Option<CancellationToken>,
-    /// It said that a list changed since it was begun to be listed.
-    is_stale: bool,
-}
-
-impl Schedule {
-    /// Whether what one of them begins is right for the other: at the same address, with the same credential, to the same hosts.
-    fn is_under_the_conditions_of(&self, other: &Self) -> bool {
-        *self.upstream == *other.upstream && self.versions == other.versions && self.hosts == other.hosts
-    }
-}
-
-/// One upstream whose time has come.
-struct Due {
-    key: (TenantId, UpstreamId),
-    upstream: Arc<Upstream>,
-    versions: Vec<u32>,
-    snapshot: Arc<Snapshot>,
-    superseded: CancellationToken,
+    /// There may be a new snapshot.
+    reloaded: Notify,
 }
 
 /// Whose list is taken over.
@@ -96,6 +63,24 @@ enum RefreshError {
     Store(#[from] StoreError),
 }
 
+impl RefreshError {
+    /// Whether another list of the same upstream may fare better, and answers at once.
+    fn is_of_one_list(&self) -> bool {
+        match self {
+            Self::Upstream(error) => matches!(
+                error,
+                UpstreamError::NotMcp
+                    | UpstreamError::TooLarge
+                    | UpstreamError::Status(_)
+                    | UpstreamError::BrokeOff
+                    | UpstreamError::WantsInput
+            ),
+            Self::Store(_) => true,
+            Self::Superseded => false,
+        }
+    }
+}
+
 impl Refresher {
     /// Lists each upstream every `every`; exposed names are at most `name_chars_max` long.
     pub fn new(catalog: Arc<Catalog>, pool: Pool, every: Duration, name_chars_max: usize) -> Self {
@@ -107,6 +92,7 @@ impl Refresher {
             naming: Mutex::new(()),
             heard: Heard::default(),
             wake: Notify::new(),
+            reloaded: Notify::new(),
         }
     }
 
@@ -115,34 +101,50 @@ impl Refresher {
         self.wake.notify_one();
     }
 
-    /// Runs until dropped. Changes of configuration are followed beside the listing, so that no upstream delays them.
+    /// Runs until dropped. Changes of configuration are followed beside the listing, so that no upstream delays them, and no reading of
+    /// them an upstream.
     pub async fn run(self: Arc<Self>) {
-        let mut schedules = HashMap::new();
         let follow = async {
             loop {
-                tokio::time::sleep(POLL_EVERY).await;
+                tokio::select! {
+                    () = self.wake.notified() => {}
+                    () = tokio::time::sleep(POLL_EVERY) => {}
+                }
                 self.reload().await;
+                self.reloaded.notify_one();
             }
         };
         let listen = hearing::listen(&self.catalog, &self.pool, &self.heard);
-        tokio::join!(follow, listen, self.list(&mut schedules));
+        tokio::join!(follow, listen, self.list(Schedules::new(self.every)));
     }
 
-    /// Lists what is due, for ever. What takes long keeps nothing else waiting.
-    async fn list(&self, schedules: &mut HashMap<(TenantId, UpstreamId), Schedule>) {
+    /// Lists what is due, for ever. What takes long keeps nothing else waiting, and however many tell of changes, it is looked once per
+    /// wait for what is due.
+    async fn list(&self, mut schedules: Schedules) {
         let mut listings = FuturesUnordered::new();
-        let mut look_in = POLL_EVERY;
+        let (mut look_at, mut has_heard, mut is_full) = (Instant::now(), false, false);
         loop {
-            let room = LISTED_AT_ONCE_MAX.saturating_sub(listings.len());
-            listings.extend(self.due(schedules, room).into_iter().map(|due| self.refresh_one(due)));
+            let now = Instant::now();
+            if look_at <= now {
+                let room = LISTED_AT_ONCE_MAX.saturating_sub(listings.len());
+                let due = self.due(&mut schedules, room);
+                (look_at, has_heard, is_full) = (now + POLL_EVERY, false, due.len() == room);
+                listings.extend(due.into_iter().map(|due| self.refresh_one(due)));
+            }
             tokio::select! {
-                Some(listed) = listings.next() => self.note(schedules, listed).await,
-                () = tokio::time::sleep(mem::replace(&mut look_in, POLL_EVERY)) => {}
-                changed = self.heard.next() => {
-                    hasten(schedules, &changed);
-                    look_in = HEARD_WAIT;
+                Some(listed) = listings.next() => {
+                    if note(&mut schedules, listed) {
+                        self.wake.notify_one();
+                    }
+                    look_at = look_at.min(Instant::now() + if is_full { Duration::ZERO } else { HEARD_WAIT });
                 }
-                () = self.wake.notified() => self.reload().await,
+                () = tokio::time::sleep_until(look_at) => {}
+                told = self.heard.next(), if !has_heard => {
+                    let now = Instant::now();
+                    schedules.hear(&told, now);
+                    (look_at, has_heard) = (look_at.min(now + HEARD_WAIT), true);
+                }
+                () = self.reloaded.notified() => look_at = Instant::now(),
             }
         }
     }
@@ -150,12 +152,12 @@ impl Refresher {
     /// Lists every upstream once, whatever the schedule; for start-up scripts and tests that need the lists complete.
     pub async fn refresh_all(&self) {
         self.reload().await;
-        let mut schedules = HashMap::new();
+        let mut schedules = Schedules::new(self.every);
         let due = self.due(&mut schedules, usize::MAX);
         let listings = due.into_iter().map(|due| self.refresh_one(due));
         let mut listings = futures::stream::iter(listings).buffer_unordered(LISTED_AT_ONCE_MAX);
         while let Some(listed) = listings.next().await {
-            self.note(&mut schedules, listed).await;
+            note(&mut schedules, listed);
         }
         self.reload().await;
     }
@@ -170,45 +172,11 @@ impl Refresher {
     }
 
     /// Up to `room` upstreams whose time has come; they run from now on.
-    fn due(&self, schedules: &mut HashMap<(TenantId, UpstreamId), Schedule>, room: usize) -> Vec<Due> {
-        let snapshot = self.catalog.snapshot();
-        let now = Instant::now();
-        let mut due = Vec::new();
-        let mut known = HashSet::new();
-        for (tenant, shelf) in snapshot.shelves() {
-            for upstream in shelf.upstreams().filter(|upstream| upstream.spec.enabled) {
-                let key = (tenant, upstream.id);
-                let versions: Vec<u32> =
-                    shelf.credentials(upstream.id).into_iter().map(SealedCredential::version).collect();
-                known.insert(key);
-                let upstream = Arc::clone(upstream);
-                let hosts = shelf.egress_hosts().cloned();
-                let fresh =
-                    Schedule { upstream, versions, hosts, due: now, retry: RETRY_FIRST, runs: None, is_stale: false };
-                let schedule = schedules.entry(key).or_insert_with(|| fresh.clone());
-                if !schedule.is_under_the_conditions_of(&fresh) {
-                    // What runs was begun under the old configuration, at the old address and with the old credential.
-                    schedule.runs.iter().for_each(CancellationToken::cancel);
-                    *schedule = Schedule { runs: schedule.runs.take(), ..fresh };
-                }
-                if schedule.due <= now && schedule.runs.is_none() && due.len() < room {
-                    let superseded = CancellationToken::new();
-                    schedule.runs = Some(superseded.clone());
-                    schedule.is_stale = false;
-                    let (upstream, versions) = (Arc::clone(&schedule.upstream), schedule.versions.clone());
-                    due.push(Due { key, upstream, versions, snapshot: Arc::clone(&snapshot), superseded });
-                }
-            }
-        }
-        schedules.retain(|key, schedule| {
-            let stays = known.contains(key);
-            if !stays {
-                schedule.runs.iter().for_each(CancellationToken::cancel);
-            }
-            stays
-        });
-        self.pool.keep(&known);
-        due
+    fn due(&self, schedules: &mut Schedules, room: usize) -> Vec<Due> {
+        let (snapshot, now) = (self.catalog.snapshot(), Instant::now());
+        schedules.follow(&snapshot, now);
+        self.pool.keep(&schedules.keys());
+        schedules.begin(&snapshot, now, room)
     }
 
     async fn refresh_one(&self, due: Due) -> (Due, Result<bool, RefreshError>) {
@@ -218,40 +186,6 @@ impl Refresher {
             result = self.refresh(&due.snapshot, &due.upstream) => result,
         };
         (due, result)
-    }
-
-    /// Takes over what one listing brought, and says when the next one is due.
-    async fn note(
-        &self,
-        schedules: &mut HashMap<(TenantId, UpstreamId), Schedule>,
-        (listed, result): (Due, Result<bool, RefreshError>),
-    ) {
-        if matches!(result, Ok(true)) {
-            self.reload().await;
-        }
-        let Some(schedule) = schedules.get_mut(&listed.key) else { return };
-        schedule.runs = None;
-        // One that was changed meanwhile is due at once.
-        if *schedule.upstream != *listed.upstream || schedule.versions != listed.versions {
-            return;
-        }
-        let wait = match result {
-            Ok(_) => {
-                schedule.retry = RETRY_FIRST;
-                self.every
-            }
-            Err(error) => {
-                let (tenant, upstream) = listed.key;
-                tracing::warn!(
-                    tenant.id = %tenant, upstream.id = %upstream, error = &error as &dyn Error,
-                    "an upstream's tools could not be listed; those known stay listed"
-                );
-                let wait = schedule.retry.min(self.every);
-                schedule.retry = wait.saturating_mul(2);
-                wait
-            }
-        };
-        schedule.due = Instant::now() + if mem::take(&mut schedule.is_stale) { HEARD_WAIT } else { wait };
     }
 
     /// Lists one upstream and stores what it says; `true` if anything changed.
@@ -266,19 +200,47 @@ impl Refresher {
             .pool
             .link(scope, upstream, (&proofs, Peer::default()), shelf.egress_hosts())
             .map_err(RefreshError::Upstream)?;
-        let tools = all_of(&link, &proofs, ListKind::Tools).await?;
         let listing = Listing { rows: &rows, tenant: shelf.tenant_slug(), upstream };
-        let mut changed = self.take_tools(listing, &tools).await?;
-        // Not before the tools: what they are asked for with is agreed on by then.
-        for (kind, list) in [
-            (OfferKind::Prompt, ListKind::Prompts),
-            (OfferKind::Resource, ListKind::Resources),
-            (OfferKind::Template, ListKind::Templates),
-        ] {
-            let listed = all_of(&link, &proofs, list).await?;
-            changed |= self.take_offers(listing, kind, &listed).await?;
+        let changed = self.take_all(&link, &proofs, listing).await;
+        self.heard.note((upstream.tenant, upstream.id), link.tells_of_lists());
+        changed
+    }
+
+    /// Takes over every list. One that is bad costs the others nothing; the first error is answered.
+    async fn take_all(
+        &self,
+        link: &Arc<Link>,
+        proofs: &Proofs<'_>,
+        listing: Listing<'_>,
+    ) -> Result<bool, RefreshError> {
+        let (mut changed, mut first_error) = (false, None);
+        for list in [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::Templates] {
+            // Tools are the first: what the others are asked for with is agreed on by then.
+            match self.take(link, proofs, listing, list).await {
+                Ok(is_new) => changed |= is_new,
+                Err(error) if error.is_of_one_list() => {
+                    first_error.get_or_insert(error);
+                }
+                Err(error) => return Err(first_error.unwrap_or(error)),
+            }
         }
-        Ok(changed)
+        first_error.map_or(Ok(changed), Err)
+    }
+
+    async fn take(
+        &self,
+        link: &Arc<Link>,
+        proofs: &Proofs<'_>,
+        listing: Listing<'_>,
+        list: ListKind,
+    ) -> Result<bool, RefreshError> {
+        let listed = all_of(link, proofs, list).await?;
+        match list {
+            ListKind::Tools => self.take_tools(listing, &listed).await,
+            ListKind::Prompts => self.take_offers(listing, OfferKind::Prompt, &listed).await,
+            ListKind::Resources => self.take_offers(listing, OfferKind::Resource, &listed).await,
+            ListKind::Templates => self.take_offers(listing, OfferKind::Template, &listed).await,
+        }
     }
 
     async fn take_tools(
@@ -316,7 +278,9 @@ impl Refresher {
                 Ok((_, key)) if keys.insert(key.clone()) => {
                     offers.push(NewOffer { key, exposed: None, definition: raw.clone() });
                 }
-                Ok((_, key)) => tracing::warn!(upstream.id = %upstream.id, %kind, %key, "it is listed twice"),
+                Ok((_, key)) => {
+                    tracing::warn!(upstream.id = %upstream.id, %kind, key = plain(&key), "it is listed twice");
+                }
                 Err(error) => left_out(upstream, &error),
             }
         }
@@ -327,19 +291,16 @@ impl Refresher {
         Ok(rows.replace_offers(upstream, kind, &offers).await? == Replaced::Changed)
     }
 
-    /// Gives each prompt its exposed name: the one it has, or a new one that no other prompt of the tenant has.
+    /// Gives each prompt its exposed name: the one it has, or a new one that no other prompt of the tenant has or had.
     async fn named_prompts(
         &self,
         Listing { rows, tenant, upstream }: Listing<'_>,
         offers: Vec<NewOffer>,
     ) -> Result<Vec<NewOffer>, StoreError> {
-        let known = rows.offers().await?;
-        let given: HashMap<&OfferKey, &ExposedName> = known
-            .iter()
-            .filter(|offer| (offer.upstream, offer.kind) == (upstream.id, OfferKind::Prompt))
-            .filter_map(|offer| Some((&offer.key, offer.exposed.as_ref()?)))
-            .collect();
-        let mut taken: HashSet<ExposedName> = known.iter().filter_map(|offer| offer.exposed.clone()).collect();
+        let known = rows.prompt_names().await?;
+        let given: HashMap<&OfferKey, &ExposedName> =
+            known.iter().filter(|name| name.upstream == upstream.id).map(|name| (&name.key, &name.exposed)).collect();
+        let mut taken: HashSet<ExposedName> = known.iter().map(|name| name.exposed.clone()).collect();
         let origin = Origin { tenant, upstream: &upstream.slug, prefix: upstream.spec.prefix.as_ref() };
         let named = offers.into_iter().filter_map(|offer| {
             let exposed = match given.get(&offer.key) {
@@ -376,19 +337,28 @@ impl Refresher {
     }
 }
 
-/// Those that said that a list changed are due soon. One that says so all the time is listed once in a while nevertheless.
-fn hasten(schedules: &mut HashMap<Key, Schedule>, changed: &HashSet<Key>) {
-    let soon = Instant::now() + HEARD_WAIT;
-    for key in changed {
-        if let Some(schedule) = schedules.get_mut(key) {
-            schedule.due = schedule.due.min(soon);
-            schedule.is_stale = true;
+/// Takes over what one listing brought; `true` if anything changed.
+fn note(schedules: &mut Schedules, (listed, result): (Due, Result<bool, RefreshError>)) -> bool {
+    schedules.end(&listed, result.is_ok(), Instant::now());
+    result.unwrap_or_else(|error| {
+        if !matches!(error, RefreshError::Superseded) {
+            let Upstream { tenant, id, .. } = &*listed.upstream;
+            tracing::warn!(
+                tenant.id = %tenant, upstream.id = %id, error = &error as &dyn Error,
+                "an upstream's lists could not be taken; what is known of it stays listed"
+            );
         }
-    }
+        false
+    })
 }
 
 fn left_out(upstream: &Upstream, error: &DefinitionError) {
     tracing::warn!(upstream.id = %upstream.id, error = error as &dyn Error, "a definition that the upstream lists is left out");
+}
+
+/// A key without what may be a secret: the query of a signed URL, or a fragment.
+fn plain(key: &OfferKey) -> &str {
+    key.as_str().split(['?', '#']).next().unwrap_or_default()
 }
 
 async fn all_of(link: &Arc<Link>, proofs: &Proofs<'_>, kind: ListKind) -> Result<Vec<Box<RawValue>>, RefreshError> {
@@ -398,4 +368,20 @@ async fn all_of(link: &Arc<Link>, proofs: &Proofs<'_>, kind: ListKind) -> Result
         tracing::warn!(upstream.id = %upstream, list = ?kind, "the upstream lists more than is taken; the rest is left out");
     }
     Ok(listed.items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_logged_of_a_uri_opens_nothing() {
+        for (key, logged) in [
+            ("https://a.example/x?signature=s", "https://a.example/x"),
+            ("https://a.example/x#token=s", "https://a.example/x"),
+            ("brief", "brief"),
+        ] {
+            assert_eq!(plain(&key.parse().unwrap()), logged);
+        }
+    }
 }

@@ -39,11 +39,21 @@ pub struct Entry {
     approved: bool,
     keeps_own_name: bool,
     renamed: Box<str>,
+    /// What the tenant's own endpoint shows in its place, because it belongs to an app.
+    at_tenant: Option<Box<str>>,
 }
 
 impl Entry {
-    fn from_row(tenant: &Tenant, upstream: &Arc<Upstream>, tool: &Tool, own: &HashSet<&str>) -> Option<Self> {
+    fn from_row(
+        tenant: &Tenant,
+        upstream: &Arc<Upstream>,
+        tool: &Tool,
+        (names, own): (&HashSet<&str>, &Own),
+    ) -> Option<Self> {
         let definition = Definition::parse(&tool.definition).ok()?;
+        let keeps_own_name = names.contains(tool.local.as_str());
+        let exposed = (!keeps_own_name).then_some(tool.exposed.as_str());
+        let carried = |page: &str| own.carried(tenant, upstream, page);
         let class = class_set(upstream, tool).unwrap_or(definition.class);
         Some(Self {
             tenant: tenant.id,
@@ -51,7 +61,8 @@ impl Entry {
             class,
             enabled: tool.enabled && upstream.spec.enabled,
             approved: tool.approved.as_ref() == Some(&tool.digest),
-            keeps_own_name: own.contains(tool.local.as_str()),
+            keeps_own_name,
+            at_tenant: definition.with_apps(exposed, tenant.slug.as_str(), carried).map(Into::into),
             renamed: definition.renamed(tool.exposed.as_str(), tenant.slug.as_str()).into(),
             exposed: tool.exposed.clone(),
             upstream: Arc::clone(upstream),
@@ -85,9 +96,13 @@ impl Entry {
 
     /// The name and the definition that are shown on `face`.
     pub(super) fn shown(&self, face: Face) -> (&str, &str) {
+        let at_tenant = self.at_tenant.as_deref();
         match face {
-            Face::Tenant if self.keeps_own_name => (self.local().as_str(), self.definition.raw().get()),
-            Face::Tenant | Face::Aggregate => (self.exposed.as_str(), &self.renamed),
+            Face::Tenant if self.keeps_own_name => {
+                (self.local().as_str(), at_tenant.unwrap_or(self.definition.raw().get()))
+            }
+            Face::Tenant => (self.exposed.as_str(), at_tenant.unwrap_or(&self.renamed)),
+            Face::Aggregate => (self.exposed.as_str(), &self.renamed),
         }
     }
 }
@@ -254,12 +269,12 @@ async fn read(tenant: &Tenant, rows: &TenantStore) -> Result<(Shelf, Vec<Grant>)
     let upstreams: HashMap<_, _> =
         rows.upstreams().await?.into_iter().map(|upstream| (upstream.id, Arc::new(upstream))).collect();
     let tools = rows.tools().await?;
-    let own = own_names(&tools);
-    let entry = |tool: &Tool| Entry::from_row(tenant, upstreams.get(&tool.upstream)?, tool, &own).map(Arc::new);
-    let entries = tools.iter().filter_map(entry);
-    let entries = entries.collect();
     let offers = rows.offers().await?;
-    let own = Own::of(&offers);
+    let own = Own::of(&offers, |id| upstreams.get(&id).is_some_and(|upstream| upstream.spec.enabled));
+    let names = own_names(&tools);
+    let entry =
+        |tool: &Tool| Entry::from_row(tenant, upstreams.get(&tool.upstream)?, tool, (&names, &own)).map(Arc::new);
+    let entries = tools.iter().filter_map(entry).collect();
     let item = |offer: &Offer| Item::from_row(tenant, upstreams.get(&offer.upstream)?, offer, &own).map(Arc::new);
     let items = offers.iter().filter_map(item).collect();
     let credentials = rows.sealed_credentials().await?;

@@ -3,9 +3,11 @@
 //! The own URI stands behind the slugs as it is, not encoded: what a client puts into a template's holes is then what the upstream
 //! would have got, and taking the slugs away again needs no decoding that could be done twice.
 
-use tenant_store::{TenantSlug, UpstreamSlug};
+use tenant_store::{OfferKey, TenantSlug, UpstreamSlug, percent_decodings};
+use url::Url;
 
 const SCHEME: &str = "mcp-mux://";
+const FILE_SCHEME: &str = "file:";
 
 /// A URI that says whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,19 +39,52 @@ pub fn is_ours(uri: &str) -> bool {
     uri.get(..SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME))
 }
 
-/// Whether some segment is `..`, plain or percent-encoded however often: what stands before it is then not what is read.
-pub fn climbs(uri: &str) -> bool {
-    let mut text = uri.to_owned();
-    loop {
-        if text.split(['/', '\\', '?', '#', ':']).any(|segment| segment == "..") {
-            return true;
+/// A URI that no list has, and what else upstreams may take it for.
+#[derive(Debug)]
+pub struct Unlisted {
+    /// As a parser of URLs prints it, and the same percent-decoded, if it is a URL. What allows must match one of these, too.
+    pub printed: Vec<String>,
+    /// What else readers make of it. What denies one of these denies it.
+    pub readings: Vec<String>,
+}
+
+impl Unlisted {
+    /// Takes a URI that can only mean what it says: not one with what nobody sees, with space around it, or that climbs.
+    pub fn parse(own: &str) -> Option<Self> {
+        if own.parse::<OfferKey>().is_err() || own.trim() != own || climbs(own) {
+            return None;
         }
-        let decoded = percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned();
-        if decoded == text {
-            return false;
-        }
-        text = decoded;
+        let decodings = percent_decodings(own)?;
+        let readings = decodings.iter().filter_map(|text| Url::parse(text).ok());
+        let readings = readings.flat_map(|url| [url.to_string(), place_of(&url)]).collect();
+        let printed = match Url::parse(own) {
+            Ok(url) => percent_decodings(url.as_str())?,
+            // Some readers find the path of a file all the same.
+            Err(_) if own.get(..FILE_SCHEME.len()).is_some_and(|it| it.eq_ignore_ascii_case(FILE_SCHEME)) => {
+                return None;
+            }
+            Err(_) => Vec::new(),
+        };
+        Some(Self { printed, readings })
     }
+}
+
+/// A URL without what many readers pass over: query and fragment, the host of a file, and all but one of several slashes.
+fn place_of(url: &Url) -> String {
+    let mut path = url.path().replace('\\', "/");
+    while path.contains("//") {
+        path = path.replace("//", "/");
+    }
+    let host = if url.scheme() == "file" { "" } else { url.authority() };
+    let slashes = if url.has_authority() { "//" } else { "" };
+    format!("{}:{slashes}{host}{path}", url.scheme())
+}
+
+/// Whether some segment is `.` or `..`, plain or percent-encoded however often: it is not what it says that is read then.
+fn climbs(uri: &str) -> bool {
+    let is_dots = |segment: &str| matches!(segment, "." | "..");
+    let climbs = |text: &String| text.split(['/', '\\', '?', '#', ':']).any(is_dots);
+    percent_decodings(uri).is_none_or(|texts| texts.iter().any(climbs))
 }
 
 #[cfg(test)]
@@ -68,12 +103,50 @@ mod tests {
             "file:///a%2F..%2Fb",
             "file:///%252e%252e/b",
             "a\\..\\b",
+            "file:///./b",
+            "file:///%2e/b",
+            "file:///a/.%09./b",
+            &format!("file:///%{}41", "25".repeat(500)),
         ] {
             assert!(climbs(uri), "{uri}");
         }
         for uri in ["file:///a/..b", "file:///a/...", "x://a.b/c", "note://%41", "file:///%zz"] {
             assert!(!climbs(uri), "{uri}");
         }
+    }
+
+    #[test]
+    fn a_uri_with_what_nobody_sees_is_no_uri_to_read() {
+        for uri in
+            ["", " file:///a", "file:///a ", "file:///a/.\t./b", "file:///pri\nvate", "x:a\u{200b}b", "file://a b/c"]
+        {
+            assert!(Unlisted::parse(uri).is_none(), "{uri:?}");
+        }
+        for uri in ["note://any thing?a=%2F", "ui://board/page", "urn:a:b", "note://%41", "x", "proxy://https://a.b/c"]
+        {
+            assert!(Unlisted::parse(uri).is_some(), "{uri:?}");
+        }
+    }
+
+    #[test]
+    fn other_spellings_of_a_place_are_read_as_that_place() {
+        for uri in [
+            "file:///private/k",
+            "file:/private/k",
+            "FILE:private/k",
+            "file://localhost/private/k",
+            "file://anywhere/private/k",
+            "file:////private\\k",
+            "file:///%2570rivate//k",
+            "file:%2Fprivate/k",
+            "file:///private/k?a#b",
+            "file:///private/k%3Fa",
+        ] {
+            let unlisted = Unlisted::parse(uri).unwrap();
+            assert!(unlisted.readings.iter().any(|reading| reading == "file:///private/k"), "{uri} {unlisted:?}");
+        }
+        let unlisted = Unlisted::parse("HTTP://A.example:80/b c").unwrap();
+        assert_eq!(unlisted.printed, ["http://a.example/b%20c", "http://a.example/b c"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use tenant_store::OfferKind;
 
 use super::item::Item;
@@ -46,7 +47,11 @@ struct List {
     bytes: Bytes,
     /// Where each ends.
     ends: Vec<usize>,
+    digest: ListDigest,
 }
+
+/// The SHA-256 of a whole list: another one is another list.
+pub type ListDigest = [u8; 32];
 
 /// A piece of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,14 +62,8 @@ pub struct Page {
     pub end: Option<Place>,
 }
 
-/// A place in a list, which stays one while the list changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The name before it.
-    pub name: Box<str>,
-    /// How many were before it.
-    pub index: usize,
-}
+/// A place in a list, behind that name.
+pub type Place = Box<str>;
 
 impl View {
     /// Asks policy about everything of every tenant in reach.
@@ -116,6 +115,7 @@ impl<E> Part<E> {
             text.push_str(definition);
             part.list.ends.push(text.len());
         }
+        part.list.digest = Sha256::digest(&text).into();
         part.list.bytes = text.into();
         part
     }
@@ -125,25 +125,25 @@ impl<E> Part<E> {
         self.names.get(name)
     }
 
-    /// At most `count` definitions: the first, or those behind `after`. Where the name before that place is gone, those behind as
-    /// many as there were.
-    pub fn page(&self, after: Option<&Place>, count: usize) -> Page {
-        let from = after.map_or(0, |after| {
-            let known = self.order.iter().position(|name| *name == after.name);
-            known.map_or(after.index, |index| index + 1).min(self.order.len())
-        });
+    /// At most `count` definitions: the first, or those behind `after`. None where the name before that place is gone: what else is
+    /// gone nobody knows then, and a page that begins somewhere leaves something out.
+    pub fn page(&self, after: Option<&str>, count: usize) -> Option<Page> {
+        let from = match after {
+            None => 0,
+            Some(after) => self.order.iter().position(|name| **name == *after)? + 1,
+        };
         let to = self.order.len().min(from.saturating_add(count));
         let before = to.checked_sub(1).and_then(|last| self.order.get(last)).filter(|_| to < self.order.len());
-        let end = before.map(|name| Place { name: name.clone(), index: to });
+        let end = before.cloned();
         let begin = from.checked_sub(1).and_then(|before| self.list.ends.get(before)).map_or(0, |end| end + 1);
         let stop = to.checked_sub(1).and_then(|last| self.list.ends.get(last)).copied().unwrap_or(0);
         let bytes = if begin < stop { self.list.bytes.slice(begin..stop) } else { Bytes::new() };
-        Page { bytes, end }
+        Some(Page { bytes, end })
     }
 
-    /// The whole list: another one is another list.
-    pub fn all(&self) -> Bytes {
-        self.list.bytes.clone()
+    /// What tells this list from another one, in place of its bytes.
+    pub fn digest(&self) -> ListDigest {
+        self.list.digest
     }
 
     /// The names, in the order of the list.
@@ -186,7 +186,7 @@ mod tests {
         let mut pages = Vec::new();
         let mut after: Option<Place> = None;
         loop {
-            let page = part.page(after.as_ref(), count);
+            let page = part.page(after.as_deref(), count).unwrap();
             pages.push(String::from_utf8(page.bytes.to_vec()).unwrap());
             after = page.end;
             if after.is_none() {
@@ -202,12 +202,16 @@ mod tests {
         assert_eq!(walk(&five, 5), ["a,bb,c,d,e"]);
         assert_eq!(walk(&five, 100), ["a,bb,c,d,e"]);
         assert_eq!(walk(&part(&[]), 2), [""]);
-        let after = |name: &str, index| Place { name: name.into(), index };
-        assert_eq!(five.page(Some(&after("x", 3)), 9).bytes, "d,e", "what is gone leaves its place");
-        assert_eq!(five.page(Some(&after("a", 3)), 1).bytes, "bb", "what moved takes it along");
-        for end in [after("e", 5), after("x", 9), after("x", usize::MAX)] {
-            assert_eq!(five.page(Some(&end), 2), Page { bytes: Bytes::new(), end: None });
-        }
+        assert_eq!(five.page(Some("x"), 9), None, "behind what is gone there is no place");
+        assert_eq!(five.page(Some("a"), 1).unwrap().bytes, "bb");
+        assert_eq!(five.page(Some("e"), 2), Some(Page { bytes: Bytes::new(), end: None }));
+    }
+
+    #[test]
+    fn a_digest_tells_lists_apart() {
+        assert_eq!(part(&["a", "b"]).digest(), part(&["a", "b"]).digest());
+        assert_ne!(part(&["a", "b"]).digest(), part(&["b", "a"]).digest());
+        assert_ne!(part(&[]).digest(), part(&["a"]).digest());
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Hearing of changes: a caller is told that a list is another one when the caller's own view of it is, and never of anybody else's.
 
-use bytes::Bytes;
 use tenant_store::Revision;
 use tokio::sync::watch;
 
 use super::{Endpoint, Mux};
 use crate::caller::Caller;
+use crate::catalog::ListDigest;
 
 /// Which lists somebody wants to hear of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,12 +29,12 @@ pub struct Changes {
     snapshots: watch::Receiver<Revision>,
 }
 
-/// A view's lists as they were last.
+/// A view's lists as they were last. Not the lists themselves: an open stream would keep them in memory.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
-    tools: Bytes,
-    prompts: Bytes,
-    resources: [Bytes; 2],
+    tools: ListDigest,
+    prompts: ListDigest,
+    resources: [ListDigest; 2],
 }
 
 impl Mux {
@@ -49,9 +49,9 @@ impl Mux {
     fn seen(&self, caller: &Caller, endpoint: &Endpoint) -> Seen {
         let view = self.sight(caller, endpoint).view;
         Seen {
-            tools: view.tools.all(),
-            prompts: view.prompts.all(),
-            resources: [view.resources.all(), view.templates.all()],
+            tools: view.tools.digest(),
+            prompts: view.prompts.digest(),
+            resources: [view.resources.digest(), view.templates.digest()],
         }
     }
 }

@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 use tenant_store::{TenantId, TenantSlug, ToolClass, Upstream, UpstreamSlug};
 
 use super::Sight;
-use crate::catalog::{Carried, Entry, Face, Shelf, carry, climbs, is_ours};
+use crate::catalog::{Carried, Entry, Face, Shelf, Unlisted, carry, is_ours, is_page};
 use crate::json;
-use crate::policy::{Access, Action, EntryFacts, decide};
+use crate::policy::{Access, Action, Decision, EntryFacts, Reason, decide};
 
 /// What a caller asks, by the names under which the caller knows things.
 #[derive(Debug)]
@@ -156,28 +156,38 @@ impl Sight {
     }
 
     /// Tools may link to resources that no list has, so what is not listed may be read too, where policy would let one of that URI be
-    /// listed, and where the URI means what it says.
+    /// listed, and where the URI means what it says. What is listed is taken to the letter.
     fn resource(&self, uri: &str) -> Option<Target<'_>> {
-        let listed = self.view.resources.get(uri).or_else(|| self.view.templates.get(uri));
-        let target = match listed {
-            Some(item) => self.at(item.tenant, &item.upstream, item.key.to_string())?,
-            None if climbs(uri) => return None,
-            None => self.unlisted(uri)?,
+        if let Some(item) = self.view.resources.get(uri).or_else(|| self.view.templates.get(uri)) {
+            let target = self.at(item.tenant, &item.upstream, item.key.to_string())?;
+            return self.decision(&target, &target.local).is_allowed().then_some(target);
+        }
+        let target = self.unlisted(uri)?;
+        let unlisted = Unlisted::parse(&target.local)?;
+        let is_allowed = |local: &String| self.decision(&target, local).is_allowed();
+        let is_denied = |local: &String| {
+            self.decision(&target, local).reasons.iter().any(|reason| matches!(reason, Reason::Denied { .. }))
         };
-        // The same names as in a list, whichever of them the caller used: what denies one of them denies the resource.
-        let exposed = carry(target.access.tenant_slug(), &target.upstream.slug, &target.local);
+        let is_printed_right = unlisted.printed.is_empty() || unlisted.printed.iter().any(is_allowed);
+        let is_refused = !is_allowed(&target.local) || !is_printed_right || unlisted.readings.iter().any(is_denied);
+        (!is_refused).then_some(target)
+    }
+
+    /// What policy says of a resource of the target's upstream. The same names as in a list, whichever of them the caller used: what
+    /// denies one of them denies the resource.
+    fn decision(&self, target: &Target<'_>, local: &str) -> Decision {
+        let exposed = carry(target.access.tenant_slug(), &target.upstream.slug, local);
         let facts = EntryFacts {
             tenant: target.upstream.tenant,
             upstream: target.upstream.id,
             upstream_slug: &target.upstream.slug,
-            local: &target.local,
+            local,
             exposed: &exposed,
             class: ToolClass::Read,
             enabled: target.upstream.spec.enabled,
             approved: true,
         };
-        let is_allowed = decide(&self.reach, Action::Call, &facts).is_allowed();
-        is_allowed.then_some(target)
+        decide(&self.reach, Action::Call, &facts)
     }
 
     fn unlisted(&self, uri: &str) -> Option<Target<'_>> {
@@ -185,7 +195,9 @@ impl Sight {
             let access = self.reach.accesses().iter().find(|access| access.tenant_slug().as_str() == tenant)?;
             let shelf = self.snapshot.shelf(access)?;
             let upstream = shelf.upstreams().find(|known| known.slug.as_str() == upstream)?;
-            return Some(Target { access, shelf, upstream, local: own.to_owned(), tool: None });
+            // Apps work at their tenant's own endpoint only.
+            let is_here = self.face == Face::Tenant || !is_page(own);
+            return is_here.then(|| Target { access, shelf, upstream, local: own.to_owned(), tool: None });
         }
         // On a tenant's own endpoint an upstream's own URI says enough where there is only one that it can be of.
         let [access] = self.reach.accesses() else { return None };

@@ -18,6 +18,15 @@ const LISTEN_LIFE: Duration = Duration::from_hours(1);
 /// What a stream begins with.
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 
+/// What is heard from an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Told {
+    /// It is listened to from now on; what changed before is unknown.
+    Begun,
+    /// A list of it changed.
+    Changed,
+}
+
 impl Link {
     /// Whether the upstream can be listened to, as far as is known by now.
     pub(crate) fn tells_of_lists(&self) -> bool {
@@ -25,11 +34,11 @@ impl Link {
     }
 }
 
-/// Calls `changed` each time the link's upstream says that a list of its own changed, until the stream ends.
+/// Calls `tell` when the link's upstream is listened to, and each time it says that a list of its own changed, until the stream ends.
 pub(crate) async fn hear(
     link: &Arc<Link>,
     proofs: &Proofs<'_>,
-    changed: impl Fn() + Send + Sync,
+    tell: impl Fn(Told) + Send + Sync,
 ) -> Result<(), UpstreamError> {
     let deadline = Instant::now() + LISTEN_LIFE;
     let kinds = r#""toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true"#;
@@ -39,10 +48,10 @@ pub(crate) async fn hear(
     while let Ok(Some(event)) = timeout_at(deadline, streaming.events.next()).await {
         let event = event?;
         let method = Members::parse(&event.0).ok().and_then(|message| message.get_str("method"));
-        // What changed before it was listened to is unknown, so the beginning counts as a change.
-        let tells = |method: &str| method.ends_with("/list_changed") || method == ACKNOWLEDGED;
-        if method.is_some_and(|method| tells(&method)) {
-            changed();
+        match method.as_deref() {
+            Some(ACKNOWLEDGED) => tell(Told::Begun),
+            Some(method) if method.ends_with("/list_changed") => tell(Told::Changed),
+            _ => {}
         }
     }
     Ok(())

@@ -19,9 +19,11 @@ pub(crate) struct Model {
     pub(crate) key: OfferKey,
     /// Prompts have one.
     pub(crate) exposed: Option<ExposedName>,
-    /// The upstream's own text, byte for byte.
+    /// The upstream's own text, byte for byte; an empty object once the prompt has vanished.
     pub(crate) definition: String,
     pub(crate) position: i64,
+    /// When the upstream stopped listing the prompt, if it did.
+    pub(crate) vanished_ms: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

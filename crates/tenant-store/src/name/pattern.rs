@@ -5,6 +5,9 @@ use percent_encoding::percent_decode_str;
 use super::grammar::as_word;
 use super::{ToolPattern, UpstreamSlug};
 
+/// How often a text may be percent-encoded. Each round reads the whole of it.
+const DECODINGS_MAX: usize = 8;
+
 impl ToolPattern {
     /// Whether it names that entry, which is known as `local` at its upstream. Takes time linear in the two texts, whatever the
     /// pattern.
@@ -15,17 +18,32 @@ impl ToolPattern {
 
 impl ToolPattern {
     /// Whether it names that entry by any of its names: at its upstream, with or without the upstream's own before it, or as
-    /// clients see it; in capitals or not, percent-encoded or not. What denies is read widely, so that a spelling does not decide.
+    /// clients see it; in capitals or not, percent-encoded or not, however often. What denies is read widely, so that a spelling does
+    /// not decide; one that takes more than a few rounds to decode is hit by every pattern.
     pub fn hits(&self, upstream: &UpstreamSlug, local: &str, exposed: &str) -> bool {
         let pattern = self.0.to_lowercase();
-        let decoded = percent_decode_str(local).decode_utf8_lossy().to_lowercase();
-        let local = local.to_lowercase();
-        let shown = as_word(&local);
-        let names = [format!("{upstream}/{local}"), format!("{upstream}/{shown}"), exposed.to_lowercase()];
-        let behind_upstream = format!("{upstream}/{decoded}");
-        let mut names = names.into_iter().chain([local, shown, behind_upstream, decoded]);
-        names.any(|name| glob(&pattern, &name))
+        let (Some(locals), Some(exposed)) = (percent_decodings(local), percent_decodings(exposed)) else { return true };
+        let is_hit = |name: &str| glob(&pattern, name) || glob(&pattern, &format!("{upstream}/{name}"));
+        let mut locals = locals.iter().map(|local| local.to_lowercase());
+        locals.any(|local| is_hit(&local) || is_hit(&as_word(&local)))
+            || exposed.iter().any(|exposed| glob(&pattern, &exposed.to_lowercase()))
     }
+}
+
+/// The text, and what it says when it is percent-decoded once, twice and so on, until that changes nothing; without control characters,
+/// which readers of URIs pass over. Nothing, if that takes more than [`DECODINGS_MAX`] rounds.
+pub fn percent_decodings(text: &str) -> Option<Vec<String>> {
+    let mut texts = vec![text.to_owned()];
+    for _ in 0..=DECODINGS_MAX {
+        let last = texts.last()?;
+        let mut decoded = percent_decode_str(last).decode_utf8_lossy().into_owned();
+        decoded.retain(|c| !c.is_control());
+        if decoded == *last {
+            return Some(texts);
+        }
+        texts.push(decoded);
+    }
+    None
 }
 
 /// The pieces between the stars are found one after another, each as early as possible. That is enough, because a star gives
@@ -99,6 +117,13 @@ mod tests {
         assert!(hits("files/*", "disk", "files/read", "acme__files_read"));
         assert!(hits("*export*", "crm", "bulkExport", "acme__bulkExport"));
         assert!(hits("*private*", "disk", "file:///%70rivate/x", "mcp-mux://acme/disk/file:///%70rivate/x"));
+        for local in ["file:///%70rivate/x", "file:///%2570rivate/x", "file:///pr%09ivate/x"] {
+            for pattern in ["file:///private/*", "disk/file:///private/*", "mcp-mux://acme/disk/file:///private*"] {
+                assert!(hits(pattern, "disk", local, &format!("mcp-mux://acme/disk/{local}")), "{pattern} {local}");
+            }
+        }
+        let hidden = format!("file:///%{}70rivate/x", "25".repeat(20));
+        assert!(hits("nothing", "disk", &hidden, &hidden), "what cannot be read is denied");
         for pattern in ["export", "wiki/*", "globex__*", "all"] {
             assert!(!hits(pattern, "crm", "Export.all", "acme__Export_all"), "{pattern}");
         }

@@ -5,8 +5,8 @@ use std::slice;
 
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{
-    ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, FromQueryResult, QueryFilter as _,
-    QuerySelect as _,
+    ColumnTrait as _, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait as _, FromQueryResult,
+    QueryFilter as _, QuerySelect as _,
 };
 
 use super::{Digest, NewTool};
@@ -71,7 +71,7 @@ pub(super) fn check_list(tools: &[NewTool]) -> Result<(), StoreError> {
 }
 
 /// What is known of an upstream's tools.
-pub(super) async fn known(db: &DatabaseTransaction, upstream: &Upstream) -> Result<Vec<Known>, StoreError> {
+pub(super) async fn known<C: ConnectionTrait>(db: &C, upstream: &Upstream) -> Result<Vec<Known>, StoreError> {
     let select = tool::Entity::find()
         .filter(tool::Column::TenantId.eq(upstream.tenant))
         .filter(tool::Column::UpstreamId.eq(upstream.id));
@@ -82,16 +82,29 @@ impl<'t> Plan<'t> {
     pub(super) fn new(known: Vec<Known>, tools: &'t [NewTool], on_change: OnToolChange, now: Timestamp) -> Self {
         let mut known: BTreeMap<_, _> = known.into_iter().map(|known| (known.local.clone(), known)).collect();
         let mut plan = Self { now, insert: Vec::new(), update: Vec::new(), vanish: Vec::new(), forget: Vec::new() };
+        let mut moved = Vec::new();
         for (position, tool) in (0..).zip(tools) {
             let digest = Digest::of(&tool.definition);
             let listed = Listed { tool, is_named: true, position, digest, approved: Some(digest) };
             match known.remove(&tool.local) {
                 None => plan.insert.push(listed),
-                Some(known) => plan.update.extend(listed.after(&known, on_change)),
+                Some(known) => match listed.after(&known, on_change) {
+                    (listed, true) => plan.update.push(listed),
+                    (listed, false) => moved.extend((known.position != position).then_some(listed)),
+                },
             }
         }
         plan.vanish(known.into_values().collect(), on_change);
+        // Another order alone is no news. The one that is known stays until there is some.
+        if !plan.is_empty() {
+            plan.update.extend(moved);
+        }
         plan
+    }
+
+    /// Whether there is nothing to do.
+    pub(super) fn is_empty(&self) -> bool {
+        [self.insert.len(), self.update.len(), self.vanish.len(), self.forget.len()] == [0; 4]
     }
 
     /// What is left is not listed now. When too many are gone, the longest gone of those are forgotten whose memory guards
@@ -111,10 +124,8 @@ impl<'t> Plan<'t> {
         self.insert.truncate(self.insert.len().saturating_sub(excess));
     }
 
-    /// Does it; `true` if there was anything to do.
-    pub(super) async fn apply(self, db: &DatabaseTransaction, upstream: &Upstream) -> Result<bool, StoreError> {
-        let changes = [self.insert.len(), self.update.len(), self.vanish.len(), self.forget.len()];
-
+    /// Does it.
+    pub(super) async fn apply(self, db: &DatabaseTransaction, upstream: &Upstream) -> Result<(), StoreError> {
         for locals in self.vanish.chunks(STATEMENT_ROWS_MAX) {
             let vanished = tool::ActiveModel {
                 definition: Set(String::new()),
@@ -139,7 +150,7 @@ impl<'t> Plan<'t> {
             let insert = tool::Entity::insert_many(rows).exec_without_returning(db);
             insert.await.map_err(StoreError::write("tool"))?;
         }
-        Ok(changes.iter().any(|count| *count > 0))
+        Ok(())
     }
 
     /// Refuses names that another tool of the tenant has, or that the list gives twice.
@@ -165,15 +176,15 @@ impl<'t> Plan<'t> {
 }
 
 impl Listed<'_> {
-    /// What becomes of a known tool; nothing if it stays as it is.
-    fn after(self, known: &Known, on_change: OnToolChange) -> Option<Self> {
+    /// What becomes of a known tool, and whether that is more than another place.
+    fn after(self, known: &Known, on_change: OnToolChange) -> (Self, bool) {
         let is_back = known.vanished_ms.is_some();
         let approved = match on_change {
             OnToolChange::Accept => Some(self.digest),
             OnToolChange::Quarantine => known.approved,
         };
-        let stays = (known.digest, known.approved, known.position) == (self.digest, approved, self.position);
-        (is_back || !stays).then_some(Self { is_named: known.exposed.is_none(), approved, ..self })
+        let stays = (known.digest, known.approved) == (self.digest, approved);
+        (Self { is_named: known.exposed.is_none(), approved, ..self }, is_back || !stays)
     }
 
     /// The columns that a listing may change: not a name that was given, nor what an operator switched off.

@@ -8,6 +8,7 @@ mod grants;
 mod isolation;
 mod keys;
 mod leases;
+mod offers;
 mod opening;
 mod support;
 mod tenants;
