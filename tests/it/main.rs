@@ -27,6 +27,7 @@ mod isolation;
 mod keys;
 mod listen;
 mod oauth;
+mod openapi;
 mod outage;
 mod policy;
 mod protocol;

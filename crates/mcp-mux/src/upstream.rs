@@ -1,4 +1,4 @@
-//! The upstream hop: everything between us and a tenant's own MCP server.
+//! The upstream hop: everything between us and a tenant's own MCP server or API.
 //!
 //! Requests are built here from nothing: no header of a downstream request is ever looked at in this module, so none can travel
 //! on. A credential is opened in the moment in which its header is written. Both eras of the protocol are spoken on the raw
@@ -15,6 +15,7 @@ mod link;
 mod lists;
 mod negotiate;
 mod oauth;
+mod openapi;
 mod pem;
 mod pool;
 mod redact;

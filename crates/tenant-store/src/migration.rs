@@ -19,6 +19,7 @@ mod m20261125_000013_credential_lease;
 mod m20261125_000014_tenant_key_history;
 mod m20261125_000015_credential_owner;
 mod m20261125_000016_offer;
+mod m20261125_000017_upstream_protocol;
 
 use std::collections::HashSet;
 
@@ -51,6 +52,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000014_tenant_key_history::Migration),
             Box::new(m20261125_000015_credential_owner::Migration),
             Box::new(m20261125_000016_offer::Migration),
+            Box::new(m20261125_000017_upstream_protocol::Migration),
         ]
     }
 }

@@ -22,6 +22,7 @@ use super::error::UpstreamError;
 use super::event_stream::EventStream;
 use super::negotiate::{self, Agreement, Failure};
 use super::oauth::Held;
+use super::openapi;
 use super::redact::Redactor;
 use super::request::{Outgoing, Rpc};
 use crate::egress::SendError;
@@ -162,7 +163,12 @@ impl Link {
 
     /// Whether it is known that the upstream keeps nothing between requests.
     pub(super) fn is_stateless(&self) -> bool {
-        self.agreed.load().as_ref().is_some_and(|agreed| !agreed.has_session())
+        self.is_api() || self.agreed.load().as_ref().is_some_and(|agreed| !agreed.has_session())
+    }
+
+    /// Whether the upstream is an API, with which nothing is agreed on.
+    fn is_api(&self) -> bool {
+        self.upstream().spec.protocol.document().is_some()
     }
 
     /// The upstream.
@@ -200,6 +206,12 @@ impl Link {
         deadline: Instant,
     ) -> Result<Reply, UpstreamError> {
         let place = self.line.place(rpc.is_beside, deadline.min(Instant::now() + PLACE_TIMEOUT)).await?;
+        if self.is_api() {
+            // The place is held until the answer is whole.
+            let answer = openapi::answer(self, &credential, rpc, deadline).await;
+            drop(place);
+            return answer.map(Reply::Whole);
+        }
         let attempt = Attempt { rpc, credential, deadline, place };
         let agreement = negotiate::agreement(self, &attempt.credential, deadline).await?;
         match self.exchange(&attempt, &agreement).await {
@@ -261,6 +273,16 @@ impl Link {
         let json = HeaderValue::from_static("application/json");
         outgoing.headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         outgoing.headers.insert(CONTENT_TYPE, json);
+        self.send(credential, outgoing, deadline).await
+    }
+
+    /// Proves a request and sends it.
+    pub(super) async fn send(
+        &self,
+        credential: &Credential,
+        mut outgoing: Outgoing,
+        deadline: Instant,
+    ) -> Result<reqwest::Response, UpstreamError> {
         credential.prove(&mut outgoing, self.line.now())?;
         let sent = async {
             let request = credential.http.request(outgoing.method, &outgoing.url)?;
