@@ -320,7 +320,7 @@ async fn credentials_in_queries_and_headers_are_out_of_reach() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_operation_that_is_gone_and_one_that_is_refused_are_said_in_words() -> Result<()> {
+async fn a_key_that_is_refused_is_said_in_words() -> Result<()> {
     let api = Api::serve(&document(&json!({"/a": {"get": {"operationId": "a"}}})), |_, _, _, _| {
         (401, "text/plain", b"who are you".to_vec())
     })
@@ -332,7 +332,7 @@ async fn an_operation_that_is_gone_and_one_that_is_refused_are_said_in_words() -
 }
 
 #[tokio::test]
-async fn a_caller_that_hangs_up_leaves_its_place() -> Result<()> {
+async fn more_calls_than_places_wait_for_each_other() -> Result<()> {
     let calls = std::sync::Arc::new(AtomicUsize::new(0));
     let count = std::sync::Arc::clone(&calls);
     let api = Api::serve(&document(&json!({"/a": {"get": {"operationId": "a"}}})), move |_, _, _, _| {

@@ -4,7 +4,7 @@ use std::net::TcpListener as StdListener;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -88,7 +88,7 @@ impl Mcpo {
     pub(crate) async fn start(key: &str) -> Result<Self> {
         // It wants to be told a port, so one is found that is free now.
         let port = StdListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let child = Command::new(file("target/mcpo/bin/mcpo"))
+        let mut child = Command::new(file("target/mcpo/bin/mcpo"))
             .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--api-key", key, "--strict-auth", "--"])
             .args(python("modern.py", &[]))
             .stdin(Stdio::null())
@@ -97,11 +97,11 @@ impl Mcpo {
             .kill_on_drop(true)
             .spawn()
             .context("`tests/run.sh --install` installs what the tests need")?;
-        let mcpo = Self { url: format!("http://127.0.0.1:{port}"), _child: child };
         let mut ticks = tokio::time::interval(std::time::Duration::from_millis(100));
         while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            ensure!(child.try_wait()?.is_none(), "mcpo does not start");
             ticks.tick().await;
         }
-        Ok(mcpo)
+        Ok(Self { url: format!("http://127.0.0.1:{port}"), _child: child })
     }
 }
