@@ -138,6 +138,9 @@ install() {
     if [[ -e $requirements ]]; then
         once target/venv "$(cat "$requirements")" python_packages "$PWD/target/venv" --requirement "$requirements"
     fi
+    # It wants an older SDK than the clients.
+    requirements=tests/clients/mcpo/requirements.txt
+    once target/mcpo "$(cat "$requirements")" python_packages "$PWD/target/mcpo" --requirement "$requirements"
     for folder in tests/clients/typescript tests/idp tests/conformance; do
         if [[ ! -e $folder/package-lock.json ]]; then continue; fi
         once "$folder/node_modules" "$(sha256sum "$folder/package-lock.json")" npm_packages "$folder"

@@ -29,6 +29,7 @@ mod keys;
 mod listen;
 mod oauth;
 mod old_sse;
+mod openapi;
 mod outage;
 mod policy;
 mod protocol;

@@ -4,6 +4,7 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) mod accounts;
+pub(crate) mod api;
 pub(crate) mod bridge;
 pub(crate) mod browser;
 pub(crate) mod client;

@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::{
     Change, Clock, GrantSpec, Group, Level, OnToolChange, Store, SystemClock, TenantSlug, TenantSpec, UpstreamAuth,
-    UpstreamSpec,
+    UpstreamProtocol, UpstreamSpec,
 };
 use tokio::net::TcpListener;
 use url::Url;
@@ -218,6 +218,7 @@ async fn install_upstream(change: &Change, demo: DemoUpstream, url: &Url, key: &
     let rows = change.tenant(administration().scope(tenant.id));
     let spec = UpstreamSpec {
         url: url.clone(),
+        protocol: UpstreamProtocol::Mcp,
         prefix: None,
         auth: demo.auth()?,
         call_timeout: CALL_TIMEOUT,

@@ -1,4 +1,4 @@
-//! The upstream hop: everything between us and a tenant's own MCP server.
+//! The upstream hop: everything between us and a tenant's own MCP server or API.
 //!
 //! Requests are built here from nothing: no header of a downstream request is ever looked at in this module, so none can travel
 //! on. A credential is opened in the moment in which its header is written. Both eras of the protocol are spoken on the raw
@@ -16,6 +16,7 @@ mod lists;
 mod negotiate;
 mod oauth;
 mod old_sse;
+mod openapi;
 mod peer;
 mod pem;
 mod pool;

@@ -20,6 +20,7 @@ mod migration;
 mod name;
 mod offers;
 mod platform_keys;
+mod protocol;
 mod revision;
 mod scope;
 mod shred;
@@ -49,6 +50,7 @@ pub use name::{
     UserName, percent_decodings,
 };
 pub use offers::{NewOffer, Offer, PromptName};
+pub use protocol::UpstreamProtocol;
 pub use revision::Revision;
 pub use scope::{TenantScope, TenantStore};
 pub use shred::ErasureCertificate;

@@ -19,7 +19,8 @@ mod m20261125_000013_credential_lease;
 mod m20261125_000014_tenant_key_history;
 mod m20261125_000015_credential_owner;
 mod m20261125_000016_offer;
-mod m20261126_000017_offer_vanished;
+mod m20261125_000017_upstream_protocol;
+mod m20261126_000018_offer_vanished;
 
 use std::collections::HashSet;
 
@@ -52,7 +53,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000014_tenant_key_history::Migration),
             Box::new(m20261125_000015_credential_owner::Migration),
             Box::new(m20261125_000016_offer::Migration),
-            Box::new(m20261126_000017_offer_vanished::Migration),
+            Box::new(m20261125_000017_upstream_protocol::Migration),
+            Box::new(m20261126_000018_offer_vanished::Migration),
         ]
     }
 }

@@ -39,6 +39,8 @@ pub enum SpecField {
     EgressHosts,
     /// An upstream's address.
     Url,
+    /// The address of an upstream's OpenAPI document.
+    Document,
     /// The headers that carry an upstream's secrets.
     Headers,
     /// The parameter that carries an upstream's secret.
@@ -93,6 +95,7 @@ impl fmt::Display for SpecField {
             Self::DisplayName => "the display name",
             Self::EgressHosts => "the list of hosts",
             Self::Url => "the upstream's URL",
+            Self::Document => "the URL of the OpenAPI document",
             Self::Headers => "the list of headers",
             Self::Parameter => "the parameter that carries the secret",
             Self::Ca => "the list of certificates that vouch for the upstream",
@@ -120,7 +123,8 @@ impl TenantSpec {
 impl UpstreamSpec {
     /// Checks what the types of the parts cannot say.
     pub fn check(&self) -> Result<(), SpecError> {
-        check_url(&self.url)?;
+        check_url(&self.url, SpecField::Url)?;
+        self.protocol.document().map_or(Ok(()), |document| check_url(document, SpecField::Document))?;
         check_auth(&self.auth, &self.url)?;
         rule(CALL_TIMEOUT.contains(&self.call_timeout), SpecField::CallTimeout, "must be 1 to 300 seconds")?;
         rule(CONCURRENCY.contains(&self.concurrency), SpecField::Concurrency, "must be 1 to 1024")?;
@@ -186,9 +190,8 @@ fn check_account(account: &AccountAuth) -> Result<(), SpecError> {
     )
 }
 
-/// Checks the form of an upstream's address. Which addresses may be called is decided where they are called.
-fn check_url(url: &Url) -> Result<(), SpecError> {
-    let field = SpecField::Url;
+/// Checks the form of an address of an upstream's. Which addresses may be called is decided where they are called.
+fn check_url(url: &Url, field: SpecField) -> Result<(), SpecError> {
     rule(matches!(url.scheme(), "http" | "https"), field, "must begin with `https://` or `http://`")?;
     rule(url.host_str().is_some_and(|host| !host.is_empty()), field, "must name a host")?;
     let anonymous = url.username().is_empty() && url.password().is_none();
@@ -207,10 +210,12 @@ mod tests {
 
     use super::*;
     use crate::choice::{Level, OnToolChange, ToolClass};
+    use crate::protocol::UpstreamProtocol;
 
     fn upstream(url: &str) -> UpstreamSpec {
         UpstreamSpec {
             url: url.parse().unwrap(),
+            protocol: UpstreamProtocol::Mcp,
             prefix: None,
             auth: UpstreamAuth::None,
             call_timeout: Duration::from_mins(1),
@@ -252,6 +257,9 @@ mod tests {
             &format!("https://acme.example/{}", "x".repeat(2048)),
         ] {
             assert_eq!(field(upstream(url).check()), Some(SpecField::Url), "{url}");
+            let protocol = UpstreamProtocol::OpenApi { document: url.parse().unwrap() };
+            let spec = UpstreamSpec { protocol, ..upstream("https://acme.example") };
+            assert_eq!(field(spec.check()), Some(SpecField::Document), "{url}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Upstreams: the MCP servers that a tenant has connected.
+//! Upstreams: the MCP servers and the APIs that a tenant has connected.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,12 +16,13 @@ use crate::entity::{credential, upstream};
 use crate::error::StoreError;
 use crate::id::{TenantId, UpstreamId};
 use crate::name::{LocalName, ToolPrefix, UpstreamSlug};
+use crate::protocol::UpstreamProtocol;
 use crate::scope::TenantStore;
 use crate::store::{Put, row};
 use crate::tenants;
 use crate::upstream_auth::{UpstreamAuth, destination_of, origin_of};
 
-/// An MCP server that a tenant has connected.
+/// An MCP server, or an API, that a tenant has connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Which.
@@ -39,6 +40,8 @@ pub struct Upstream {
 pub struct UpstreamSpec {
     /// The address.
     pub url: Url,
+    /// What it speaks there.
+    pub protocol: UpstreamProtocol,
     /// What is put before the names of its tools.
     pub prefix: Option<ToolPrefix>,
     /// How we prove ourselves to it.
@@ -186,6 +189,7 @@ async fn update<C: ConnectionTrait>(db: &C, old: Upstream, spec: &UpstreamSpec) 
 fn columns(spec: &UpstreamSpec) -> Result<upstream::ActiveModel, StoreError> {
     Ok(upstream::ActiveModel {
         url: Set(spec.url.as_str().to_owned()),
+        protocol: Set(row::json("upstream", &spec.protocol)?),
         prefix: Set(spec.prefix.clone()),
         auth: Set(row::json("upstream", &spec.auth)?),
         call_timeout_ms: Set(i64::try_from(spec.call_timeout.as_millis()).unwrap_or(i64::MAX)),
@@ -200,6 +204,7 @@ fn columns(spec: &UpstreamSpec) -> Result<upstream::ActiveModel, StoreError> {
 fn parse(model: upstream::Model) -> Result<Upstream, row::BoxError> {
     let spec = UpstreamSpec {
         url: model.url.parse()?,
+        protocol: serde_json::from_str(&model.protocol)?,
         prefix: model.prefix,
         auth: serde_json::from_str(&model.auth)?,
         call_timeout: Duration::from_millis(model.call_timeout_ms.try_into()?),

@@ -14,7 +14,7 @@ use mcp_mux::{App, open_store};
 use secrecy::SecretString;
 use tenant_store::{
     ApiKeyDigest, ApiKeyId, GrantSpec, Level, NewApiKey, OnToolChange, Store, TenantScope, TenantSpec, TenantStore,
-    UpstreamAuth, UpstreamSpec,
+    UpstreamAuth, UpstreamProtocol, UpstreamSpec,
 };
 use tokio::net::TcpListener;
 use url::Url;
@@ -105,6 +105,21 @@ impl TestServer {
     /// Adds an upstream that wants to be shown something else than a key, and lists it.
     pub(crate) async fn add(&self, setup: &Setup<'_>, auth: UpstreamAuth, secrets: &[(&str, &str)]) -> Result<()> {
         install_with(self.app.store(), setup, auth, secrets).await?;
+        self.app.follow().await?;
+        self.app.refresher().refresh_all().await;
+        Ok(())
+    }
+
+    /// Adds an API with that document, and lists it.
+    pub(crate) async fn add_api(
+        &self,
+        setup: &Setup<'_>,
+        document: &str,
+        auth: UpstreamAuth,
+        secrets: &[(&str, &str)],
+    ) -> Result<()> {
+        let protocol = UpstreamProtocol::OpenApi { document: Url::parse(document)? };
+        install_as(self.app.store(), setup, (protocol, auth), secrets).await?;
         self.app.follow().await?;
         self.app.refresher().refresh_all().await;
         Ok(())
@@ -237,11 +252,21 @@ pub(crate) async fn install_with(
     auth: UpstreamAuth,
     secrets: &[(&str, &str)],
 ) -> Result<()> {
+    install_as(store, setup, (UpstreamProtocol::Mcp, auth), secrets).await
+}
+
+async fn install_as(
+    store: &Store,
+    setup: &Setup<'_>,
+    (protocol, auth): (UpstreamProtocol, UpstreamAuth),
+    secrets: &[(&str, &str)],
+) -> Result<()> {
     let change = store.begin().await?;
     let (tenant, _) = change.put_tenant(&setup.tenant.parse()?, &TenantSpec::named(setup.tenant)).await?;
     let rows = change.tenant(scope(tenant.id));
     let spec = UpstreamSpec {
         url: Url::parse(setup.url)?,
+        protocol,
         prefix: None,
         auth,
         call_timeout: std::time::Duration::from_secs(3),

@@ -32,7 +32,8 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    fn note(&self, uri: &Uri, headers: &HeaderMap, body: &[u8]) {
+    /// Notes a request.
+    pub(crate) fn note(&self, uri: &Uri, headers: &HeaderMap, body: &[u8]) {
         // As bytes: what is marked as sensitive is shown here, of all places.
         let line = |(name, value): (&HeaderName, &HeaderValue)| {
             format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))

@@ -7,7 +7,8 @@ use anyhow::Result;
 use secrecy::SecretString;
 use serde_json::json;
 use tenant_store::{
-    Change, GrantSpec, Level, NewTool, OnToolChange, TenantScope, TenantSpec, UpstreamAuth, UpstreamSpec,
+    Change, GrantSpec, Level, NewTool, OnToolChange, TenantScope, TenantSpec, UpstreamAuth, UpstreamProtocol,
+    UpstreamSpec,
 };
 use url::Url;
 
@@ -21,6 +22,7 @@ pub(crate) async fn add(change: &Change, name: &str, url: &str, tools: usize) ->
     let rows = change.tenant(TenantScope::of(tenant.id));
     let spec = UpstreamSpec {
         url: Url::parse(url)?,
+        protocol: UpstreamProtocol::Mcp,
         prefix: None,
         auth: UpstreamAuth::Bearer { secret: "key".parse()? },
         call_timeout: Duration::from_secs(30),

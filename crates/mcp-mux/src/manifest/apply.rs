@@ -183,8 +183,11 @@ impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
 /// Which address of an upstream is at none of `hosts`.
 fn outside_field(hosts: &EgressHosts, spec: &UpstreamSpec) -> Option<&'static str> {
     let server = spec.auth.authorization_server().and_then(|server| Url::parse(server).ok());
+    let document = spec.protocol.document();
     if !hosts.cover(&spec.url) {
-        Some("spec.http.url")
+        Some(if document.is_some() { "spec.openapi.url" } else { "spec.http.url" })
+    } else if document.is_some_and(|document| !hosts.cover(document)) {
+        Some("spec.openapi.document")
     } else if server.is_some_and(|server| !hosts.cover(&server)) {
         Some("spec.auth")
     } else {

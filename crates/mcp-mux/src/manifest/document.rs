@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tenant_store::{
     EgressHosts, GrantName, GrantSpec, HostPattern, LocalName, OnToolChange, SpecError, SpecField, TenantSlug,
-    TenantSpec, ToolClass, UpstreamSlug, UpstreamSpec,
+    TenantSpec, ToolClass, UpstreamProtocol, UpstreamSlug, UpstreamSpec,
 };
 use url::Url;
 
 use super::auth::auth;
 use super::error::{Place, Problem};
-use super::field::{Field, suggestion};
+use super::field::{Field, Fields, suggestion};
 use super::yaml::Node;
 
 /// The one version of the format there is.
@@ -53,7 +53,7 @@ pub enum Object {
         /// Its short name.
         slug: UpstreamSlug,
         /// What it should be.
-        spec: UpstreamSpec,
+        spec: Box<UpstreamSpec>,
     },
     /// A grant.
     Grant {
@@ -167,8 +167,9 @@ fn tenant(metadata: &Field<'_>, spec: &Field<'_>) -> Result<Document, Problem> {
 fn upstream(metadata: &Field<'_>, spec: &Field<'_>) -> Result<Document, Problem> {
     let metadata = metadata.fields(&["tenant", "name"])?;
     let (tenant, name) = (metadata.get("tenant")?, metadata.get("name")?);
-    let object = Object::Upstream { tenant: tenant.parse()?, slug: name.parse()?, spec: upstream_spec(spec)? };
-    let host_at = spec.place_of(&["http", "url"]);
+    let spec_of = Box::new(upstream_spec(spec)?);
+    let object = Object::Upstream { tenant: tenant.parse()?, slug: name.parse()?, spec: spec_of };
+    let host_at = spec.place_of(&[kind_of(spec), "url"]);
     Ok(Document { object, tenant_at: tenant.place(), name_at: name.place(), host_at })
 }
 
@@ -195,10 +196,12 @@ fn tenant_spec(field: &Field<'_>, slug: &TenantSlug) -> Result<TenantSpec, Probl
 }
 
 fn upstream_spec(field: &Field<'_>) -> Result<UpstreamSpec, Problem> {
-    let known = ["http", "prefix", "auth", "onToolChange", "classes", "timeout", "concurrency", "enabled"];
+    let known = ["http", "openapi", "prefix", "auth", "onToolChange", "classes", "timeout", "concurrency", "enabled"];
     let fields = field.fields(&known)?;
+    let (url, protocol) = address(&fields)?;
     let spec = UpstreamSpec {
-        url: url(&fields.get("http")?.fields(&["url"])?.get("url")?)?,
+        url,
+        protocol,
         prefix: fields.find("prefix").map(|field| field.parse()).transpose()?,
         auth: auth(&fields)?,
         call_timeout: fields.find("timeout").map_or(Ok(CALL_TIMEOUT_DEFAULT), |field| duration(&field))?,
@@ -209,6 +212,28 @@ fn upstream_spec(field: &Field<'_>) -> Result<UpstreamSpec, Problem> {
     };
     spec.check().map_err(|error| broken_rule(field, error))?;
     Ok(spec)
+}
+
+/// The field that says what an upstream is, and where.
+fn kind_of(spec: &Field<'_>) -> &'static str {
+    if spec.has("openapi") { "openapi" } else { "http" }
+}
+
+/// Where an upstream is, and what it speaks there.
+fn address(fields: &Fields<'_>) -> Result<(Url, UpstreamProtocol), Problem> {
+    let Some(openapi) = fields.find("openapi") else {
+        let missing = "is missing: say `http: { url: … }` for an MCP server, or `openapi: { url: … }` for an API";
+        let http = fields.find("http").ok_or_else(|| fields.missing("http", missing))?;
+        return Ok((url(&http.fields(&["url"])?.get("url")?)?, UpstreamProtocol::Mcp));
+    };
+    if fields.find("http").is_some() {
+        return Err(openapi.problem("must not stand beside `http`: an upstream is an MCP server or an API"));
+    }
+    let openapi = openapi.fields(&["url", "document"])?;
+    let base = url(&openapi.get("url")?)?;
+    let document = openapi.find("document").map(|field| url(&field)).transpose()?;
+    let document = document.unwrap_or_else(|| UpstreamProtocol::usual_document(&base));
+    Ok((base, UpstreamProtocol::OpenApi { document }))
 }
 
 fn url(field: &Field<'_>) -> Result<Url, Problem> {
@@ -255,7 +280,8 @@ fn broken_rule(spec: &Field<'_>, error: SpecError) -> Problem {
     let path: &[&str] = match error.field() {
         SpecField::DisplayName => &["displayName"],
         SpecField::EgressHosts => &["egress", "hosts"],
-        SpecField::Url => &["http", "url"],
+        SpecField::Url => &[kind_of(spec), "url"],
+        SpecField::Document => &["openapi", "document"],
         SpecField::Headers => &["auth", "headers"],
         SpecField::Parameter => &["auth", "query", "parameter"],
         SpecField::Ca => &["auth", "mtls", "ca"],

@@ -121,6 +121,11 @@ impl<'n> Field<'n> {
         next.unwrap_or_else(|| self.place())
     }
 
+    /// Whether it is a map with that field in it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.map().is_ok_and(|entries| entries.iter().any(|(key, _)| key.value == name))
+    }
+
     fn map(&self) -> Result<&'n [(Spanned<String>, Node)], Problem> {
         match &self.node.value {
             Value::Map(entries) => Ok(entries),

@@ -15,6 +15,7 @@ use tenant_store::{
 use super::*;
 
 mod auth;
+mod openapi;
 
 const GOOD: &str = r#"
 apiVersion: mcp-mux/v1
@@ -89,7 +90,7 @@ fn empty_documents_are_left_out() {
 fn a_misspelt_field_is_shown_with_the_right_one() {
     assert_snapshot!(upstream_error("onToolchange: accept"), @"acme.yaml:6:3: `spec.onToolchange`: is unknown; did you mean `onToolChange`?");
     assert_snapshot!(upstream_error("http: { ulr: https://acme.example }"), @"acme.yaml:6:11: `spec.http.ulr`: is unknown; did you mean `url`?");
-    assert_snapshot!(upstream_error("colour: red"), @"acme.yaml:6:3: `spec.colour`: is unknown; known here: `http`, `prefix`, `auth`, `onToolChange`, `classes`, `timeout`, `concurrency`, `enabled`");
+    assert_snapshot!(upstream_error("colour: red"), @"acme.yaml:6:3: `spec.colour`: is unknown; known here: `http`, `openapi`, `prefix`, `auth`, `onToolChange`, `classes`, `timeout`, `concurrency`, `enabled`");
     assert_snapshot!(error("apiVersion: mcp-mux/v1\nkind: tenant\nmetadata: { name: acme }\nspec: {}"), @"acme.yaml:2:7: `kind`: `tenant` is unknown; did you mean `Tenant`?");
     assert_snapshot!(error("apiVersion: mcp-mux/v1\nkind: Tennant\nmetadata: { name: acme }\nspec: {}"), @"acme.yaml:2:7: `kind`: `Tennant` is unknown; did you mean `Tenant`?");
     assert_snapshot!(error("apiVersion: mcp-mux/v1\nkind: Pod\nmetadata: { name: acme }\nspec: {}"), @"acme.yaml:2:7: `kind`: `Pod` is unknown; known here: `Tenant`, `Upstream`, `Grant`");

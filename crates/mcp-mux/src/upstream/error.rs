@@ -4,6 +4,7 @@
 use tenant_store::SecretName;
 
 use super::oauth::OAuthError;
+use super::openapi::DocumentError;
 use crate::error::Fault;
 
 /// A failed exchange with an upstream. Completes the sentence "upstream `x` of tenant `y` …".
@@ -71,6 +72,12 @@ pub enum UpstreamError {
         "asked for input from the user, and your client cannot be asked for that here: it does not say that it can, or has no session"
     )]
     WantsInput,
+    /// It is an API, and what describes it is of no use.
+    #[error("cannot be used: its OpenAPI document {0}")]
+    Document(DocumentError),
+    /// It is an API whose document has no such operation any more.
+    #[error("does not have this operation any more: list the tools again")]
+    OperationGone,
     /// The client for it could not be built.
     #[error("cannot be called: mcp-mux could not set up a connection")]
     Setup,

@@ -26,6 +26,7 @@ use super::event_stream::EventStream;
 use super::negotiate::{self, Agreement, Failure};
 use super::oauth::Held;
 use super::old_sse;
+use super::openapi;
 use super::peer::Peer;
 use super::redact::Redactor;
 use super::request::{Outgoing, Rpc};
@@ -119,7 +120,12 @@ impl Link {
 
     /// Whether it is known that the upstream keeps nothing between requests.
     pub(super) fn is_stateless(&self) -> bool {
-        self.agreed.load().as_ref().is_some_and(|agreed| !agreed.has_session())
+        self.is_api() || self.agreed.load().as_ref().is_some_and(|agreed| !agreed.has_session())
+    }
+
+    /// Whether the upstream is an API, with which nothing is agreed on.
+    fn is_api(&self) -> bool {
+        self.upstream().spec.protocol.document().is_some()
     }
 
     /// Ends its session, as soon as no call runs in it. What is asked later begins another one.
@@ -162,6 +168,12 @@ impl Link {
         deadline: Instant,
     ) -> Result<Reply, UpstreamError> {
         let place = self.line.place(rpc.is_beside, deadline.min(Instant::now() + PLACE_TIMEOUT)).await?;
+        if self.is_api() {
+            // The place is held until the answer is whole.
+            let answer = openapi::answer(self, &credential, rpc, deadline).await;
+            drop(place);
+            return answer.map(Reply::Whole);
+        }
         let attempt = Attempt { rpc, credential, deadline, place };
         let agreement = negotiate::agreement(self, &attempt.credential, deadline).await?;
         match self.exchange(&attempt, &agreement).await {

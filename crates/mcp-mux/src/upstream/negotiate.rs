@@ -231,7 +231,8 @@ impl Capabilities {
 /// is shared by several callers is for none, and cannot ask any of them for something.
 async fn handshake(link: &Link, credential: &Arc<Credential>, deadline: Instant) -> Result<Agreement, UpstreamError> {
     let id = link.next_id();
-    let response = link.post(credential, HeaderMap::new(), initialize(link.peer().can).body(id, false), deadline).await?;
+    let response =
+        link.post(credential, HeaderMap::new(), initialize(link.peer().can).body(id, false), deadline).await?;
     let status = response.status();
     let mut session = response.headers().get(SESSION_ID).filter(|id| id.len() <= SESSION_ID_BYTES_MAX).cloned();
     // Who knows it may be all that the upstream asks for.

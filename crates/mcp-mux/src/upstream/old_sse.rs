@@ -75,7 +75,8 @@ pub(super) async fn agree(
         Err(_) => return Err(refused),
     };
     let id = link.next_id();
-    let ask = Ask { id, body: negotiate::initialize(ClientCapabilities::default()).body(id, false), deadline, place: None };
+    let ask =
+        Ask { id, body: negotiate::initialize(ClientCapabilities::default()).body(id, false), deadline, place: None };
     let mut events = session.ask(credential, ask).await?;
     let chosen = negotiate::chosen(negotiate::answer_in(&mut events, id, deadline).await?)?;
     session.notify(credential, INITIALIZED.to_owned(), deadline).await?;

@@ -15,6 +15,8 @@ pub(crate) struct Model {
     pub(crate) id: UpstreamId,
     pub(crate) slug: UpstreamSlug,
     pub(crate) url: String,
+    /// JSON of an `UpstreamProtocol`.
+    pub(crate) protocol: String,
     pub(crate) prefix: Option<ToolPrefix>,
     /// JSON of an `UpstreamAuth`.
     pub(crate) auth: String,

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::{
     AuthorizationServer, ClientProof, CredentialKind, CredentialOwner, CredentialSlot, KekError, SealedCredential,
-    StoreError, TenantStore, TokenRequest, UpstreamAuth, UpstreamSpec,
+    StoreError, TenantStore, TokenRequest, UpstreamAuth, UpstreamProtocol, UpstreamSpec,
 };
 
 use crate::support::{Bed, put_upstream, scope};
@@ -89,6 +89,24 @@ async fn the_same_origin_keeps_the_credentials() -> anyhow::Result<()> {
     let url = "https://MCP.acme.example:443/other?x=1".parse()?;
     acme.put_upstream(&upstream.slug, &UpstreamSpec { url, auth: UpstreamAuth::None, ..upstream.spec }).await?;
     assert_eq!(opened(&acme).await?, ["CANARY-kept"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_an_upstream_speaks_and_where_its_document_is_keep_the_credentials_of_its_origin() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    let upstream = put_upstream(&acme, "jira").await?;
+    acme.put_credential(upstream.id, &"token".parse()?, &"CANARY-kept".into()).await?;
+    for document in ["https://mcp.acme.example/openapi.json", "https://evil.example/openapi.json"] {
+        let protocol = UpstreamProtocol::OpenApi { document: document.parse()? };
+        acme.put_upstream(&upstream.slug, &UpstreamSpec { protocol, ..upstream.spec.clone() }).await?;
+        assert_eq!(opened(&acme).await?, ["CANARY-kept"], "{document}");
+    }
+    let protocol = UpstreamProtocol::OpenApi { document: "https://mcp.acme.example/openapi.json".parse()? };
+    let url = "https://evil.example".parse()?;
+    acme.put_upstream(&upstream.slug, &UpstreamSpec { protocol, url, ..upstream.spec }).await?;
+    assert!(acme.sealed_credentials().await?.is_empty());
     Ok(())
 }
 

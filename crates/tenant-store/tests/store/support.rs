@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use tenant_store::testing::ThrowAway;
 use tenant_store::{
     GrantSpec, Level, NewTool, OnToolChange, Store, Tenant, TenantScope, TenantSpec, TenantStore, Upstream,
-    UpstreamAuth, UpstreamSpec,
+    UpstreamAuth, UpstreamProtocol, UpstreamSpec,
 };
 
 /// A store with the tenants `acme` and `globex`.
@@ -69,6 +69,7 @@ pub(crate) fn scope(tenant: &Tenant) -> TenantScope {
 pub(crate) fn upstream_spec() -> anyhow::Result<UpstreamSpec> {
     Ok(UpstreamSpec {
         url: "https://mcp.acme.example/mcp".parse()?,
+        protocol: UpstreamProtocol::Mcp,
         prefix: None,
         auth: UpstreamAuth::Bearer { secret: "token".parse()? },
         call_timeout: Duration::from_secs(30),

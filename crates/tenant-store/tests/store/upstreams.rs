@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tenant_store::{OnToolChange, Put, TenantSpec, ToolClass, UpstreamAuth, UpstreamSpec};
+use tenant_store::{OnToolChange, Put, TenantSpec, ToolClass, UpstreamAuth, UpstreamProtocol, UpstreamSpec};
 
 use crate::support::{Bed, put_upstream, tool, upstream_spec};
 
@@ -13,6 +13,7 @@ async fn an_upstream_comes_back_as_it_was_put() -> anyhow::Result<()> {
     let headers = [("X-Api-Key".parse()?, "key".parse()?), ("authorization".parse()?, "token".parse()?)];
     let spec = UpstreamSpec {
         url: "http://[::1]:8080/mcp?tenant=acme".parse()?,
+        protocol: UpstreamProtocol::OpenApi { document: "https://docs.acme.example/api.yaml".parse()? },
         prefix: Some("jira".parse()?),
         auth: UpstreamAuth::Headers { headers: headers.into() },
         call_timeout: Duration::from_mins(5),

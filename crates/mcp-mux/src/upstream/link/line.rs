@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::super::credential::Proofs;
 use super::super::error::UpstreamError;
 use super::super::oauth::{Http, Server};
+use super::super::openapi::Described;
 use super::super::pool::Pool;
 use crate::config::Exchangers;
 use crate::egress::{Client, ClientTls, Egress, EgressError};
@@ -42,6 +43,8 @@ pub(in crate::upstream) struct Line {
     /// The places of what runs beside the calls.
     beside: Arc<Semaphore>,
     exchangers: Exchangers,
+    /// What is known of it, if it is an API.
+    described: Described,
     tasks: Tasks,
     clock: Arc<dyn Clock>,
     /// Whether the log knows that the upstream repeats its secret.
@@ -64,6 +67,7 @@ impl Line {
             http: OnceCell::new(),
             server: server.map(Arc::new),
             exchangers: Arc::clone(&pool.exchangers),
+            described: Described::default(),
             tasks: pool.tasks.clone(),
             clock: Arc::clone(&pool.clock),
             repeats_secrets: AtomicBool::new(false),
@@ -96,8 +100,17 @@ impl Line {
         &self.upstream
     }
 
-    pub(super) fn upstream_shared(&self) -> &Arc<Upstream> {
+    pub(in crate::upstream) fn upstream_shared(&self) -> &Arc<Upstream> {
         &self.upstream
+    }
+
+    pub(in crate::upstream) fn described(&self) -> &Described {
+        &self.described
+    }
+
+    /// What whoever is at another origin than the upstream is asked over: nothing proves anybody there.
+    pub(in crate::upstream) fn strangers_http(&self) -> Client {
+        self.egress.tenant(self.conditions.hosts.clone())
     }
 
     /// What the authorization server of callers' accounts is asked over.
