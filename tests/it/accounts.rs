@@ -182,9 +182,8 @@ async fn an_account_whose_upstream_lists_with_it_lists_for_all_and_calls_for_nob
     bed.server.app.refresher().refresh_all().await;
     assert!(bed.alice()?.tools().await?.contains(&"acme__whoami".to_owned()));
     assert!(bed.guard.shown().iter().all(|shown| shown.subject == "carol"));
-    let before = bed.guard.shown().len();
     assert!(call(&bed.alice()?, "alice").await?.contains(MISSING));
-    assert_eq!(bed.guard.shown().len(), before, "nothing reached the upstream");
+    assert!(bed.guard.shown().iter().all(|shown| shown.subject == "carol"), "nothing of alice's reached the upstream");
     assert_eq!(call(&bed.client_of(&bed.server.app, "bob")?, "bob").await?, expected("bob"));
     assert_eq!(bed.guard.last()?.subject, "bob");
     Ok(())

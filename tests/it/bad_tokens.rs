@@ -144,7 +144,7 @@ fn forged(good: &str, keys: &Value, pem: &str) -> Result<Vec<(&'static str, Stri
         ("four parts", format!("{good}.{signature}")),
         ("five parts, as if encrypted", format!("{good}.{signature}.{signature}")),
         ("an empty part", format!("{header}..{signature}")),
-        ("one word", "abc".to_owned()),
+        ("one word", "xyz".to_owned()),
         ("dots", "..".to_owned()),
         ("a payload that is no JSON", format!("{header}.{}.{signature}", text("claims"))),
         ("a payload that is a list", format!("{header}.{}.{signature}", text("[]"))),

@@ -268,12 +268,16 @@ async fn answers_of_each_kind_become_content() -> Result<()> {
 #[tokio::test]
 async fn a_secret_that_is_repeated_is_not_passed_on() -> Result<()> {
     let key = canary("key");
-    let paths = json!({"/echo": {"get": {"operationId": "echo"}}, "/error": {"get": {"operationId": "error"}}});
+    let get = |name: &str| json!({"get": {"operationId": name}});
+    let paths = json!({"/echo": get("echo"), "/error": get("error"), "/picture": get("picture")});
     let mut described = document(&paths);
     described["paths"]["/echo"]["get"]["description"] = json!(format!("Shows {key}"));
     let api = Api::serve(&described, |_, uri, headers, _| {
         let shown = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let body = json!({"you": shown, "inner": json!({"again": shown}).to_string()}).to_string();
+        if uri.path() == "/picture" {
+            return (200, "image/png", format!("\u{1}{shown}").into_bytes());
+        }
         (if uri.path() == "/error" { 400 } else { 200 }, "application/json", body.into_bytes())
     })
     .await?;
@@ -282,6 +286,8 @@ async fn a_secret_that_is_repeated_is_not_passed_on() -> Result<()> {
         let answer = alice.call(tool, json!({})).await?.to_string();
         ensure!(answer.contains("[redacted]") && !answer.contains(&key), "{answer}");
     }
+    let picture = alice.call("acme__picture", json!({})).await?;
+    assert_eq!(text(&picture), "The answer holds a secret, and is not shown.", "{picture}");
     let list = alice.legacy("tools/list", &json!({})).await?.text;
     ensure!(list.contains("[redacted]") && !list.contains(&key), "{list}");
     ensure!(!server.logged()?.contains(&key), "the log holds the key");

@@ -14,7 +14,7 @@ use super::uris::Uris;
 use super::wish::{Target, Wish};
 use super::{Endpoint, Mux};
 use crate::caller::Caller;
-use crate::catalog::Face;
+use crate::catalog::{Entry, Face};
 use crate::upstream::{Answer, ClientCapabilities, LogLevel, Peer, Proofs, Reply, Rpc, Trace, UpstreamError};
 
 /// A request as it came from the client.
@@ -122,6 +122,7 @@ pub(super) struct Request {
     progress: bool,
     peer: Peer,
     param_headers: Vec<(String, String)>,
+    tool: Option<Arc<Entry>>,
     upstream: (TenantId, UpstreamId),
 }
 
@@ -262,6 +263,7 @@ impl Request {
             progress: ask.progress_token.is_some(),
             peer: Peer { can, log: ask.log },
             param_headers: param_headers(&ask.wish, target)?,
+            tool: target.tool.cloned(),
             upstream: (target.upstream.tenant, target.upstream.id),
         })
     }
@@ -275,6 +277,7 @@ impl Request {
             log: self.peer.log,
             progress: self.progress,
             param_headers: self.param_headers.clone(),
+            definition: self.tool.as_ref().map(|tool| tool.definition.raw()),
             ..Rpc::new(self.method)
         }
     }

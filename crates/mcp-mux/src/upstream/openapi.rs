@@ -24,6 +24,7 @@ mod tool;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use self::operation::Operation;
 use super::answer::{Answer, parse_answer};
 use super::credential::Credential;
 use super::error::UpstreamError;
@@ -47,24 +48,34 @@ pub(super) async fn answer(
     rpc: &Rpc<'_>,
     deadline: Instant,
 ) -> Result<Answer, UpstreamError> {
+    let redactor = Redactor::new(credential, None, &rpc.params, link.line());
     let result = match rpc.method {
         "tools/list" => held::fetched(link, credential, deadline).await?.listing(),
-        "tools/call" => call(link, credential, rpc, deadline).await?,
+        "tools/call" => call(link, credential, (rpc, &redactor), deadline).await?,
         _ => {
             let error = RawValue::from_string(NO_SUCH_METHOD.to_owned());
             return error.map(Answer::Error).map_err(|_| UpstreamError::Setup);
         }
     };
     let message = format!("{{\"jsonrpc\":\"2.0\",\"id\":{NO_ID},\"result\":{result}}}");
-    let redacted = Redactor::new(credential, None, &rpc.params, link.line()).redacted(message.as_bytes());
+    let redacted = redactor.redacted(message.as_bytes());
     parse_answer(redacted.as_ref().unwrap_or(&message).as_bytes(), NO_ID)
 }
 
 /// Calls a tool. What is wrong with its arguments is said in its result, where a model reads it.
-async fn call(link: &Link, credential: &Credential, rpc: &Rpc<'_>, deadline: Instant) -> Result<String, UpstreamError> {
+///
+/// The operation must be the one that was listed, with the same method and path: grants were judged by that one.
+async fn call(
+    link: &Link,
+    credential: &Credential,
+    (rpc, redactor): (&Rpc<'_>, &Redactor),
+    deadline: Instant,
+) -> Result<String, UpstreamError> {
     let name = rpc.name.ok_or(UpstreamError::OperationGone)?;
     let api = held::known(link, credential, deadline).await?;
-    let operation = api.operation(name).ok_or(UpstreamError::OperationGone)?;
+    let listed = rpc.definition.and_then(tool::operation_of);
+    let is_listed = |operation: &&Operation| listed.as_deref() == Some(operation.mark.as_str());
+    let operation = api.operation(name).filter(is_listed).ok_or(UpstreamError::OperationGone)?;
     let params = format!("{{{}}}", rpc.params);
     let params = Members::parse(&params).map_err(|_| UpstreamError::Setup)?;
     let nothing = RawValue::from_string("{}".to_owned()).map_err(|_| UpstreamError::Setup)?;
@@ -74,5 +85,5 @@ async fn call(link: &Link, credential: &Credential, rpc: &Rpc<'_>, deadline: Ins
         Err(sentence) => return Ok(response::refused(&sentence)),
     };
     let response = link.line().send(credential, outgoing, deadline).await?;
-    response::read(response, rpc.answer_bytes_max, deadline).await
+    response::read(response, redactor, (rpc.answer_bytes_max, deadline)).await
 }

@@ -3,6 +3,7 @@
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::Method;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use serde_json::value::RawValue;
 use url::Url;
 
 use super::answer::ANSWER_BYTES_MAX;
@@ -92,6 +93,8 @@ pub struct Rpc<'r> {
     pub is_beside: bool,
     /// Largest answer that is taken, in bytes, unless it is streamed.
     pub answer_bytes_max: usize,
+    /// The called tool's definition, as it was listed.
+    pub definition: Option<&'r RawValue>,
     /// The called tool's parameters that the protocol repeats as headers, with their values.
     pub param_headers: Vec<(String, String)>,
 }
@@ -109,6 +112,7 @@ impl<'r> Rpc<'r> {
             progress: false,
             is_beside: false,
             answer_bytes_max: ANSWER_BYTES_MAX,
+            definition: None,
             param_headers: Vec::new(),
         }
     }

@@ -4,10 +4,10 @@ use http::HeaderValue;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::encode;
 use super::naming::Names;
 use super::operation::{Argument, media_type};
 use super::schema::Schemas;
+use super::{check, encode};
 use crate::json::{self, Members};
 
 /// Most members of a body that become arguments of their own.
@@ -89,11 +89,7 @@ impl Body {
             BodyShape::Spread(members) => members.as_slice(),
             BodyShape::Whole(member) => std::slice::from_ref(member),
         };
-        members.iter().map(|member| Argument {
-            name: &member.name,
-            is_required: member.is_required,
-            schema: &member.schema,
-        })
+        members.iter().map(Member::argument)
     }
 
     /// The body that `arguments` make; nothing where there is none to send, or the name of the argument at fault. Numbers stay as
@@ -101,11 +97,11 @@ impl Body {
     pub(super) fn filled(&self, arguments: &Members<'_>) -> Result<Option<String>, &str> {
         match &self.shape {
             BodyShape::Whole(member) => {
-                let Some(value) = arguments.get(&member.name) else { return Ok(None) };
+                let Some(value) = member.value(arguments) else { return Ok(None) };
                 self.whole(value).map(Some).ok_or(member.name.as_str())
             }
             BodyShape::Spread(members) => {
-                let given = members.iter().filter_map(|member| Some((member, arguments.get(&member.name)?)));
+                let given = members.iter().filter_map(|member| Some((member, member.value(arguments)?)));
                 let given: Vec<(&Member, &RawValue)> = given.collect();
                 if given.is_empty() && !self.is_required {
                     return Ok(None);
@@ -122,6 +118,19 @@ impl Body {
             BodyFormat::Text => json::as_str(value).map(std::borrow::Cow::into_owned),
             BodyFormat::Form => Some(form(Members::parse(value.get()).ok()?.iter())),
         }
+    }
+}
+
+impl Member {
+    fn argument(&self) -> Argument<'_> {
+        Argument { name: &self.name, is_required: self.is_required, schema: &self.schema }
+    }
+
+    /// What `arguments` have for it.
+    fn value<'t>(&self, arguments: &Members<'t>) -> Option<&'t RawValue> {
+        let value = arguments.get(&self.name)?;
+        let is_left_out = value.get() == "null" && check::is_left_out(self.argument(), &Value::Null);
+        (!is_left_out).then_some(value)
     }
 }
 

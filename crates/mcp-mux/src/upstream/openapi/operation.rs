@@ -33,6 +33,8 @@ pub(super) struct Operation {
     pub(super) template: Template,
     pub(super) parameters: Vec<Parameter>,
     pub(super) body: Option<Body>,
+    /// Method and path, which tell operations apart.
+    pub(super) mark: String,
     /// The tool's definition, in JSON.
     pub(super) definition: String,
 }
@@ -88,6 +90,7 @@ impl Operation {
             template: spot.template.clone(),
             parameters,
             body,
+            mark: format!("{} {}", spot.method, spot.path),
             definition: String::new(),
         };
         operation.definition = tool::definition(&operation, spot, definitions)?;

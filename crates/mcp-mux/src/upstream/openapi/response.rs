@@ -11,6 +11,7 @@ use super::operation::media_type;
 use crate::json;
 use crate::upstream::answer::{refusal, whole};
 use crate::upstream::error::UpstreamError;
+use crate::upstream::redact::Redactor;
 
 /// Largest body, in bytes. A result says it up to twice, in longer words.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -23,8 +24,8 @@ pub(super) fn refused(sentence: &str) -> String {
 /// The result of a call that was answered. A 401 says that it was not executed, and another access token may be taken.
 pub(super) async fn read(
     response: reqwest::Response,
-    bytes_max: usize,
-    deadline: Instant,
+    redactor: &Redactor,
+    (bytes_max, deadline): (usize, Instant),
 ) -> Result<String, UpstreamError> {
     let status = response.status();
     if status == StatusCode::UNAUTHORIZED {
@@ -42,7 +43,7 @@ pub(super) async fn read(
     if is_compressed {
         blocks.push(text_block("The answer is compressed, which was not asked for, and cannot be read."));
     } else if !body.is_empty() {
-        blocks.push(block(&kind, &body));
+        blocks.push(block(&kind, &body, redactor));
     }
     let structured = structured(&body).filter(|_| status.is_success() && !is_compressed);
     let result = result(&blocks, structured.unwrap_or_default(), !status.is_success() || is_compressed);
@@ -56,9 +57,13 @@ fn status_sentence(status: StatusCode) -> String {
 }
 
 /// The body as a block of content.
-fn block(kind: &str, body: &Bytes) -> String {
+fn block(kind: &str, body: &Bytes, redactor: &Redactor) -> String {
     // A picture made of text is text.
     let is_media = (kind.starts_with("image/") && kind != "image/svg+xml") || kind.starts_with("audio/");
+    // In other words than its own a secret would not be found any more.
+    if is_media && redactor.redacted(body).is_some() {
+        return text_block("The answer holds a secret, and is not shown.");
+    }
     if is_media {
         let word = if kind.starts_with("image/") { "image" } else { "audio" };
         let data = BASE64_STANDARD.encode(body);

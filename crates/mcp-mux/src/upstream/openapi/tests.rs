@@ -11,6 +11,7 @@ use tenant_store::{OnToolChange, UpstreamAuth, UpstreamProtocol, UpstreamSpec};
 
 use super::api::Api;
 use super::request::build;
+use super::tool;
 use crate::upstream::request::Outgoing;
 
 const BASE: &str = "https://api.example/v1?tenant=acme";
@@ -88,8 +89,8 @@ fn operations_become_tools() {
     let api = pets();
     let names: Vec<Value> = tools(&api).iter().map(|tool| tool["name"].clone()).collect();
     assert_eq!(names, ["pets_show", "put_pets_petId", "delete_pets_petId"]);
-    assert_snapshot!(tools(&api)[0], @r#"{"name":"pets_show","description":"Shows a pet\n\nWith all that is known of it.","inputSchema":{"type":"object","properties":{"petId":{"type":"string"},"limit":{"type":"integer"},"kind":{"type":"string","enum":["cat","dog"],"description":"which kind"},"tags":{"type":"array","items":{"type":"string"}},"X-Trace":{"type":"string"},"theme":{"type":"string"}},"additionalProperties":false,"required":["petId"]},"annotations":{"readOnlyHint":true,"openWorldHint":true}}"#);
-    assert_snapshot!(tools(&api)[1], @r#"{"name":"put_pets_petId","description":"PUT /pets/{petId}","inputSchema":{"type":"object","properties":{"petId":{"type":"string"},"name":{"type":"string"},"age":{"type":"integer"}},"additionalProperties":false,"required":["petId","name"]},"annotations":{"readOnlyHint":false,"idempotentHint":true,"openWorldHint":true}}"#);
+    assert_snapshot!(tools(&api)[0], @r#"{"name":"pets_show","description":"Shows a pet\n\nWith all that is known of it.","inputSchema":{"type":"object","properties":{"petId":{"type":"string"},"limit":{"type":"integer"},"kind":{"type":"string","enum":["cat","dog"],"description":"which kind"},"tags":{"type":"array","items":{"type":"string"}},"X-Trace":{"type":"string"},"theme":{"type":"string"}},"additionalProperties":false,"required":["petId"]},"annotations":{"readOnlyHint":true,"openWorldHint":true},"_meta":{"mcp-mux/operation":"GET /pets/{petId}"}}"#);
+    assert_snapshot!(tools(&api)[1], @r#"{"name":"put_pets_petId","description":"PUT /pets/{petId}","inputSchema":{"type":"object","properties":{"petId":{"type":"string"},"name":{"type":"string"},"age":{"type":"integer"}},"additionalProperties":false,"required":["petId","name"]},"annotations":{"readOnlyHint":false,"idempotentHint":true,"openWorldHint":true},"_meta":{"mcp-mux/operation":"PUT /pets/{petId}"}}"#);
     assert_eq!(tools(&api)[2]["annotations"]["destructiveHint"], true);
     assert_eq!(tools(&api)[2]["description"], "DELETE /pets/{petId}");
 }
@@ -103,6 +104,8 @@ fn arguments_go_where_the_document_says() {
     x-trace: t1
     cookie: theme=a%3Bb
     ");
+    let arguments = r#"{"petId":"7","name":"Mia","age": null}"#;
+    assert!(line(&call(&api, "put_pets_petId", arguments).unwrap()).ends_with("{\"name\":\"Mia\"}"));
     let arguments = r#"{"petId":"7","name":"Mia","age": 3.0}"#;
     assert_snapshot!(line(&call(&api, "put_pets_petId", arguments).unwrap()), @r#"
     PUT https://api.example/v1/pets/7?tenant=acme
@@ -122,6 +125,17 @@ fn wrong_arguments_are_refused_in_words() {
     assert_snapshot!(error(r#"{"petId":"7","X-Trace":"a\r\nHost: evil"}"#), @"The argument `X-Trace` cannot be sent: it is too long, nested, or has characters that its place does not take.");
     assert_snapshot!(error(r#"{"petId":"7","petId":"8"}"#), @"The arguments must be an object with at most 256 members, each of another name.");
     assert_eq!(error(r#"{"petId":"7","limit":null}"#), "", "models say null for what they leave out");
+}
+
+#[test]
+fn a_definition_says_which_operation_it_is_of() {
+    let mark = |method: &str, path: &str| {
+        let paths = json!({path: {method: {"operationId": "a"}}});
+        let definition = RawValue::from_string(tools(&api(&paths))[0].to_string()).unwrap();
+        tool::operation_of(&definition).unwrap()
+    };
+    assert_eq!(mark("get", "/a"), "GET /a");
+    assert_eq!([mark("delete", "/a"), mark("get", "/b")], ["DELETE /a", "GET /b"]);
 }
 
 #[test]

@@ -1,12 +1,17 @@
 //! What a tool says of itself.
 
+use std::borrow::Cow;
+
 use http::Method;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::operation::{Operation, Spot};
-use crate::json;
+use crate::json::{self, Members};
 use crate::upstream::lists::DEFINITION_BYTES_MAX;
 
+/// The key in a definition's `_meta` that says which operation it is of: method and path.
+const META_OPERATION: &str = "mcp-mux/operation";
 /// Longest description, in characters.
 const DESCRIPTION_CHARS_MAX: usize = 4 * 1024;
 
@@ -36,11 +41,18 @@ pub(super) fn definition(operation: &Operation, spot: &Spot<'_>, definitions: Ma
         "description": description(spot),
         "inputSchema": schema,
         "annotations": annotations(&operation.method),
+        "_meta": {META_OPERATION: operation.mark},
     });
     let definition = definition.to_string();
     // A list has it below its result, and what reads it there reads no deeper than this.
     let is_too_deep = json::is_too_deep(format!("[[[[{definition}]]]]").as_bytes());
     (definition.len() <= DEFINITION_BYTES_MAX && !is_too_deep).then_some(definition)
+}
+
+/// Which operation the definition of a tool is of.
+pub(super) fn operation_of(definition: &RawValue) -> Option<String> {
+    let meta = Members::parse(definition.get()).ok()?.get("_meta")?;
+    Members::parse(meta.get()).ok()?.get_str(META_OPERATION).map(Cow::into_owned)
 }
 
 /// A text of a document, cut off where it is longer than a description may be.
