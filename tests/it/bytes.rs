@@ -1,6 +1,9 @@
 //! What an upstream says arrives unchanged.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 use serde_json::json;
 use tenant_store::Level;
 
@@ -52,5 +55,92 @@ async fn arguments_arrive_byte_for_byte() -> Result<()> {
     );
     assert_eq!(server.client("alice", &["acme"])?.post(body).await?.status, 200);
     assert!(seen.text().contains(&format!(r#""arguments":{arguments}"#)), "{}", seen.text());
+    Ok(())
+}
+
+/// How many texts each method is tried with, in each era.
+const TEXTS: usize = 100;
+
+/// JSON in all its spellings: white space, escapes, numbers that no program holds, keys in any order.
+fn any_json() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        Just("true".to_owned()),
+        "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?",
+        r#""([ !#-\[\]-~é日😀]|\\["\\/bfnrt]|\\u00[0-9a-f]{2}){0,12}""#,
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        let space = "[ \t\n\r]{0,2}";
+        let items = prop::collection::vec((space, inner.clone(), space), 0..4);
+        let array = items.prop_map(|items| {
+            let items: Vec<_> = items.into_iter().map(|(before, item, after)| before + &item + &after).collect();
+            format!("[{}]", items.join(","))
+        });
+        prop_oneof![array, any_object(inner)]
+    })
+}
+
+/// An object of such values, in which no key occurs twice.
+fn any_object(inner: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    let member = ("[a-zA-Zé_/. -]{0,8}", "[ \t\n\r]{0,2}", inner, "[ \t\n\r]{0,2}");
+    prop::collection::vec(member, 0..5).prop_map(|members| {
+        let members = members.into_iter().enumerate().map(|(index, (key, before, value, after))| {
+            format!("{before}\"{key}{index}\"{after}:{before}{value}{after}")
+        });
+        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+    })
+}
+
+#[tokio::test]
+async fn whatever_json_is_said_and_asked_arrives_byte_for_byte_by_every_method_in_both_eras() -> Result<()> {
+    let prompt = r#"[{"name":"brief"}]"#;
+    let resource = r#"[{"uri":"note://one","name":"one"}]"#;
+    let has = r#"{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"prompts":{},"resources":{}}}"#;
+    let upstream = ByteUpstream::with_tools(&format!("[{TOOL}]"))
+        .on("server/discover", Say::Result(has.to_owned()))
+        .on("prompts/list", Say::Result(format!(r#"{{"prompts":{prompt}}}"#)))
+        .on("resources/list", Say::Result(format!(r#"{{"resources":{resource}}}"#)));
+    let (url, seen) = upstream.clone().serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let server = TestServer::start("any_bytes", &[setup]).await?;
+    let alice = server.client_at("/t/acme/mcp", "alice", &["acme"])?;
+    let mut runner = TestRunner::deterministic();
+    let mut any =
+        || Ok::<_, anyhow::Error>(any_object(any_json()).new_tree(&mut runner).map_err(anyhow::Error::msg)?.current());
+    let modern = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+    for _ in 0..TEXTS {
+        let (said, asked) = (any()?, any()?);
+        for (method, name, params) in [
+            ("tools/call", Some("go"), format!(r#""name":"go","arguments":{asked}"#)),
+            ("prompts/get", Some("brief"), format!(r#""name":"brief","arguments":{asked}"#)),
+            ("resources/read", Some("note://one"), r#""uri":"note://one""#.to_owned()),
+            (
+                "completion/complete",
+                None,
+                format!(r#""ref":{{"type":"ref/prompt","name":"brief"}},"argument":{asked}"#),
+            ),
+        ] {
+            let inner = said.strip_prefix('{').context("an object")?;
+            let comma = if inner.trim() == "}" { "" } else { "," };
+            let whole = format!(r#"{{"resultType":"complete","ttlMs":1,"cacheScope":"private"{comma}{inner}"#);
+            for (result, meta) in [(&said, ""), (&whole, modern)] {
+                upstream.says(method, Say::Result(result.clone()));
+                let comma = if meta.is_empty() { "" } else { "," };
+                let body =
+                    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{params}{comma}{meta}}}}}"#);
+                let answer = if meta.is_empty() {
+                    alice.post(body).await?
+                } else {
+                    alice.modern_text((method, name), body).await?
+                };
+                ensure!(
+                    answer.text == format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#),
+                    "{method}: {} is not {result}",
+                    answer.text
+                );
+                ensure!(method == "resources/read" || seen.text().contains(&asked), "{method}: {asked} did not arrive");
+            }
+        }
+    }
     Ok(())
 }

@@ -43,6 +43,11 @@ impl<'t> Members<'t> {
         self.get(key).and_then(as_str)
     }
 
+    /// Whether one of the keys `known` is there and not spelt as it is known.
+    pub fn has_escaped(&self, known: &[&str]) -> bool {
+        self.0.iter().any(|(name, _)| matches!(name, Cow::Owned(name) if known.contains(&name.as_str())))
+    }
+
     /// Every member, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &'t RawValue)> {
         self.0.iter().map(|(name, value)| (name.as_ref(), *value))

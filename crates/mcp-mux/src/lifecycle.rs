@@ -36,6 +36,11 @@ impl Tasks {
         tokio::spawn(self.tracker.track_future(task));
     }
 
+    /// How many run.
+    pub fn running(&self) -> usize {
+        self.tracker.len()
+    }
+
     /// The signal that the server is stopping.
     pub fn shutdown(&self) -> CancellationToken {
         self.shutdown.clone()

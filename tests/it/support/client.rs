@@ -163,6 +163,21 @@ impl Http {
         Ok(Events { response: request.send().await?.error_for_status()?, text: String::new() })
     }
 
+    /// A legacy request: the stream of its answer, or the answer if it came at once.
+    pub(crate) async fn legacy_answer(
+        &self,
+        id: u64,
+        method: &str,
+        params: &Value,
+    ) -> Result<std::result::Result<Events, Value>> {
+        let events = self.legacy_stream(id, method, params).await?;
+        let kind = events.response.headers().get("content-type").map(HeaderValue::as_bytes);
+        if kind.is_some_and(|kind| kind.starts_with(b"application/json")) {
+            return Ok(Err(serde_json::from_slice(&events.response.bytes().await?)?));
+        }
+        Ok(Ok(events))
+    }
+
     /// A legacy request whose answer streams.
     pub(crate) async fn legacy_stream(&self, id: u64, method: &str, params: &Value) -> Result<Events> {
         let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
@@ -189,6 +204,16 @@ impl Http {
         Ok(id.to_str()?.to_owned())
     }
 
+    /// A modern request of which the test has written the body, with the headers that repeat parts of it.
+    pub(crate) async fn modern_text(&self, (method, name): (&str, Option<&str>), body: String) -> Result<Answer> {
+        let mut request = self.client.post(&self.url).body(body);
+        request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
+        if let Some(name) = name {
+            request = request.header("mcp-name", name);
+        }
+        self.send(request).await
+    }
+
     /// A modern request with everything that it must carry.
     pub(crate) async fn modern(&self, method: &str, params: Value) -> Result<Answer> {
         self.modern_that_can(&json!({}), method, params).await
@@ -196,16 +221,15 @@ impl Http {
 
     /// The same of a client with these capabilities.
     pub(crate) async fn modern_that_can(&self, can: &Value, method: &str, mut params: Value) -> Result<Answer> {
+        let more = params["_meta"].take();
         params["_meta"] = meta(can);
+        for (key, value) in more.as_object().into_iter().flatten() {
+            params["_meta"][key] = value.clone();
+        }
         let key = if method == "resources/read" { "uri" } else { "name" };
         let name = params[key].as_str().map(ToOwned::to_owned);
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
-        let mut request = self.client.post(&self.url).body(body);
-        request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
-        if let Some(name) = name {
-            request = request.header("mcp-name", name);
-        }
-        self.send(request).await
+        self.modern_text((method, name.as_deref()), body).await
     }
 
     /// The names of all tools that are listed.

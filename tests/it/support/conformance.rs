@@ -62,9 +62,14 @@ impl ConformanceServer {
 
     /// Serves it on a free port, with sessions for clients of the legacy era.
     pub(crate) async fn serve(self) -> Result<String> {
+        self.serve_with(true).await
+    }
+
+    /// Serves it on a free port, with or without them.
+    pub(crate) async fn serve_with(self, sessions: bool) -> Result<String> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}/mcp", listener.local_addr()?);
-        let config = StreamableHttpServerConfig::default().with_legacy_session_mode(true);
+        let config = StreamableHttpServerConfig::default().with_legacy_session_mode(sessions);
         let service =
             StreamableHttpService::new(move || Ok(self.clone()), Arc::new(LocalSessionManager::default()), config);
         super::server::serve(listener, axum::Router::new().route_service("/mcp", service));

@@ -17,7 +17,7 @@ use crate::upstream::Told;
 pub(super) const HEARD_WAIT: Duration = Duration::from_millis(200);
 /// The least time between two listings of an upstream that tells of changes. It doubles, up to the regular interval, while the upstream
 /// tells of more before the time is over.
-const GAP_FIRST: Duration = Duration::from_secs(1);
+const GAP_FIRST: Duration = Duration::from_millis(250);
 /// The first wait after a failure; it doubles up to the regular interval.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 

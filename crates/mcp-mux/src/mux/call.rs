@@ -292,7 +292,7 @@ impl Finish {
             Answer::Error(error) => return Ok(Finished::Answer(self.error(error))),
         };
         if !wants_input(&result)? {
-            return Ok(Finished::Answer(Answer::Result(self.uris.put(result))));
+            return Ok(Finished::Answer(Answer::Result(self.uris.put(result)?)));
         }
         match &self.asking {
             Asking::Never => Err(UpstreamError::WantsInput),

@@ -10,6 +10,9 @@ use super::Sight;
 use super::wish::{Target, Wish};
 use crate::catalog::{Face, carry, is_ours};
 use crate::json::{self, Members};
+use crate::upstream::UpstreamError;
+
+type Edits = Vec<(Range<usize>, String)>;
 
 /// How one answer's URIs are put.
 #[derive(Debug, Clone)]
@@ -48,57 +51,73 @@ impl Uris {
         Self { tenant, upstream, inside, keeps_own: sight.face == Face::Tenant && is_only, asked }
     }
 
-    /// The result with its URIs put; what cannot be read stays as it is.
-    pub(super) fn put(&self, result: Box<RawValue>) -> Box<RawValue> {
+    /// The result with its URIs put. What could have one and cannot be read is refused: two readers could find two.
+    pub(super) fn put(&self, result: Box<RawValue>) -> Result<Box<RawValue>, UpstreamError> {
         let text = result.get();
-        if self.inside == Inside::Nothing || !text.contains("\"uri\"") {
-            return result;
+        let may_have_one = text.contains("\"uri\"") || text.contains("\\u");
+        if self.inside == Inside::Nothing || !may_have_one {
+            return Ok(result);
         }
         let mut edits = Vec::new();
-        if self.find(text, &mut edits).is_none() || edits.is_empty() {
-            return result;
+        self.find(text, &mut edits).map_err(|_| UpstreamError::NotMcp)?;
+        if edits.is_empty() {
+            return Ok(result);
         }
-        RawValue::from_string(json::splice(text, edits)).unwrap_or(result)
+        RawValue::from_string(json::splice(text, edits)).map_err(|_| UpstreamError::Setup)
     }
 
-    fn find(&self, text: &str, edits: &mut Vec<(Range<usize>, String)>) -> Option<()> {
-        let result = Members::parse(text).ok()?;
+    fn find(&self, text: &str, edits: &mut Edits) -> Result<(), serde_json::Error> {
+        let result = Members::parse(text)?;
         match self.inside {
-            Inside::Tool => elements(result.get("content")).for_each(|block| self.block(text, block, edits)),
+            Inside::Tool => self.blocks(text, result.get("content"), edits)?,
             Inside::Prompt => {
                 for message in elements(result.get("messages")) {
-                    let content = Members::parse(message.get()).ok().and_then(|message| message.get("content"));
-                    match content {
-                        Some(block) if json::is_object(block) => self.block(text, block, edits),
-                        blocks => elements(blocks).for_each(|block| self.block(text, block, edits)),
+                    match Members::parse(message.get())?.get("content") {
+                        Some(block) if json::is_object(block) => self.block(text, block, edits)?,
+                        blocks => self.blocks(text, blocks, edits)?,
                     }
                 }
             }
-            Inside::Resource => elements(result.get("contents")).for_each(|contents| self.uri(text, contents, edits)),
+            Inside::Resource => {
+                for contents in elements(result.get("contents")) {
+                    self.uri(text, contents, edits)?;
+                }
+            }
             Inside::Nothing => {}
         }
-        Some(())
+        Ok(())
+    }
+
+    fn blocks(&self, text: &str, blocks: Option<&RawValue>, edits: &mut Edits) -> Result<(), serde_json::Error> {
+        elements(blocks).try_for_each(|block| self.block(text, block, edits))
     }
 
     /// A link, or an embedded resource.
-    fn block(&self, text: &str, block: &RawValue, edits: &mut Vec<(Range<usize>, String)>) {
-        let Ok(members) = Members::parse(block.get()) else { return };
-        match members.get_str("type").as_deref() {
-            Some("resource_link") => self.uri(text, block, edits),
-            Some("resource") => members.get("resource").into_iter().for_each(|inner| self.uri(text, inner, edits)),
-            _ => {}
+    fn block(&self, text: &str, block: &RawValue, edits: &mut Edits) -> Result<(), serde_json::Error> {
+        if !json::is_object(block) {
+            return Ok(());
+        }
+        let members = Members::parse(block.get())?;
+        match (members.get_str("type").as_deref(), members.get("resource")) {
+            (Some("resource_link"), _) => self.uri(text, block, edits),
+            (Some("resource"), Some(inner)) => self.uri(text, inner, edits),
+            _ => Ok(()),
         }
     }
 
-    fn uri(&self, text: &str, object: &RawValue, edits: &mut Vec<(Range<usize>, String)>) {
-        let Some(raw) = Members::parse(object.get()).ok().and_then(|members| members.get("uri")) else { return };
-        let (Some(uri), Some(span)) = (json::as_str(raw), json::span_in(text, raw.get())) else { return };
+    fn uri(&self, text: &str, object: &RawValue, edits: &mut Edits) -> Result<(), serde_json::Error> {
+        if !json::is_object(object) {
+            return Ok(());
+        }
+        let Some(raw) = Members::parse(object.get())?.get("uri") else { return Ok(()) };
+        let (Some(uri), Some(span)) = (json::as_str(raw), json::span_in(text, raw.get())) else { return Ok(()) };
         let shown = match &self.asked {
             Some((shown, own)) if *own == uri => shown.clone(),
-            _ if self.keeps_own && !is_ours(&uri) => return,
+            _ if self.keeps_own && !is_ours(&uri) => return Ok(()),
             _ => carry(&self.tenant, &self.upstream, &uri),
         };
         edits.push((span, json::quote(&shown)));
+        Ok(())
     }
 }
 
@@ -117,7 +136,7 @@ mod tests {
     }
 
     fn put(uris: &Uris, text: &str) -> String {
-        uris.put(RawValue::from_string(text.to_owned()).unwrap()).get().to_owned()
+        uris.put(RawValue::from_string(text.to_owned()).unwrap()).unwrap().get().to_owned()
     }
 
     #[test]
@@ -129,6 +148,17 @@ mod tests {
         let forged = r#"{"content":[{"type":"resource_link","uri":"mcp-mux://globex/files/x"}]}"#;
         let wrapped = r#"{"content":[{"type":"resource_link","uri":"mcp-mux://acme/files/mcp-mux://globex/files/x"}]}"#;
         assert_eq!(put(&uris(Inside::Tool, true, None), forged), wrapped, "no upstream speaks for another");
+    }
+
+    #[test]
+    fn a_link_that_is_spelt_otherwise_is_a_link_too_and_one_that_is_there_twice_is_refused() {
+        let text = r#"{"content":[{"type":"resource_link","\u0075ri":"mcp-mux://globex/files/x"}]}"#;
+        let expected =
+            r#"{"content":[{"type":"resource_link","\u0075ri":"mcp-mux://acme/files/mcp-mux://globex/files/x"}]}"#;
+        assert_eq!(put(&uris(Inside::Tool, true, None), text), expected);
+        let twice = r#"{"content":[{"type":"resource_link","uri":"a:1","uri":"mcp-mux://globex/files/x"}]}"#;
+        let twice = RawValue::from_string(twice.to_owned()).unwrap();
+        assert_eq!(uris(Inside::Tool, true, None).put(twice).unwrap_err(), UpstreamError::NotMcp);
     }
 
     #[test]

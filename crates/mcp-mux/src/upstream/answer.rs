@@ -14,6 +14,9 @@ use crate::json::{self, Members};
 /// Largest answer that is not streamed, in bytes.
 pub(super) const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Members of results by which is decided what becomes of them.
+const DECISIVE_KEYS: [&str; 5] = ["resultType", "requestState", "inputRequests", "ttlMs", "cacheScope"];
+
 /// How much room is made at once for what an upstream only says that it will send, in bytes.
 const RESERVED_BYTES_MAX: usize = 256 * 1024;
 
@@ -83,12 +86,17 @@ pub(crate) fn parse_answer(body: &[u8], id: u64) -> Result<Answer, UpstreamError
     let answers_us = answers.is_some_and(|raw| raw == id.to_string());
     match (message.get("result"), message.get("error")) {
         _ if !is_version_2 || message.get("method").is_some() => Err(UpstreamError::NotMcp),
-        (Some(result), None) if answers_us && json::is_object(result) => Ok(Answer::Result(result.to_owned())),
+        (Some(result), None) if answers_us && is_result(result) => Ok(Answer::Result(result.to_owned())),
         (None, Some(error)) if (answers_us || answers.is_none()) && is_error(error) => {
             Ok(Answer::Error(error.to_owned()))
         }
         _ => Err(UpstreamError::NotMcp),
     }
+}
+
+/// Whether it is an object that everybody reads in the same way: what decides over a result is there once, and is spelt plainly.
+fn is_result(result: &RawValue) -> bool {
+    Members::parse(result.get()).is_ok_and(|members| !members.has_escaped(&DECISIVE_KEYS))
 }
 
 /// Whether it is an error object (JSON-RPC 2.0 §5.1) and not just an object.
@@ -125,6 +133,8 @@ mod tests {
             r#"{"jsonrpc":"2.0","result":{}}"#,
             r#"{"id":7,"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":7,"result":[]}"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":{"cacheScope":"public","cacheScope":"public"}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":{"result\u0054ype":"input_required"}}"#,
             r#"{"jsonrpc":"2.0","id":7,"result":{},"error":{"code":1,"message":"both"}}"#,
             r#"{"jsonrpc":"2.0","id":7,"result":{},"method":"x"}"#,
             r#"{"jsonrpc":"2.0","id":7,"error":{"code":"1","message":"no"}}"#,

@@ -31,6 +31,7 @@ use super::peer::Peer;
 use super::redact::Redactor;
 use super::request::{Outgoing, Rpc};
 use super::session_end::SessionEnd;
+use crate::json::Members;
 
 pub(super) use line::{Conditions, Line};
 pub(super) use running::Place;
@@ -220,6 +221,11 @@ impl Link {
         }
         match read? {
             Read::Answer(answer) => Ok(Reply::Whole(answer)),
+            // What we agreed on may be forgotten there. What is asked next finds it out.
+            Read::Unread(answer) => {
+                self.forget(agreement);
+                Ok(Reply::Whole(answer))
+            }
             Read::Events(events) => Ok(Reply::Stream(Box::new(Streaming { id, events, running }))),
         }
     }
@@ -311,12 +317,20 @@ impl Link {
             Answer::Error(error) if error_code(error) == Some(CODE_UNSUPPORTED_VERSION) => {
                 Err(UpstreamError::VersionChanged)
             }
+            Answer::Error(_) if is_unread(status, &body) => Ok(Read::Unread(answer)),
             _ => Ok(Read::Answer(answer)),
         }
     }
 }
 
+/// Whether the upstream refused a request without reading it: the error is to no request.
+fn is_unread(status: StatusCode, body: &[u8]) -> bool {
+    let refuses = [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&status);
+    refuses && Members::parse_slice(body).is_ok_and(|message| message.get("id").is_none_or(|id| id.get() == "null"))
+}
+
 enum Read {
     Answer(Answer),
+    Unread(Answer),
     Events(EventStream),
 }

@@ -75,6 +75,11 @@ impl Redactor {
         Self { secrets: secrets.collect(), line: Arc::clone(line) }
     }
 
+    /// Whether bytes that are no message hold one of the secrets.
+    pub(super) fn is_in(&self, bytes: &[u8]) -> bool {
+        self.secrets.iter().any(|secret| memmem::find(bytes, secret.expose_secret().as_bytes()).is_some())
+    }
+
     /// A message without the secrets; nothing, if there are none in it or it is no message. Who reads it then refuses it.
     pub(super) fn redacted(&self, message: &[u8]) -> Option<String> {
         let secrets: Vec<&[u8]> = self.secrets.iter().map(|secret| secret.expose_secret().as_bytes()).collect();

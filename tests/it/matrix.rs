@@ -1,0 +1,225 @@
+//! What passes between each version of a client and each kind of upstream. The table that comes out stands in `docs/protocol.md`, and
+//! a table there that says something else fails the test; `UPDATE_DOCS=1` writes it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+use tenant_store::Level;
+
+use crate::support::client::Http;
+use crate::support::conformance::ConformanceServer;
+use crate::support::server::{Setup, TestServer};
+
+const VERSIONS: [&str; 4] = ["2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
+const MODERN: &str = "2026-07-28";
+
+/// The upstreams: what they are called in the table, whether they speak the modern era, whether they keep sessions.
+const UPSTREAMS: [(&str, bool, bool); 3] =
+    [("earlier, stateless", false, false), ("earlier, with sessions", false, true), (MODERN, true, false)];
+
+/// A feature, and how it is found out whether it passes.
+const FEATURES: [(&str, Probe); 14] = [
+    ("tools", Probe::Says("test_simple_text", "This is a simple text response for testing.")),
+    ("images and other content", Probe::Says("test_multiple_content_types", "image/png")),
+    ("errors of tools", Probe::Says("test_error_handling", "\"isError\":true")),
+    ("prompts", Probe::Asks("prompts/get", "test_simple_prompt")),
+    ("resources", Probe::Asks("resources/read", "test://static-text")),
+    ("templates of resources", Probe::Asks("resources/read", "test://template/123/data")),
+    ("completion", Probe::Completes),
+    ("progress", Probe::Hears("test_tool_with_progress", "notifications/progress")),
+    ("log messages", Probe::Hears("test_tool_with_logging", "notifications/message")),
+    ("elicitation, form", Probe::Answers("test_elicitation")),
+    ("sampling", Probe::Answers("test_sampling")),
+    ("roots", Probe::Answers("test_input_required_result_list_roots")),
+    ("several rounds of questions", Probe::Answers("test_input_required_result_multi_round")),
+    ("what is not there, told in the words of the client's version", Probe::Misses),
+];
+
+enum Probe {
+    /// The tool's answer has this text in it.
+    Says(&'static str, &'static str),
+    /// A request for something of that name or URI has a result.
+    Asks(&'static str, &'static str),
+    Completes,
+    /// While the tool runs, notifications of this method come.
+    Hears(&'static str, &'static str),
+    /// The tool asks, is answered, and says something then.
+    Answers(&'static str),
+    /// A resource that nobody has.
+    Misses,
+}
+
+/// A client of one version.
+struct Client {
+    http: Http,
+    is_modern: bool,
+}
+
+fn can() -> Value {
+    json!({"elicitation": {}, "sampling": {}, "roots": {}})
+}
+
+impl Client {
+    async fn start(server: &TestServer, version: &str) -> Result<Self> {
+        let http = server.client_at("/t/acme/mcp", "alice", &["acme"])?;
+        if version == MODERN {
+            return Ok(Self { http, is_modern: true });
+        }
+        let hello =
+            json!({"protocolVersion": version, "capabilities": can(), "clientInfo": {"name": "t", "version": "1"}});
+        let answer = http.legacy("initialize", &hello).await?;
+        ensure!(answer.json()?["result"]["protocolVersion"] == version, "{}", answer.text);
+        let session = answer.headers.get("mcp-session-id").context("a session")?.to_str()?.to_owned();
+        let version = VERSIONS.into_iter().find(|known| *known == version).context("a version")?;
+        Ok(Self {
+            http: http.with("mcp-session-id", &session)?.with("mcp-protocol-version", version)?,
+            is_modern: false,
+        })
+    }
+
+    /// Everything that comes to a request, as text, and its answer.
+    async fn ask(&self, method: &str, mut params: Value) -> Result<(String, Value)> {
+        if self.is_modern {
+            return self.ask_modern(method, params).await;
+        }
+        params["_meta"] = json!({"progressToken": "p"});
+        let mut events = match self.http.legacy_answer(9, method, &params).await? {
+            Ok(events) => events,
+            Err(answer) => return Ok((answer.to_string(), answer)),
+        };
+        let mut all = String::new();
+        loop {
+            let message = events.next().await?;
+            all += &message.to_string();
+            if message.get("method").is_none() {
+                return Ok((all, message));
+            }
+            if message.get("id").is_some() {
+                let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": reply(&message)?});
+                let taken = self.http.post(answer.to_string()).await?;
+                ensure!(taken.status == 202, "{}", taken.text);
+            }
+        }
+    }
+
+    /// The same in requests that follow one another.
+    async fn ask_modern(&self, method: &str, mut params: Value) -> Result<(String, Value)> {
+        let mut all = String::new();
+        for _ in 0..8 {
+            params["_meta"] = json!({"progressToken": "p", "io.modelcontextprotocol/logLevel": "info"});
+            let answer = self.http.modern_that_can(&can(), method, params.clone()).await?;
+            all += &answer.text;
+            let message = answer.json()?;
+            if message["result"]["resultType"] != "input_required" {
+                return Ok((all, message));
+            }
+            let questions = message["result"]["inputRequests"].as_object().context("questions")?;
+            let answers = questions.iter().map(|(key, question)| Ok((key.clone(), reply(question)?)));
+            params["inputResponses"] = Value::Object(answers.collect::<Result<_>>()?);
+            params["requestState"] = message["result"]["requestState"].clone();
+        }
+        bail!("it asks for ever: {all}")
+    }
+}
+
+/// What a good client answers.
+fn reply(question: &Value) -> Result<Value> {
+    let word = |name: &String| (name.clone(), json!("blue"));
+    Ok(match question["method"].as_str() {
+        Some("elicitation/create") => {
+            let properties = question["params"]["requestedSchema"]["properties"].as_object().context("a form")?;
+            json!({"action": "accept", "content": properties.keys().map(word).collect::<serde_json::Map<_, _>>()})
+        }
+        Some("sampling/createMessage") => {
+            json!({"role": "assistant", "model": "m", "content": {"type": "text", "text": "blue"}})
+        }
+        Some("roots/list") => json!({"roots": [{"uri": "file:///blue"}]}),
+        other => bail!("a question of no known kind: {other:?}"),
+    })
+}
+
+impl Probe {
+    /// What is said in the table.
+    async fn outcome(&self, client: &Client) -> Result<String> {
+        let call = |name: &str| json!({"name": name, "arguments": {"message": "Who?", "prompt": "Say!"}});
+        let passes = match self {
+            Self::Says(tool, text) => client.ask("tools/call", call(tool)).await?.0.contains(text),
+            Self::Asks(method, name) => {
+                let key = if *method == "resources/read" { "uri" } else { "name" };
+                client.ask(method, json!({key: name})).await?.1["result"].is_object()
+            }
+            Self::Completes => {
+                let prompt = json!({"type": "ref/prompt", "name": "test_prompt_with_arguments"});
+                let params = json!({"ref": prompt, "argument": {"name": "arg1", "value": "par"}});
+                client.ask("completion/complete", params).await?.0.contains("paris")
+            }
+            Self::Hears(tool, method) => client.ask("tools/call", call(tool)).await?.0.contains(method),
+            Self::Answers(tool) => {
+                let answer = client.ask("tools/call", call(tool)).await?.1;
+                let said = answer["result"]["content"][0]["text"].as_str().unwrap_or_default();
+                said.contains("blue")
+            }
+            Self::Misses => {
+                let code = if client.is_modern { -32602 } else { -32002 };
+                client.ask("resources/read", json!({"uri": "test://nothing"})).await?.1["error"]["code"] == code
+            }
+        };
+        Ok(if passes { "yes" } else { "no" }.to_owned())
+    }
+}
+
+/// One cell: what all versions have in common, or which of them have it.
+fn cell(outcomes: &[String]) -> String {
+    let having: Vec<&str> =
+        VERSIONS.into_iter().zip(outcomes).filter(|(_, said)| *said == "yes").map(|(version, _)| version).collect();
+    match having.len() {
+        0 => "no".to_owned(),
+        all if all == VERSIONS.len() => "yes".to_owned(),
+        _ => having.join(", "),
+    }
+}
+
+async fn table() -> Result<String> {
+    let mut columns = Vec::new();
+    for (_, is_modern, sessions) in UPSTREAMS {
+        let upstream = ConformanceServer::speaking(|version| (version == MODERN) == is_modern);
+        let url = upstream.serve_with(sessions).await?;
+        let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Admin };
+        let server = TestServer::start("matrix", &[setup]).await?;
+        let mut outcomes = vec![Vec::new(); FEATURES.len()];
+        for version in VERSIONS {
+            let client = Client::start(&server, version).await?;
+            for ((name, probe), outcomes) in FEATURES.iter().zip(&mut outcomes) {
+                outcomes.push(probe.outcome(&client).await.with_context(|| format!("{name} for {version}"))?);
+            }
+        }
+        columns.push(outcomes);
+    }
+    let names: Vec<&str> = UPSTREAMS.iter().map(|(name, ..)| *name).collect();
+    let mut table = format!("| feature | {} |\n| --- | --- | --- | --- |\n", names.join(" | "));
+    for (row, (name, _)) in FEATURES.iter().enumerate() {
+        let cells: Vec<String> = columns.iter().map(|column| cell(&column[row])).collect();
+        writeln!(table, "| {name} | {} |", cells.join(" | "))?;
+    }
+    Ok(table)
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test is told by whoever runs it to write")]
+async fn what_passes_is_what_the_documentation_says() -> Result<()> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/protocol.md");
+    let text = fs::read_to_string(&file)?;
+    let (begin, end) = ("<!-- written by the tests: begin -->\n", "<!-- written by the tests: end -->");
+    let (head, rest) = text.split_once(begin).context("where the table begins")?;
+    let (said, tail) = rest.split_once(end).context("where the table ends")?;
+    let table = table().await?;
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&file, format!("{head}{begin}{table}{end}{tail}"))?;
+    } else {
+        ensure!(said == table, "docs/protocol.md is stale: run this test with UPDATE_DOCS=1. It should say\n{table}");
+    }
+    Ok(())
+}
