@@ -31,7 +31,7 @@ pub(crate) use credential::{Proofs, lister};
 pub(crate) use error::UpstreamError;
 pub(crate) use event_stream::Event;
 pub(crate) use hear::{Told, hear};
-pub(crate) use link::{Link, Reply, Streaming};
+pub(crate) use link::{Link, Reply, Running, Streaming};
 pub(crate) use lists::{DEFINITION_BYTES_MAX, ListKind, list};
 pub(crate) use oauth::OAuthError;
 pub(crate) use peer::{ClientCapabilities, LogLevel, Peer};

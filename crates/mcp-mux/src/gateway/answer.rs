@@ -103,10 +103,18 @@ pub(super) async fn call(
 ) -> Result<Response<Body>, Problem> {
     let answer = match outcome {
         Ok(Outcome::Whole(answer)) => Ok(answer),
-        Ok(Outcome::Stream(relay)) => match tasks {
-            Some(tasks) => return Ok(event_stream(id.to_owned(), (asked, call), *relay, tasks)),
-            None => relay.answer().await,
-        },
+        Ok(Outcome::Stream(relay)) => {
+            if let Some(tasks) = tasks {
+                return Ok(event_stream(id.to_owned(), (asked, call), *relay, tasks));
+            }
+            let answer = relay.answer();
+            match &call {
+                Some(call) => {
+                    tokio::select! { () = call.cancelled() => return Ok(accepted()), answer = answer => answer }
+                }
+                None => answer.await,
+            }
+        }
         Err(
             error @ (CallError::ArgumentTwice | CallError::OtherState | CallError::NotParked | CallError::NoAnswer),
         ) => {

@@ -15,7 +15,7 @@ use super::wish::{Target, Wish};
 use super::{Endpoint, Mux};
 use crate::caller::Caller;
 use crate::catalog::{Entry, Face};
-use crate::upstream::{Answer, ClientCapabilities, LogLevel, Peer, Proofs, Reply, Rpc, Trace, UpstreamError};
+use crate::upstream::{Answer, ClientCapabilities, LogLevel, Peer, Proofs, Reply, Rpc, Running, Trace, UpstreamError};
 
 /// A request as it came from the client.
 #[derive(Debug)]
@@ -212,6 +212,20 @@ impl Mux {
         let rpc = request.rpc(&target.local, request.params.clone() + &given);
         let reply = mux.reply(caller, &target, (&rpc, request.peer, deadline)).await;
         reply.map_err(|error| failed(target.slugs(), error))
+    }
+
+    /// Whether the upstream that a call runs at is still the one that its caller's wish leads to, called in the same way. What a user
+    /// answers goes nowhere else.
+    pub(super) fn check_place(&self, standing: &Standing, running: &Running) -> Result<(), UpstreamError> {
+        let sight = self.sight(&standing.caller, &standing.endpoint);
+        let target = sight.target(&standing.thing).ok_or(UpstreamError::BrokeOff)?;
+        let rows = self.store.tenant(target.access.scope());
+        let stored = target.shelf.credentials(target.upstream.id);
+        let proofs = Proofs { caller: Some(&standing.caller), rows: &rows, stored: &stored };
+        let peer = Peer { can: ClientCapabilities::default(), log: None };
+        let link =
+            self.pool.link(target.access.scope(), target.upstream, (&proofs, peer), target.shelf.egress_hosts())?;
+        if running.is_at(&link) { Ok(()) } else { Err(UpstreamError::BrokeOff) }
     }
 
     async fn reply(

@@ -26,6 +26,8 @@ use crate::upstream::{Answer, ClientCapabilities, Event, LogLevel, Reply, Stream
 
 /// How often an upstream may ask in one call.
 const QUESTIONS_MAX: usize = 32;
+/// How many pings and refused requests of an upstream are answered in one call.
+const REFUSALS_MAX: usize = 1_000;
 /// Longest request of an upstream, in bytes.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -58,6 +60,8 @@ pub struct Relay {
     deadline: Instant,
     /// How many more times the upstream may ask.
     questions_left: usize,
+    /// How many more of its requests are answered without the client.
+    refusals_left: usize,
 }
 
 /// Where a call is.
@@ -132,7 +136,14 @@ impl Relay {
 
     fn at(standing: Standing, stage: Stage, deadline: Instant) -> Self {
         let decide_at = Instant::now() + standing.mux.recheck_every;
-        Self { standing: Arc::new(standing), stage, decide_at, deadline, questions_left: QUESTIONS_MAX }
+        Self {
+            standing: Arc::new(standing),
+            stage,
+            decide_at,
+            deadline,
+            questions_left: QUESTIONS_MAX,
+            refusals_left: REFUSALS_MAX,
+        }
     }
 
     /// When nobody waits any more.
@@ -207,7 +218,7 @@ impl Relay {
                 }
             }
             (Some("notifications/progress"), None) => self.progress(&event.0).map(Step::Message),
-            (Some("notifications/message"), None) => self.log(&message).then(|| Step::Message(event.0.clone())),
+            (Some("notifications/message"), None) => self.log(&message).map(Step::Message),
             (Some(method), Some(id)) => self.question(method, id, message.get("params")),
             _ => None,
         }
@@ -222,37 +233,51 @@ impl Relay {
         if token.get() != streaming.id.to_string() {
             return None;
         }
-        let span = json::span_in(text, token.get())?;
-        Some(json::splice(text, vec![(span, ours.get().to_owned())]))
+        let span = json::span_in(params.get(), token.get())?;
+        let params = json::splice(params.get(), vec![(span, ours.get().to_owned())]);
+        Some(notification("notifications/progress", &params))
     }
 
-    /// Whether the client wants this log message.
-    fn log(&self, message: &Members<'_>) -> bool {
-        let level = message.get("params").and_then(|params| Members::parse(params.get()).ok()?.get_str("level"));
-        let level = level.and_then(|name| LogLevel::parse(&name));
-        self.standing.log.zip(level).is_some_and(|(wanted, level)| level >= wanted)
+    /// A log message, if the client wants it.
+    fn log(&self, message: &Members<'_>) -> Option<String> {
+        let params = message.get("params")?;
+        let level = Members::parse(params.get()).ok()?.get_str("level").and_then(|name| LogLevel::parse(&name))?;
+        let is_wanted = self.standing.log.is_some_and(|wanted| level >= wanted);
+        is_wanted.then(|| notification("notifications/message", params.get()))
     }
 
     /// A request of a legacy upstream.
     fn question(&mut self, method: &str, id: &RawValue, params: Option<&RawValue>) -> Option<Step> {
         let Stage::Reading(streaming) = &self.stage else { return None };
         let session = streaming.running.asks()?;
-        if self.questions_left == 0 || id.get().len() > input::ID_BYTES_MAX {
-            return Some(self.fail(UpstreamError::NotMcp));
+        if id.get().len() > input::ID_BYTES_MAX {
+            return None;
         }
-        self.questions_left -= 1;
         let is_small = params.is_none_or(|params| params.get().len() <= REQUEST_BYTES_MAX);
         let can = |can: ClientCapabilities| {
             is_small && can.can_answer(method, params) && session.can.can_answer(method, params)
         };
         match &self.standing.finish.asking {
-            Asking::InAnswer(declared, _) if can(*declared) => Some(self.park(method, id, params)),
+            Asking::InAnswer(declared, _) | Asking::InStream(declared, _)
+                if self.questions_left == 0 && can(*declared) =>
+            {
+                Some(self.fail(UpstreamError::NotMcp))
+            }
+            Asking::InAnswer(declared, _) if can(*declared) => {
+                self.questions_left -= 1;
+                Some(self.park(method, id, params))
+            }
             Asking::InStream(declared, _) if can(*declared) => {
+                self.questions_left -= 1;
                 let asked = Asked { key: String::new(), request: input::as_request(method, params) };
                 self.ask_legacy(asked, id).err().map(|error| self.end(Err(error)))
             }
             _ => {
-                streaming.running.answer_soon(id, if method == "ping" { PONG } else { NOT_SUPPORTED });
+                // Who asks again and again is not answered for ever.
+                if let Some(left) = self.refusals_left.checked_sub(1) {
+                    self.refusals_left = left;
+                    streaming.running.answer_soon(id, if method == "ping" { PONG } else { NOT_SUPPORTED });
+                }
                 None
             }
         }
@@ -265,6 +290,8 @@ impl Relay {
         };
         let Standing { mux, caller, finish, place, .. } = &*self.standing;
         let Asking::InAnswer(_, states) = &finish.asking else { unreachable!("who is asked in the answer is parked") };
+        let mut streaming = streaming;
+        streaming.running.rest();
         let parked = Parked { streaming, asked: id.to_owned(), questions_left: self.questions_left };
         let answer = mux.parked.park(caller, parked).ok_or(UpstreamError::Busy).and_then(|id| {
             let asked = states.seal_parked(id, &input::as_request(method, params));
@@ -275,7 +302,8 @@ impl Relay {
 
     /// The question as a request to the client.
     fn ask_legacy(&mut self, asked: Asked, id: &RawValue) -> Result<(), CallError> {
-        let Stage::Reading(streaming) = mem::replace(&mut self.stage, Stage::Ended) else { return Ok(()) };
+        let Stage::Reading(mut streaming) = mem::replace(&mut self.stage, Stage::Ended) else { return Ok(()) };
+        streaming.running.rest();
         let round = self.ask(vec![asked], Then::Answer(streaming, id.to_owned()))?;
         self.stage = Stage::Asking(round);
         Ok(())
@@ -337,11 +365,14 @@ impl Relay {
     }
 
     /// Answers the request `id` that a legacy upstream made.
-    fn telling(&self, streaming: Streaming, id: Box<RawValue>, outcome: String) -> Stage {
-        let (place, deadline) = (self.standing.place.clone(), self.deadline);
+    fn telling(&self, mut streaming: Streaming, id: Box<RawValue>, outcome: String) -> Stage {
+        let (place, deadline, standing) = (self.standing.place.clone(), self.deadline, Arc::clone(&self.standing));
         Stage::Telling(Box::pin(async move {
-            let told = streaming.running.answer(&id, &outcome, deadline).await;
-            told.map(|()| Reply::Stream(Box::new(streaming))).map_err(|error| failed(place, error))
+            let told = async {
+                standing.mux.check_place(&standing, &streaming.running)?;
+                streaming.running.answer(&id, &outcome, deadline).await
+            };
+            told.await.map(|()| Reply::Stream(Box::new(streaming))).map_err(|error| failed(place, error))
         }))
     }
 
@@ -397,6 +428,11 @@ impl Relay {
         }
         self.end(Err(failed(self.standing.place.clone(), error)))
     }
+}
+
+/// A notification for the client, with nothing else of the upstream's around it: some readers would take it for an answer.
+fn notification(method: &str, params: &str) -> String {
+    format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{params}}}")
 }
 
 impl Stage {

@@ -34,8 +34,9 @@ use super::session_end::SessionEnd;
 use crate::json::Members;
 
 pub(super) use line::{Conditions, Line};
+use running::Cancel;
 pub(super) use running::Place;
-use running::{Cancel, Running};
+pub(crate) use running::Running;
 
 /// How long a call waits for a place among those that run.
 pub(super) const PLACE_TIMEOUT: Duration = Duration::from_secs(5);

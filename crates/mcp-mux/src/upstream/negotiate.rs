@@ -27,6 +27,8 @@ use crate::json::{self, Members};
 const DISCOVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an upstream may take over the level of its log messages.
+const SET_LEVEL_TIMEOUT: Duration = Duration::from_secs(2);
 /// For how long a failure answers those who waited behind it, so that a dead upstream is not asked once per waiter.
 const FAILURE_LIFE: Duration = Duration::from_secs(1);
 /// The code of the error that lists the versions which an upstream speaks.
@@ -253,7 +255,7 @@ async fn handshake(link: &Link, credential: &Arc<Credential>, deadline: Instant)
         return Err(UpstreamError::Status(accepted.status().as_u16()));
     }
     if let Some(level) = link.peer().log.filter(|_| agreement.has_session() && agreement.capabilities.logging) {
-        set_log_level(link, credential, (&agreement, level), deadline).await?;
+        set_log_level(link, credential, (&agreement, level), deadline.min(Instant::now() + SET_LEVEL_TIMEOUT)).await?;
     }
     Ok(agreement)
 }
@@ -289,7 +291,10 @@ async fn set_log_level(
     let rpc = Rpc { params, ..Rpc::new("logging/setLevel") };
     let id = link.next_id();
     let response = link.post(credential, agreement.headers(&rpc), rpc.body(id, false), deadline).await?;
-    answer(response, id, deadline).await.map(drop)
+    match answer(response, id, deadline).await {
+        Err(error @ (UpstreamError::Unauthorized | UpstreamError::CredentialRefused)) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The answer to request `id`, whether it comes as JSON or as the last event of a stream.

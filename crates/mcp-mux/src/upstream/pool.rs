@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
@@ -23,6 +23,8 @@ const LINKS_MAX: u64 = 10_000;
 /// Most links of upstreams that are called as somebody. They are held apart, so that many people at one upstream cost no other
 /// upstream its link.
 const ACTOR_LINKS_MAX: u64 = 50_000;
+/// Most kinds of clients for whom one principal has sessions with one upstream. For further ones nothing is declared.
+const KINDS_MAX: usize = 8;
 /// How long a link is held that nobody uses. Its access tokens go with it.
 const IDLE_MAX: Duration = Duration::from_hours(1);
 /// The same for one that is called as somebody: a new token of the same caller has another link.
@@ -37,6 +39,8 @@ type Called = (Key, Actor, Peer);
 pub struct Pool {
     links: Cache<Key, Arc<Link>>,
     actors: Cache<Called, Arc<Link>>,
+    /// The kinds of clients that an upstream has sessions for, for each of whom it is called as.
+    kinds: Cache<(Key, Actor), Arc<Mutex<Vec<Peer>>>>,
     pub(super) egress: Egress,
     pub(super) exchangers: Exchangers,
     pub(super) tasks: Tasks,
@@ -50,6 +54,7 @@ impl Pool {
         Self {
             links: cache(LINKS_MAX, IDLE_MAX),
             actors: cache(ACTOR_LINKS_MAX, ACTOR_IDLE_MAX),
+            kinds: Cache::builder().max_capacity(ACTOR_LINKS_MAX).time_to_idle(ACTOR_IDLE_MAX).build(),
             egress,
             exchangers,
             tasks,
@@ -89,7 +94,18 @@ impl Pool {
         if is_for_peer || own.is_stateless() {
             return Ok(own);
         }
+        let peer = if self.has_room(key, &actor, peer) { peer } else { nobody };
         Ok(of(&actor, peer, &|| own.for_session_of(actor.clone(), peer)))
+    }
+
+    /// Whether there may be a session for clients of this kind too. Clients say with each request what they are.
+    fn has_room(&self, key: Key, actor: &Actor, peer: Peer) -> bool {
+        let kinds = self.kinds.get_with((key, actor.clone()), Arc::default);
+        let mut kinds = kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kinds.contains(&peer) && kinds.len() < KINDS_MAX {
+            kinds.push(peer);
+        }
+        kinds.contains(&peer)
     }
 
     /// Drops the links of all other upstreams, with their connections and access tokens. They are not told.

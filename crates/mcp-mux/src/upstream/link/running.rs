@@ -13,7 +13,7 @@ use super::super::error::UpstreamError;
 use super::super::negotiate::Agreement;
 use super::super::peer::Peer;
 use super::super::request::Rpc;
-use super::Link;
+use super::{Link, PLACE_TIMEOUT};
 
 /// How long it may take to tell an upstream something that nobody waits for.
 const TELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ pub(in crate::upstream) type Place = Arc<OwnedSemaphorePermit>;
 /// closed connection.
 pub struct Running {
     cancel: Option<Cancel>,
-    _place: Place,
+    place: Option<Place>,
 }
 
 /// What the upstream is told with.
@@ -38,7 +38,7 @@ pub(super) struct Cancel {
 
 impl Running {
     pub(super) fn new(cancel: Cancel, place: Place) -> Self {
-        Self { cancel: Some(cancel), _place: place }
+        Self { cancel: Some(cancel), place: Some(place) }
     }
 
     /// The answer has come; there is nothing left to cancel.
@@ -54,9 +54,23 @@ impl Running {
         Some(cancel.link.peer)
     }
 
-    /// Answers a request of the upstream's: `outcome` is `"result":…` or `"error":…`.
-    pub async fn answer(&self, id: &RawValue, outcome: &str, deadline: Instant) -> Result<(), UpstreamError> {
+    /// Leaves its place to others while the upstream waits for the client.
+    pub fn rest(&mut self) {
+        self.place = None;
+    }
+
+    /// Whether it runs at what is called now over `link`: at the same address, with the same credentials.
+    pub(crate) fn is_at(&self, link: &Link) -> bool {
+        self.cancel.as_ref().is_some_and(|cancel| Arc::ptr_eq(&cancel.link.line, &link.line))
+    }
+
+    /// Answers a request of the upstream's: `outcome` is `"result":…` or `"error":…`. It takes a place again, if it left its own.
+    pub async fn answer(&mut self, id: &RawValue, outcome: &str, deadline: Instant) -> Result<(), UpstreamError> {
         let Some(cancel) = &self.cancel else { return Ok(()) };
+        if self.place.is_none() {
+            let place = cancel.link.line.place(false, deadline.min(Instant::now() + PLACE_TIMEOUT)).await?;
+            self.place = Some(place);
+        }
         cancel.link.answer(&cancel.agreement, &cancel.credential, (id, outcome), deadline).await
     }
 
@@ -77,6 +91,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         let Some(cancel) = self.cancel.take() else { return };
         if cancel.agreement.is_modern() {
+            return;
+        }
+        // To an upstream that was taken away or moved nothing is sent any more.
+        if cancel.link.line.is_silent() {
             return;
         }
         let tasks = cancel.link.line.tasks().clone();

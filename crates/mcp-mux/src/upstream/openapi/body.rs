@@ -112,6 +112,19 @@ impl Body {
         }
     }
 
+    /// The names that are sent in a form, where the body is one.
+    pub(super) fn form_names(&self, arguments: &Members<'_>) -> Vec<String> {
+        let names = |members: &Members<'_>| members.iter().map(|(name, _)| name.to_owned()).collect();
+        match &self.shape {
+            _ if self.format != BodyFormat::Form => Vec::new(),
+            BodyShape::Spread(members) => members.iter().map(|member| member.name.clone()).collect(),
+            BodyShape::Whole(member) => {
+                let body = arguments.get(&member.name).and_then(|value| Members::parse(value.get()).ok());
+                body.as_ref().map(names).unwrap_or_default()
+            }
+        }
+    }
+
     fn whole(&self, value: &RawValue) -> Option<String> {
         match self.format {
             BodyFormat::Json => Some(value.get().to_owned()),

@@ -15,6 +15,10 @@ const NODES_MAX: usize = 200_000;
 const DEPTH_MAX: usize = 40;
 /// How many aliases it may have.
 const ALIASES_MAX: usize = 1_000;
+/// Longest reference, in bytes.
+const REFERENCE_BYTES_MAX: usize = 1024;
+/// Most paths that are looked at.
+const PATHS_MAX: usize = 10_000;
 /// How many references may lead to each other until one leads to something else.
 const REFERENCES_MAX: usize = 16;
 
@@ -64,10 +68,10 @@ impl Document {
         if is_known { Ok(Self(root)) } else { Err(DocumentError::Version) }
     }
 
-    /// Its paths, in their order.
+    /// Its paths, in their order, as far as they are looked at.
     pub(super) fn paths(&self) -> impl Iterator<Item = (&str, &Value)> {
         let paths = self.0.get("paths").and_then(Value::as_object).into_iter().flatten();
-        paths.map(|(path, item)| (path.as_str(), item))
+        paths.take(PATHS_MAX).map(|(path, item)| (path.as_str(), item))
     }
 
     /// The names of what proves a caller, each with the place where it is shown.
@@ -91,6 +95,7 @@ impl Document {
 
     /// What a reference within this document leads to (RFC 6901 §6).
     pub(super) fn find(&self, reference: &str) -> Option<&Value> {
+        let reference = Some(reference).filter(|reference| reference.len() <= REFERENCE_BYTES_MAX)?;
         let pointer = percent_decode_str(reference.strip_prefix('#')?).decode_utf8().ok()?;
         self.0.pointer(&pointer)
     }

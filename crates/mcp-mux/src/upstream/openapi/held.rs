@@ -48,7 +48,8 @@ pub(super) async fn fetched(
     }
     let upstream = Arc::clone(link.line().upstream_shared());
     let read = tokio::task::spawn_blocking(move || Api::read(&document, &upstream.spec));
-    let api = read.await.map_err(|_| UpstreamError::Setup)?.map_err(UpstreamError::Document)?;
+    let read = timeout_at(deadline, read).await.map_err(|_| UpstreamError::TimedOut)?;
+    let api = read.map_err(|_| UpstreamError::Setup)?.map_err(UpstreamError::Document)?;
     if api.left_out > 0 {
         tracing::warn!(
             tenant.id = %link.upstream().tenant, upstream.id = %link.upstream().id, operations = api.left_out,

@@ -37,6 +37,11 @@ pub(super) fn build(api: &Api, operation: &Operation, base: &Url, arguments: &Ra
     }
     let mut headers = headers(&given)?;
     headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.8"));
+    let form_names = operation.body.as_ref().map(|body| body.form_names(&arguments)).unwrap_or_default();
+    // Some servers read what is said in a form as if it were said in the address.
+    if form_names.iter().any(|name| api.reserved.holds(ParameterPlace::Query, name)) {
+        return Err("The body has a member that sets what it may not set.".to_owned());
+    }
     let body = operation.body.as_ref().map(|body| body.filled(&arguments)).transpose();
     let body = body.map_err(|argument| format!("The argument `{argument}` {HAS_NO_FORM}."))?.flatten();
     if let (Some(body), true) = (&operation.body, body.is_some()) {

@@ -111,7 +111,10 @@ impl Reserved {
     pub(super) fn holds(&self, place: ParameterPlace, name: &str) -> bool {
         match place {
             ParameterPlace::Path => false,
-            ParameterPlace::Query => self.parameters.contains(&parameter(name)),
+            ParameterPlace::Query => {
+                let flat = name.trim().to_ascii_lowercase().replace(['.', ' ', '['], "_");
+                self.parameters.contains(&parameter(name)) || self.parameters.contains(&flat)
+            }
             ParameterPlace::Header => {
                 let name = header(name);
                 self.headers.contains(&name) || HEADER_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))

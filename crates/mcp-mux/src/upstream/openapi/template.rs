@@ -1,6 +1,8 @@
 //! The path of an operation, with holes that arguments fill. What fills a hole stays in its segment: whoever reads the path, once
 //! decoded or decoded again, finds as many segments as the template has, and none that leads up.
 
+use std::collections::HashSet;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// Everything that RFC 3986 §2.3 does not leave as it is.
@@ -8,6 +10,12 @@ pub(super) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.
 /// What the text of a template may hold as it is (RFC 3986 §3.3).
 const NOT_OF_A_PATH: &AsciiSet =
     &RESERVED.remove(b'!').remove(b'$').remove(b'&').remove(b'\'').remove(b'(').remove(b')').remove(b'*').remove(b'+');
+/// Longest path of a document, in bytes.
+const TEMPLATE_BYTES_MAX: usize = 2 * 1024;
+/// Most holes of a path.
+const HOLES_MAX: usize = 32;
+/// Longest path that is sent, in bytes.
+const PATH_BYTES_MAX: usize = 8 * 1024;
 /// How often a segment is decoded to see what somebody may take it for.
 const DECODINGS_MAX: usize = 4;
 
@@ -35,12 +43,20 @@ pub(super) struct Filled {
 impl Template {
     /// Reads a path of a document; nothing where it is none, or leads up.
     pub(super) fn parse(path: &str) -> Option<Self> {
-        let rest = path.strip_prefix('/')?;
+        let rest = path.strip_prefix('/').filter(|_| path.len() <= TEMPLATE_BYTES_MAX)?;
         if rest.contains(['?', '#', '\\']) || rest.chars().any(char::is_control) {
             return None;
         }
         let segments: Option<Vec<Segment>> = rest.split('/').map(pieces).collect();
         let segments = segments?;
+        let mut names = HashSet::new();
+        for piece in segments.iter().flatten() {
+            if let Piece::Hole(name) = piece
+                && (names.len() == HOLES_MAX || !names.insert(name.as_str()))
+            {
+                return None;
+            }
+        }
         // A path may end in a slash, and has no other empty segment.
         let (_, others) = segments.split_last()?;
         if others.iter().any(Vec::is_empty) {
@@ -85,13 +101,35 @@ impl Template {
                 return Err(hole);
             }
             filled.path = filled.path + "/" + &sent;
+            if filled.path.len() > PATH_BYTES_MAX {
+                return Err(last_hole.unwrap_or_default());
+            }
             filled.segments.push(meant);
         }
         Ok(filled)
     }
 
-    /// Whether a path with these segments could be one of this template's, in capitals or not.
+    /// Whether somebody could take a path with these segments for one of this template's: whoever decodes it once more, or leaves out
+    /// what follows a semicolon.
     pub(super) fn covers(&self, segments: &[String]) -> bool {
+        let mut segments = segments.to_vec();
+        for _ in 0..=DECODINGS_MAX {
+            let cut = |segment: &String| segment.split(';').next().unwrap_or_default().to_owned();
+            if self.covers_as_is(&segments) || self.covers_as_is(&segments.iter().map(cut).collect::<Vec<_>>()) {
+                return true;
+            }
+            let decoded = segments.iter().map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned());
+            let decoded: Vec<String> = decoded.collect();
+            if decoded == segments {
+                return false;
+            }
+            segments = decoded;
+        }
+        false
+    }
+
+    /// The same for whoever takes it to the letter, in capitals or not.
+    fn covers_as_is(&self, segments: &[String]) -> bool {
         let fits = |(pieces, segment): (&Segment, &String)| is_covered(pieces, &segment.to_lowercase());
         self.0.len() == segments.len() && self.0.iter().zip(segments).all(fits)
     }
@@ -175,6 +213,25 @@ mod tests {
 
     fn filled(template: &str, value: &str) -> Option<Filled> {
         Template::parse(template).unwrap().fill(|_| Some(value.to_owned())).ok()
+    }
+
+    #[test]
+    fn a_path_has_few_holes_each_of_another_name_and_stays_short() {
+        let holes = |count: usize| (0..count).fold(String::new(), |path, index| format!("{path}/{{h{index}}}"));
+        assert!(Template::parse(&holes(HOLES_MAX)).is_some());
+        for path in [holes(HOLES_MAX + 1), "/{a}/{a}".to_owned(), format!("/{}", "a".repeat(TEMPLATE_BYTES_MAX))] {
+            assert_eq!(Template::parse(&path), None, "{path}");
+        }
+        assert_eq!(filled("/{a}/b", &"x".repeat(PATH_BYTES_MAX)), None);
+    }
+
+    #[test]
+    fn other_spellings_of_another_path_are_that_path() {
+        let me = Template::parse("/users/me").unwrap();
+        for id in ["me", "ME", "m%65", "m%2565", "me;x", "m%65;x"] {
+            assert!(me.covers(&["users".to_owned(), id.to_owned()]), "{id}");
+        }
+        assert!(!me.covers(&["users".to_owned(), "mine".to_owned()]));
     }
 
     #[test]
