@@ -17,11 +17,13 @@ mod negotiate;
 mod oauth;
 mod old_sse;
 mod openapi;
+mod own_stream;
 mod peer;
 mod pem;
 mod pool;
 mod redact;
 mod request;
+mod resume;
 mod secret;
 mod session_end;
 

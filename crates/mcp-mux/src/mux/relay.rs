@@ -88,7 +88,7 @@ struct Round {
 /// What is done with the answers.
 enum Then {
     /// A legacy upstream gets the answer to its request with this id, and goes on in its stream.
-    Answer(Streaming, Box<RawValue>),
+    Answer(Box<Streaming>, Box<RawValue>),
     /// A modern upstream is asked again.
     AskAgain(Arc<Request>, Option<Box<RawValue>>),
 }
@@ -304,7 +304,7 @@ impl Relay {
     fn ask_legacy(&mut self, asked: Asked, id: &RawValue) -> Result<(), CallError> {
         let Stage::Reading(mut streaming) = mem::replace(&mut self.stage, Stage::Ended) else { return Ok(()) };
         streaming.running.rest();
-        let round = self.ask(vec![asked], Then::Answer(streaming, id.to_owned()))?;
+        let round = self.ask(vec![asked], Then::Answer(Box::new(streaming), id.to_owned()))?;
         self.stage = Stage::Asking(round);
         Ok(())
     }
@@ -349,7 +349,7 @@ impl Relay {
                     Some((_, Answer::Error(error))) => format!("\"error\":{}", error.get()),
                     None => return Err(self.unanswered()),
                 };
-                self.telling(streaming, id, outcome)
+                self.telling(*streaming, id, outcome)
             }
             Then::AskAgain(request, state) => {
                 let results = round.answers.into_iter().map(|(key, answer)| match answer {

@@ -1,13 +1,19 @@
 //! Server-sent events (WHATWG HTML §9.2), read as far as MCP uses them, with a limit on each event and on the whole stream.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _};
+use http::HeaderValue;
 
 use super::error::UpstreamError;
 use super::redact::Redactor;
+use super::resume::Position;
 
 /// Largest single event, in bytes.
 pub(super) const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest id of an event, in bytes.
+const ID_BYTES_MAX: usize = 1024;
 /// Most bytes of one stream.
 pub(super) const STREAM_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -42,6 +48,9 @@ pub struct EventStream {
     is_first_line: bool,
     read_bytes: usize,
     redactor: Option<Redactor>,
+    /// The id of the last event that had one, and how long to wait before the stream is taken up.
+    last_id: Option<HeaderValue>,
+    retry: Option<Duration>,
 }
 
 enum Source {
@@ -78,12 +87,19 @@ impl EventStream {
             is_first_line: true,
             read_bytes: 0,
             redactor: None,
+            last_id: None,
+            retry: None,
         }
     }
 
     /// The same events without the secrets of the call.
     pub(super) fn without(self, redactor: Redactor) -> Self {
         Self { redactor: Some(redactor), ..self }
+    }
+
+    /// Where it can be taken up, if its events have ids.
+    pub(super) fn position(&self) -> Option<Position> {
+        Some(Position { id: self.last_id.clone()?, retry: self.retry })
     }
 
     /// The same stream, handing out events of that kind from here on.
@@ -185,6 +201,14 @@ impl EventStream {
                 _ => Kind::Other,
             };
         }
+        if let Some(id) = self.line.strip_prefix(b"id:").filter(|id| id.len() <= ID_BYTES_MAX) {
+            let id = HeaderValue::from_bytes(id.strip_prefix(b" ").unwrap_or(id)).ok();
+            self.last_id = id.filter(|id| !id.is_empty());
+        }
+        if let Some(wait) = self.line.strip_prefix(b"retry:") {
+            let wait = std::str::from_utf8(wait).ok().and_then(|wait| wait.trim().parse().ok());
+            self.retry = wait.map(Duration::from_millis).or(self.retry);
+        }
         self.line.clear();
         Ok(None)
     }
@@ -227,6 +251,18 @@ mod tests {
     #[test]
     fn comments_ids_and_events_without_data_are_passed_over() {
         assert_eq!(texts(": ping\n\nid: 7\nretry: 3000\n\ndata: x\nid: 8\n\n"), ["x"]);
+    }
+
+    #[test]
+    fn a_stream_remembers_where_it_can_be_taken_up() {
+        let chunk = Bytes::from("id: 7\nretry: 500\ndata: \n\nid:8\ndata: 1\n\nid: half");
+        let mut events = EventStream::new(stream::iter([Ok(chunk)]).boxed());
+        while events.next().now_or_never().flatten().is_some() {}
+        let position = events.position().unwrap();
+        assert_eq!((position.id.to_str().unwrap(), position.retry), ("8", Some(Duration::from_millis(500))));
+        let mut none = EventStream::new(stream::iter([Ok(Bytes::from("data: 1\n\n"))]).boxed());
+        while none.next().now_or_never().flatten().is_some() {}
+        assert!(none.position().is_none());
     }
 
     #[test]

@@ -30,6 +30,7 @@ use super::openapi;
 use super::peer::Peer;
 use super::redact::Redactor;
 use super::request::{Outgoing, Rpc};
+use super::resume::Resume;
 use super::session_end::SessionEnd;
 use crate::json::Members;
 
@@ -208,6 +209,7 @@ impl Link {
         let cancel =
             Cancel { link: Arc::clone(self), agreement: Arc::clone(agreement), credential: Arc::clone(credential), id };
         let mut running = Running::new(cancel, Arc::clone(place));
+        let beside = agreement.own.as_ref().map(|own| own.join(id));
         let read = async {
             let body = rpc.body(id, agreement.is_modern());
             if let Some(session) = agreement.old_sse() {
@@ -227,7 +229,13 @@ impl Link {
                 self.forget(agreement);
                 Ok(Reply::Whole(answer))
             }
-            Read::Events(events) => Ok(Reply::Stream(Box::new(Streaming { id, events, running }))),
+            Read::Events(events) => {
+                let events = match beside {
+                    Some(beside) => beside.with(events),
+                    None => events,
+                };
+                Ok(Reply::Stream(Box::new(Streaming { id, events, running })))
+            }
         }
     }
 
@@ -299,7 +307,13 @@ impl Link {
             return Err(UpstreamError::SessionGone);
         }
         if is_events(&response) && status.is_success() {
-            return Ok(Read::Events(events(response).without(redactor)));
+            let events = events(response).without(redactor.clone());
+            if !agreement.has_session() {
+                return Ok(Read::Events(events));
+            }
+            let (line, credential) = (Arc::clone(&self.line), Arc::clone(&attempt.credential));
+            let resume = Resume { line, credential, headers: agreement.headers(attempt.rpc), redactor };
+            return Ok(Read::Events(resume.of(events)));
         }
         if !has_media_type(&response, "application/json") {
             return Err(if status.is_success() {

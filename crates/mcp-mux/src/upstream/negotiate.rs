@@ -18,6 +18,7 @@ use super::error::UpstreamError;
 use super::event_stream::EventStream;
 use super::link::Link;
 use super::old_sse;
+use super::own_stream::{self, OwnStream};
 use super::peer::{ClientCapabilities, LogLevel};
 use super::request::{LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSION, PROTOCOL_VERSION, Rpc, SESSION_ID, client_info};
 use super::session_end::SessionEnd;
@@ -44,6 +45,8 @@ pub(super) struct Agreement {
     /// What the upstream says that it has.
     pub(super) capabilities: Capabilities,
     /// Ends the session, if there is one that is not a stream.
+    /// The stream that a session has of its own, where its client can be asked for something.
+    pub(super) own: Option<OwnStream>,
     pub(super) end: Option<SessionEnd>,
 }
 
@@ -82,7 +85,7 @@ impl Agreement {
         (version, capabilities): (&'static str, Capabilities),
         session: Arc<old_sse::Session>,
     ) -> Self {
-        Self { spoken: Spoken::OldSse { version, session }, capabilities, end: None }
+        Self { spoken: Spoken::OldSse { version, session }, capabilities, own: None, end: None }
     }
 
     pub(super) fn is_modern(&self) -> bool {
@@ -169,7 +172,7 @@ pub(super) async fn agreement(
 async fn negotiate(link: &Link, credential: &Arc<Credential>, deadline: Instant) -> Result<Agreement, UpstreamError> {
     let discover_deadline = deadline.min(Instant::now() + DISCOVER_TIMEOUT);
     match discover(link, credential, discover_deadline).await {
-        Ok(Some(capabilities)) => Ok(Agreement { spoken: Spoken::Modern, capabilities, end: None }),
+        Ok(Some(capabilities)) => Ok(Agreement { spoken: Spoken::Modern, capabilities, own: None, end: None }),
         // Refusal and silence of the network will not change by asking in another way.
         Err(
             error @ (UpstreamError::Unreachable
@@ -247,12 +250,17 @@ async fn handshake(link: &Link, credential: &Arc<Credential>, deadline: Instant)
         }
         chosen => chosen?,
     };
-    let mut agreement = Agreement { spoken: Spoken::Legacy { version, session }, capabilities, end: None };
+    let mut agreement = Agreement { spoken: Spoken::Legacy { version, session }, capabilities, own: None, end: None };
     let headers = agreement.headers(&Rpc::new("notifications/initialized"));
     agreement.end = agreement.has_session().then(|| SessionEnd::new(link.line(), headers.clone(), credential));
     let accepted = link.post(credential, headers, INITIALIZED.to_owned(), deadline).await?;
     if !accepted.status().is_success() {
         return Err(UpstreamError::Status(accepted.status().as_u16()));
+    }
+    if agreement.has_session() && !link.peer().can.is_nothing() {
+        let deadline = deadline.min(Instant::now() + own_stream::BEGIN_TIMEOUT);
+        let named = (agreement.headers(&Rpc::new("")), agreement.session());
+        agreement.own = OwnStream::open(link.line(), credential, named, deadline).await;
     }
     if let Some(level) = link.peer().log.filter(|_| agreement.has_session() && agreement.capabilities.logging) {
         set_log_level(link, credential, (&agreement, level), deadline.min(Instant::now() + SET_LEVEL_TIMEOUT)).await?;

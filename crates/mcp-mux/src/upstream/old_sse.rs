@@ -23,6 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::calls::{Calls, Item, Wait};
 use self::endpoint::Endpoint;
 use self::reader::Reader;
+pub(super) use self::reader::reply;
 use super::answer::{is_events, refusal};
 use super::credential::Credential;
 use super::error::UpstreamError;

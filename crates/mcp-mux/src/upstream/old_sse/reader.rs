@@ -91,14 +91,14 @@ impl Reader {
     }
 }
 
-/// What a request of the upstream is answered: no capability was declared, so it can ask for nothing but a sign of life.
-fn reply(method: &RawValue, id: &RawValue) -> Option<String> {
+/// What a request of the upstream is answered: that it can ask for nothing here but a sign of life.
+pub(in crate::upstream) fn reply(method: &RawValue, id: &RawValue) -> Option<String> {
     let is_id = id.get().len() <= ID_BYTES_MAX && id.get().starts_with(|c: char| matches!(c, '"' | '-' | '0'..='9'));
     let is_ping = json::as_str(method)? == "ping";
     let said = if is_ping {
         r#""result":{}"#
     } else {
-        r#""error":{"code":-32601,"message":"mcp-mux relays no requests of servers"}"#
+        r#""error":{"code":-32601,"message":"mcp-mux does not relay this request"}"#
     };
     is_id.then(|| format!(r#"{{"jsonrpc":"2.0","id":{},{said}}}"#, id.get()))
 }

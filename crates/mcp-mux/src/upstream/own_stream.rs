@@ -1,0 +1,197 @@
+//! The stream that a legacy session has of its own (MCP 2025-11-25 `basic/transports`, "Listening for Messages from the Server"). Many
+//! upstreams ask there, and not in the stream of the call that makes them ask.
+//!
+//! A session is one principal's and one kind of client's. While one call runs in it, what comes here is about that call. Where several
+//! run, nobody can tell which of them is meant: then requests are refused, and the rest is dropped.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::{FuturesUnordered, unfold};
+use http::StatusCode;
+use http::header::HeaderMap;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::answer::{events, is_events};
+use super::credential::Credential;
+use super::event_stream::{Event, EventStream};
+use super::link::Line;
+use super::old_sse::reply;
+use super::redact::Redactor;
+use super::request::Outgoing;
+use crate::json::{self, Members};
+
+/// How long a session waits for its stream to begin. An upstream that has none says so.
+pub(super) const BEGIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// The wait before a stream that ended is begun anew. It doubles.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const AGAIN_AFTER_MAX: Duration = Duration::from_mins(1);
+/// How many messages wait for a call to read them.
+const EVENTS_AHEAD_MAX: usize = 16;
+/// How many requests are refused at once; others are dropped.
+const REPLIES_MAX: usize = 4;
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A session's own stream, until it is dropped.
+#[derive(Debug)]
+pub(super) struct OwnStream {
+    calls: Calls,
+    _close: DropGuard,
+}
+
+/// The calls that run in a session.
+#[derive(Debug, Clone, Default)]
+struct Calls(Arc<Mutex<HashMap<u64, mpsc::Sender<Event>>>>);
+
+/// What comes beside the stream of a call.
+pub(super) struct Beside {
+    id: u64,
+    calls: Calls,
+    events: mpsc::Receiver<Event>,
+}
+
+/// What reads a stream.
+struct Reader {
+    line: Arc<Line>,
+    credential: Arc<Credential>,
+    /// The protocol's headers, which name the session.
+    headers: HeaderMap,
+    calls: Calls,
+    redactor: Redactor,
+}
+
+impl OwnStream {
+    /// Begins the stream of the session that `headers` and `id` name; nothing, if the upstream has none.
+    pub(super) async fn open(
+        line: &Arc<Line>,
+        credential: &Arc<Credential>,
+        (headers, id): (HeaderMap, Option<&str>),
+        deadline: Instant,
+    ) -> Option<Self> {
+        let (calls, closed) = (Calls::default(), CancellationToken::new());
+        let reader = Reader {
+            line: Arc::clone(line),
+            credential: Arc::clone(credential),
+            headers,
+            calls: calls.clone(),
+            redactor: Redactor::new(credential, id, "", line),
+        };
+        let events = reader.begin(deadline).await?;
+        let close = closed.clone().drop_guard();
+        line.tasks().spawn(async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = reader.run(events) => {}
+            }
+        });
+        Some(Self { calls, _close: close })
+    }
+
+    /// A call of that id runs from now on.
+    pub(super) fn join(&self, id: u64) -> Beside {
+        let (sender, events) = mpsc::channel(EVENTS_AHEAD_MAX);
+        self.calls.lock().insert(id, sender);
+        Beside { id, calls: self.calls.clone(), events }
+    }
+}
+
+impl Beside {
+    /// The call's own stream, and what comes beside it.
+    pub(super) fn with(self, own: EventStream) -> EventStream {
+        let both = unfold((own, self), async |(mut own, mut beside)| {
+            let event = tokio::select! {
+                biased;
+                Some(event) = beside.events.recv() => Some(Ok(event)),
+                event = own.next() => event,
+            };
+            Some((event?, (own, beside)))
+        });
+        EventStream::of_events(both.boxed())
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.calls.lock().remove(&self.id);
+    }
+}
+
+impl Calls {
+    /// Hands a message to the only call that runs; `false`, if there is not one.
+    fn hand(&self, event: Event) -> bool {
+        let calls = self.lock();
+        let mut senders = calls.values();
+        match (senders.next(), senders.next()) {
+            (Some(call), None) => call.try_send(event).is_ok(),
+            _ => false,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<Event>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reader {
+    async fn begin(&self, deadline: Instant) -> Option<EventStream> {
+        let mut outgoing = Outgoing::for_events(self.line.upstream().spec.url.clone());
+        outgoing.headers.extend(self.headers.clone());
+        let response = self.line.send(&self.credential, outgoing, deadline).await.ok()?;
+        let is_begun = response.status() == StatusCode::OK && is_events(&response);
+        is_begun.then(|| events(response).without(self.redactor.clone()))
+    }
+
+    /// Reads one stream after the other, until the upstream has none any more.
+    async fn run(self, mut events: EventStream) {
+        let mut wait = AGAIN_AFTER;
+        loop {
+            let begun = Instant::now();
+            self.read(events).await;
+            wait = if begun.elapsed() > AGAIN_AFTER_MAX { AGAIN_AFTER } else { (wait * 2).min(AGAIN_AFTER_MAX) };
+            sleep(wait).await;
+            let Some(next) = self.begin(Instant::now() + BEGIN_TIMEOUT).await else { return };
+            events = next;
+        }
+    }
+
+    async fn read(&self, mut events: EventStream) {
+        let mut replies = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(()) = replies.next() => {}
+                event = events.next() => {
+                    let Some(Ok(event)) = event else { return };
+                    let reply = self.pass(event).filter(|_| replies.len() < REPLIES_MAX);
+                    replies.extend(reply.map(|reply| self.send(reply)));
+                }
+            }
+        }
+    }
+
+    /// Hands a message to whom it belongs, or says what is replied. Answers do not come here.
+    fn pass(&self, event: Event) -> Option<String> {
+        if json::is_too_deep(event.0.as_bytes()) {
+            return None;
+        }
+        let message = Members::parse(&event.0).ok()?;
+        let is_answer = ["result", "error"].iter().any(|key| message.get(key).is_some());
+        let method = message.get("method").filter(|_| !is_answer)?;
+        let Some(id) = message.get("id") else {
+            self.calls.hand(event);
+            return None;
+        };
+        let refusal = reply(method, id);
+        let is_ping = json::as_str(method).is_some_and(|method| method == "ping");
+        if !is_ping && self.calls.hand(event) { None } else { refusal }
+    }
+
+    async fn send(&self, reply: String) {
+        let outgoing = Outgoing::message(self.line.upstream().spec.url.clone(), self.headers.clone(), reply);
+        // An upstream that does not take it has itself to blame.
+        drop(self.line.send(&self.credential, outgoing, Instant::now() + REPLY_TIMEOUT).await);
+    }
+}
