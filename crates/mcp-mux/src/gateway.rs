@@ -40,7 +40,7 @@ use crate::caller::Caller;
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
 use crate::mux::{CallError, Endpoint, Handles, Listed, Mux, Wanted};
-use crate::upstream::{ClientCapabilities, Peer, UpstreamError};
+use crate::upstream::{ClientCapabilities, UpstreamError};
 
 /// Every MCP request method that is answered, and by whom. A method that is not in this list is unknown to everybody.
 pub const METHODS: [(&str, Served); 13] = [
@@ -48,13 +48,13 @@ pub const METHODS: [(&str, Served); 13] = [
     ("server/discover", Served::ByLifecycle),
     ("ping", Served::ByLifecycle),
     ("tools/list", Served::Raw(RawMethod::List(Listed::Tools))),
-    ("tools/call", Served::Raw(RawMethod::CallTool)),
+    ("tools/call", Served::Raw(RawMethod::Ask(AskMethod::CallTool))),
     ("prompts/list", Served::Raw(RawMethod::List(Listed::Prompts))),
-    ("prompts/get", Served::Raw(RawMethod::GetPrompt)),
+    ("prompts/get", Served::Raw(RawMethod::Ask(AskMethod::GetPrompt))),
     ("resources/list", Served::Raw(RawMethod::List(Listed::Resources))),
     ("resources/templates/list", Served::Raw(RawMethod::List(Listed::Templates))),
-    ("resources/read", Served::Raw(RawMethod::ReadResource)),
-    ("completion/complete", Served::Raw(RawMethod::Complete)),
+    ("resources/read", Served::Raw(RawMethod::Ask(AskMethod::ReadResource))),
+    ("completion/complete", Served::Raw(RawMethod::Ask(AskMethod::Complete))),
     ("subscriptions/listen", Served::Raw(RawMethod::Listen)),
     ("logging/setLevel", Served::Raw(RawMethod::SetLevel)),
 ];
@@ -73,6 +73,17 @@ pub enum Served {
 pub enum RawMethod {
     /// One of the lists.
     List(Listed),
+    /// What leads to an upstream.
+    Ask(AskMethod),
+    /// `subscriptions/listen`, of the modern era only
+    Listen,
+    /// `logging/setLevel`, of the legacy era only
+    SetLevel,
+}
+
+/// The methods that lead to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskMethod {
     /// `tools/call`
     CallTool,
     /// `prompts/get`
@@ -81,10 +92,6 @@ pub enum RawMethod {
     ReadResource,
     /// `completion/complete`
     Complete,
-    /// `subscriptions/listen`, of the modern era only
-    Listen,
-    /// `logging/setLevel`, of the legacy era only
-    SetLevel,
 }
 
 /// Our MCP server face. Cheap to clone.
@@ -176,9 +183,10 @@ impl Gateway {
             Some(Served::Raw(RawMethod::SetLevel)) if era == Era::Modern => Err(Problem::method_not_found(era)),
             Some(Served::Raw(RawMethod::SetLevel)) => self.set_level(session.as_ref(), &rpc),
             Some(Served::Raw(RawMethod::List(listed))) => self.list(caller, endpoint, (era, listed), &rpc),
-            Some(Served::Raw(method)) => {
+            Some(Served::Raw(RawMethod::Ask(method))) => {
                 let session = session.filter(|_| era == Era::Legacy);
-                let shape = Shape { era, accepts, session, headers: &parts.headers };
+                let can = session.as_ref().map_or_else(|| ask::declared(era, &rpc), |session| session.can);
+                let shape = Shape { era, accepts, session, can, headers: &parts.headers };
                 self.ask(caller, endpoint, (method, shape), &rpc).await
             }
         };
@@ -241,15 +249,14 @@ impl Gateway {
         &self,
         caller: &Caller,
         endpoint: &Endpoint,
-        (method, shape): (RawMethod, Shape<'_>),
+        (method, shape): (AskMethod, Shape<'_>),
         rpc: &Rpc<'_>,
     ) -> Result<Response<Body>, Problem> {
-        let Shape { era, accepts, session, headers } = shape;
+        let Shape { era, accepts, session, can, headers } = shape;
         let streams = accepts == Accepts::Events;
         // Who takes no stream can neither be asked in one nor hear of anything there.
-        let legacy = session.as_ref().filter(|_| streams);
-        let legacy = legacy.map(|session| Peer { can: session.can, log: Some(self.sessions.level(session)) });
-        let ask = ask::read(method, (era, headers, legacy), rpc)?;
+        let level = session.as_ref().filter(|_| streams).map(|session| self.sessions.level(session));
+        let ask = ask::read(method, (era, headers), (can, level), rpc)?;
         let call = session.as_ref().and_then(|session| self.calls.begin(session, rpc.id));
         let cancelled = async {
             match &call {
@@ -268,13 +275,6 @@ impl Gateway {
             );
         }
         if let Err(CallError::Upstream { tenant, upstream, error: UpstreamError::AccountMissing }) = &outcome {
-            let can = match (era, &session) {
-                (Era::Modern, _) => {
-                    ClientCapabilities::of(rpc.meta.as_ref().and_then(|meta| meta.get(era::META_CAPABILITIES)))
-                }
-                (Era::Legacy, Some(session)) => session.can,
-                (Era::Legacy, None) => ClientCapabilities::default(),
-            };
             return Ok(self.links.answer(caller, (rpc, era), can, Missing { tenant, upstream }));
         }
         if matches!(outcome, Err(CallError::Unknown(_))) {
@@ -307,6 +307,8 @@ struct Shape<'h> {
     era: Era,
     accepts: Accepts,
     session: Option<Session>,
+    /// What the client can be asked for.
+    can: ClientCapabilities,
     headers: &'h HeaderMap,
 }
 

@@ -120,6 +120,11 @@ pub(crate) fn as_str(raw: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<BorrowedKey<'_>>(raw.get()).ok().map(|BorrowedKey(text)| text)
 }
 
+/// The member `key` of a raw value, if that is an object.
+pub(crate) fn member<'t>(object: Option<&'t RawValue>, key: &str) -> Option<&'t RawValue> {
+    Members::parse(object?.get()).ok()?.get(key)
+}
+
 /// Whether a raw value is an object.
 pub(crate) fn is_object(raw: &RawValue) -> bool {
     raw.get().starts_with('{')

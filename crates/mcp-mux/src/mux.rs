@@ -13,7 +13,7 @@ mod wish;
 
 pub use call::{Ask, CallError, Outcome};
 pub use handle::{Bond, Handles, Purpose};
-pub use input::Input;
+pub use input::{Input, URL_ELICITATION_REQUIRED};
 pub use listen::{Changes, Wanted};
 pub use own_accounts::{OwnAccount, OwnAccountError, OwnAccounts};
 pub use relay::{Relay, Step};

@@ -28,7 +28,7 @@ mod secret;
 mod session_end;
 
 pub use account::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount};
-pub(crate) use answer::{Answer, parse_answer};
+pub(crate) use answer::{Answer, error_code, parse_answer};
 pub(crate) use credential::{Proofs, lister};
 pub(crate) use error::UpstreamError;
 pub(crate) use event_stream::Event;

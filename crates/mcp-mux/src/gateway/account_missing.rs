@@ -10,7 +10,6 @@ use std::collections::HashSet;
 use axum::body::Body;
 use http::Response;
 use serde_json::json;
-use serde_json::value::RawValue;
 use tenant_store::{IssuerName, TenantSlug, UpstreamSlug};
 use uuid::Uuid;
 
@@ -19,13 +18,12 @@ use super::envelope::Rpc;
 use super::era::Era;
 use crate::caller::Caller;
 use crate::config::PublicUrl;
-use crate::json::Members;
+use crate::json::{self, Members};
+use crate::mux::URL_ELICITATION_REQUIRED;
 use crate::upstream::ClientCapabilities;
 
 /// The only request in an `input_required` result of ours.
 pub(super) const REQUEST_KEY: &str = "mcp-mux/account";
-/// URL elicitation required (MCP 2025-11-25 `client/elicitation`).
-const URL_ELICITATION_REQUIRED: i64 = -32042;
 
 /// Where people connect accounts, and who can sign in there.
 #[derive(Debug, Clone)]
@@ -91,11 +89,7 @@ impl ConnectLinks {
 
 /// Whether the user was asked in the same call before and did not want to: then nobody asks again.
 fn is_declined(rpc: &Rpc<'_>) -> bool {
-    let given = member(rpc.params.get("inputResponses"), REQUEST_KEY);
+    let given = json::member(rpc.params.get("inputResponses"), REQUEST_KEY);
     let action = given.and_then(|given| Members::parse(given.get()).ok()?.get_str("action"));
     action.is_some_and(|action| action != "accept")
-}
-
-fn member<'t>(object: Option<&'t RawValue>, key: &str) -> Option<&'t RawValue> {
-    Members::parse(object?.get()).ok()?.get(key)
 }

@@ -19,8 +19,8 @@ use super::era::Era;
 use super::problem::Problem;
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
-use crate::mux::{CallError, ListPage, Outcome, Relay, Step};
-use crate::upstream::Answer;
+use crate::mux::{CallError, ListPage, Outcome, Relay, Step, URL_ELICITATION_REQUIRED};
+use crate::upstream::{Answer, error_code};
 
 /// For how long a client may keep a list, in milliseconds.
 const LIST_TTL_MS: u32 = 30_000;
@@ -36,9 +36,8 @@ const INVALID_PARAMS: i64 = -32602;
 /// The codes of errors about the request of one hop to the next: its headers, its version.
 const HEADER_MISMATCH: i64 = -32020;
 const UNSUPPORTED_VERSION: i64 = -32022;
-/// Codes of the legacy era that the modern one has no more.
+/// A code of the legacy era that the modern one has no more.
 const LEGACY_RESOURCE_NOT_FOUND: i64 = -32002;
-const LEGACY_URL_ELICITATION_REQUIRED: i64 = -32042;
 /// The code of the error that names capabilities which the client has not declared.
 const MISSING_CAPABILITY: i64 = -32021;
 /// Most events that wait for a client to read them.
@@ -132,8 +131,7 @@ pub(super) async fn call(
 /// The modern era says in the HTTP status too that a client cannot do what an upstream needs (SEP-2575).
 fn status(era: Era, answer: &Result<Answer, CallError>) -> StatusCode {
     let Ok(Answer::Error(error)) = answer else { return StatusCode::OK };
-    let code = Members::parse(error.get()).ok().and_then(|members| members.get("code")?.get().parse::<i64>().ok());
-    let lacks = era == Era::Modern && code == Some(MISSING_CAPABILITY);
+    let lacks = era == Era::Modern && error_code(error) == Some(MISSING_CAPABILITY);
     if lacks { StatusCode::BAD_REQUEST } else { StatusCode::OK }
 }
 
@@ -216,15 +214,14 @@ fn put_right(result: &RawValue, asked: Asked) -> Cow<'_, str> {
 /// An error as its client's era has it. What an upstream says about our own request to it is none of the client's doing.
 fn error_put_right(error: &RawValue, era: Era) -> Cow<'_, str> {
     let text = error.get();
-    let code = Members::parse(text).ok().and_then(|members| members.get("code"));
-    let Some(code) = code else { return Cow::Borrowed(text) };
-    let replaced = match code.get().parse() {
-        Ok(HEADER_MISMATCH | UNSUPPORTED_VERSION) => INTERNAL_ERROR,
-        Ok(LEGACY_RESOURCE_NOT_FOUND) if era == Era::Modern => INVALID_PARAMS,
-        Ok(LEGACY_URL_ELICITATION_REQUIRED) if era == Era::Modern => INTERNAL_ERROR,
+    let replaced = match error_code(error) {
+        Some(HEADER_MISMATCH | UNSUPPORTED_VERSION) => INTERNAL_ERROR,
+        Some(LEGACY_RESOURCE_NOT_FOUND) if era == Era::Modern => INVALID_PARAMS,
+        Some(URL_ELICITATION_REQUIRED) if era == Era::Modern => INTERNAL_ERROR,
         _ => return Cow::Borrowed(text),
     };
-    let Some(span) = json::span_in(text, code.get()) else { return Cow::Borrowed(text) };
+    let span = json::member(Some(error), "code").and_then(|code| json::span_in(text, code.get()));
+    let Some(span) = span else { return Cow::Borrowed(text) };
     Cow::Owned(json::splice(text, vec![(span, replaced.to_string())]))
 }
 

@@ -9,40 +9,53 @@ use super::answer::Kind;
 use super::envelope::Rpc;
 use super::era::{self, Era};
 use super::problem::Problem;
-use super::{RawMethod, account_missing};
+use super::{AskMethod, account_missing};
 use crate::json::{self, Members};
 use crate::mux::{Ask, Input, Thing, Wish};
-use crate::upstream::{LogLevel, Peer, Trace};
+use crate::upstream::{ClientCapabilities, LogLevel, Trace};
 
 /// Longest name or URI that is looked up, in bytes; nothing longer is ever listed.
 const NAME_BYTES_MAX: usize = 4 * 1024;
 
-/// What `rpc` asks.
+/// What a client declares with its request, that it can be asked for.
+pub(super) fn declared(era: Era, rpc: &Rpc<'_>) -> ClientCapabilities {
+    match era {
+        Era::Modern => ClientCapabilities::of(capabilities(rpc)),
+        Era::Legacy => ClientCapabilities::default(),
+    }
+}
+
+fn capabilities<'r>(rpc: &'r Rpc<'_>) -> Option<&'r RawValue> {
+    rpc.meta.as_ref().and_then(|meta| meta.get(era::META_CAPABILITIES))
+}
+
+/// What `rpc` asks, of a client that can be asked in turn. A legacy one that takes a stream, within a session, has a `level` of log
+/// messages.
 pub(super) fn read<'r>(
-    method: RawMethod,
-    (era, headers, legacy): (Era, &HeaderMap, Option<Peer>),
+    method: AskMethod,
+    (era, headers): (Era, &HeaderMap),
+    (can, level): (ClientCapabilities, Option<LogLevel>),
     rpc: &'r Rpc<'_>,
 ) -> Result<Ask<'r>, Problem> {
     let progress_token = rpc.progress_token();
     let wish = match method {
-        RawMethod::GetPrompt => Wish::Prompt { name: text(rpc, "name")?, arguments: arguments(rpc)? },
-        RawMethod::ReadResource => Wish::Resource { uri: text(rpc, "uri")? },
-        RawMethod::Complete => completion(rpc)?,
-        RawMethod::CallTool | RawMethod::List(_) | RawMethod::Listen | RawMethod::SetLevel => Wish::Tool {
+        AskMethod::GetPrompt => Wish::Prompt { name: text(rpc, "name")?, arguments: arguments(rpc)? },
+        AskMethod::ReadResource => Wish::Resource { uri: text(rpc, "uri")? },
+        AskMethod::Complete => completion(rpc)?,
+        AskMethod::CallTool => Wish::Tool {
             name: text(rpc, "name")?,
             arguments: arguments(rpc)?,
             param_headers: era::param_headers(headers, era)?,
         },
     };
-    let (input, log) = match era {
-        Era::Modern => (input(method, rpc), log_level(rpc)?),
-        Era::Legacy if method == RawMethod::Complete => (Input::None, legacy.and_then(|peer| peer.log)),
-        Era::Legacy => match legacy {
-            Some(Peer { can, log }) if !can.is_nothing() => (Input::InStream(can), log),
-            Some(Peer { log, .. }) => (Input::None, log),
-            None => (Input::None, None),
-        },
+    let input = match era {
+        // Nothing can be asked for where words are completed.
+        _ if method == AskMethod::Complete => Input::None,
+        Era::Modern => input(can, rpc),
+        Era::Legacy if level.is_some() && !can.is_nothing() => Input::InStream(can),
+        Era::Legacy => Input::None,
     };
+    let log = if era == Era::Modern { log_level(rpc)? } else { level };
     Ok(Ask { wish, trace: Trace::from_meta(rpc.meta.as_ref()), progress_token, input, log })
 }
 
@@ -60,15 +73,14 @@ pub(super) fn level(rpc: &Rpc<'_>) -> Result<LogLevel, Problem> {
 }
 
 /// What a modern client could be asked. An answer to a question of ours is none of an upstream's business.
-fn input<'r>(method: RawMethod, rpc: &'r Rpc<'_>) -> Input<'r> {
-    let declared = rpc.meta.as_ref().and_then(|meta| meta.get(era::META_CAPABILITIES));
-    let Some(declared) = declared.filter(|_| method != RawMethod::Complete) else { return Input::None };
+fn input<'r>(can: ClientCapabilities, rpc: &'r Rpc<'_>) -> Input<'r> {
+    let Some(declared) = capabilities(rpc) else { return Input::None };
     let responses = rpc
         .params
         .get("inputResponses")
         .filter(|raw| Members::parse(raw.get()).is_ok_and(|given| given.get(account_missing::REQUEST_KEY).is_none()));
     let state = rpc.params.get("requestState").filter(|raw| raw.get() != "null");
-    Input::InAnswer { declared, responses, state }
+    Input::InAnswer { can, declared, responses, state }
 }
 
 fn completion<'r>(rpc: &'r Rpc<'_>) -> Result<Wish<'r>, Problem> {

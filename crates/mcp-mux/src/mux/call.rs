@@ -1,18 +1,17 @@
 //! One request to an upstream: what it is about is looked up among what the caller has, and the tenant's own upstream is asked with
 //! the tenant's own credential.
 
-use std::mem;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use tenant_store::{TenantId, TenantSlug, UpstreamId, UpstreamSlug};
 use tokio::time::Instant;
 
-use super::input::{Given, Input, NotGiven, States, url_elicitations, wants_input};
+use super::input::{Given, Input, States, url_elicitations, wants_input};
 use super::relay::{Relay, Standing};
 use super::uris::Uris;
-use super::wish::{Target, Wish};
-use super::{Endpoint, Mux};
+use super::wish::{Target, Thing, Wish};
+use super::{Endpoint, Mux, Sight};
 use crate::caller::Caller;
 use crate::catalog::{Entry, Face};
 use crate::upstream::{Answer, ClientCapabilities, LogLevel, Peer, Proofs, Reply, Rpc, Running, Trace, UpstreamError};
@@ -126,6 +125,18 @@ pub(super) struct Request {
     upstream: (TenantId, UpstreamId),
 }
 
+/// A request, and where it leads.
+struct Call<'c> {
+    mux: &'c Mux,
+    caller: &'c Caller,
+    endpoint: &'c Endpoint,
+    ask: &'c Ask<'c>,
+    thing: Thing,
+    sight: &'c Sight,
+    target: Target<'c>,
+    peer: Peer,
+}
+
 impl Mux {
     /// Asks an upstream for `caller`.
     pub async fn ask(&self, caller: &Caller, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Outcome, CallError> {
@@ -134,67 +145,34 @@ impl Mux {
         let target = sight.target(&thing).ok_or(CallError::Unknown(thing.word()))?;
         let can = ask.input.capabilities();
         let can = if sight.face == Face::Aggregate { can.among_tenants() } else { can };
-        let mut request = Request::of(ask, &target, can)?;
-        // What binds a state to its request is put together only where there is a state.
-        let states = |params: &str| States::of((&self.handles, self.clock.now()), caller, &target, (&ask.wish, params));
-        let standing = |asking: Asking| Standing {
-            mux: self.clone(),
-            caller: caller.clone(),
-            endpoint: endpoint.clone(),
-            thing: thing.clone(),
-            place: target.slugs(),
-            call_timeout: target.upstream.spec.call_timeout,
-            progress_token: ask.progress_token.map(ToOwned::to_owned),
-            log: ask.log,
-            finish: Finish { uris: Uris::of(&sight, &target, &ask.wish), asking },
-        };
-        let asking = |params: &str| Asking::InAnswer(can, states(params));
-        let given = match ask.input.given(|| states(&request.params), self.clock.now()) {
-            Ok(Given::Params(given)) => given,
-            Ok(Given::Answer(id, answer)) => {
+        let peer = Peer { can, log: ask.log };
+        let call = Call { mux: self, caller, endpoint, ask, thing, sight: &sight, target, peer };
+
+        let mut params = ask.wish.params(&call.target.local);
+        let own = params.len();
+        match ask.input.given(|| call.states(&params), self.clock.now())? {
+            Given::Params(given) => params.push_str(&given),
+            Given::Answer(id, answer) => {
                 let parked = self.parked.take(caller, id).ok_or(CallError::NotParked)?;
-                let relay = Relay::resuming(standing(asking(&request.params)), parked, &answer);
+                let asking = Asking::InAnswer(can, call.states(&params));
+                let relay = Relay::resuming(call.standing(call.finish(asking)), parked, &answer);
                 return Ok(Outcome::Stream(Box::new(relay)));
             }
-            Err(NotGiven::OtherState) => return Err(CallError::OtherState),
-            Err(NotGiven::NoAnswer) => return Err(CallError::NoAnswer),
-        };
-        let deadline = caller.deadline.min(Instant::now() + target.upstream.spec.call_timeout);
-        let (own, params) = (request.params.len(), mem::take(&mut request.params) + &given);
-        let rpc = request.rpc(&target.local, params);
+        }
+        let rpc = call.rpc(params)?;
+        let deadline = caller.deadline.min(Instant::now() + call.target.upstream.spec.call_timeout);
         let reply = tokio::select! {
             biased;
             () = caller.ended.cancelled() => return Err(CallError::SignedOut),
-            reply = self.reply(caller, &target, (&rpc, request.peer, deadline)) => reply,
+            reply = self.reply(caller, &call.target, (&rpc, peer, deadline)) => reply,
         };
         // What was decided before a long call may have been taken back meanwhile.
-        if !self.is_current(&sight) && !self.may_use(caller, endpoint, &thing) {
-            return Err(CallError::Unknown(thing.word()));
+        if !self.is_current(&sight) && !self.may_use(caller, endpoint, &call.thing) {
+            return Err(CallError::Unknown(call.thing.word()));
         }
-        let reply = reply.map_err(|error| failed(target.slugs(), error))?;
-        let mut params = rpc.params;
-        params.truncate(own);
-        request.params = params;
-        let asking = match &ask.input {
-            Input::InAnswer { .. } if may_ask(&reply) => asking(&request.params),
-            Input::InStream(_) if may_ask(&reply) => Asking::InStream(can, Arc::new(request)),
-            _ => Asking::Never,
-        };
-        match reply {
-            Reply::Whole(answer) => {
-                let finish = Finish { uris: Uris::of(&sight, &target, &ask.wish), asking };
-                match finish.finish(answer).map_err(|error| failed(target.slugs(), error))? {
-                    Finished::Answer(answer) => Ok(Outcome::Whole(answer)),
-                    Finished::Questions(result) => {
-                        Relay::asking(standing(finish.asking), &result).map(|relay| Outcome::Stream(Box::new(relay)))
-                    }
-                }
-            }
-            Reply::Stream(streaming) => {
-                let relay = Relay::reading(standing(asking), *streaming, deadline);
-                Ok(Outcome::Stream(Box::new(relay)))
-            }
-        }
+        let reply = reply.map_err(|error| failed(call.target.slugs(), error))?;
+        let asking = call.asking(&reply, (rpc, own));
+        call.outcome(reply, call.finish(asking), deadline)
     }
 
     /// Asks once more, with what the client answered, if that still leads to the same upstream.
@@ -209,7 +187,7 @@ impl Mux {
             sight.target(thing).filter(|target| (target.upstream.tenant, target.upstream.id) == request.upstream);
         let target = target.ok_or(CallError::Unknown(thing.word()))?;
         let deadline = caller.deadline.min(Instant::now() + standing.call_timeout);
-        let rpc = request.rpc(&target.local, request.params.clone() + &given);
+        let rpc = request.rpc(&target.local, &given);
         let reply = mux.reply(caller, &target, (&rpc, request.peer, deadline)).await;
         reply.map_err(|error| failed(target.slugs(), error))
     }
@@ -219,12 +197,12 @@ impl Mux {
     pub(super) fn check_place(&self, standing: &Standing, running: &Running) -> Result<(), UpstreamError> {
         let sight = self.sight(&standing.caller, &standing.endpoint);
         let target = sight.target(&standing.thing).ok_or(UpstreamError::BrokeOff)?;
+        let peer = running.asks().ok_or(UpstreamError::BrokeOff)?;
         let rows = self.store.tenant(target.access.scope());
         let stored = target.shelf.credentials(target.upstream.id);
         let proofs = Proofs { caller: Some(&standing.caller), rows: &rows, stored: &stored };
-        let peer = Peer { can: ClientCapabilities::default(), log: None };
-        let link =
-            self.pool.link(target.access.scope(), target.upstream, (&proofs, peer), target.shelf.egress_hosts())?;
+        let hosts = target.shelf.egress_hosts();
+        let link = self.pool.link(target.access.scope(), target.upstream, (&proofs, peer), hosts)?;
         if running.is_at(&link) { Ok(()) } else { Err(UpstreamError::BrokeOff) }
     }
 
@@ -240,6 +218,85 @@ impl Mux {
         let hosts = target.shelf.egress_hosts();
         let link = self.pool.link(target.access.scope(), target.upstream, (&proofs, peer), hosts)?;
         link.ask(&proofs, rpc, deadline).await
+    }
+}
+
+impl Call<'_> {
+    /// What binds a state to its request.
+    fn states(&self, params: &str) -> States {
+        let keys = (&self.mux.handles, self.mux.clock.now());
+        States::of(keys, self.caller, &self.target, (&self.ask.wish, params))
+    }
+
+    fn rpc(&self, params: String) -> Result<Rpc<'_>, CallError> {
+        let Ask { wish, trace, progress_token, input, .. } = self.ask;
+        Ok(Rpc {
+            params,
+            name: wish.is_named().then_some(self.target.local.as_str()),
+            trace: trace.clone(),
+            capabilities: input.declared(self.peer.can),
+            log: self.peer.log,
+            progress: progress_token.is_some(),
+            param_headers: param_headers(wish, &self.target)?,
+            definition: self.target.tool.map(|tool| tool.definition.raw()),
+            ..Rpc::new(wish.method())
+        })
+    }
+
+    /// How the client is asked for input, if the upstream may still ask. The first `own` bytes of the parameters were the request's own.
+    fn asking(&self, reply: &Reply, (rpc, own): (Rpc<'_>, usize)) -> Asking {
+        match &self.ask.input {
+            Input::InAnswer { .. } if may_ask(reply) => {
+                Asking::InAnswer(self.peer.can, self.states(rpc.params.get(..own).unwrap_or_default()))
+            }
+            Input::InStream(_) if may_ask(reply) => {
+                let mut params = rpc.params;
+                params.truncate(own);
+                let request = Request {
+                    method: self.ask.wish.method(),
+                    is_named: rpc.name.is_some(),
+                    params,
+                    trace: rpc.trace,
+                    declared: rpc.capabilities,
+                    progress: rpc.progress,
+                    peer: self.peer,
+                    param_headers: rpc.param_headers,
+                    tool: self.target.tool.cloned(),
+                    upstream: (self.target.upstream.tenant, self.target.upstream.id),
+                };
+                Asking::InStream(self.peer.can, Arc::new(request))
+            }
+            _ => Asking::Never,
+        }
+    }
+
+    fn finish(&self, asking: Asking) -> Finish {
+        Finish { uris: Uris::of(self.sight, &self.target, &self.ask.wish), asking }
+    }
+
+    fn standing(&self, finish: Finish) -> Standing {
+        Standing {
+            mux: self.mux.clone(),
+            caller: self.caller.clone(),
+            endpoint: self.endpoint.clone(),
+            thing: self.thing.clone(),
+            place: self.target.slugs(),
+            call_timeout: self.target.upstream.spec.call_timeout,
+            progress_token: self.ask.progress_token.map(ToOwned::to_owned),
+            log: self.ask.log,
+            finish,
+        }
+    }
+
+    fn outcome(&self, reply: Reply, finish: Finish, deadline: Instant) -> Result<Outcome, CallError> {
+        let relay = match reply {
+            Reply::Stream(streaming) => Relay::reading(self.standing(finish), *streaming, deadline),
+            Reply::Whole(answer) => match finish.finish(answer).map_err(|error| failed(self.target.slugs(), error))? {
+                Finished::Answer(answer) => return Ok(Outcome::Whole(answer)),
+                Finished::Questions(result) => Relay::asking(self.standing(finish), &result)?,
+            },
+        };
+        Ok(Outcome::Stream(Box::new(relay)))
     }
 }
 
@@ -267,24 +324,10 @@ pub(super) fn failed((tenant, upstream): (TenantSlug, UpstreamSlug), error: Upst
 }
 
 impl Request {
-    fn of(ask: &Ask<'_>, target: &Target<'_>, can: ClientCapabilities) -> Result<Self, CallError> {
-        Ok(Self {
-            method: ask.wish.method(),
-            is_named: ask.wish.is_named(),
-            params: ask.wish.params(&target.local),
-            trace: ask.trace.clone(),
-            declared: ask.input.declared(can),
-            progress: ask.progress_token.is_some(),
-            peer: Peer { can, log: ask.log },
-            param_headers: param_headers(&ask.wish, target)?,
-            tool: target.tool.cloned(),
-            upstream: (target.upstream.tenant, target.upstream.id),
-        })
-    }
-
-    fn rpc<'r>(&'r self, local: &'r str, params: String) -> Rpc<'r> {
+    /// The same with what is `given` besides.
+    fn rpc<'r>(&'r self, local: &'r str, given: &str) -> Rpc<'r> {
         Rpc {
-            params,
+            params: self.params.clone() + given,
             name: self.is_named.then_some(local),
             trace: self.trace.clone(),
             capabilities: self.declared.clone(),

@@ -12,11 +12,12 @@ use sha2::{Digest as _, Sha256};
 use tenant_store::Timestamp;
 use uuid::Uuid;
 
+use super::call::CallError;
 use super::handle::{Bond, Handles, Purpose};
 use super::wish::{Target, Wish};
 use crate::caller::Caller;
 use crate::json::{self, Members};
-use crate::upstream::{ClientCapabilities, UpstreamError};
+use crate::upstream::{ClientCapabilities, UpstreamError, error_code};
 
 /// How long a state is good.
 const STATE_LIFE: Duration = Duration::from_hours(1);
@@ -28,8 +29,8 @@ const STATE_BYTES_MAX: usize = 32 * 1024;
 const REQUESTS_MAX: usize = 32;
 /// What a client can be asked for; nothing else that it declares is an upstream's business.
 const ASKABLE: [&str; 3] = ["elicitation", "sampling", "roots"];
-/// The code with which a legacy server says that addresses must be opened first.
-const URL_ELICITATION_REQUIRED: &str = "-32042";
+/// The code with which a legacy server says that addresses must be opened first (MCP 2025-11-25 `client/elicitation`).
+pub const URL_ELICITATION_REQUIRED: i64 = -32042;
 /// The key of the only question of a legacy upstream.
 const QUESTION: &str = "question";
 /// A state that an upstream gave.
@@ -47,7 +48,9 @@ pub enum Input<'r> {
     None,
     /// A modern client, which is asked in the answer and asks again.
     InAnswer {
-        /// The capabilities that it declares with this request.
+        /// What it can be asked for.
+        can: ClientCapabilities,
+        /// The same as it declares it with this request.
         declared: &'r RawValue,
         /// `inputResponses`
         responses: Option<&'r RawValue>,
@@ -64,15 +67,6 @@ pub(super) enum Given {
     Params(String),
     /// The parked call that it asked about, and the answer.
     Answer(Uuid, Box<RawValue>),
-}
-
-/// Why what a client brings along is no good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotGiven {
-    /// The state is none of this request's.
-    OtherState,
-    /// There is no answer.
-    NoAnswer,
 }
 
 /// Seals and opens the states of one request.
@@ -97,8 +91,7 @@ impl Input<'_> {
     pub(super) fn capabilities(&self) -> ClientCapabilities {
         match self {
             Self::None => ClientCapabilities::default(),
-            Self::InAnswer { declared, .. } => ClientCapabilities::of(Some(declared)),
-            Self::InStream(capabilities) => *capabilities,
+            Self::InAnswer { can, .. } | Self::InStream(can) => *can,
         }
     }
 
@@ -117,19 +110,17 @@ impl Input<'_> {
     }
 
     /// What the client brings along, with the state as it was before it was sealed.
-    pub(super) fn given(&self, states: impl FnOnce() -> States, now: Timestamp) -> Result<Given, NotGiven> {
+    pub(super) fn given(&self, states: impl FnOnce() -> States, now: Timestamp) -> Result<Given, CallError> {
         let Self::InAnswer { responses, state, .. } = self else { return Ok(Given::Params(String::new())) };
         let mut given = responses.map(|raw| format!(",\"inputResponses\":{}", raw.get())).unwrap_or_default();
         if let Some(state) = state {
-            match states().open(state, now).ok_or(NotGiven::OtherState)? {
+            match states().open(state, now).ok_or(CallError::OtherState)? {
                 State::OfUpstream(state) => given = given + ",\"requestState\":" + &json::quote(&state),
                 State::Parked(id) => {
-                    let answer = responses.and_then(|raw| Members::parse(raw.get()).ok()?.get(QUESTION));
-                    let answer = answer.filter(|raw| json::is_object(raw)).ok_or(NotGiven::NoAnswer)?;
-                    let text = json::without(answer.get(), &MODERN_ONLY).into_owned();
-                    return RawValue::from_string(text)
-                        .map(|answer| Given::Answer(id, answer))
-                        .map_err(|_| NotGiven::NoAnswer);
+                    let answer = json::member(*responses, QUESTION).filter(|raw| json::is_object(raw));
+                    let text = json::without(answer.ok_or(CallError::NoAnswer)?.get(), &MODERN_ONLY).into_owned();
+                    let answer = RawValue::from_string(text).map_err(|_| CallError::NoAnswer)?;
+                    return Ok(Given::Answer(id, answer));
                 }
             }
         }
@@ -208,12 +199,11 @@ pub(super) fn wants_input(result: &RawValue) -> Result<bool, UpstreamError> {
 
 /// What the error of a legacy upstream that wants an address opened (-32042, MCP 2025-11-25 `client/elicitation`) is in a result.
 pub(super) fn url_elicitations(error: &RawValue) -> Option<Box<RawValue>> {
-    let members = Members::parse(error.get()).ok()?;
-    if members.get("code").is_none_or(|code| code.get() != URL_ELICITATION_REQUIRED) {
+    if error_code(error) != Some(URL_ELICITATION_REQUIRED) {
         return None;
     }
-    let data = Members::parse(members.get("data")?.get()).ok()?;
-    let elicitations: Vec<&RawValue> = serde_json::from_str(data.get("elicitations")?.get()).ok()?;
+    let elicitations = json::member(json::member(Some(error), "data"), "elicitations")?;
+    let elicitations: Vec<&RawValue> = serde_json::from_str(elicitations.get()).ok()?;
     let is_url = |raw: &&RawValue| {
         Members::parse(raw.get()).is_ok_and(|params| params.get_str("mode").as_deref() == Some("url"))
     };

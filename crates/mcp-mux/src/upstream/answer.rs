@@ -106,7 +106,7 @@ fn is_error(error: &RawValue) -> bool {
 }
 
 /// The `code` of a JSON-RPC error object.
-pub(super) fn error_code(error: &RawValue) -> Option<i64> {
+pub(crate) fn error_code(error: &RawValue) -> Option<i64> {
     let members = Members::parse(error.get()).ok()?;
     serde_json::from_str(members.get("code")?.get()).ok()
 }

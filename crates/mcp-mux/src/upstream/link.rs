@@ -247,6 +247,10 @@ impl Link {
         (id, outcome): (&RawValue, &str),
         deadline: Instant,
     ) -> Result<(), UpstreamError> {
+        // To an upstream that was taken away or moved nothing is sent any more.
+        if self.line.is_silent() {
+            return Err(UpstreamError::BrokeOff);
+        }
         let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},{outcome}}}", id.get());
         let headers = agreement.headers(&Rpc::new(""));
         let status = self.post(credential, headers, body, deadline).await?.status();

@@ -44,9 +44,9 @@ pub(super) struct Agreement {
     spoken: Spoken,
     /// What the upstream says that it has.
     pub(super) capabilities: Capabilities,
-    /// Ends the session, if there is one that is not a stream.
     /// The stream that a session has of its own, where its client can be asked for something.
     pub(super) own: Option<OwnStream>,
+    /// Ends the session, if there is one that is not a stream.
     pub(super) end: Option<SessionEnd>,
 }
 

@@ -10,13 +10,11 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{FuturesUnordered, unfold};
-use http::StatusCode;
 use http::header::HeaderMap;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::answer::{events, is_events};
 use super::credential::Credential;
 use super::event_stream::{Event, EventStream};
 use super::link::Line;
@@ -138,11 +136,7 @@ impl Calls {
 
 impl Reader {
     async fn begin(&self, deadline: Instant) -> Option<EventStream> {
-        let mut outgoing = Outgoing::for_events(self.line.upstream().spec.url.clone());
-        outgoing.headers.extend(self.headers.clone());
-        let response = self.line.send(&self.credential, outgoing, deadline).await.ok()?;
-        let is_begun = response.status() == StatusCode::OK && is_events(&response);
-        is_begun.then(|| events(response).without(self.redactor.clone()))
+        self.line.listen(&self.credential, self.headers.clone(), &self.redactor, deadline).await
     }
 
     /// Reads one stream after the other, until the upstream has none any more.

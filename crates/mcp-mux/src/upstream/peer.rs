@@ -19,7 +19,9 @@ pub struct Peer {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct ClientCapabilities(u8);
 
-/// Each capability that is known, and the bit that stands for it.
+/// The capabilities that are known.
+const NAMED: [&str; 3] = ["elicitation", "sampling", "roots"];
+/// Each of them and each of its parts, and the bit that stands for it.
 const CAPABILITIES: [(u8, &str, &str); 7] = [
     (1 << 0, "elicitation", ""),
     (1 << 1, "elicitation", "form"),
@@ -54,14 +56,17 @@ pub enum LogLevel {
 impl ClientCapabilities {
     /// What the JSON object `declared` says.
     pub fn of(declared: Option<&RawValue>) -> Self {
+        let Some(declared) = declared.and_then(|declared| Members::parse(declared.get()).ok()) else { return Self(0) };
         let mut bits = 0;
-        for (bit, capability, part) in CAPABILITIES {
-            let mut value = member(declared, capability);
-            if !part.is_empty() {
-                value = member(value, part);
-            }
-            if value.is_some_and(json::is_object) {
-                bits |= bit;
+        for capability in NAMED {
+            let value = declared.get(capability).filter(|value| json::is_object(value));
+            let parts = value.and_then(|value| Members::parse(value.get()).ok());
+            let Some(parts) = parts else { continue };
+            for (bit, of, part) in CAPABILITIES {
+                let has = part.is_empty() || parts.get(part).is_some_and(json::is_object);
+                if of == capability && has {
+                    bits |= bit;
+                }
             }
         }
         Self(bits)
@@ -125,7 +130,7 @@ impl ClientCapabilities {
             let parts: Vec<_> = parts.map(|(_, _, part)| format!("\"{part}\":{{}}")).collect();
             format!("\"{capability}\":{{{}}}", parts.join(","))
         };
-        let named = ["elicitation", "sampling", "roots"].into_iter().filter(|capability| self.has(capability, ""));
+        let named = NAMED.into_iter().filter(|capability| self.has(capability, ""));
         named.map(declared).collect::<Vec<_>>().join(",")
     }
 
@@ -139,6 +144,17 @@ impl ClientCapabilities {
 }
 
 impl LogLevel {
+    const ALL: [Self; 8] = [
+        Self::Debug,
+        Self::Info,
+        Self::Notice,
+        Self::Warning,
+        Self::Error,
+        Self::Critical,
+        Self::Alert,
+        Self::Emergency,
+    ];
+
     /// The level of that name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.as_str() == name)
@@ -157,21 +173,6 @@ impl LogLevel {
             Self::Emergency => "emergency",
         }
     }
-
-    const ALL: [Self; 8] = [
-        Self::Debug,
-        Self::Info,
-        Self::Notice,
-        Self::Warning,
-        Self::Error,
-        Self::Critical,
-        Self::Alert,
-        Self::Emergency,
-    ];
-}
-
-fn member<'t>(object: Option<&'t RawValue>, key: &str) -> Option<&'t RawValue> {
-    Members::parse(object?.get()).ok()?.get(key)
 }
 
 #[cfg(test)]

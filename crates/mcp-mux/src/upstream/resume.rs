@@ -6,17 +6,14 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::unfold;
-use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{Instant, sleep};
 
-use super::answer::{events, is_events};
 use super::credential::Credential;
 use super::error::UpstreamError;
 use super::event_stream::{Event, EventStream};
 use super::link::Line;
 use super::redact::Redactor;
-use super::request::Outgoing;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The wait where the upstream names none, and the bounds of one that it names.
@@ -62,12 +59,9 @@ impl Resume {
     /// What follows on `position`.
     async fn begin(&self, position: &Position) -> Option<EventStream> {
         sleep(position.retry.unwrap_or(WAIT_DEFAULT).min(WAIT_MAX)).await;
-        let mut outgoing = Outgoing::for_events(self.line.upstream().spec.url.clone());
-        outgoing.headers.extend(self.headers.clone());
-        outgoing.headers.insert(LAST_EVENT_ID, position.id.clone());
-        let response = self.line.send(&self.credential, outgoing, Instant::now() + BEGIN_TIMEOUT).await.ok()?;
-        let is_begun = response.status() == StatusCode::OK && is_events(&response);
-        is_begun.then(|| events(response).without(self.redactor.clone()))
+        let mut headers = self.headers.clone();
+        headers.insert(LAST_EVENT_ID, position.id.clone());
+        self.line.listen(&self.credential, headers, &self.redactor, Instant::now() + BEGIN_TIMEOUT).await
     }
 }
 

@@ -1,9 +1,14 @@
 //! Sending one HTTP request to an upstream, and what a caller hears if there is no response.
 
+use http::StatusCode;
+use http::header::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
+use super::super::answer::{events, is_events};
 use super::super::credential::Credential;
 use super::super::error::UpstreamError;
+use super::super::event_stream::EventStream;
+use super::super::redact::Redactor;
 use super::super::request::Outgoing;
 use super::Line;
 use crate::egress::SendError;
@@ -23,6 +28,21 @@ impl Line {
         };
         let sent = timeout_at(deadline, sent).await.map_err(|_| UpstreamError::TimedOut)?;
         sent.map_err(|error| self.unsent(&error))
+    }
+
+    /// Begins the stream of a session, which `headers` name, without the secrets that `redactor` knows; nothing, if there is none.
+    pub(in crate::upstream) async fn listen(
+        &self,
+        credential: &Credential,
+        headers: HeaderMap,
+        redactor: &Redactor,
+        deadline: Instant,
+    ) -> Option<EventStream> {
+        let mut outgoing = Outgoing::for_events(self.upstream().spec.url.clone());
+        outgoing.headers.extend(headers);
+        let response = self.send(credential, outgoing, deadline).await.ok()?;
+        let is_begun = response.status() == StatusCode::OK && is_events(&response);
+        is_begun.then(|| events(response).without(redactor.clone()))
     }
 
     /// What a caller hears about a request that got no response. Nothing but the log says more.

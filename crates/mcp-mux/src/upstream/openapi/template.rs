@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use tenant_store::percent_decodings;
 
 /// Everything that RFC 3986 §2.3 does not leave as it is.
 pub(super) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -112,25 +113,17 @@ impl Template {
     /// Whether somebody could take a path with these segments for one of this template's: whoever decodes it once more, or leaves out
     /// what follows a semicolon.
     pub(super) fn covers(&self, segments: &[String]) -> bool {
-        let mut segments = segments.to_vec();
-        for _ in 0..=DECODINGS_MAX {
-            let cut = |segment: &String| segment.split(';').next().unwrap_or_default().to_owned();
-            if self.covers_as_is(&segments) || self.covers_as_is(&segments.iter().map(cut).collect::<Vec<_>>()) {
-                return true;
-            }
-            let decoded = segments.iter().map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned());
-            let decoded: Vec<String> = decoded.collect();
-            if decoded == segments {
-                return false;
-            }
-            segments = decoded;
-        }
-        false
+        let Some(readings) = percent_decodings(&segments.join("/")) else { return true };
+        readings.iter().any(|path| {
+            let segments: Vec<&str> = path.split('/').collect();
+            let cut: Vec<&str> = segments.iter().filter_map(|segment| segment.split(';').next()).collect();
+            self.covers_as_is(&segments) || self.covers_as_is(&cut)
+        })
     }
 
     /// The same for whoever takes it to the letter, in capitals or not.
-    fn covers_as_is(&self, segments: &[String]) -> bool {
-        let fits = |(pieces, segment): (&Segment, &String)| is_covered(pieces, &segment.to_lowercase());
+    fn covers_as_is(&self, segments: &[&str]) -> bool {
+        let fits = |(pieces, segment): (&Segment, &&str)| is_covered(pieces, &segment.to_lowercase());
         self.0.len() == segments.len() && self.0.iter().zip(segments).all(fits)
     }
 
