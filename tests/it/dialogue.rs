@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use tenant_store::Level;
+use tenant_store::{Level, UpstreamAuth};
 
 use crate::support::client::{Answer, Events, Http};
 use crate::support::conformance::ConformanceServer;
@@ -136,6 +136,48 @@ async fn a_modern_client_is_asked_in_the_answer_of_a_legacy_upstream() -> Result
     let again = alice.modern_that_can(&can(), "tools/call", params).await?.json()?;
     let message = again["error"]["message"].as_str().unwrap_or_default();
     assert!(message.contains("does not wait here any more"), "{again}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_user_says_goes_only_to_the_upstream_that_asked() -> Result<()> {
+    let server = bed("dialogue_moved", LEGACY).await?;
+    let alice = server.client_at("/t/acme/mcp", "alice", &["acme"])?;
+    let mut params = call("test_elicitation");
+    let asked = alice.modern_that_can(&can(), "tools/call", params.clone()).await?.json()?;
+    params["requestState"] = asked["result"]["requestState"].clone();
+    params["inputResponses"] = json!({"question": accept(&json!({"username": "al", "email": "al@acme.example"}))});
+
+    let elsewhere = ConformanceServer::speaking(LEGACY).serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &elsewhere, key: None, level: Level::Admin };
+    server.add(&setup, UpstreamAuth::None, &[]).await?;
+    let answer = alice.modern_that_can(&can(), "tools/call", params).await?.json()?;
+    assert!(says(&answer).contains("broke off"), "{answer}");
+    assert!(!answer.to_string().contains("al@acme.example"), "{answer}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_has_sessions_for_a_few_kinds_of_one_principals_clients() -> Result<()> {
+    let server = bed("dialogue_kinds", LEGACY).await?;
+    let alice = server.client_at("/t/acme/mcp", "alice", &["acme"])?;
+    let sampling = [json!({}), json!({"tools": {}}), json!({"context": {}}), json!({"tools": {}, "context": {}})];
+    let kinds = sampling.iter().flat_map(|sampling| {
+        let mut roots = json!({"elicitation": {"form": {}}, "sampling": sampling});
+        let without = roots.clone();
+        roots["roots"] = json!({});
+        [without, roots]
+    });
+    for can in kinds {
+        let answer = alice.modern_that_can(&can, "tools/call", call("test_elicitation")).await?.json()?;
+        assert_eq!(answer["result"]["resultType"], "input_required", "{can}: {answer}");
+    }
+    let ninth = json!({"elicitation": {"form": {}}});
+    let answer = alice.modern_that_can(&ninth, "tools/call", call("test_elicitation")).await?.json()?;
+    assert!(says(&answer).contains("cannot answer"), "{answer}");
+    let bob = server.client_at("/t/acme/mcp", "bob", &["acme"])?;
+    let answer = bob.modern_that_can(&ninth, "tools/call", call("test_elicitation")).await?.json()?;
+    assert_eq!(answer["result"]["resultType"], "input_required", "others have their own: {answer}");
     Ok(())
 }
 

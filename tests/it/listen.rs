@@ -25,6 +25,18 @@ async fn bed(name: &str) -> Result<(TestServer, [ByteUpstream; 2])> {
     Ok((server, upstreams))
 }
 
+/// An upstream that tells of changed tools, in that way.
+fn telling(say: impl FnOnce(String) -> Say) -> ByteUpstream {
+    let discover = json!({
+        "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": true}},
+        "serverInfo": {"name": "tells", "version": "1"}, "ttlMs": 0, "cacheScope": "private",
+    });
+    let told = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{}}"#.to_owned();
+    ByteUpstream::with_tools(&tools(&["one"]))
+        .on("server/discover", Say::Result(discover.to_string()))
+        .on("subscriptions/listen", say(told))
+}
+
 async fn change(server: &TestServer, upstream: &ByteUpstream, names: &[&str]) {
     upstream.says("tools/list", Say::Result(format!("{{\"resultType\":\"complete\",\"tools\":{}}}", tools(names))));
     server.app.refresher().refresh_all().await;
@@ -98,14 +110,7 @@ async fn a_legacy_session_hears_of_its_lists_and_nobody_elses_session_does() -> 
 
 #[tokio::test]
 async fn an_upstream_that_tells_of_a_change_is_listed_at_once() -> Result<()> {
-    let discover = json!({
-        "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": true}},
-        "serverInfo": {"name": "tells", "version": "1"}, "ttlMs": 0, "cacheScope": "private",
-    });
-    let told = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{}}"#.to_owned();
-    let upstream = ByteUpstream::with_tools(&tools(&["one"]))
-        .on("server/discover", Say::Result(discover.to_string()))
-        .on("subscriptions/listen", Say::Held(told));
+    let upstream = telling(Say::Held);
     let (url, seen) = upstream.clone().serve().await?;
     // Nothing else would have it listed again within this test.
     let server = TestServer::start_with("listen_upstream", &[], |config| {
@@ -126,14 +131,7 @@ async fn an_upstream_that_tells_of_a_change_is_listed_at_once() -> Result<()> {
 
 #[tokio::test]
 async fn an_upstream_that_tells_of_changes_without_end_is_listed_ever_more_seldom() -> Result<()> {
-    let discover = json!({
-        "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": true}},
-        "serverInfo": {"name": "tells", "version": "1"}, "ttlMs": 0, "cacheScope": "private",
-    });
-    let told = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{}}"#.to_owned();
-    let upstream = ByteUpstream::with_tools(&tools(&["one"]))
-        .on("server/discover", Say::Result(discover.to_string()))
-        .on("subscriptions/listen", Say::Flood(told));
+    let upstream = telling(Say::Flood);
     let (url, seen) = upstream.serve().await?;
     let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
     let _server = TestServer::start("listen_flood", &[setup]).await?;

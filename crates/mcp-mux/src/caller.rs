@@ -1,6 +1,10 @@
 //! Who is calling. A [`Caller`] is made once per request, after its proof of identity was verified, and is the first
 //! parameter of everything that acts for someone.
 
+mod quota;
+
+pub use quota::{Quota, Share};
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -110,7 +110,7 @@ pub struct Gateway {
 impl Gateway {
     /// A face for `mux`; `handles` are the ids of legacy sessions, `links` lead to `/connect`, `tasks` drive the streams.
     pub fn new(mux: Mux, handles: Handles, links: ConnectLinks, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
-        let (sessions, streams, calls) = (Sessions::new(handles), Streams::default(), Calls::default());
+        let (sessions, streams, calls) = (Sessions::new(handles), Streams::new(), Calls::default());
         Self { mux, lifecycle: Lifecycle::new(), sessions, streams, calls, links, clock, tasks }
     }
 

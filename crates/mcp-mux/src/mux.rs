@@ -8,6 +8,7 @@ mod own_accounts;
 mod parked;
 mod questions;
 mod relay;
+mod round;
 mod uris;
 mod wish;
 
@@ -97,7 +98,7 @@ impl Mux {
         recheck_every: Duration,
         page_items: usize,
     ) -> Self {
-        let (questions, parked) = (Questions::default(), ParkingLot::new(tasks));
+        let (questions, parked) = (Questions::new(), ParkingLot::new(tasks));
         Self { catalog, pool, store, handles, questions, parked, clock, recheck_every, page_items }
     }
 

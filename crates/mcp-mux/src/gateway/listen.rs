@@ -2,8 +2,6 @@
 //! stream of a legacy session (2025-11-25 `basic/transports`). A stream ends with its caller's proof of identity, when that is taken
 //! back, and when the server stops; then the client begins another one, at whatever replica.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::answer::{self, EVENTS_AHEAD_MAX, KEEP_ALIVE, event};
 use super::envelope::Rpc;
 use super::problem::Problem;
-use crate::caller::{Caller, Principal};
+use crate::caller::{Caller, Quota};
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
 use crate::mux::{Changes, Wanted};
@@ -29,15 +27,8 @@ const LIFE_MAX: Duration = Duration::from_hours(12);
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// How many streams each principal has open here.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Streams(Arc<Mutex<HashMap<Principal, usize>>>);
-
-/// One of them, until it is dropped.
-#[derive(Debug)]
-struct Stream {
-    streams: Streams,
-    principal: Principal,
-}
+#[derive(Debug, Clone)]
+pub(super) struct Streams(Quota);
 
 /// Whose stream it is, and of which era.
 #[derive(Debug)]
@@ -62,6 +53,11 @@ pub(super) fn wanted(rpc: &Rpc<'_>) -> Result<Wanted, Problem> {
 }
 
 impl Streams {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Self(Quota::new(STREAMS_MAX))
+    }
+
     /// Opens a stream that tells `caller` of `changes`.
     pub(super) fn open(
         &self,
@@ -70,13 +66,13 @@ impl Streams {
         listener: Listener,
         (tasks, now): (&Tasks, Timestamp),
     ) -> Result<Response<Body>, Problem> {
-        let stream = self.another(&caller.principal).ok_or_else(Problem::too_many_streams)?;
+        let share = self.0.take(&caller.principal).ok_or_else(Problem::too_many_streams)?;
         let left = caller.proof_ends_at.as_millis().saturating_sub(now.as_millis());
         let ends_at = Instant::now() + Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(LIFE_MAX);
         let (events, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
         let (caller, shutdown) = (caller.clone(), tasks.shutdown());
         tasks.spawn_draining(async move {
-            let _stream = stream;
+            let _share = share;
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = caller.ended.cancelled() => {}
@@ -89,28 +85,6 @@ impl Streams {
             }
         });
         Ok(answer::stream(receiver))
-    }
-
-    fn another(&self, principal: &Principal) -> Option<Stream> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(principal.clone()).or_default();
-        if *count == STREAMS_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Stream { streams: self.clone(), principal: principal.clone() })
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.principal) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.principal);
-            }
-        }
     }
 }
 

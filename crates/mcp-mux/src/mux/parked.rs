@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::caller::{Caller, Principal};
+use crate::caller::{Caller, Principal, Quota, Share};
 use crate::lifecycle::Tasks;
 use crate::upstream::Streaming;
 
@@ -22,6 +22,7 @@ const PARKED_MAX: usize = 8;
 #[derive(Debug, Clone)]
 pub(super) struct ParkingLot {
     calls: Arc<Mutex<HashMap<Uuid, Held>>>,
+    quota: Quota,
     tasks: Tasks,
 }
 
@@ -40,24 +41,20 @@ pub(super) struct Parked {
 struct Held {
     principal: Principal,
     call: Parked,
+    _share: Share,
 }
 
 impl ParkingLot {
     /// An empty one, of which `tasks` drive out who stays too long.
     pub(super) fn new(tasks: Tasks) -> Self {
-        Self { calls: Arc::default(), tasks }
+        Self { calls: Arc::default(), quota: Quota::new(PARKED_MAX), tasks }
     }
 
     /// Parks a call of `caller`; not, if too many are parked already: then the call ends.
     pub(super) fn park(&self, caller: &Caller, call: Parked) -> Option<Uuid> {
+        let share = self.quota.take(&caller.principal)?;
         let id = Uuid::new_v4();
-        {
-            let mut calls = self.lock();
-            if calls.values().filter(|held| held.principal == caller.principal).count() == PARKED_MAX {
-                return None;
-            }
-            calls.insert(id, Held { principal: caller.principal.clone(), call });
-        }
+        self.lock().insert(id, Held { principal: caller.principal.clone(), call, _share: share });
         let (calls, until) = (Arc::downgrade(&self.calls), Instant::now() + PARKED_LIFE);
         self.tasks.spawn(async move {
             tokio::time::sleep_until(until).await;

@@ -8,15 +8,18 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::Mux;
-use crate::caller::{Caller, Principal};
+use crate::caller::{Caller, Principal, Quota, Share};
 use crate::upstream::Answer;
 
 /// Most questions of one principal that wait for their answers.
 const QUESTIONS_MAX: usize = 32;
 
 /// All that wait here. Their calls run here too, so that an answer elsewhere is none.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Questions(Arc<Mutex<HashMap<String, Open>>>);
+#[derive(Debug, Clone)]
+pub(super) struct Questions {
+    open: Arc<Mutex<HashMap<String, Open>>>,
+    quota: Quota,
+}
 
 #[derive(Debug)]
 struct Open {
@@ -31,6 +34,7 @@ pub(super) struct Question {
     id: String,
     questions: Questions,
     answer: oneshot::Receiver<Answer>,
+    _share: Share,
 }
 
 impl Mux {
@@ -47,21 +51,23 @@ impl Mux {
 }
 
 impl Questions {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Self { open: Arc::default(), quota: Quota::new(QUESTIONS_MAX) }
+    }
+
     /// A question to `caller`; none, if too many wait already.
     pub(super) fn open(&self, caller: &Caller) -> Option<Question> {
-        let mut open = self.lock();
-        if open.values().filter(|open| open.principal == caller.principal).count() == QUESTIONS_MAX {
-            return None;
-        }
+        let share = self.quota.take(&caller.principal)?;
         let (sender, answer) = oneshot::channel();
         let id = Uuid::new_v4().to_string();
         let (principal, client) = (caller.principal.clone(), caller.client.clone());
-        open.insert(id.clone(), Open { principal, client, answer: sender });
-        Some(Question { id, questions: self.clone(), answer })
+        self.lock().insert(id.clone(), Open { principal, client, answer: sender });
+        Some(Question { id, questions: self.clone(), answer, _share: share })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Open>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,8 +95,7 @@ mod tests {
 
     #[test]
     fn nobody_has_too_many_questions_open_and_what_is_dropped_is_forgotten() {
-        let (questions, alice, bob) =
-            (Questions::default(), Caller::of_test("alice", None), Caller::of_test("bob", None));
+        let (questions, alice, bob) = (Questions::new(), Caller::of_test("alice", None), Caller::of_test("bob", None));
         let mut open: Vec<_> = (0..QUESTIONS_MAX).map(|_| questions.open(&alice).unwrap()).collect();
         assert!(questions.open(&alice).is_none());
         assert!(questions.open(&bob).is_some());

@@ -1,10 +1,10 @@
-//! Carrying one call between the upstream hop and the downstream hop: the upstream's stream, and whatever it asks the client meanwhile.
+//! Carrying one call between the upstream hop and the downstream hop: what the upstream sends, in the stream of the call or in its
+//! session's own, and whatever it asks the client meanwhile.
 //!
 //! The answer passes with only its id changed, and progress with only its token changed. Log messages pass from the level on that the
-//! client wants: they are this caller's, for they came in the stream of this caller's own call. Requests for input pass where the
+//! client wants: they are this caller's, for they came in a stream of this caller's own call. Requests for input pass where the
 //! client can be asked. Everything else that an upstream puts into such a stream is dropped.
 
-use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use serde_json::value::RawValue;
 use tenant_store::{TenantSlug, UpstreamSlug};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::call::{Asking, CallError, Finish, Finished, Request, failed};
+use super::call::{Asking, CallError, Finish, Finished, failed};
 use super::input::{self, Asked};
 use super::parked::Parked;
-use super::questions::Question;
+use super::round::{self, Round, Then};
 use super::wish::Thing;
 use super::{Endpoint, Mux};
 use crate::caller::Caller;
@@ -73,24 +73,6 @@ enum Stage {
     /// The upstream is told what the client answered.
     Telling(BoxFuture<'static, Result<Reply, CallError>>),
     Ended,
-}
-
-/// What the client is asked, and what comes then.
-struct Round {
-    /// Requests that were not sent yet.
-    unsent: VecDeque<String>,
-    /// Under which key each answer goes to the upstream.
-    open: VecDeque<(String, Question)>,
-    answers: Vec<(String, Answer)>,
-    then: Then,
-}
-
-/// What is done with the answers.
-enum Then {
-    /// A legacy upstream gets the answer to its request with this id, and goes on in its stream.
-    Answer(Box<Streaming>, Box<RawValue>),
-    /// A modern upstream is asked again.
-    AskAgain(Arc<Request>, Option<Box<RawValue>>),
 }
 
 /// What happens at a stage.
@@ -206,29 +188,33 @@ impl Relay {
             return Some(self.fail(UpstreamError::NotMcp));
         }
         let Ok(message) = Members::parse(&event.0) else { return Some(self.fail(UpstreamError::NotMcp)) };
-        let is_answer_too = ["result", "error"].iter().any(|key| message.get(key).is_some());
-        match (message.get("method").and_then(json::as_str).as_deref(), message.get("id")) {
+        let is_answer = ["result", "error"].iter().any(|key| message.get(key).is_some());
+        match (message.get("method"), message.get("id")) {
             // A message that two readers would take for two: a forged answer to another call.
-            (_, _) if message.get("method").is_some() && is_answer_too => None,
-            (None, _) if message.get("method").is_none() => {
-                let Stage::Reading(Streaming { id, .. }) = &self.stage else { return None };
-                match parse_answer(event.0.as_bytes(), *id) {
-                    Ok(answer) => self.finish(answer),
-                    Err(error) => Some(self.fail(error)),
-                }
-            }
-            (Some("notifications/progress"), None) => self.progress(&event.0).map(Step::Message),
-            (Some("notifications/message"), None) => self.log(&message).map(Step::Message),
-            (Some(method), Some(id)) => self.question(method, id, message.get("params")),
-            _ => None,
+            (Some(_), _) if is_answer => None,
+            (None, _) => self.answered(event),
+            (Some(method), id) => match (json::as_str(method)?.as_ref(), id) {
+                ("notifications/progress", None) => self.progress(&message).map(Step::Message),
+                ("notifications/message", None) => self.log(&message).map(Step::Message),
+                (method, Some(id)) => self.question(method, id, message.get("params")),
+                _ => None,
+            },
+        }
+    }
+
+    fn answered(&mut self, event: &Event) -> Option<Step> {
+        let Stage::Reading(Streaming { id, .. }) = &self.stage else { return None };
+        match parse_answer(event.0.as_bytes(), *id) {
+            Ok(answer) => self.finish(answer),
+            Err(error) => Some(self.fail(error)),
         }
     }
 
     /// A progress notification under the client's own token, if it is about this call and the client wants it.
-    fn progress(&self, text: &str) -> Option<String> {
+    fn progress(&self, message: &Members<'_>) -> Option<String> {
         let Stage::Reading(streaming) = &self.stage else { return None };
         let ours = self.standing.progress_token.as_ref()?;
-        let params = Members::parse(text).ok()?.get("params")?;
+        let params = message.get("params")?;
         let token = Members::parse(params.get()).ok()?.get("progressToken")?;
         if token.get() != streaming.id.to_string() {
             return None;
@@ -285,12 +271,11 @@ impl Relay {
 
     /// The question as the answer of the call, which waits for the next request of its caller.
     fn park(&mut self, method: &str, id: &RawValue, params: Option<&RawValue>) -> Step {
-        let Stage::Reading(streaming) = mem::replace(&mut self.stage, Stage::Ended) else {
+        let Stage::Reading(mut streaming) = mem::replace(&mut self.stage, Stage::Ended) else {
             unreachable!("what asks is read from")
         };
         let Standing { mux, caller, finish, place, .. } = &*self.standing;
         let Asking::InAnswer(_, states) = &finish.asking else { unreachable!("who is asked in the answer is parked") };
-        let mut streaming = streaming;
         streaming.running.rest();
         let parked = Parked { streaming, asked: id.to_owned(), questions_left: self.questions_left };
         let answer = mux.parked.park(caller, parked).ok_or(UpstreamError::Busy).and_then(|id| {
@@ -326,13 +311,8 @@ impl Relay {
 
     fn ask(&mut self, asked: Vec<Asked>, then: Then) -> Result<Round, CallError> {
         let Standing { mux, caller, place, .. } = &*self.standing;
-        let mut round = Round { unsent: VecDeque::new(), open: VecDeque::new(), answers: Vec::new(), then };
-        for Asked { key, request } in asked {
-            let busy = || failed(place.clone(), UpstreamError::Busy);
-            let question = mux.questions.open(caller).ok_or_else(busy)?;
-            round.unsent.push_back(format!("{{\"jsonrpc\":\"2.0\",\"id\":\"{}\",{request}}}", question.id()));
-            round.open.push_back((key, question));
-        }
+        let busy = || failed(place.clone(), UpstreamError::Busy);
+        let round = Round::open((&mux.questions, caller), asked, then).ok_or_else(busy)?;
         // People take their time.
         self.deadline = caller.deadline;
         Ok(round)
@@ -342,21 +322,14 @@ impl Relay {
     fn tell(&mut self) -> Result<(), CallError> {
         let Stage::Asking(round) = mem::replace(&mut self.stage, Stage::Ended) else { return Ok(()) };
         self.deadline = self.standing.caller.deadline.min(Instant::now() + self.standing.call_timeout);
-        self.stage = match round.then {
+        let Round { answers, then, .. } = round;
+        self.stage = match then {
             Then::Answer(streaming, id) => {
-                let outcome = match round.answers.into_iter().next() {
-                    Some((_, Answer::Result(result))) => format!("\"result\":{}", result.get()),
-                    Some((_, Answer::Error(error))) => format!("\"error\":{}", error.get()),
-                    None => return Err(self.unanswered()),
-                };
+                let outcome = round::outcome(answers).ok_or_else(|| self.unanswered())?;
                 self.telling(*streaming, id, outcome)
             }
             Then::AskAgain(request, state) => {
-                let results = round.answers.into_iter().map(|(key, answer)| match answer {
-                    Answer::Result(result) => Ok((key, result)),
-                    Answer::Error(_) => Err(self.unanswered()),
-                });
-                let results = results.collect::<Result<Vec<_>, _>>()?;
+                let results = round::results(answers).ok_or_else(|| self.unanswered())?;
                 let given = input::responses(&results, state.as_deref());
                 Stage::Telling(Box::pin(Mux::ask_again(Arc::clone(&self.standing), request, given)))
             }
@@ -440,25 +413,13 @@ impl Stage {
     async fn next(&mut self) -> Happened {
         match self {
             Self::Reading(streaming) => Happened::Event(streaming.events.next().await),
-            Self::Asking(round) => round.next().await,
+            Self::Asking(round) => match round.next().await {
+                Some(request) => Happened::Send(request),
+                None => Happened::Answered,
+            },
             Self::Telling(reply) => Happened::Told(reply.await),
             Self::Ended => std::future::pending().await,
         }
-    }
-}
-
-impl Round {
-    async fn next(&mut self) -> Happened {
-        if let Some(request) = self.unsent.pop_front() {
-            return Happened::Send(request);
-        }
-        while let Some((key, question)) = self.open.front_mut() {
-            if let Some(answer) = question.answer().await {
-                self.answers.push((mem::take(key), answer));
-            }
-            self.open.pop_front();
-        }
-        Happened::Answered
     }
 }
 

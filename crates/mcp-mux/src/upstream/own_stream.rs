@@ -189,3 +189,24 @@ impl Reader {
         drop(self.line.send(&self.credential, outgoing, Instant::now() + REPLY_TIMEOUT).await);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_beside_belongs_to_the_only_call_that_runs() {
+        let stream = OwnStream { calls: Calls::default(), _close: CancellationToken::new().drop_guard() };
+        let event = || Event(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#.into());
+        assert!(!stream.calls.hand(event()), "nobody is there");
+        let mut first = stream.join(1);
+        assert!(stream.calls.hand(event()));
+        assert!(first.events.try_recv().is_ok());
+        let mut second = stream.join(2);
+        assert!(!stream.calls.hand(event()), "nobody can tell which of them is meant");
+        assert!(first.events.try_recv().is_err() && second.events.try_recv().is_err());
+        drop(first);
+        assert!(stream.calls.hand(event()));
+        assert!(second.events.try_recv().is_ok());
+    }
+}
