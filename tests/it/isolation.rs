@@ -62,6 +62,8 @@ fn methods() -> Vec<(&'static str, Value, Value)> {
         ("resources/templates/list", json!({}), json!({})),
         ("resources/read", json!({"uri": note("acme")}), json!({"uri": note("nobody")})),
         ("completion/complete", completion("acme"), completion("nobody")),
+        ("resources/subscribe", json!({"uri": note("acme")}), json!({"uri": note("nobody")})),
+        ("resources/unsubscribe", json!({"uri": note("acme")}), json!({"uri": note("nobody")})),
         ("logging/setLevel", json!({"level": "info"}), json!({"level": "debug"})),
         // What is heard there is told of in `listen`; here, it must be the same refusal.
         ("subscriptions/listen", json!({"notifications": []}), json!({"notifications": 1})),
@@ -156,14 +158,18 @@ async fn forbidden_and_unknown_are_the_same_answer_to_the_byte() -> Result<()> {
     let server = two_tenants("forbidden_and_unknown").await?;
     for path in ["/mcp", "/t/acme/mcp", "/t/nobody/mcp"] {
         let bob = server.client_at(path, "bob", &["globex"])?;
+        let session = bob.begin_session().await?;
+        let in_session = server.client_at(path, "bob", &["globex"])?.with("mcp-session-id", &session)?;
         for (method, forbidden, unknown) in methods() {
             let (theirs, nobodys) =
                 (bob.modern(method, forbidden.clone()).await?, bob.modern(method, unknown.clone()).await?);
             assert_eq!(theirs.all(), nobodys.all(), "{path} {method}");
             assert!(!theirs.text.contains("acme"), "{path} {method}: {}", theirs.text);
-            let (theirs, nobodys) = (bob.legacy(method, &forbidden).await?, bob.legacy(method, &unknown).await?);
-            assert_eq!(theirs.all(), nobodys.all(), "{path} {method}");
-            assert!(!theirs.text.contains("acme"), "{path} {method}: {}", theirs.text);
+            for client in [&bob, &in_session] {
+                let theirs = client.legacy(method, &forbidden).await?;
+                assert_eq!(theirs.all(), client.legacy(method, &unknown).await?.all(), "{path} {method}");
+                assert!(!theirs.text.contains("acme"), "{path} {method}: {}", theirs.text);
+            }
         }
     }
     let call = server.client("bob", &["globex"])?.call("acme__whoami", json!({})).await?;

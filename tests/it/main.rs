@@ -42,4 +42,5 @@ mod session;
 mod shared_names;
 mod sign_in;
 mod spellings;
+mod subscriptions;
 mod token_exchange;

@@ -21,6 +21,7 @@ pub(crate) mod tls;
 pub(crate) mod tokens;
 pub(crate) mod upstreams;
 pub(crate) mod vault;
+pub(crate) mod watched;
 
 /// A secret that is found again wherever it leaks: the scan after the test run looks for this word.
 pub(crate) fn canary(name: &str) -> String {

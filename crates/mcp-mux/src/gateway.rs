@@ -14,10 +14,12 @@ mod listen;
 mod problem;
 pub(crate) mod request;
 mod session;
+mod subscribed;
 
 pub use account_missing::ConnectLinks;
 pub use problem::Problem;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -33,17 +35,18 @@ use self::cancel::Calls;
 use self::envelope::{Message, Notification, Response as Reply, Rpc};
 use self::era::Era;
 use self::lifecycle::Lifecycle;
-use self::listen::{Listener, Streams};
+use self::listen::{Listener, Streams, Topics};
 use self::request::{Accepts, read, require_json};
 use self::session::{Session, Sessions};
+use self::subscribed::Subscribed;
 use crate::caller::Caller;
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
-use crate::mux::{CallError, Endpoint, Handles, Listed, Mux, Wanted};
+use crate::mux::{CallError, Endpoint, Handles, Listed, Mux, Thing, Wanted};
 use crate::upstream::{ClientCapabilities, UpstreamError};
 
 /// Every MCP request method that is answered, and by whom. A method that is not in this list is unknown to everybody.
-pub const METHODS: [(&str, Served); 13] = [
+pub const METHODS: [(&str, Served); 15] = [
     ("initialize", Served::ByLifecycle),
     ("server/discover", Served::ByLifecycle),
     ("ping", Served::ByLifecycle),
@@ -55,6 +58,8 @@ pub const METHODS: [(&str, Served); 13] = [
     ("resources/templates/list", Served::Raw(RawMethod::List(Listed::Templates))),
     ("resources/read", Served::Raw(RawMethod::Ask(AskMethod::ReadResource))),
     ("completion/complete", Served::Raw(RawMethod::Ask(AskMethod::Complete))),
+    ("resources/subscribe", Served::Raw(RawMethod::Subscribe(true))),
+    ("resources/unsubscribe", Served::Raw(RawMethod::Subscribe(false))),
     ("subscriptions/listen", Served::Raw(RawMethod::Listen)),
     ("logging/setLevel", Served::Raw(RawMethod::SetLevel)),
 ];
@@ -77,6 +82,8 @@ pub enum RawMethod {
     Ask(AskMethod),
     /// `subscriptions/listen`, of the modern era only
     Listen,
+    /// `resources/subscribe`, or else `resources/unsubscribe`, of the legacy era only
+    Subscribe(bool),
     /// `logging/setLevel`, of the legacy era only
     SetLevel,
 }
@@ -100,6 +107,7 @@ pub struct Gateway {
     mux: Mux,
     lifecycle: Lifecycle,
     sessions: Sessions,
+    subscribed: Subscribed,
     streams: Streams,
     calls: Calls,
     links: ConnectLinks,
@@ -111,7 +119,8 @@ impl Gateway {
     /// A face for `mux`; `handles` are the ids of legacy sessions, `links` lead to `/connect`, `tasks` drive the streams.
     pub fn new(mux: Mux, handles: Handles, links: ConnectLinks, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
         let (sessions, streams, calls) = (Sessions::new(handles), Streams::new(), Calls::default());
-        Self { mux, lifecycle: Lifecycle::new(), sessions, streams, calls, links, clock, tasks }
+        let subscribed = Subscribed::new();
+        Self { mux, lifecycle: Lifecycle::new(), sessions, subscribed, streams, calls, links, clock, tasks }
     }
 
     /// Answers one HTTP request of a caller whose identity was verified. The request carries no credential any more.
@@ -135,9 +144,12 @@ impl Gateway {
         if request.method() == Method::POST {
             return self.post(caller, endpoint, session, request).await;
         }
-        if request.method() == Method::GET && session.is_some() && takes_events(request.headers())? {
+        if let Some(session) = session.filter(|_| request.method() == Method::GET)
+            && takes_events(request.headers())?
+        {
             let wanted = Wanted { tools: true, prompts: true, resources: true };
-            return self.listen(caller, endpoint, wanted, Listener::Legacy);
+            let listener = Listener::Legacy(self.subscribed.of(&session));
+            return self.listen(caller, endpoint, (wanted, BTreeSet::new()), listener);
         }
         Ok(self.lifecycle.handle(request.map(|_| Bytes::new())).await)
     }
@@ -180,7 +192,12 @@ impl Gateway {
                 let listen = |wanted| self.listen(caller, endpoint, wanted, Listener::Modern(rpc.id.to_owned()));
                 listen::wanted(&rpc).and_then(listen)
             }
-            Some(Served::Raw(RawMethod::SetLevel)) if era == Era::Modern => Err(Problem::method_not_found(era)),
+            Some(Served::Raw(RawMethod::SetLevel | RawMethod::Subscribe(_))) if era == Era::Modern => {
+                Err(Problem::method_not_found(era))
+            }
+            Some(Served::Raw(RawMethod::Subscribe(begins))) => {
+                self.subscribe(caller, endpoint, (session.as_ref(), begins), &rpc)
+            }
             Some(Served::Raw(RawMethod::SetLevel)) => self.set_level(session.as_ref(), &rpc),
             Some(Served::Raw(RawMethod::List(listed))) => self.list(caller, endpoint, (era, listed), &rpc),
             Some(Served::Raw(RawMethod::Ask(method))) => {
@@ -238,11 +255,38 @@ impl Gateway {
         &self,
         caller: &Caller,
         endpoint: &Endpoint,
-        wanted: Wanted,
+        (wanted, uris): (Wanted, BTreeSet<String>),
         listener: Listener,
     ) -> Result<Response<Body>, Problem> {
         let changes = self.mux.changes(caller, endpoint, wanted);
-        self.streams.open(caller, (changes, wanted), listener, (&self.tasks, self.clock.now()))
+        let mut subscriptions = self.mux.subscriptions(caller, endpoint);
+        subscriptions.set(uris);
+        let topics = Topics { changes, wanted, subscriptions };
+        self.streams.open(caller, topics, listener, (&self.tasks, self.clock.now()))
+    }
+
+    /// Notes what a legacy session wants to hear of, or does not any more.
+    fn subscribe(
+        &self,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        (session, begins): (Option<&Session>, bool),
+        rpc: &Rpc<'_>,
+    ) -> Result<Response<Body>, Problem> {
+        let session = session.ok_or_else(Problem::needs_session)?;
+        let uri = ask::uri(rpc)?;
+        if begins {
+            self.mux.check_subscription(caller, endpoint, &uri).map_err(|error| match error {
+                CallError::Unknown(_) => Problem::unknown(&Thing::Resource(uri.to_string()), Era::Legacy),
+                error => Problem::invalid_params(error.to_string()),
+            })?;
+            if !self.subscribed.add(session, uri.into_owned()) {
+                return Err(Problem::too_many_subscriptions());
+            }
+        } else {
+            self.subscribed.remove(session, &uri);
+        }
+        Ok(answer::result(rpc.id, &serde_json::json!({})))
     }
 
     async fn ask(

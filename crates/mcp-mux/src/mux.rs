@@ -9,6 +9,7 @@ mod parked;
 mod questions;
 mod relay;
 mod round;
+mod subscriptions;
 mod uris;
 mod wish;
 
@@ -18,6 +19,7 @@ pub use input::{Input, URL_ELICITATION_REQUIRED};
 pub use listen::{Changes, Wanted};
 pub use own_accounts::{OwnAccount, OwnAccountError, OwnAccounts};
 pub use relay::{Relay, Step};
+pub use subscriptions::Subscriptions;
 pub use wish::{Thing, Wish};
 
 use std::sync::Arc;
@@ -28,7 +30,8 @@ use tenant_store::{Clock, Store};
 
 use self::parked::ParkingLot;
 use self::questions::Questions;
-use crate::caller::Caller;
+use self::subscriptions::SOURCES_MAX;
+use crate::caller::{Caller, Quota};
 use crate::catalog::{Catalog, Face, Page, Snapshot, View};
 use crate::lifecycle::Tasks;
 use crate::policy::Reach;
@@ -52,6 +55,8 @@ pub struct Mux {
     handles: Handles,
     questions: Questions,
     parked: ParkingLot,
+    /// At how many upstreams each principal listens.
+    listening: Quota,
     clock: Arc<dyn Clock>,
     recheck_every: Duration,
     page_items: usize,
@@ -98,8 +103,8 @@ impl Mux {
         recheck_every: Duration,
         page_items: usize,
     ) -> Self {
-        let (questions, parked) = (Questions::new(), ParkingLot::new(tasks));
-        Self { catalog, pool, store, handles, questions, parked, clock, recheck_every, page_items }
+        let (questions, parked, listening) = (Questions::new(), ParkingLot::new(tasks), Quota::new(SOURCES_MAX));
+        Self { catalog, pool, store, handles, questions, parked, listening, clock, recheck_every, page_items }
     }
 
     /// What `caller` sees of one kind at `endpoint`: the first page, or the one that `cursor` leads to. None, if that is no cursor of

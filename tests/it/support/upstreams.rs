@@ -148,6 +148,15 @@ pub(crate) async fn serve_handler<H: ServerHandler + Clone>(handler: H, sessions
     Ok((start(routes).await?, seen))
 }
 
+/// The same with sessions, which the test holds.
+pub(crate) async fn serve_held<H: ServerHandler + Clone>(
+    handler: H,
+    held: Arc<LocalSessionManager>,
+) -> Result<(String, Seen)> {
+    let (routes, seen) = routes(handler, held, Arc::new(|_, _| true), true);
+    Ok((start(routes).await?, seen))
+}
+
 /// Whether a request is let in, by its head and body.
 pub(crate) type Guard = Arc<dyn Fn(&Parts, &[u8]) -> bool + Send + Sync>;
 

@@ -15,15 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::schedule::Key;
 use super::snapshot::{Catalog, Snapshot};
-use crate::upstream::{Peer, Pool, Proofs, Told, UpstreamError, hear};
+use crate::upstream::{Pause, Peer, Pool, Proofs, Told, UpstreamError, hear};
 
 /// How often it is looked for upstreams that are not listened to.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// The wait before a stream that ended is begun anew. It doubles up to [`AGAIN_AFTER_MAX`] while streams do not last.
-const AGAIN_AFTER: Duration = Duration::from_secs(10);
-const AGAIN_AFTER_MAX: Duration = Duration::from_mins(10);
-/// A stream that lived so long lasted: proxies cut what is idle for a minute.
-const LASTING: Duration = Duration::from_secs(30);
+/// The wait before a stream that ended is begun anew, and the longest.
+const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(10), Duration::from_mins(10)];
 /// How many upstreams are listened to at once; the others are listed at their regular times.
 const HEARD_MAX: usize = 1_000;
 
@@ -54,13 +51,6 @@ struct Ear {
     runs: Option<CancellationToken>,
     begun: Instant,
     pause: Pause,
-}
-
-/// The wait between two streams.
-#[derive(Debug)]
-struct Pause {
-    wait: Duration,
-    until: Instant,
 }
 
 impl Heard {
@@ -100,7 +90,7 @@ impl Heard {
 
 impl Ear {
     fn new(source: &Source, now: Instant) -> Self {
-        Self { source: source.clone(), runs: None, begun: now, pause: Pause { wait: AGAIN_AFTER, until: now } }
+        Self { source: source.clone(), runs: None, begun: now, pause: Pause::new(AGAIN_AFTER, now) }
     }
 
     fn begin(&mut self, now: Instant) -> CancellationToken {
@@ -111,17 +101,6 @@ impl Ear {
 
     fn cancel(&self) {
         self.runs.iter().for_each(CancellationToken::cancel);
-    }
-}
-
-impl Pause {
-    /// Begins behind a stream that lived so long. Who refuses to be listened to, or keeps breaking off, is asked ever more seldom.
-    fn begin(&mut self, lived: Duration, now: Instant) {
-        if lived >= LASTING {
-            self.wait = AGAIN_AFTER;
-        }
-        self.until = now + self.wait;
-        self.wait = self.wait.saturating_mul(2).min(AGAIN_AFTER_MAX);
     }
 }
 
@@ -175,7 +154,7 @@ fn next(
     for key in tellers {
         let Some(source) = sources.get(key).filter(|_| room > 0) else { continue };
         let ear = ears.entry(*key).or_insert_with(|| Ear::new(source, now));
-        if ear.runs.is_none() && ear.pause.until <= now {
+        if ear.runs.is_none() && ear.pause.until() <= now {
             begun.push((*key, ear.begin(now)));
             room -= 1;
         }
@@ -226,25 +205,4 @@ async fn once(
     let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
     let link = pool.link(scope, &source.upstream, (&proofs, Peer::default()), source.hosts.as_ref())?;
     hear(&link, &proofs, |told| heard.tell(key, told)).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_refuses_to_be_listened_to_is_asked_ever_more_seldom() {
-        let now = Instant::now();
-        let mut pause = Pause { wait: AGAIN_AFTER, until: now };
-        let mut waits = Vec::new();
-        for lived in [Duration::ZERO, Duration::ZERO, Duration::from_secs(1), LASTING, Duration::ZERO] {
-            pause.begin(lived, now);
-            waits.push(pause.until.duration_since(now).as_secs());
-        }
-        assert_eq!(waits, [10, 20, 40, 10, 20]);
-        for _ in 0..50 {
-            pause.begin(Duration::ZERO, now);
-        }
-        assert_eq!(pause.until, now + AGAIN_AFTER_MAX);
-    }
 }

@@ -40,7 +40,7 @@ pub(super) fn read<'r>(
     let progress_token = rpc.progress_token();
     let wish = match method {
         AskMethod::GetPrompt => Wish::Prompt { name: text(rpc, "name")?, arguments: arguments(rpc)? },
-        AskMethod::ReadResource => Wish::Resource { uri: text(rpc, "uri")? },
+        AskMethod::ReadResource => Wish::Resource { uri: uri(rpc)? },
         AskMethod::Complete => completion(rpc)?,
         AskMethod::CallTool => Wish::Tool {
             name: text(rpc, "name")?,
@@ -96,6 +96,11 @@ fn completion<'r>(rpc: &'r Rpc<'_>) -> Result<Wish<'r>, Problem> {
     let argument = rpc.params.get("argument").filter(|raw| json::is_object(raw)).ok_or(no_argument)?;
     let context = rpc.params.get("context").filter(|raw| raw.get() != "null");
     Ok(Wish::Completion { of: of.ok_or_else(no_ref)?, argument, context })
+}
+
+/// The URI that a request names.
+pub(super) fn uri<'r>(rpc: &'r Rpc<'_>) -> Result<Cow<'r, str>, Problem> {
+    text(rpc, "uri")
 }
 
 fn text<'r>(rpc: &'r Rpc<'_>, key: &str) -> Result<Cow<'r, str>, Problem> {

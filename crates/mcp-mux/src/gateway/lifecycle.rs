@@ -37,6 +37,7 @@ impl ServerHandler for Face {
             .enable_prompts()
             .enable_prompts_list_changed()
             .enable_resources()
+            .enable_resources_subscribe()
             .enable_resources_list_changed()
             .enable_completions()
             .enable_logging()

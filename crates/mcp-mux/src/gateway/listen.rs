@@ -1,29 +1,33 @@
-//! Streams that tell of changed lists: `subscriptions/listen` of the modern era (MCP 2026-07-28 `basic/patterns/subscriptions`), and the
+//! Streams that tell of changed lists and resources: `subscriptions/listen` of the modern era (MCP 2026-07-28 `basic/patterns/subscriptions`), and the
 //! stream of a legacy session (2025-11-25 `basic/transports`). A stream ends with its caller's proof of identity, when that is taken
 //! back, and when the server stops; then the client begins another one, at whatever replica.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::body::Body;
 use http::Response;
 use serde_json::value::RawValue;
 use tenant_store::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::answer::{self, EVENTS_AHEAD_MAX, KEEP_ALIVE, event};
 use super::envelope::Rpc;
 use super::problem::Problem;
+use super::subscribed::{SUBSCRIPTIONS_MAX, Watched};
 use crate::caller::{Caller, Quota};
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
-use crate::mux::{Changes, Wanted};
+use crate::mux::{Changes, Subscriptions, Wanted};
 
 /// Most streams of one principal.
 const STREAMS_MAX: usize = 32;
 /// Longest life of a stream. A proof of identity that is good for longer has the client begin anew.
 const LIFE_MAX: Duration = Duration::from_hours(12);
 
+/// The member of a filter that names resources.
+const SUBSCRIPTIONS: &str = "resourceSubscriptions";
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// How many streams each principal has open here.
@@ -35,21 +39,37 @@ pub(super) struct Streams(Quota);
 pub(super) enum Listener {
     /// The request that began it.
     Modern(Box<RawValue>),
-    /// A session.
-    Legacy,
+    /// A session, and what it is subscribed to.
+    Legacy(Watched),
+}
+
+/// What is told.
+#[derive(Debug)]
+pub(super) struct Topics {
+    pub(super) changes: Changes,
+    pub(super) wanted: Wanted,
+    pub(super) subscriptions: Subscriptions,
 }
 
 /// What a modern request wants to hear of. What we do not tell of is not acknowledged.
-pub(super) fn wanted(rpc: &Rpc<'_>) -> Result<Wanted, Problem> {
+pub(super) fn wanted(rpc: &Rpc<'_>) -> Result<(Wanted, BTreeSet<String>), Problem> {
     let malformed = || Problem::invalid_params("`params.notifications` must be an object");
     let filter = rpc.params.get("notifications").filter(|raw| json::is_object(raw)).ok_or_else(malformed)?;
     let filter = Members::parse(filter.get()).map_err(|_| malformed())?;
     let has = |key: &str| filter.get(key).is_some_and(|raw| raw.get() == "true");
-    Ok(Wanted {
+    let wanted = Wanted {
         tools: has("toolsListChanged"),
         prompts: has("promptsListChanged"),
         resources: has("resourcesListChanged"),
-    })
+    };
+    let uris = filter.get(SUBSCRIPTIONS).map_or("[]", |raw| raw.get());
+    let uris: BTreeSet<String> = serde_json::from_str(uris).map_err(|_| {
+        Problem::invalid_params(format!("`params.notifications.{SUBSCRIPTIONS}` must be a list of URIs"))
+    })?;
+    if uris.len() > SUBSCRIPTIONS_MAX {
+        return Err(Problem::too_many_subscriptions());
+    }
+    Ok((wanted, uris))
 }
 
 impl Streams {
@@ -58,11 +78,11 @@ impl Streams {
         Self(Quota::new(STREAMS_MAX))
     }
 
-    /// Opens a stream that tells `caller` of `changes`.
+    /// Opens a stream that tells `caller` of `topics`.
     pub(super) fn open(
         &self,
         caller: &Caller,
-        (changes, wanted): (Changes, Wanted),
+        topics: Topics,
         listener: Listener,
         (tasks, now): (&Tasks, Timestamp),
     ) -> Result<Response<Body>, Problem> {
@@ -78,7 +98,7 @@ impl Streams {
                 () = caller.ended.cancelled() => {}
                 () = tokio::time::sleep_until(ends_at) => {}
                 // The client is gone: there is nobody to say goodbye to.
-                () = listener.tell(changes, wanted, &events) => return,
+                () = listener.tell(topics, &events) => return,
             }
             if let Some(last) = listener.last() {
                 events.try_send(event(&last)).ok();
@@ -90,18 +110,36 @@ impl Streams {
 
 impl Listener {
     /// Tells of one change after the other, until nobody listens.
-    async fn tell(&self, mut changes: Changes, wanted: Wanted, events: &mpsc::Sender<String>) {
-        if let Some(first) = self.first(wanted)
+    async fn tell(&self, topics: Topics, events: &mpsc::Sender<String>) {
+        let Topics { mut changes, wanted, mut subscriptions } = topics;
+        let mut watched = match self {
+            Self::Modern(_) => None,
+            Self::Legacy(watched) => Some(watched.subscribe()),
+        };
+        watched.iter_mut().for_each(watch::Receiver::mark_changed);
+        if let Some(first) = self.first(wanted, &subscriptions)
             && events.send(event(&first)).await.is_err()
         {
             return;
         }
         loop {
+            let next = async {
+                tokio::select! {
+                    changed = changes.next() => changed.methods().map(|method| self.notification(method, "")).collect(),
+                    uri = subscriptions.next() => {
+                        vec![self.notification("notifications/resources/updated", &format!("\"uri\":{}", json::quote(&uri)))]
+                    }
+                    uris = subscribed(&mut watched) => {
+                        subscriptions.set(uris);
+                        Vec::new()
+                    }
+                }
+            };
             let texts: Vec<String> = tokio::select! {
                 () = events.closed() => return,
-                changed = timeout(KEEP_ALIVE, changes.next()) => match changed {
+                told = timeout(KEEP_ALIVE, next) => match told {
                     Err(_) => vec![": keep-alive\n\n".to_owned()],
-                    Ok(changed) => changed.methods().map(|method| event(&self.notification(method, ""))).collect(),
+                    Ok(told) => told.iter().map(|text| event(text)).collect(),
                 },
             };
             for text in texts {
@@ -113,25 +151,33 @@ impl Listener {
     }
 
     /// What a modern stream begins with.
-    fn first(&self, wanted: Wanted) -> Option<String> {
+    fn first(&self, wanted: Wanted, subscriptions: &Subscriptions) -> Option<String> {
         let Self::Modern(_) = self else { return None };
         let kinds = [
             (wanted.tools, "toolsListChanged"),
             (wanted.prompts, "promptsListChanged"),
             (wanted.resources, "resourcesListChanged"),
         ];
-        let kinds = kinds.iter().filter(|(is_it, _)| *is_it).map(|(_, kind)| format!("\"{kind}\":true"));
-        let honoured = format!(",\"notifications\":{{{}}}", kinds.collect::<Vec<_>>().join(","));
+        let mut honoured = serde_json::Map::new();
+        honoured.extend(kinds.iter().filter(|(is_it, _)| *is_it).map(|(_, kind)| ((*kind).to_owned(), true.into())));
+        let heard = subscriptions.heard();
+        if !heard.is_empty() {
+            honoured.insert(SUBSCRIPTIONS.to_owned(), serde_json::json!(heard));
+        }
+        let honoured = format!("\"notifications\":{}", serde_json::Value::Object(honoured));
         Some(self.notification("notifications/subscriptions/acknowledged", &honoured))
     }
 
+    /// A notification with these members in its `params`.
     fn notification(&self, method: &str, params: &str) -> String {
-        match self {
-            Self::Modern(id) => {
-                let meta = format!("\"_meta\":{{\"{SUBSCRIPTION_ID}\":{}}}", id.get());
-                format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{{{meta}{params}}}}}")
-            }
-            Self::Legacy => format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\"}}"),
+        let meta = match self {
+            Self::Modern(id) => format!("\"_meta\":{{\"{SUBSCRIPTION_ID}\":{}}}", id.get()),
+            Self::Legacy(_) => String::new(),
+        };
+        let comma = if meta.is_empty() || params.is_empty() { "" } else { "," };
+        match format!("{meta}{comma}{params}") {
+            params if params.is_empty() => format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\"}}"),
+            params => format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{{{params}}}}}"),
         }
     }
 
@@ -142,4 +188,14 @@ impl Listener {
         let result = format!("{{\"resultType\":\"complete\",\"_meta\":{{\"{SUBSCRIPTION_ID}\":{id}}}}}");
         Some(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}"))
     }
+}
+
+/// What a legacy session is subscribed to, when that has changed.
+async fn subscribed(watched: &mut Option<watch::Receiver<BTreeSet<String>>>) -> BTreeSet<String> {
+    if let Some(watched) = watched
+        && watched.changed().await.is_ok()
+    {
+        return watched.borrow_and_update().clone();
+    }
+    std::future::pending().await
 }

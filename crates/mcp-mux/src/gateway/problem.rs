@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::era::Era;
+use super::subscribed::SUBSCRIPTIONS_MAX;
 use crate::caller::Caller;
 use crate::error::Fault;
 use crate::json;
@@ -100,13 +101,18 @@ impl Problem {
 
     /// What is remembered with a session, outside of one.
     pub(super) fn needs_session() -> Self {
-        Self::invalid_request("the log level is set for a session: name yours in the header Mcp-Session-Id")
+        Self::invalid_request("this is said for a session: name yours in the header Mcp-Session-Id")
     }
 
     /// The principal has as many streams open as one may.
     pub(super) fn too_many_streams() -> Self {
         let message = "too many streams are open for you here: close one, or try again later";
         Self::new(StatusCode::TOO_MANY_REQUESTS, -32000, message)
+    }
+
+    /// The client wants to hear of more resources than one listener may.
+    pub(super) fn too_many_subscriptions() -> Self {
+        Self::invalid_params(format!("a listener hears of at most {SUBSCRIPTIONS_MAX} resources"))
     }
 
     /// The client takes nothing that we could send.

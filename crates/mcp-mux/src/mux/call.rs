@@ -14,7 +14,9 @@ use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Mux, Sight};
 use crate::caller::Caller;
 use crate::catalog::{Entry, Face};
-use crate::upstream::{Answer, ClientCapabilities, LogLevel, Peer, Proofs, Reply, Rpc, Running, Trace, UpstreamError};
+use crate::upstream::{
+    Answer, ClientCapabilities, Link, LogLevel, Peer, Proofs, Reply, Rpc, Running, Trace, UpstreamError,
+};
 
 /// A request as it came from the client.
 #[derive(Debug)]
@@ -198,12 +200,16 @@ impl Mux {
         let sight = self.sight(&standing.caller, &standing.endpoint);
         let target = sight.target(&standing.thing).ok_or(UpstreamError::BrokeOff)?;
         let peer = running.asks().ok_or(UpstreamError::BrokeOff)?;
+        let link = self.link(&standing.caller, &target, peer)?;
+        if running.is_at(&link) { Ok(()) } else { Err(UpstreamError::BrokeOff) }
+    }
+
+    /// What `target` is called over for `caller`.
+    pub(super) fn link(&self, caller: &Caller, target: &Target<'_>, peer: Peer) -> Result<Arc<Link>, UpstreamError> {
         let rows = self.store.tenant(target.access.scope());
         let stored = target.shelf.credentials(target.upstream.id);
-        let proofs = Proofs { caller: Some(&standing.caller), rows: &rows, stored: &stored };
-        let hosts = target.shelf.egress_hosts();
-        let link = self.pool.link(target.access.scope(), target.upstream, (&proofs, peer), hosts)?;
-        if running.is_at(&link) { Ok(()) } else { Err(UpstreamError::BrokeOff) }
+        let proofs = Proofs { caller: Some(caller), rows: &rows, stored: &stored };
+        self.pool.link(target.access.scope(), target.upstream, (&proofs, peer), target.shelf.egress_hosts())
     }
 
     async fn reply(

@@ -1,6 +1,7 @@
 //! URIs in what upstreams answer, as the caller can use them: links, embedded resources and contents say whose they are, where that
 //! must be said.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde_json::value::RawValue;
@@ -111,13 +112,19 @@ impl Uris {
         }
         let Some(raw) = Members::parse(object.get())?.get("uri") else { return Ok(()) };
         let (Some(uri), Some(span)) = (json::as_str(raw), json::span_in(text, raw.get())) else { return Ok(()) };
-        let shown = match &self.asked {
-            Some((shown, own)) if *own == uri => shown.clone(),
-            _ if self.keeps_own && !is_ours(&uri) => return Ok(()),
-            _ => carry(&self.tenant, &self.upstream, &uri),
-        };
-        edits.push((span, json::quote(&shown)));
+        if let Cow::Owned(name) = self.name(&uri) {
+            edits.push((span, json::quote(&name)));
+        }
         Ok(())
+    }
+
+    /// The name under which the caller knows what is `own` at the upstream.
+    pub(super) fn name<'u>(&self, own: &'u str) -> Cow<'u, str> {
+        match &self.asked {
+            Some((name, asked)) if asked == own => Cow::Owned(name.clone()),
+            _ if self.keeps_own && !is_ours(own) => Cow::Borrowed(own),
+            _ => Cow::Owned(carry(&self.tenant, &self.upstream, own)),
+        }
     }
 }
 

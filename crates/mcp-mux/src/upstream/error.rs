@@ -78,6 +78,9 @@ pub enum UpstreamError {
     /// It is an API whose document has no such operation any more.
     #[error("does not have this operation any more: list the tools again")]
     OperationGone,
+    /// It has no way of telling that something changed, or none that we hear.
+    #[error("does not tell of changes")]
+    TellsNothing,
     /// The client for it could not be built.
     #[error("cannot be called: mcp-mux could not set up a connection")]
     Setup,

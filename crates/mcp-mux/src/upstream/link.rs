@@ -65,11 +65,11 @@ pub struct Streaming {
 }
 
 /// One request, as it is asked once or, after a session was lost, twice.
-struct Attempt<'a> {
-    rpc: &'a Rpc<'a>,
-    credential: Arc<Credential>,
-    deadline: Instant,
-    place: Place,
+pub(super) struct Attempt<'a> {
+    pub(super) rpc: &'a Rpc<'a>,
+    pub(super) credential: Arc<Credential>,
+    pub(super) deadline: Instant,
+    pub(super) place: Place,
 }
 
 /// One upstream as we hold on to it, for one actor if it is called as somebody. Nothing that proves anybody is shared between two
@@ -121,13 +121,18 @@ impl Link {
         &self.line
     }
 
+    /// Whether both lead to the same upstream, called in the same way.
+    pub(crate) fn shares_line(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.line, &other.line)
+    }
+
     /// Whether it is known that the upstream keeps nothing between requests.
     pub(super) fn is_stateless(&self) -> bool {
         self.is_api() || self.agreed.load().as_ref().is_some_and(|agreed| !agreed.has_session())
     }
 
     /// Whether the upstream is an API, with which nothing is agreed on.
-    fn is_api(&self) -> bool {
+    pub(super) fn is_api(&self) -> bool {
         self.upstream().spec.protocol.document().is_some()
     }
 
@@ -170,7 +175,7 @@ impl Link {
         credential: Arc<Credential>,
         deadline: Instant,
     ) -> Result<Reply, UpstreamError> {
-        let place = self.line.place(rpc.is_beside, deadline.min(Instant::now() + PLACE_TIMEOUT)).await?;
+        let place = self.line.place(rpc.lane, deadline.min(Instant::now() + PLACE_TIMEOUT)).await?;
         if self.is_api() {
             // The place is held until the answer is whole.
             let answer = openapi::answer(self, &credential, rpc, deadline).await;
@@ -189,7 +194,7 @@ impl Link {
         }
     }
 
-    fn forget(&self, agreement: &Arc<Agreement>) {
+    pub(super) fn forget(&self, agreement: &Arc<Agreement>) {
         agreement.end.iter().for_each(SessionEnd::note_over);
         let current = self.agreed.load_full();
         if current.is_some_and(|current| Arc::ptr_eq(&current, agreement)) {
@@ -198,7 +203,7 @@ impl Link {
     }
 
     /// One request and its reply.
-    async fn exchange(
+    pub(super) async fn exchange(
         self: &Arc<Self>,
         attempt: &Attempt<'_>,
         agreement: &Arc<Agreement>,
@@ -209,7 +214,7 @@ impl Link {
         let cancel =
             Cancel { link: Arc::clone(self), agreement: Arc::clone(agreement), credential: Arc::clone(credential), id };
         let mut running = Running::new(cancel, Arc::clone(place));
-        let beside = agreement.own.as_ref().map(|own| own.join(id));
+        let beside = agreement.join(id);
         let read = async {
             let body = rpc.body(id, agreement.is_modern());
             if let Some(session) = agreement.old_sse() {

@@ -16,12 +16,13 @@ use super::answer::{ANSWER_BYTES_MAX, Answer, error_code, events, is_events, par
 use super::credential::Credential;
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
-use super::link::Link;
+use super::link::{Line, Link};
 use super::old_sse;
-use super::own_stream::{self, OwnStream};
+use super::own_stream::{self, Beside, Own, OwnStream};
 use super::peer::{ClientCapabilities, LogLevel};
 use super::request::{LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSION, PROTOCOL_VERSION, Rpc, SESSION_ID, client_info};
 use super::session_end::SessionEnd;
+use super::subscribe::Subscribed;
 use crate::json::{self, Members};
 
 /// How long a silent upstream is given to answer `server/discover` before the handshake is tried.
@@ -44,8 +45,10 @@ pub(super) struct Agreement {
     spoken: Spoken,
     /// What the upstream says that it has.
     pub(super) capabilities: Capabilities,
-    /// The stream that a session has of its own, where its client can be asked for something.
-    pub(super) own: Option<OwnStream>,
+    /// The stream that a session has of its own.
+    own: Own,
+    /// What its listeners subscribed to in a session.
+    pub(super) subscribed: Subscribed,
     /// Ends the session, if there is one that is not a stream.
     pub(super) end: Option<SessionEnd>,
 }
@@ -66,6 +69,8 @@ pub(super) struct Capabilities {
     pub(super) prompts: bool,
     pub(super) resources: bool,
     pub(super) logging: bool,
+    /// It tells when a resource changes, of whoever subscribed.
+    pub(super) subscriptions: bool,
     /// It tells when a list of its own changes.
     pub(super) tells_of_lists: bool,
 }
@@ -85,7 +90,11 @@ impl Agreement {
         (version, capabilities): (&'static str, Capabilities),
         session: Arc<old_sse::Session>,
     ) -> Self {
-        Self { spoken: Spoken::OldSse { version, session }, capabilities, own: None, end: None }
+        Self::new(Spoken::OldSse { version, session }, capabilities)
+    }
+
+    fn new(spoken: Spoken, capabilities: Capabilities) -> Self {
+        Self { spoken, capabilities, own: Own::default(), subscribed: Subscribed::default(), end: None }
     }
 
     pub(super) fn is_modern(&self) -> bool {
@@ -103,6 +112,11 @@ impl Agreement {
         matches!(self.spoken, Spoken::Legacy { session: Some(_), .. } | Spoken::OldSse { .. })
     }
 
+    /// Whether there is a way in which the upstream could tell of changes.
+    pub(super) fn can_be_heard(&self) -> bool {
+        self.is_modern() || self.has_session()
+    }
+
     /// The session that is a stream.
     pub(super) fn old_sse(&self) -> Option<&Arc<old_sse::Session>> {
         let Spoken::OldSse { session, .. } = &self.spoken else { return None };
@@ -113,6 +127,22 @@ impl Agreement {
     pub(super) fn session(&self) -> Option<&str> {
         let Spoken::Legacy { session: Some(id), .. } = &self.spoken else { return None };
         id.to_str().ok()
+    }
+
+    /// What comes for call `id` in the stream that the session has of its own, if that is read.
+    pub(super) fn join(&self, id: u64) -> Option<Beside> {
+        self.own.join(id)
+    }
+
+    /// The stream that the session has of its own, if the upstream has one.
+    pub(super) async fn own_stream(
+        &self,
+        line: &Arc<Line>,
+        credential: &Arc<Credential>,
+        deadline: Instant,
+    ) -> Option<Arc<OwnStream>> {
+        let named = (self.headers(&Rpc::new("")), self.session());
+        self.own.open(line, credential, named, deadline).await
     }
 
     /// The protocol's headers for `rpc`.
@@ -172,7 +202,7 @@ pub(super) async fn agreement(
 async fn negotiate(link: &Link, credential: &Arc<Credential>, deadline: Instant) -> Result<Agreement, UpstreamError> {
     let discover_deadline = deadline.min(Instant::now() + DISCOVER_TIMEOUT);
     match discover(link, credential, discover_deadline).await {
-        Ok(Some(capabilities)) => Ok(Agreement { spoken: Spoken::Modern, capabilities, own: None, end: None }),
+        Ok(Some(capabilities)) => Ok(Agreement::new(Spoken::Modern, capabilities)),
         // Refusal and silence of the network will not change by asking in another way.
         Err(
             error @ (UpstreamError::Unreachable
@@ -223,12 +253,17 @@ impl Capabilities {
     fn of(result: &Members<'_>) -> Self {
         let said = result.get("capabilities").and_then(|said| Members::parse(said.get()).ok());
         let has = |name: &str| said.as_ref().and_then(|said| said.get(name)).is_some_and(json::is_object);
-        let tells = |name: &str| {
-            let said = said.as_ref().and_then(|said| said.get(name)).and_then(|said| Members::parse(said.get()).ok());
-            said.and_then(|said| said.get("listChanged")).is_some_and(|raw| raw.get() == "true")
+        let tells = |name: &str, of: &str| {
+            let said = json::member(said.as_ref().and_then(|said| said.get(name)), of);
+            said.is_some_and(|raw| raw.get() == "true")
         };
-        let tells_of_lists = ["tools", "prompts", "resources"].into_iter().any(tells);
-        Self { prompts: has("prompts"), resources: has("resources"), logging: has("logging"), tells_of_lists }
+        Self {
+            prompts: has("prompts"),
+            resources: has("resources"),
+            logging: has("logging"),
+            subscriptions: tells("resources", "subscribe"),
+            tells_of_lists: ["tools", "prompts", "resources"].into_iter().any(|name| tells(name, "listChanged")),
+        }
     }
 }
 
@@ -250,7 +285,7 @@ async fn handshake(link: &Link, credential: &Arc<Credential>, deadline: Instant)
         }
         chosen => chosen?,
     };
-    let mut agreement = Agreement { spoken: Spoken::Legacy { version, session }, capabilities, own: None, end: None };
+    let mut agreement = Agreement::new(Spoken::Legacy { version, session }, capabilities);
     let headers = agreement.headers(&Rpc::new("notifications/initialized"));
     agreement.end = agreement.has_session().then(|| SessionEnd::new(link.line(), headers.clone(), credential));
     let accepted = link.post(credential, headers, INITIALIZED.to_owned(), deadline).await?;
@@ -259,8 +294,7 @@ async fn handshake(link: &Link, credential: &Arc<Credential>, deadline: Instant)
     }
     if agreement.has_session() && !link.peer().can.is_nothing() {
         let deadline = deadline.min(Instant::now() + own_stream::BEGIN_TIMEOUT);
-        let named = (agreement.headers(&Rpc::new("")), agreement.session());
-        agreement.own = OwnStream::open(link.line(), credential, named, deadline).await;
+        agreement.own_stream(link.line(), credential, deadline).await;
     }
     if let Some(level) = link.peer().log.filter(|_| agreement.has_session() && agreement.capabilities.logging) {
         set_log_level(link, credential, (&agreement, level), deadline.min(Instant::now() + SET_LEVEL_TIMEOUT)).await?;

@@ -30,6 +30,7 @@ use super::error::UpstreamError;
 use super::event_stream::{EventStream, Kind};
 use super::link::{Link, Place};
 use super::negotiate::{self, Agreement, INITIALIZED};
+use super::notices::Notices;
 use super::peer::ClientCapabilities;
 use super::request::Outgoing;
 
@@ -40,6 +41,8 @@ const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Session {
     endpoint: Arc<Endpoint>,
     calls: Arc<Calls>,
+    /// What is told of changes.
+    pub(super) notices: Notices,
     /// Ends the stream with the last holder of the session.
     _close: DropGuard,
 }
@@ -108,10 +111,12 @@ impl Session {
         let endpoint = Arc::new(Endpoint::named(&named.0, line, credential)?);
         let closed = CancellationToken::new();
         let events = events.wanting(Kind::Message);
-        let reader = Reader { events, calls: Arc::clone(&calls), endpoint: Arc::clone(&endpoint) };
+        let notices = Notices::default();
+        let (calls_too, endpoint_too) = (Arc::clone(&calls), Arc::clone(&endpoint));
+        let reader = Reader { events, calls: calls_too, notices: notices.clone(), endpoint: endpoint_too };
         let tasks = line.tasks();
         tasks.spawn_draining(reader.run(closed.clone(), tasks.shutdown()));
-        Ok(Self { endpoint, calls, _close: closed.drop_guard() })
+        Ok(Self { endpoint, calls, notices, _close: closed.drop_guard() })
     }
 
     /// What names the session, as far as it can be told apart from the rest of the endpoint.

@@ -2,22 +2,25 @@
 //! upstreams ask there, and not in the stream of the call that makes them ask.
 //!
 //! A session is one principal's and one kind of client's. While one call runs in it, what comes here is about that call. Where several
-//! run, nobody can tell which of them is meant: then requests are refused, and the rest is dropped.
+//! run, nobody can tell which of them is meant: then requests are refused, and the rest is dropped. That something changed is for
+//! whoever listens, and for no call.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use futures::StreamExt as _;
 use futures::stream::{FuturesUnordered, unfold};
 use http::header::HeaderMap;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::credential::Credential;
 use super::event_stream::{Event, EventStream};
 use super::link::Line;
+use super::notices::{Notice, Notices};
 use super::old_sse::reply;
 use super::redact::Redactor;
 use super::request::Outgoing;
@@ -34,10 +37,19 @@ const EVENTS_AHEAD_MAX: usize = 16;
 const REPLIES_MAX: usize = 4;
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Where a session's own stream is held, if it has one. It is begun when somebody needs it.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    stream: ArcSwapOption<OwnStream>,
+    beginning: tokio::sync::Mutex<()>,
+}
+
 /// A session's own stream, until it is dropped.
 #[derive(Debug)]
 pub(super) struct OwnStream {
     calls: Calls,
+    /// What is told of changes.
+    pub(super) notices: Notices,
     _close: DropGuard,
 }
 
@@ -59,38 +71,64 @@ struct Reader {
     /// The protocol's headers, which name the session.
     headers: HeaderMap,
     calls: Calls,
+    notices: Notices,
     redactor: Redactor,
 }
 
-impl OwnStream {
-    /// Begins the stream of the session that `headers` and `id` name; nothing, if the upstream has none.
+impl Own {
+    /// A call of that id runs in the session from now on.
+    pub(super) fn join(&self, id: u64) -> Option<Beside> {
+        Some(self.stream.load().as_ref()?.join(id))
+    }
+
+    /// The stream of the session that `headers` and `id` name, begun if it is not; nothing, if the upstream has none.
     pub(super) async fn open(
+        &self,
+        line: &Arc<Line>,
+        credential: &Arc<Credential>,
+        named: (HeaderMap, Option<&str>),
+        deadline: Instant,
+    ) -> Option<Arc<OwnStream>> {
+        let _turn = timeout_at(deadline, self.beginning.lock()).await.ok()?;
+        let is_good = |stream: &Arc<OwnStream>| !stream.notices.is_over();
+        if let Some(stream) = self.stream.load_full().filter(is_good) {
+            return Some(stream);
+        }
+        let stream = Arc::new(OwnStream::open(line, credential, named, deadline).await?);
+        self.stream.store(Some(Arc::clone(&stream)));
+        Some(stream)
+    }
+}
+
+impl OwnStream {
+    async fn open(
         line: &Arc<Line>,
         credential: &Arc<Credential>,
         (headers, id): (HeaderMap, Option<&str>),
         deadline: Instant,
     ) -> Option<Self> {
-        let (calls, closed) = (Calls::default(), CancellationToken::new());
+        let (calls, notices, closed) = (Calls::default(), Notices::default(), CancellationToken::new());
         let reader = Reader {
             line: Arc::clone(line),
             credential: Arc::clone(credential),
             headers,
             calls: calls.clone(),
+            notices: notices.clone(),
             redactor: Redactor::new(credential, id, "", line),
         };
         let events = reader.begin(deadline).await?;
-        let close = closed.clone().drop_guard();
+        let (close, told) = (closed.clone().drop_guard(), notices.clone());
         line.tasks().spawn(async move {
             tokio::select! {
                 () = closed.cancelled() => {}
                 () = reader.run(events) => {}
             }
+            told.end();
         });
-        Some(Self { calls, _close: close })
+        Some(Self { calls, notices, _close: close })
     }
 
-    /// A call of that id runs from now on.
-    pub(super) fn join(&self, id: u64) -> Beside {
+    fn join(&self, id: u64) -> Beside {
         let (sender, events) = mpsc::channel(EVENTS_AHEAD_MAX);
         self.calls.lock().insert(id, sender);
         Beside { id, calls: self.calls.clone(), events }
@@ -175,7 +213,10 @@ impl Reader {
         let is_answer = ["result", "error"].iter().any(|key| message.get(key).is_some());
         let method = message.get("method").filter(|_| !is_answer)?;
         let Some(id) = message.get("id") else {
-            self.calls.hand(event);
+            match Notice::of(&json::as_str(method)?, &message) {
+                Some(notice) => self.notices.tell(&notice),
+                None => drop(self.calls.hand(event)),
+            }
             return None;
         };
         let refusal = reply(method, id);
@@ -196,7 +237,11 @@ mod tests {
 
     #[test]
     fn what_comes_beside_belongs_to_the_only_call_that_runs() {
-        let stream = OwnStream { calls: Calls::default(), _close: CancellationToken::new().drop_guard() };
+        let stream = OwnStream {
+            calls: Calls::default(),
+            notices: Notices::default(),
+            _close: CancellationToken::new().drop_guard(),
+        };
         let event = || Event(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#.into());
         assert!(!stream.calls.hand(event()), "nobody is there");
         let mut first = stream.join(1);

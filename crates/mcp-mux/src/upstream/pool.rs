@@ -108,6 +108,13 @@ impl Pool {
         kinds.contains(&peer)
     }
 
+    /// Whether the link's upstream tells of changed resources; none, if that is not known yet. What is told in one session is told in
+    /// every one.
+    pub(crate) fn tells_of_resources(&self, link: &Link) -> Option<bool> {
+        let key = (link.upstream().tenant, link.upstream().id);
+        link.tells_of_resources().or_else(|| self.links.get(&key)?.tells_of_resources())
+    }
+
     /// Drops the links of all other upstreams, with their connections and access tokens. They are not told.
     pub(crate) fn keep(&self, known: &HashSet<(TenantId, UpstreamId)>) {
         let others = |key: &Key| !known.contains(key);

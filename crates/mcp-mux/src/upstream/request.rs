@@ -72,6 +72,17 @@ impl Outgoing {
     }
 }
 
+/// What runs at an upstream at once, each kind in places of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// What callers wait for. The operator says how many.
+    Calls,
+    /// What the catalog listens to.
+    Catalog,
+    /// What callers listen to.
+    Listeners,
+}
+
 /// What is asked of an upstream.
 #[derive(Debug)]
 pub struct Rpc<'r> {
@@ -89,8 +100,8 @@ pub struct Rpc<'r> {
     pub log: Option<LogLevel>,
     /// Ask for progress notifications; they carry our own request id as their token.
     pub progress: bool,
-    /// It runs beside the calls for as long as the upstream likes, and takes none of their places.
-    pub is_beside: bool,
+    /// Among what it takes its place.
+    pub lane: Lane,
     /// Largest answer that is taken, in bytes, unless it is streamed.
     pub answer_bytes_max: usize,
     /// The called tool's definition, as it was listed.
@@ -110,7 +121,7 @@ impl<'r> Rpc<'r> {
             capabilities: String::new(),
             log: None,
             progress: false,
-            is_beside: false,
+            lane: Lane::Calls,
             answer_bytes_max: ANSWER_BYTES_MAX,
             definition: None,
             param_headers: Vec::new(),

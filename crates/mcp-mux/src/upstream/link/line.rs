@@ -14,12 +14,15 @@ use super::super::error::UpstreamError;
 use super::super::oauth::{Http, Server};
 use super::super::openapi::Described;
 use super::super::pool::Pool;
+use super::super::request::Lane;
 use crate::config::Exchangers;
 use crate::egress::{Client, ClientTls, Egress, EgressError};
 use crate::lifecycle::Tasks;
 
-/// How many requests may run beside an upstream's calls.
-const BESIDE_MAX: usize = 2;
+/// How many streams the catalog may listen to beside an upstream's calls.
+const CATALOG_MAX: usize = 2;
+/// How many callers may listen to an upstream at once.
+const LISTENERS_MAX: usize = 256;
 
 /// What a line is made under, beside its upstream. Under another condition it is another line, and so are its connections, session
 /// and access token.
@@ -40,8 +43,8 @@ pub(in crate::upstream) struct Line {
     http: OnceCell<Client>,
     server: Option<Arc<Server>>,
     places: Arc<Semaphore>,
-    /// The places of what runs beside the calls.
-    beside: Arc<Semaphore>,
+    catalog: Arc<Semaphore>,
+    listeners: Arc<Semaphore>,
     exchangers: Exchangers,
     /// What is known of it, if it is an API.
     described: Described,
@@ -59,7 +62,8 @@ impl Line {
         let request = upstream.spec.auth.token_request();
         let server = request.map(|request| Server::new(&request.server, http()));
         Arc::new(Self {
-            beside: Arc::new(Semaphore::new(BESIDE_MAX)),
+            catalog: Arc::new(Semaphore::new(CATALOG_MAX)),
+            listeners: Arc::new(Semaphore::new(LISTENERS_MAX)),
             places: Arc::new(Semaphore::new(upstream.spec.concurrency as usize)),
             upstream,
             conditions,
@@ -148,13 +152,17 @@ impl Line {
         self.clock.now()
     }
 
-    /// A place among the calls that may run at once, waited for until `patience` ends.
-    pub(super) async fn place(
+    /// A place among what may run at once in that lane, waited for until `patience` ends.
+    pub(in crate::upstream) async fn place(
         &self,
-        is_beside: bool,
+        lane: Lane,
         patience: Instant,
     ) -> Result<Arc<OwnedSemaphorePermit>, UpstreamError> {
-        let places = if is_beside { &self.beside } else { &self.places };
+        let places = match lane {
+            Lane::Calls => &self.places,
+            Lane::Catalog => &self.catalog,
+            Lane::Listeners => &self.listeners,
+        };
         let wait = timeout_at(patience, Arc::clone(places).acquire_owned());
         Ok(Arc::new(wait.await.ok().and_then(Result::ok).ok_or(UpstreamError::Busy)?))
     }

@@ -12,7 +12,7 @@ use super::super::credential::Credential;
 use super::super::error::UpstreamError;
 use super::super::negotiate::Agreement;
 use super::super::peer::Peer;
-use super::super::request::Rpc;
+use super::super::request::{Lane, Rpc};
 use super::{Link, PLACE_TIMEOUT};
 
 /// How long it may take to tell an upstream something that nobody waits for.
@@ -61,14 +61,14 @@ impl Running {
 
     /// Whether it runs at what is called now over `link`: at the same address, with the same credentials.
     pub(crate) fn is_at(&self, link: &Link) -> bool {
-        self.cancel.as_ref().is_some_and(|cancel| Arc::ptr_eq(&cancel.link.line, &link.line))
+        self.cancel.as_ref().is_some_and(|cancel| cancel.link.shares_line(link))
     }
 
     /// Answers a request of the upstream's: `outcome` is `"result":…` or `"error":…`. It takes a place again, if it left its own.
     pub async fn answer(&mut self, id: &RawValue, outcome: &str, deadline: Instant) -> Result<(), UpstreamError> {
         let Some(cancel) = &self.cancel else { return Ok(()) };
         if self.place.is_none() {
-            let place = cancel.link.line.place(false, deadline.min(Instant::now() + PLACE_TIMEOUT)).await?;
+            let place = cancel.link.line.place(Lane::Calls, deadline.min(Instant::now() + PLACE_TIMEOUT)).await?;
             self.place = Some(place);
         }
         cancel.link.answer(&cancel.agreement, &cancel.credential, (id, outcome), deadline).await

@@ -13,7 +13,7 @@ use super::Link;
 
 impl Link {
     /// What the next requests are proved with. `refused` is the access token that the upstream did not take, if that is why.
-    pub(super) async fn credential(
+    pub(in crate::upstream) async fn credential(
         &self,
         proofs: &Proofs<'_>,
         refused: Option<u64>,

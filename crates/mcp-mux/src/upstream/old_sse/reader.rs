@@ -1,5 +1,5 @@
-//! The task that reads one stream: answers and progress go to the call that they are about, requests of the upstream are answered
-//! with "no", and everything else is dropped.
+//! The task that reads one stream: answers and progress go to the call that they are about, what tells of a change to whoever listens,
+//! requests of the upstream are answered with "no", and everything else is dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::error::UpstreamError;
 use super::super::event_stream::{Event, EventStream};
+use super::super::notices::{Notice, Notices};
 use super::calls::Calls;
 use super::endpoint::Endpoint;
 use crate::json::{self, Members};
@@ -30,6 +31,7 @@ const ID_BYTES_MAX: usize = 256;
 pub(super) struct Reader {
     pub(super) events: EventStream,
     pub(super) calls: Arc<Calls>,
+    pub(super) notices: Notices,
     pub(super) endpoint: Arc<Endpoint>,
 }
 
@@ -40,6 +42,8 @@ impl Reader {
         let mut replies = FuturesUnordered::new();
         let mut idle_max = IDLE_MAX;
         let ended = loop {
+            let used_ago = if self.is_heard(idle_max) { Duration::ZERO } else { self.calls.idle_for() };
+            let patience = idle_max.saturating_sub(used_ago);
             tokio::select! {
                 biased;
                 () = closed.cancelled() => break UpstreamError::BrokeOff,
@@ -53,14 +57,20 @@ impl Reader {
                         replies.extend(reply.map(|reply| send(&endpoint, reply)));
                     }
                 },
-                () = sleep(idle_max.saturating_sub(self.calls.idle_for())) => {
-                    if self.calls.ends_after(idle_max) {
+                () = sleep(patience) => {
+                    if !self.is_heard(idle_max) && self.calls.ends_after(idle_max) {
                         break UpstreamError::BrokeOff;
                     }
                 }
             }
         };
         self.calls.end(&ended);
+        self.notices.end();
+    }
+
+    /// Whether somebody listens for whom it is kept. A server that stops keeps it for nobody.
+    fn is_heard(&self, idle_max: Duration) -> bool {
+        idle_max == IDLE_MAX && !self.notices.is_unheard()
     }
 
     /// Hands a message to whom it belongs, or says what is replied.
@@ -84,6 +94,10 @@ impl Reader {
                 let token = Members::parse(params.get()).ok()?.get("progressToken")?;
                 let id = token.get().parse().ok()?;
                 self.calls.notify(id, event);
+            }
+            (Some(method), None) => {
+                let notice = Notice::of(&json::as_str(method)?, &message).filter(|_| !is_answer);
+                self.notices.tell(&notice?);
             }
             _ => {}
         }
