@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -12,6 +13,7 @@ use tenant_store::Level;
 use crate::support::client::Http;
 use crate::support::conformance::ConformanceServer;
 use crate::support::server::{Setup, TestServer};
+use crate::support::watched::Watched;
 
 const VERSIONS: [&str; 4] = ["2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
 const MODERN: &str = "2026-07-28";
@@ -21,7 +23,7 @@ const UPSTREAMS: [(&str, bool, bool); 3] =
     [("earlier, stateless", false, false), ("earlier, with sessions", false, true), (MODERN, true, false)];
 
 /// A feature, and how it is found out whether it passes.
-const FEATURES: [(&str, Probe); 14] = [
+const FEATURES: [(&str, Probe); 16] = [
     ("tools", Probe::Says("test_simple_text", "This is a simple text response for testing.")),
     ("images and other content", Probe::Says("test_multiple_content_types", "image/png")),
     ("errors of tools", Probe::Says("test_error_handling", "\"isError\":true")),
@@ -31,6 +33,8 @@ const FEATURES: [(&str, Probe); 14] = [
     ("completion", Probe::Completes),
     ("progress", Probe::Hears("test_tool_with_progress", "notifications/progress")),
     ("log messages", Probe::Hears("test_tool_with_logging", "notifications/message")),
+    ("changed lists, at once", Probe::Tells(Change::List)),
+    ("subscriptions to resources", Probe::Tells(Change::Resource)),
     ("elicitation, form", Probe::Answers("test_elicitation")),
     ("sampling", Probe::Answers("test_sampling")),
     ("roots", Probe::Answers("test_input_required_result_list_roots")),
@@ -48,9 +52,27 @@ enum Probe {
     Hears(&'static str, &'static str),
     /// The tool asks, is answered, and says something then.
     Answers(&'static str),
+    /// A listener hears of a change that the upstream tells of.
+    Tells(Change),
     /// A resource that nobody has.
     Misses,
 }
+
+/// What changes.
+#[derive(Clone, Copy, PartialEq)]
+enum Change {
+    List,
+    Resource,
+}
+
+/// What is asked: a server, at two upstreams of the same kind, of which one changes.
+struct Bed {
+    server: TestServer,
+    watched: Watched,
+}
+
+/// How long a change that nobody tells of is waited for.
+const UNTOLD: Duration = Duration::from_secs(4);
 
 /// A client of one version.
 struct Client {
@@ -63,8 +85,8 @@ fn can() -> Value {
 }
 
 impl Client {
-    async fn start(server: &TestServer, version: &str) -> Result<Self> {
-        let http = server.client_at("/t/acme/mcp", "alice", &["acme"])?;
+    async fn start(server: &TestServer, (tenant, version): (&str, &str)) -> Result<Self> {
+        let http = server.client_at(&format!("/t/{tenant}/mcp"), "alice", &[tenant])?;
         if version == MODERN {
             return Ok(Self { http, is_modern: true });
         }
@@ -143,7 +165,7 @@ fn reply(question: &Value) -> Result<Value> {
 
 impl Probe {
     /// What is said in the table.
-    async fn outcome(&self, client: &Client) -> Result<String> {
+    async fn outcome(&self, bed: &Bed, version: &str, client: &Client) -> Result<String> {
         let call = |name: &str| json!({"name": name, "arguments": {"message": "Who?", "prompt": "Say!"}});
         let passes = match self {
             Self::Says(tool, text) => client.ask("tools/call", call(tool)).await?.0.contains(text),
@@ -162,12 +184,50 @@ impl Probe {
                 let said = answer["result"]["content"][0]["text"].as_str().unwrap_or_default();
                 said.contains("blue")
             }
+            Self::Tells(change) => bed.tells(version, *change).await?,
             Self::Misses => {
                 let code = if client.is_modern { -32602 } else { -32002 };
                 client.ask("resources/read", json!({"uri": "test://nothing"})).await?.1["error"]["code"] == code
             }
         };
         Ok(if passes { "yes" } else { "no" }.to_owned())
+    }
+}
+
+impl Bed {
+    /// Whether a client of that version is told of a change.
+    async fn tells(&self, version: &str, change: Change) -> Result<bool> {
+        let client = Client::start(&self.server, ("globex", version)).await?;
+        let (filter, subscription) = match change {
+            Change::List => (json!({"toolsListChanged": true}), None),
+            Change::Resource => (json!({"resourceSubscriptions": ["note://one"]}), Some(json!({"uri": "note://one"}))),
+        };
+        let mut heard = if client.is_modern {
+            let mut heard = client.http.stream("subscriptions/listen", json!({"notifications": filter})).await?;
+            if heard.next().await?["params"]["notifications"] == json!({}) {
+                return Ok(false);
+            }
+            heard
+        } else {
+            if let Some(about) = &subscription
+                && client.http.legacy("resources/subscribe", about).await?.code()?.is_some()
+            {
+                return Ok(false);
+            }
+            client.http.listen().await?
+        };
+        let method = if change == Change::List {
+            self.watched.add_tool().await?;
+            "notifications/tools/list_changed"
+        } else {
+            self.watched.until_heard(1).await;
+            self.watched.touch("note://one").await?;
+            "notifications/resources/updated"
+        };
+        let told = tokio::time::timeout(UNTOLD, heard.next()).await;
+        drop(heard);
+        self.watched.until_heard(0).await;
+        Ok(told.is_ok_and(|told| told.is_ok_and(|told| told["method"] == method)))
     }
 }
 
@@ -188,12 +248,21 @@ async fn table() -> Result<String> {
         let upstream = ConformanceServer::speaking(|version| (version == MODERN) == is_modern);
         let url = upstream.serve_with(sessions).await?;
         let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Admin };
-        let server = TestServer::start("matrix", &[setup]).await?;
+        let watched = Watched::speaking(|version| (version == MODERN) == is_modern);
+        let (url, seen) = watched.serve_with(sessions).await?;
+        let changing = Setup { tenant: "globex", upstream: "desk", url: &url, key: None, level: Level::Admin };
+        let bed = Bed { server: TestServer::start("matrix", &[setup, changing]).await?, watched };
+        if is_modern || sessions {
+            // It is listed once more when it begins to be listened to.
+            seen.times("\"tools/list\"", 2).await;
+        }
         let mut outcomes = vec![Vec::new(); FEATURES.len()];
         for version in VERSIONS {
-            let client = Client::start(&server, version).await?;
+            let client = Client::start(&bed.server, ("acme", version)).await?;
             for ((name, probe), outcomes) in FEATURES.iter().zip(&mut outcomes) {
-                outcomes.push(probe.outcome(&client).await.with_context(|| format!("{name} for {version}"))?);
+                outcomes.push(
+                    probe.outcome(&bed, version, &client).await.with_context(|| format!("{name} for {version}"))?,
+                );
             }
         }
         columns.push(outcomes);

@@ -231,6 +231,31 @@ async fn what_an_upstream_puts_into_its_stream_reaches_nobody_else() -> Result<(
 }
 
 #[tokio::test]
+async fn what_is_subscribed_to_is_told_of_in_the_session_and_in_the_one_that_follows() -> Result<()> {
+    let upstream = RawOldSse::new(|_| RawOldSse::result("done"));
+    let (server, seen) = raw("old_subscriptions", &upstream).await?;
+    let alice = alice(&server)?;
+    let uri = "mcp-mux://acme/desk/note://one";
+    let filter = json!({"notifications": {"resourceSubscriptions": [uri]}});
+    let mut heard = alice.stream("subscriptions/listen", filter).await?;
+    assert_eq!(heard.next().await?["params"]["notifications"], json!({"resourceSubscriptions": [uri]}));
+    seen.until(r#""resources/subscribe","params":{"uri":"note://one""#).await;
+    let updated =
+        |uri: &str| json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": uri}});
+    upstream.say(&updated("note://two"));
+    upstream.say(&updated("note://one"));
+    assert_eq!(heard.next().await?["params"]["uri"], uri);
+
+    upstream.hang_up();
+    assert_eq!(heard.next().await?["params"]["uri"], uri, "it may have changed meanwhile");
+    upstream.say(&updated("note://one"));
+    assert_eq!(heard.next().await?["params"]["uri"], uri);
+    drop(heard);
+    seen.until(r#""resources/unsubscribe","params":{"uri":"note://one""#).await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_call_that_stalls_costs_no_other_call_anything() -> Result<()> {
     let upstream = RawOldSse::new(|tool| if tool == "go" { String::new() } else { RawOldSse::result("quick") });
     let (server, seen) = raw("old_stall", &upstream).await?;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tenant_store::{Level, UpstreamAuth};
 
 use crate::support::client::{Events, Http};
+use crate::support::raw_session::RawSession;
 use crate::support::rich::Rich;
 use crate::support::server::{Setup, TestServer};
 use crate::support::upstreams::serve_handler;
@@ -87,15 +88,21 @@ async fn a_legacy_session_hears_of_what_it_subscribed_to_and_nobody_elses_does()
         // What it adds while it listens counts as well.
         assert_eq!(other.legacy("resources/subscribe", &about("two")).await?.json()?["result"], json!({}));
         watched.until_heard(2).await;
-        watched.touch("note://one").await?;
         let expected = |name: &str| json!({"jsonrpc": "2.0", "method": UPDATED, "params": {"uri": note("acme", name)}});
+        assert_eq!(heard.next().await?, expected("one"), "it may have changed between the answer and now");
+        assert_eq!(heard_by_other.next().await?, expected("two"));
+        watched.touch("note://one").await?;
         assert_eq!(heard.next().await?, expected("one"));
         watched.touch("note://two").await?;
         assert_eq!(heard_by_other.next().await?, expected("two"), "and never of the first");
+        // A session has one stream, which is the newest.
+        let mut newer = other.listen().await?;
+        heard_by_other.end().await?;
+        assert_eq!(newer.next().await?, expected("two"));
 
         assert_eq!(alice.legacy("resources/unsubscribe", &about("one")).await?.json()?["result"], json!({}));
         watched.until_heard(1).await;
-        drop(heard_by_other);
+        drop(newer);
         watched.until_heard(0).await;
     }
     Ok(())
@@ -142,6 +149,59 @@ async fn after_a_lost_session_everything_may_have_changed() -> Result<()> {
     watched.until_heard(1).await;
     watched.touch("note://one").await?;
     assert_eq!(heard.next().await?["params"]["uri"], note("acme", "one"), "and it is heard of again");
+    Ok(())
+}
+
+#[tokio::test]
+async fn after_a_stream_that_broke_off_everything_may_have_changed() -> Result<()> {
+    let upstream = RawSession::default();
+    let (url, seen) = upstream.serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let server = TestServer::start("subscriptions_broken", &[setup]).await?;
+    let (mut heard, _) = listen(&server.client("alice", &["acme"])?, &[note("acme", "one")]).await?;
+    upstream.until_begun(1).await;
+    upstream.hang_up();
+    assert_eq!(heard.next().await?["params"]["uri"], note("acme", "one"));
+    upstream.until_begun(2).await;
+    let updated = |uri: &str| json!({"jsonrpc": "2.0", "method": UPDATED, "params": {"uri": uri}});
+    upstream.say(&updated("note://two"));
+    upstream.say(&updated("note://one"));
+    assert_eq!(heard.next().await?["params"]["uri"], note("acme", "one"));
+    // What is subscribed to besides joins what is heard in the same session.
+    let alice = in_session(&server, "/mcp", "alice", &["acme"]).await?;
+    alice.legacy("resources/subscribe", &json!({"uri": note("acme", "two")})).await?;
+    let mut heard_by_other = alice.listen().await?;
+    assert_eq!(heard_by_other.next().await?["params"]["uri"], note("acme", "two"));
+    assert_eq!(seen.text().matches("\"resources/subscribe\"").count(), 2);
+    upstream.say(&updated("note://one"));
+    upstream.say(&updated("note://two"));
+    assert_eq!(heard.next().await?["params"]["uri"], note("acme", "one"));
+    assert_eq!(heard_by_other.next().await?["params"]["uri"], note("acme", "two"), "and nothing of the other's");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_that_was_taken_away_is_told_nothing_more() -> Result<()> {
+    let upstream = RawSession::default();
+    let (url, seen) = upstream.serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let server = TestServer::start("subscriptions_removed", &[setup]).await?;
+    let (mut heard, _) = listen(&server.client("alice", &["acme"])?, &[note("acme", "one")]).await?;
+    upstream.until_begun(1).await;
+    let elsewhere = RawSession::default();
+    let (url, _) = elsewhere.serve().await?;
+    server
+        .add(
+            &Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write },
+            UpstreamAuth::None,
+            &[],
+        )
+        .await?;
+    elsewhere.until_begun(1).await;
+    assert_eq!(heard.next().await?["params"]["uri"], note("acme", "one"), "it is another one there");
+    upstream.hang_up();
+    server.app.tasks().stop().await;
+    assert!(!seen.text().contains("resources/unsubscribe"), "{}", seen.text());
     Ok(())
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod forwarder;
 pub(crate) mod identity;
 pub(crate) mod old_sse;
 pub(crate) mod provider;
+pub(crate) mod raw_session;
 pub(crate) mod rich;
 pub(crate) mod server;
 pub(crate) mod suite;

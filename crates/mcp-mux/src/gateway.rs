@@ -148,7 +148,7 @@ impl Gateway {
             && takes_events(request.headers())?
         {
             let wanted = Wanted { tools: true, prompts: true, resources: true };
-            let listener = Listener::Legacy(self.subscribed.of(&session));
+            let listener = Listener::Legacy(self.subscribed.stream(session));
             return self.listen(caller, endpoint, (wanted, BTreeSet::new()), listener);
         }
         Ok(self.lifecycle.handle(request.map(|_| Bytes::new())).await)
@@ -259,9 +259,8 @@ impl Gateway {
         listener: Listener,
     ) -> Result<Response<Body>, Problem> {
         let changes = self.mux.changes(caller, endpoint, wanted);
-        let mut subscriptions = self.mux.subscriptions(caller, endpoint);
-        subscriptions.set(uris);
-        let topics = Topics { changes, wanted, subscriptions };
+        let subscriptions = self.mux.subscriptions(caller, endpoint);
+        let topics = Topics { changes, wanted, subscriptions, uris };
         self.streams.open(caller, topics, listener, (&self.tasks, self.clock.now()))
     }
 

@@ -38,7 +38,7 @@ pub(crate) use event_stream::Event;
 pub(crate) use hear::{Told, hear};
 pub(crate) use link::{Link, Reply, Running, Streaming};
 pub(crate) use lists::{DEFINITION_BYTES_MAX, ListKind, list};
-pub(crate) use notices::Notice;
+pub(crate) use notices::{Notice, is_part};
 pub(crate) use oauth::OAuthError;
 pub(crate) use pause::Pause;
 pub(crate) use peer::{ClientCapabilities, LogLevel, Peer};

@@ -146,6 +146,13 @@ impl RawOldSse {
         self.state().post_status = StatusCode::from_u16(status).unwrap_or_default();
     }
 
+    /// Puts this into all streams.
+    pub(crate) fn say(&self, message: &Value) {
+        for stream in self.state().streams.values() {
+            drop(stream.send(format!("data: {message}\n\n")));
+        }
+    }
+
     /// Forgets all sessions, and leaves their streams open.
     pub(crate) fn forget(&self) {
         let mut state = self.state();
@@ -239,10 +246,13 @@ async fn message(State(upstream): State<RawOldSse>, uri: Uri, body: Bytes) -> Re
     let tools = ["go", "quick"].map(|name| json!({"name": name, "inputSchema": {"type": "object"}}));
     let text = match method {
         "initialize" => result(json!({
-            "protocolVersion": "2024-11-05", "capabilities": {"tools": {}},
+            "protocolVersion": "2024-11-05", "capabilities": {"tools": {}, "resources": {"subscribe": true}},
             "serverInfo": {"name": "raw", "version": "1"},
         })),
         "tools/list" => result(json!({"tools": tools})),
+        "resources/list" => result(json!({"resources": [{"uri": "note://one", "name": "one"}]})),
+        "resources/templates/list" => result(json!({"resourceTemplates": []})),
+        "resources/subscribe" | "resources/unsubscribe" => result(json!({})),
         "tools/call" => (upstream.says)(message["params"]["name"].as_str().unwrap_or_default()),
         _ => String::new(),
     };

@@ -144,16 +144,16 @@ fn routes<H: ServerHandler + Clone>(
 
 /// Serves any server of rmcp's on a free port to everybody.
 pub(crate) async fn serve_handler<H: ServerHandler + Clone>(handler: H, sessions: bool) -> Result<(String, Seen)> {
-    let (routes, seen) = routes(handler, Arc::default(), Arc::new(|_, _| true), sessions);
-    Ok((start(routes).await?, seen))
+    serve_held(handler, Arc::default(), sessions).await
 }
 
-/// The same with sessions, which the test holds.
+/// The same with sessions that the test holds.
 pub(crate) async fn serve_held<H: ServerHandler + Clone>(
     handler: H,
     held: Arc<LocalSessionManager>,
+    sessions: bool,
 ) -> Result<(String, Seen)> {
-    let (routes, seen) = routes(handler, held, Arc::new(|_, _| true), true);
+    let (routes, seen) = routes(handler, held, Arc::new(|_, _| true), sessions);
     Ok((start(routes).await?, seen))
 }
 

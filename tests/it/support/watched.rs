@@ -61,7 +61,12 @@ impl Watched {
 
     /// Serves it on a free port, with sessions for clients of the legacy era.
     pub(crate) async fn serve(&self) -> Result<(String, Seen)> {
-        serve_held(self.clone(), Arc::clone(&self.sessions)).await
+        self.serve_with(true).await
+    }
+
+    /// The same with or without them.
+    pub(crate) async fn serve_with(&self, sessions: bool) -> Result<(String, Seen)> {
+        serve_held(self.clone(), Arc::clone(&self.sessions), sessions).await
     }
 
     /// Waits until there are so many subscriptions.

@@ -1,3 +1,5 @@
+//! The settings as files and the environment give them.
+
 use super::*;
 
 const SMALLEST: &str = r#"

@@ -15,7 +15,7 @@ use crate::mux::{Ask, Input, Thing, Wish};
 use crate::upstream::{ClientCapabilities, LogLevel, Trace};
 
 /// Longest name or URI that is looked up, in bytes; nothing longer is ever listed.
-const NAME_BYTES_MAX: usize = 4 * 1024;
+pub(super) const NAME_BYTES_MAX: usize = 4 * 1024;
 
 /// What a client declares with its request, that it can be asked for.
 pub(super) fn declared(era: Era, rpc: &Rpc<'_>) -> ClientCapabilities {

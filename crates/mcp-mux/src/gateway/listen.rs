@@ -1,4 +1,5 @@
-//! Streams that tell of changed lists and resources: `subscriptions/listen` of the modern era (MCP 2026-07-28 `basic/patterns/subscriptions`), and the
+//! Streams that tell of changed lists and resources: `subscriptions/listen` of the modern era (MCP 2026-07-28
+//! `basic/patterns/subscriptions`), and the
 //! stream of a legacy session (2025-11-25 `basic/transports`). A stream ends with its caller's proof of identity, when that is taken
 //! back, and when the server stops; then the client begins another one, at whatever replica.
 
@@ -13,9 +14,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::answer::{self, EVENTS_AHEAD_MAX, KEEP_ALIVE, event};
+use super::ask::NAME_BYTES_MAX;
 use super::envelope::Rpc;
 use super::problem::Problem;
-use super::subscribed::{SUBSCRIPTIONS_MAX, Watched};
+use super::subscribed::{SUBSCRIPTIONS_MAX, SessionStream};
 use crate::caller::{Caller, Quota};
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
@@ -25,6 +27,9 @@ use crate::mux::{Changes, Subscriptions, Wanted};
 const STREAMS_MAX: usize = 32;
 /// Longest life of a stream. A proof of identity that is good for longer has the client begin anew.
 const LIFE_MAX: Duration = Duration::from_hours(12);
+
+/// How long a client may take to read what it is told.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The member of a filter that names resources.
 const SUBSCRIPTIONS: &str = "resourceSubscriptions";
@@ -39,8 +44,8 @@ pub(super) struct Streams(Quota);
 pub(super) enum Listener {
     /// The request that began it.
     Modern(Box<RawValue>),
-    /// A session, and what it is subscribed to.
-    Legacy(Watched),
+    /// A session.
+    Legacy(SessionStream),
 }
 
 /// What is told.
@@ -49,6 +54,8 @@ pub(super) struct Topics {
     pub(super) changes: Changes,
     pub(super) wanted: Wanted,
     pub(super) subscriptions: Subscriptions,
+    /// What a modern request subscribes to.
+    pub(super) uris: BTreeSet<String>,
 }
 
 /// What a modern request wants to hear of. What we do not tell of is not acknowledged.
@@ -66,6 +73,8 @@ pub(super) fn wanted(rpc: &Rpc<'_>) -> Result<(Wanted, BTreeSet<String>), Proble
     let uris: BTreeSet<String> = serde_json::from_str(uris).map_err(|_| {
         Problem::invalid_params(format!("`params.notifications.{SUBSCRIPTIONS}` must be a list of URIs"))
     })?;
+    // What is longer than anything that is listed is nobody's.
+    let uris: BTreeSet<String> = uris.into_iter().filter(|uri| uri.len() <= NAME_BYTES_MAX).collect();
     if uris.len() > SUBSCRIPTIONS_MAX {
         return Err(Problem::too_many_subscriptions());
     }
@@ -99,6 +108,7 @@ impl Streams {
                 () = tokio::time::sleep_until(ends_at) => {}
                 // The client is gone: there is nobody to say goodbye to.
                 () = listener.tell(topics, &events) => return,
+                () = listener.superseded() => return,
             }
             if let Some(last) = listener.last() {
                 events.try_send(event(&last)).ok();
@@ -111,12 +121,12 @@ impl Streams {
 impl Listener {
     /// Tells of one change after the other, until nobody listens.
     async fn tell(&self, topics: Topics, events: &mpsc::Sender<String>) {
-        let Topics { mut changes, wanted, mut subscriptions } = topics;
+        let Topics { mut changes, wanted, mut subscriptions, uris } = topics;
+        subscriptions.begin(uris).await;
         let mut watched = match self {
             Self::Modern(_) => None,
-            Self::Legacy(watched) => Some(watched.subscribe()),
+            Self::Legacy(session) => Some(session.uris()),
         };
-        watched.iter_mut().for_each(watch::Receiver::mark_changed);
         if let Some(first) = self.first(wanted, &subscriptions)
             && events.send(event(&first)).await.is_err()
         {
@@ -138,16 +148,33 @@ impl Listener {
             let texts: Vec<String> = tokio::select! {
                 () = events.closed() => return,
                 told = timeout(KEEP_ALIVE, next) => match told {
-                    Err(_) => vec![": keep-alive\n\n".to_owned()],
+                    Err(_) => vec![self.keep_alive()],
                     Ok(told) => told.iter().map(|text| event(text)).collect(),
                 },
             };
             for text in texts {
-                if events.send(text).await.is_err() {
+                // Who does not read is not listened for.
+                if !matches!(timeout(READ_TIMEOUT, events.send(text)).await, Ok(Ok(()))) {
                     return;
                 }
             }
         }
+    }
+
+    /// Waits until there is another stream in the place of this one.
+    async fn superseded(&self) {
+        match self {
+            Self::Modern(_) => std::future::pending().await,
+            Self::Legacy(session) => session.superseded().await,
+        }
+    }
+
+    /// That the stream is alive, and that what it tells of is to be remembered.
+    fn keep_alive(&self) -> String {
+        if let Self::Legacy(session) = self {
+            session.keep();
+        }
+        ": keep-alive\n\n".to_owned()
     }
 
     /// What a modern stream begins with.

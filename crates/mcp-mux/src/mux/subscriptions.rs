@@ -2,30 +2,41 @@
 //! caller alone, with what that caller shows, and what it tells is decided about anew: it tells of parts of resources too, and grants
 //! change.
 
+mod source;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, SelectAll, unfold};
-use tenant_store::{Revision, TenantId, UpstreamId};
+use tenant_store::{Revision, TenantId, TenantScope, UpstreamId};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::source::{Source, Told, Who};
 use super::call::{CallError, failed};
 use super::uris::Uris;
 use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Mux, Sight};
 use crate::caller::{Caller, Share};
-use crate::upstream::{Lane, Link, Notice, Pause, Peer, Proofs, Subscription, Topics, UpstreamError};
+use crate::upstream::{Link, Pause, Peer, UpstreamError, is_part};
 
 /// At how many upstreams one principal may listen at once, with all its listeners together.
 pub(super) const SOURCES_MAX: usize = 64;
 /// The wait before an upstream is listened to again, and the longest.
 const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(2)];
+/// How long it is waited for upstreams to be listened to before a client is promised anything.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long somebody who changes subscriptions is given to change more of them.
+const CHANGE_DELAY: Duration = Duration::from_millis(100);
+/// The wait for a principal who listens at too many upstreams.
+const SHARE_DELAY: Duration = Duration::from_secs(30);
 
 type Place = (TenantId, UpstreamId);
+/// The names under which the caller knows resources of an upstream, by the upstream's own.
+type Things = BTreeMap<String, String>;
 
 /// What one listener hears of.
 pub struct Subscriptions {
@@ -33,38 +44,31 @@ pub struct Subscriptions {
     uris: BTreeSet<String>,
     snapshots: watch::Receiver<Revision>,
     sources: HashMap<Place, Heard>,
-    told: SelectAll<BoxStream<'static, (Place, String)>>,
-}
-
-/// For whom is listened.
-#[derive(Debug)]
-struct Who {
-    mux: Mux,
-    caller: Caller,
-    endpoint: Endpoint,
+    told: SelectAll<BoxStream<'static, (Place, Told)>>,
+    /// What may have changed and was not said yet, by the upstream's own name.
+    unsaid: VecDeque<(Place, String)>,
+    /// Whether the client was promised to hear of it. What changed before it was listened to is said then.
+    is_promised: bool,
+    /// When it is arranged anew.
+    due: Option<Instant>,
 }
 
 /// An upstream that is listened to, until it is dropped.
 struct Heard {
+    scope: TenantScope,
     link: Arc<Link>,
     things: Arc<Things>,
+    is_begun: bool,
+    pause: Arc<Mutex<Pause>>,
+    share: Arc<Share>,
     _stop: DropGuard,
 }
 
-/// The names under which the caller knows resources of an upstream, by the upstream's own.
-type Things = BTreeMap<String, String>;
-
-/// An upstream's streams, one after the other.
-struct Source {
-    who: Arc<Who>,
-    place: Place,
-    things: Arc<Things>,
-    /// What runs, and since when.
-    runs: Option<(Subscription, Instant)>,
-    pause: Pause,
-    was_heard: bool,
-    unsaid: VecDeque<String>,
-    _share: Share,
+/// What is to be heard at one upstream.
+struct Wanted {
+    scope: TenantScope,
+    link: Arc<Link>,
+    things: Things,
 }
 
 impl Mux {
@@ -76,6 +80,9 @@ impl Mux {
             uris: BTreeSet::new(),
             sources: HashMap::new(),
             told: SelectAll::new(),
+            unsaid: VecDeque::new(),
+            is_promised: true,
+            due: None,
         }
     }
 
@@ -92,10 +99,23 @@ impl Mux {
 }
 
 impl Subscriptions {
-    /// Hears of these from now on, by the names under which the caller knows them, and of nothing else.
+    /// Hears of these from now on, by the names under which the caller knows them, and waits a while until it does.
+    pub async fn begin(&mut self, uris: BTreeSet<String>) {
+        self.uris = uris;
+        self.is_promised = false;
+        self.arrange();
+        let deadline = Instant::now() + BEGIN_TIMEOUT;
+        while self.sources.values().any(|source| !source.is_begun) {
+            let Ok(Some((place, told))) = timeout_at(deadline, self.told.next()).await else { break };
+            self.note(place, told);
+        }
+        self.is_promised = true;
+    }
+
+    /// Hears of these soon, and of nothing else.
     pub fn set(&mut self, uris: BTreeSet<String>) {
         self.uris = uris;
-        self.arrange();
+        self.due = Some(Instant::now() + CHANGE_DELAY);
     }
 
     /// Those that are heard of.
@@ -106,16 +126,33 @@ impl Subscriptions {
     /// The name of the resource that changed next. Nothing is lost when it is not waited for to its end.
     pub async fn next(&mut self) -> String {
         loop {
+            while let Some((place, own)) = self.unsaid.pop_front() {
+                if let Some(name) = self.name(place, &own) {
+                    return name;
+                }
+            }
+            let due = self.due;
             tokio::select! {
                 changed = self.snapshots.changed() => match changed {
                     Ok(()) => self.arrange(),
                     // The catalog lives as long as the process.
                     Err(_) => std::future::pending().await,
                 },
-                Some((place, own)) = self.told.next() => {
-                    if let Some(name) = self.name(place, &own) {
-                        return name;
-                    }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.arrange(),
+                Some((place, told)) = self.told.next() => self.note(place, told),
+            }
+        }
+    }
+
+    /// Who is listened to from now on may have changed before, in everything.
+    fn note(&mut self, place: Place, told: Told) {
+        let Some(source) = self.sources.get_mut(&place) else { return };
+        match told {
+            Told::Updated(own) => self.unsaid.push_back((place, own)),
+            Told::Begun => {
+                source.is_begun = true;
+                if self.is_promised {
+                    self.unsaid.extend(source.things.keys().map(|own| (place, own.clone())));
                 }
             }
         }
@@ -123,45 +160,58 @@ impl Subscriptions {
 
     /// Listens where what is to be heard of leads now, and nowhere else.
     fn arrange(&mut self) {
+        self.due = None;
         let who = Arc::clone(&self.who);
         let sight = who.sight();
-        let mut wanted: HashMap<Place, (Arc<Link>, Things)> = HashMap::new();
-        for uri in &self.uris {
-            let Some(target) = sight.target(&Thing::Resource(uri.clone())) else { continue };
-            let Ok(link) = who.mux.link(&who.caller, &target, Peer::default()) else { continue };
-            if who.mux.pool.tells_of_resources(&link) != Some(false) {
-                let (_, things) = wanted.entry(target.place()).or_insert_with(|| (link, Things::new()));
-                things.insert(target.local, uri.clone());
+        let mut wanted = self.wanted(&sight);
+        let mut gone = HashMap::new();
+        for (place, source) in std::mem::take(&mut self.sources) {
+            let stays = |wanted: &Wanted| source.link.shares_line(&wanted.link) && *source.things == wanted.things;
+            if wanted.get(&place).is_some_and(stays) {
+                wanted.remove(&place);
+                self.sources.insert(place, source);
+            } else {
+                source.note_gone(place, &sight);
+                gone.insert(place, (source.pause, source.share));
             }
         }
-        self.sources.retain(|place, source| {
-            let stays =
-                |(link, things): &(Arc<Link>, Things)| source.link.shares_line(link) && *source.things == *things;
-            wanted.get(place).is_some_and(stays)
-        });
-        for (place, (link, things)) in wanted {
-            if !self.sources.contains_key(&place) {
-                self.listen(place, link, Arc::new(things));
+        // What is not listened to any more leaves room for the others.
+        gone.retain(|place, _| wanted.contains_key(place));
+        for (place, wanted) in wanted {
+            match gone.remove(&place).or_else(|| who.take()) {
+                Some(taken) => self.listen(place, wanted, taken),
+                None => self.due = Some(Instant::now() + SHARE_DELAY),
             }
+        }
+        if self.due.is_some() {
+            tracing::info!(request.id = %who.caller.request_id, "a caller listens at too many upstreams: some wait");
         }
     }
 
-    fn listen(&mut self, place: Place, link: Arc<Link>, things: Arc<Things>) {
-        let Some(share) = self.who.mux.listening.take(&self.who.caller.principal) else { return };
-        let source = Source {
-            who: Arc::clone(&self.who),
-            place,
-            things: Arc::clone(&things),
-            runs: None,
-            pause: Pause::new(AGAIN_AFTER, Instant::now()),
-            was_heard: false,
-            unsaid: VecDeque::new(),
-            _share: share,
-        };
+    fn wanted(&self, sight: &Sight) -> HashMap<Place, Wanted> {
+        let Who { mux, caller, .. } = &*self.who;
+        let mut all: HashMap<Place, Wanted> = HashMap::new();
+        for uri in &self.uris {
+            let Some(target) = sight.target(&Thing::Resource(uri.clone())) else { continue };
+            let Ok(link) = mux.link(caller, &target, Peer::default()) else { continue };
+            if mux.pool.tells_of_resources(&link) != Some(false) {
+                let scope = target.access.scope();
+                let wanted = all.entry(target.place()).or_insert_with(|| Wanted { scope, link, things: Things::new() });
+                wanted.things.insert(target.local, uri.clone());
+            }
+        }
+        all
+    }
+
+    fn listen(&mut self, place: Place, wanted: Wanted, (pause, share): (Arc<Mutex<Pause>>, Arc<Share>)) {
+        let Wanted { scope, link, things } = wanted;
+        let things = Arc::new(things);
+        let source = Source::new((Arc::clone(&self.who), place), Arc::clone(&things), Arc::clone(&pause));
         let stopped = CancellationToken::new();
         let told = unfold(source, async |mut source| Some(((source.place, source.next().await), source)));
         self.told.push(told.take_until(stopped.clone().cancelled_owned()).boxed());
-        self.sources.insert(place, Heard { link, things, _stop: stopped.drop_guard() });
+        self.sources
+            .insert(place, Heard { scope, link, things, is_begun: false, pause, share, _stop: stopped.drop_guard() });
     }
 
     /// The name under which the caller knows what is `own` at that upstream, if the caller may know of it.
@@ -171,7 +221,6 @@ impl Subscriptions {
         let name = if let Some(name) = things.get(own) {
             name.clone()
         } else {
-            // In one session it is told of what others of the same principal's listen for, too.
             let (_, whole) = things.iter().find(|(of, _)| is_part(own, of))?;
             let target = sight.target(&Thing::Resource(whole.clone()))?;
             Uris::of(&sight, &target, &Wish::Resource { uri: whole.into() }).name(own).into_owned()
@@ -181,71 +230,20 @@ impl Subscriptions {
     }
 }
 
-/// Whether the resource `own` lies below the resource `of`.
-fn is_part(own: &str, of: &str) -> bool {
-    let below = own.strip_prefix(of).is_some_and(|rest| of.ends_with('/') || rest.starts_with(['/', '?', '#']));
-    below && own.len() > of.len()
-}
-
 impl Who {
-    fn sight(&self) -> Sight {
-        self.mux.sight(&self.caller, &self.endpoint)
-    }
-
-    /// Listens to the upstream at `place`, if that is where things lead now.
-    async fn subscribe(&self, place: Place, things: &Things) -> Result<Subscription, UpstreamError> {
-        let Self { mux, caller, .. } = self;
-        let sight = self.sight();
-        let uris: Vec<String> = things.keys().cloned().collect();
-        let target = things.values().find_map(|name| sight.target(&Thing::Resource(name.clone())));
-        let target = target.filter(|target| target.place() == place).ok_or(UpstreamError::BrokeOff)?;
-        let link = mux.link(caller, &target, Peer::default())?;
-        let rows = mux.store.tenant(target.access.scope());
-        let stored = target.shelf.credentials(target.upstream.id);
-        let proofs = Proofs { caller: Some(caller), rows: &rows, stored: &stored };
-        link.subscribe(&proofs, &Topics { lane: Lane::Listeners, lists: false, uris: &uris }).await
+    /// What it takes to listen at one more upstream; nothing, if there are too many.
+    fn take(&self) -> Option<(Arc<Mutex<Pause>>, Arc<Share>)> {
+        let share = self.mux.listening.take(&self.caller.principal)?;
+        Some((Arc::new(Mutex::new(Pause::new(AGAIN_AFTER, Instant::now()))), Arc::new(share)))
     }
 }
 
-impl Source {
-    /// The next resource that is another one, by the upstream's own name.
-    async fn next(&mut self) -> String {
-        loop {
-            if let Some(own) = self.unsaid.pop_front() {
-                return own;
-            }
-            let Some((subscription, begun)) = &mut self.runs else {
-                sleep_until(self.pause.until()).await;
-                self.begin().await;
-                continue;
-            };
-            match subscription.next().await {
-                Some(Notice::Updated(own)) => return own,
-                // What changed while nobody listened is unknown, so that all of it may have.
-                Some(Notice::Begun) if std::mem::replace(&mut self.was_heard, true) => {
-                    self.unsaid.extend(self.things.keys().cloned());
-                }
-                Some(Notice::Begun | Notice::Lists) => {}
-                None => {
-                    self.pause.begin(begun.elapsed(), Instant::now());
-                    self.runs = None;
-                }
-            }
-        }
-    }
-
-    async fn begin(&mut self) {
-        match self.who.subscribe(self.place, &self.things).await {
-            Ok(subscription) => self.runs = Some((subscription, Instant::now())),
-            Err(error) => {
-                let upstream = self.place.1;
-                tracing::info!(
-                    request.id = %self.who.caller.request_id, upstream.id = %upstream, error = &error as &dyn std::error::Error,
-                    "an upstream cannot be listened to for a caller"
-                );
-                self.pause.begin(Duration::ZERO, Instant::now());
-            }
-        }
+impl Heard {
+    /// It is not listened to any more. Is the upstream not there any more, nobody says goodbye to it.
+    fn note_gone(&self, (_, upstream): Place, sight: &Sight) {
+        let shelf = sight.snapshot.shelf_in(self.scope);
+        let current = shelf.and_then(|shelf| shelf.upstreams().find(|current| current.id == upstream));
+        self.link.follow(current.map(|current| &**current), shelf.and_then(|shelf| shelf.egress_hosts()));
     }
 }
 
@@ -259,25 +257,5 @@ impl Target<'_> {
 impl std::fmt::Debug for Subscriptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Subscriptions").field("uris", &self.uris.len()).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_lie_below_what_they_are_parts_of() {
-        for (own, of, is_it) in [
-            ("note://one/a", "note://one", true),
-            ("note://one#a", "note://one", true),
-            ("note://one?a", "note://one", true),
-            ("file:///srv/a", "file:///srv/", true),
-            ("note://one", "note://one", false),
-            ("note://one-and-only", "note://one", false),
-            ("note://two/a", "note://one", false),
-        ] {
-            assert_eq!(is_part(own, of), is_it, "{own} {of}");
-        }
     }
 }

@@ -14,7 +14,7 @@ use arc_swap::ArcSwapOption;
 use http::StatusCode;
 use http::header::HeaderMap;
 use serde_json::value::RawValue;
-use tenant_store::Upstream;
+use tenant_store::{EgressHosts, Upstream};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -41,6 +41,9 @@ pub(crate) use running::Running;
 
 /// How long a call waits for a place among those that run.
 pub(super) const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long it may take to find out whether there is something to show.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 const CODE_UNSUPPORTED_VERSION: i64 = -32022;
 
@@ -124,6 +127,23 @@ impl Link {
     /// Whether both lead to the same upstream, called in the same way.
     pub(crate) fn shares_line(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.line, &other.line)
+    }
+
+    /// Whether both lead to the same upstream, called in the same way and with the same account.
+    pub(crate) fn is_called_like(&self, other: &Self) -> bool {
+        self.shares_line(other) && Arc::ptr_eq(&self.account, &other.account)
+    }
+
+    /// Whether there is something to show to the upstream now.
+    pub(crate) async fn check(&self, proofs: &Proofs<'_>) -> Result<(), UpstreamError> {
+        self.credential(proofs, None, Instant::now() + CHECK_TIMEOUT).await.map(drop)
+    }
+
+    /// Sends nothing of its own accord any more, if what is configured for the upstream now is nothing, or another place.
+    pub(crate) fn follow(&self, upstream: Option<&Upstream>, hosts: Option<&EgressHosts>) {
+        if !upstream.is_some_and(|upstream| self.line.is_still_at(upstream, hosts)) {
+            self.line.fall_silent();
+        }
     }
 
     /// Whether it is known that the upstream keeps nothing between requests.

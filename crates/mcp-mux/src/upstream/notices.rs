@@ -18,7 +18,7 @@ const UNHEARD_MAX: usize = 256;
 /// What is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// It is listened to from now on; what changed before is unknown.
+    /// It is listened to from now on, or again; what changed before is unknown.
     Begun,
     /// A list is another one.
     Lists,
@@ -40,6 +40,10 @@ struct State {
 /// What one of them has yet to hear of.
 #[derive(Debug, Default)]
 struct Unheard {
+    /// What it listens for, with all that lies below.
+    wanted: Vec<String>,
+    /// It was not listened for a while, or too much was told: anything may have changed.
+    again: bool,
     lists: bool,
     updated: BTreeSet<String>,
     some: Arc<Notify>,
@@ -68,12 +72,12 @@ impl Notice {
 }
 
 impl Notices {
-    /// One more who listens.
-    pub(super) fn listen(&self) -> Listener {
+    /// One more who listens for changed lists, and for these resources.
+    pub(super) fn listen(&self, uris: &[String]) -> Listener {
         let mut state = self.lock();
         let (id, some) = (state.next, Arc::new(Notify::new()));
         state.next += 1;
-        state.listeners.insert(id, Unheard { some: Arc::clone(&some), ..Unheard::default() });
+        state.listeners.insert(id, Unheard { some: Arc::clone(&some), wanted: uris.to_vec(), ..Unheard::default() });
         drop(state);
         Listener { notices: self.clone(), id, some }
     }
@@ -87,11 +91,9 @@ impl Notices {
     pub(super) fn tell(&self, notice: &Notice) {
         for unheard in self.lock().listeners.values_mut() {
             match notice {
+                Notice::Begun => unheard.again = true,
                 Notice::Lists => unheard.lists = true,
-                Notice::Updated(uri) if unheard.updated.len() < UNHEARD_MAX => {
-                    unheard.updated.insert(uri.clone());
-                }
-                Notice::Updated(_) | Notice::Begun => {}
+                Notice::Updated(uri) => unheard.note(uri),
             }
             unheard.some.notify_one();
         }
@@ -114,6 +116,27 @@ impl Notices {
     }
 }
 
+impl Unheard {
+    fn note(&mut self, uri: &str) {
+        if !self.wanted.iter().any(|wanted| wanted == uri || is_part(uri, wanted)) {
+            return;
+        }
+        if self.updated.len() < UNHEARD_MAX {
+            self.updated.insert(uri.to_owned());
+        } else {
+            self.updated.clear();
+            self.again = true;
+        }
+    }
+}
+
+/// Whether the resource `own` lies below the resource `of` (MCP 2025-11-25 `notifications/resources/updated`: a part of what was
+/// subscribed to is told of too).
+pub(crate) fn is_part(own: &str, of: &str) -> bool {
+    let rest = own.strip_prefix(of).filter(|rest| !rest.is_empty());
+    rest.is_some_and(|rest| of.ends_with('/') || rest.starts_with(['/', '?', '#']))
+}
+
 impl Listener {
     /// What is told next; nothing at the end. Nothing is lost when it is not waited for to its end.
     pub(super) async fn next(&self) -> Option<Notice> {
@@ -122,6 +145,9 @@ impl Listener {
                 let mut state = self.notices.lock();
                 let is_over = state.is_over;
                 let unheard = state.listeners.get_mut(&self.id)?;
+                if std::mem::take(&mut unheard.again) {
+                    return Some(Notice::Begun);
+                }
                 if std::mem::take(&mut unheard.lists) {
                     return Some(Notice::Lists);
                 }
@@ -158,28 +184,48 @@ mod tests {
     }
 
     #[test]
-    fn everybody_hears_of_everything_once_until_the_end() {
+    fn everybody_hears_of_its_own_once_until_the_end() {
         let notices = Notices::default();
-        let (first, second) = (notices.listen(), notices.listen());
-        for notice in [updated("b:1"), updated("a:1"), Notice::Lists, updated("b:1")] {
+        let [both, one] =
+            [&["a:1", "b:1"][..], &["b:1"]].map(|uris| uris.iter().map(|uri| (*uri).to_owned()).collect());
+        let (first, second): (Vec<String>, Vec<String>) = (both, one);
+        let (first, second) = (notices.listen(&first), notices.listen(&second));
+        for notice in [updated("b:1"), updated("a:1/part"), updated("c:1"), Notice::Lists, updated("b:1")] {
             notices.tell(&notice);
         }
-        assert_eq!(heard(&first), [Notice::Lists, updated("a:1"), updated("b:1")]);
+        assert_eq!(heard(&first), [Notice::Lists, updated("a:1/part"), updated("b:1")]);
         notices.tell(&updated("b:1"));
-        assert_eq!(heard(&first), [updated("b:1")], "it changed again");
+        notices.tell(&Notice::Begun);
+        assert_eq!(heard(&first), [Notice::Begun, updated("b:1")], "it changed again");
         notices.end();
         assert_eq!(first.next().now_or_never(), Some(None));
-        assert_eq!(heard(&second), [Notice::Lists, updated("a:1"), updated("b:1")], "late, and nothing is lost");
+        assert_eq!(heard(&second), [Notice::Begun, Notice::Lists, updated("b:1")], "late, and nothing is lost");
         drop((first, second));
         assert!(notices.is_unheard());
     }
 
     #[test]
-    fn who_listens_to_nothing_fills_no_memory() {
+    fn who_listens_to_nothing_fills_no_memory_and_learns_that_anything_may_have_changed() {
         let notices = Notices::default();
-        let listener = notices.listen();
-        (0..10 * UNHEARD_MAX).for_each(|number| notices.tell(&updated(&format!("a:{number}"))));
-        assert_eq!(heard(&listener).len(), UNHEARD_MAX);
+        let listener = notices.listen(&["a:/".to_owned()]);
+        (0..=UNHEARD_MAX).for_each(|number| notices.tell(&updated(&format!("a:/{number}"))));
+        assert_eq!(heard(&listener), [Notice::Begun]);
+    }
+
+    #[test]
+    fn parts_lie_below_what_they_are_parts_of() {
+        for (own, of, is_it) in [
+            ("note://one/a", "note://one", true),
+            ("note://one#a", "note://one", true),
+            ("note://one?a", "note://one", true),
+            ("file:///srv/a", "file:///srv/", true),
+            ("note://one", "note://one", false),
+            ("file:///srv/", "file:///srv/", false),
+            ("note://one-and-only", "note://one", false),
+            ("note://two/a", "note://one", false),
+        ] {
+            assert_eq!(is_part(own, of), is_it, "{own} {of}");
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ use super::link::{Link, Place};
 use super::negotiate::{self, Agreement, INITIALIZED};
 use super::notices::Notices;
 use super::peer::ClientCapabilities;
+use super::redact::Redactor;
 use super::request::Outgoing;
 
 /// How long the stream may take to name its endpoint.
@@ -113,7 +114,8 @@ impl Session {
         let events = events.wanting(Kind::Message);
         let notices = Notices::default();
         let (calls_too, endpoint_too) = (Arc::clone(&calls), Arc::clone(&endpoint));
-        let reader = Reader { events, calls: calls_too, notices: notices.clone(), endpoint: endpoint_too };
+        let redactor = Redactor::new(credential, endpoint.ids(), "", line);
+        let reader = Reader { events, calls: calls_too, notices: notices.clone(), redactor, endpoint: endpoint_too };
         let tasks = line.tasks();
         tasks.spawn_draining(reader.run(closed.clone(), tasks.shutdown()));
         Ok(Self { endpoint, calls, notices, _close: closed.drop_guard() })

@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use futures::stream::{FuturesUnordered, unfold};
 use http::header::HeaderMap;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::credential::Credential;
@@ -22,15 +22,15 @@ use super::event_stream::{Event, EventStream};
 use super::link::Line;
 use super::notices::{Notice, Notices};
 use super::old_sse::reply;
+use super::pause::Pause;
 use super::redact::Redactor;
 use super::request::Outgoing;
 use crate::json::{self, Members};
 
 /// How long a session waits for its stream to begin. An upstream that has none says so.
 pub(super) const BEGIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// The wait before a stream that ended is begun anew. It doubles.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
-const AGAIN_AFTER_MAX: Duration = Duration::from_mins(1);
+/// The wait before a stream that ended is begun anew, and the longest.
+const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
 /// How many messages wait for a call to read them.
 const EVENTS_AHEAD_MAX: usize = 16;
 /// How many requests are refused at once; others are dropped.
@@ -179,14 +179,16 @@ impl Reader {
 
     /// Reads one stream after the other, until the upstream has none any more.
     async fn run(self, mut events: EventStream) {
-        let mut wait = AGAIN_AFTER;
+        let mut pause = Pause::new(AGAIN_AFTER, Instant::now());
         loop {
             let begun = Instant::now();
             self.read(events).await;
-            wait = if begun.elapsed() > AGAIN_AFTER_MAX { AGAIN_AFTER } else { (wait * 2).min(AGAIN_AFTER_MAX) };
-            sleep(wait).await;
+            pause.begin(begun.elapsed(), Instant::now());
+            sleep_until(pause.until()).await;
             let Some(next) = self.begin(Instant::now() + BEGIN_TIMEOUT).await else { return };
             events = next;
+            // What was told meanwhile, nobody heard.
+            self.notices.tell(&Notice::Begun);
         }
     }
 
@@ -225,6 +227,9 @@ impl Reader {
     }
 
     async fn send(&self, reply: String) {
+        if self.line.is_silent() {
+            return;
+        }
         let outgoing = Outgoing::message(self.line.upstream().spec.url.clone(), self.headers.clone(), reply);
         // An upstream that does not take it has itself to blame.
         drop(self.line.send(&self.credential, outgoing, Instant::now() + REPLY_TIMEOUT).await);

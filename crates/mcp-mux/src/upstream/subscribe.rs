@@ -2,6 +2,7 @@
 //! session, which is told of each resource that somebody listens for (2025-11-25 `server/resources`, "Subscriptions").
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::json::{self, Members};
 
 /// How long it may take until an upstream is listened to.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long an upstream may take over hearing that nobody listens any more.
+/// How long an upstream may take over hearing that nobody listens to it any more.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a modern stream begins with.
@@ -44,7 +45,7 @@ pub(crate) struct Subscription(Source);
 #[derive(Debug)]
 enum Source {
     /// The stream of one request.
-    Stream(Box<Streaming>),
+    Stream { is_begun: bool, streaming: Box<Streaming> },
     /// What is told in a session.
     Session { is_begun: bool, listener: Listener, _subscriber: Subscriber },
 }
@@ -127,7 +128,7 @@ impl Subscription {
     /// What is told next; nothing at the end. Nothing is lost when it is not waited for to its end.
     pub(crate) async fn next(&mut self) -> Option<Notice> {
         match &mut self.0 {
-            Source::Stream(streaming) => told(streaming).await,
+            Source::Stream { is_begun, streaming } => told(streaming, is_begun).await,
             Source::Session { is_begun: is_begun @ false, .. } => {
                 *is_begun = true;
                 Some(Notice::Begun)
@@ -138,7 +139,7 @@ impl Subscription {
 }
 
 /// What a modern stream tells next.
-async fn told(streaming: &mut Streaming) -> Option<Notice> {
+async fn told(streaming: &mut Streaming, is_begun: &mut bool) -> Option<Notice> {
     loop {
         let event = streaming.events.next().await?.ok()?;
         if json::is_too_deep(event.0.as_bytes()) {
@@ -147,7 +148,10 @@ async fn told(streaming: &mut Streaming) -> Option<Notice> {
         let Ok(message) = Members::parse(&event.0) else { continue };
         // What is no notification is the answer to the request, and the end.
         let method = message.get_str("method").filter(|_| message.get("id").is_none())?;
-        let notice = if method == ACKNOWLEDGED { Some(Notice::Begun) } else { Notice::of(&method, &message) };
+        let notice = match &*method {
+            ACKNOWLEDGED => (!mem::replace(is_begun, true)).then_some(Notice::Begun),
+            method => Notice::of(method, &message),
+        };
         if notice.is_some() {
             return notice;
         }
@@ -162,12 +166,15 @@ impl InSession {
         let wanted = if topics.lists { lists.to_owned() } else { format!("\"resourceSubscriptions\":[{uris}]") };
         let params = format!("\"notifications\":{{{wanted}}}");
         match self.ask(&Rpc { params, ..Rpc::new("subscriptions/listen") }, deadline).await? {
-            Reply::Stream(streaming) => Ok(Source::Stream(streaming)),
+            Reply::Stream(streaming) => Ok(Source::Stream { is_begun: false, streaming }),
             Reply::Whole(_) => Err(UpstreamError::TellsNothing),
         }
     }
 
     async fn listen(self, topics: &Topics<'_>, deadline: Instant) -> Result<Source, UpstreamError> {
+        if !topics.lists && !self.agreement.capabilities.subscriptions {
+            return Err(UpstreamError::TellsNothing);
+        }
         if self.agreement.is_modern() {
             return self.stream(topics, deadline).await;
         }
@@ -184,7 +191,7 @@ impl InSession {
             }
             None => return Err(UpstreamError::TellsNothing),
         };
-        let listener = notices.listen();
+        let listener = notices.listen(topics.uris);
         let mut subscriber = Subscriber { session: self, uris: Vec::new() };
         for uri in topics.uris {
             subscriber.subscribe(uri, deadline).await?;
@@ -193,6 +200,19 @@ impl InSession {
             return Err(UpstreamError::TellsNothing);
         }
         Ok(Source::Session { is_begun: false, listener, _subscriber: subscriber })
+    }
+
+    /// Says that one listener less is there for each of these. An upstream that does not take it has itself to blame.
+    async fn unsubscribe(&self, uris: Vec<String>, deadline: Instant) {
+        let Subscribed(subscribed) = self.agreement.subscribed.clone();
+        let Ok(mut subscribed) = timeout_at(deadline, subscribed.lock()).await else { return };
+        let last: Vec<String> = uris.into_iter().filter(|uri| forget(&mut subscribed, uri)).collect();
+        for uri in last {
+            let is_silent = self.link.line().is_silent();
+            if is_silent || self.answered(&about("resources/unsubscribe", &uri), deadline).await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn ask(&self, rpc: &Rpc<'_>, deadline: Instant) -> Result<Reply, UpstreamError> {
@@ -232,21 +252,18 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        let (session, uris) = (self.session.clone(), std::mem::take(&mut self.uris));
+        let (session, uris) = (self.session.clone(), mem::take(&mut self.uris));
         let tasks = session.link.line().tasks().clone();
         // To an upstream that was taken away or moved nothing is sent any more, and a server that stops ends its sessions.
         let is_unsaid = uris.is_empty() || session.link.line().is_silent() || tasks.shutdown().is_cancelled();
         if is_unsaid || Handle::try_current().is_err() {
             return;
         }
+        let shutdown = tasks.shutdown();
         tasks.spawn_draining(async move {
-            let Subscribed(subscribed) = session.agreement.subscribed.clone();
-            let mut subscribed = subscribed.lock().await;
-            for uri in uris {
-                if forget(&mut subscribed, &uri) {
-                    let said = session.answered(&about("resources/unsubscribe", &uri), Instant::now() + END_TIMEOUT).await;
-                    tracing::debug!(upstream.id = %session.link.upstream().id, delivered = said.is_ok(), "unsubscribed");
-                }
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = session.unsubscribe(uris, Instant::now() + END_TIMEOUT) => {}
             }
         });
     }

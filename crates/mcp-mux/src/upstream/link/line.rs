@@ -87,8 +87,13 @@ impl Line {
 
     /// Whether what was begun under these conditions may be ended under those, in words: at the same address, to the same hosts.
     pub(in crate::upstream) fn may_end_under(&self, upstream: &Upstream, conditions: &Conditions) -> bool {
+        self.is_still_at(upstream, conditions.hosts.as_ref())
+    }
+
+    /// The same for these hosts.
+    pub(super) fn is_still_at(&self, upstream: &Upstream, hosts: Option<&EgressHosts>) -> bool {
         let is_there = upstream.spec.enabled && upstream.spec.url == self.upstream.spec.url;
-        is_there && self.conditions.hosts == conditions.hosts
+        is_there && self.conditions.hosts.as_ref() == hosts
     }
 
     /// From here on nothing is sent of our own accord: the upstream is not to be called any more.

@@ -38,6 +38,10 @@ impl Line {
         redactor: &Redactor,
         deadline: Instant,
     ) -> Option<EventStream> {
+        // At an upstream that was taken away or moved nothing is begun any more.
+        if self.is_silent() {
+            return None;
+        }
         let mut outgoing = Outgoing::for_events(self.upstream().spec.url.clone());
         outgoing.headers.extend(headers);
         let response = self.send(credential, outgoing, deadline).await.ok()?;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::error::UpstreamError;
 use super::super::event_stream::{Event, EventStream};
 use super::super::notices::{Notice, Notices};
+use super::super::redact::Redactor;
 use super::calls::Calls;
 use super::endpoint::Endpoint;
 use crate::json::{self, Members};
@@ -32,6 +33,8 @@ pub(super) struct Reader {
     pub(super) events: EventStream,
     pub(super) calls: Arc<Calls>,
     pub(super) notices: Notices,
+    /// Knows what the stream was begun with. What repeats that tells nobody anything.
+    pub(super) redactor: Redactor,
     pub(super) endpoint: Arc<Endpoint>,
 }
 
@@ -97,7 +100,8 @@ impl Reader {
             }
             (Some(method), None) => {
                 let notice = Notice::of(&json::as_str(method)?, &message).filter(|_| !is_answer);
-                self.notices.tell(&notice?);
+                let is_clean = |_: &Notice| self.redactor.redacted(event.0.as_bytes()).is_none();
+                self.notices.tell(&notice.filter(is_clean)?);
             }
             _ => {}
         }
