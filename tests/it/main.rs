@@ -43,4 +43,5 @@ mod shared_names;
 mod sign_in;
 mod spellings;
 mod subscriptions;
+mod taken_up;
 mod token_exchange;

@@ -28,8 +28,14 @@ mod tenants;
 use anyhow::{Result, bail};
 use tokio::runtime::{Builder, Runtime};
 
+use mimalloc::MiMalloc;
+
 use end_to_end::measure::Effort;
 use end_to_end::{compare, floor, mux, quick, scale, upstream};
+
+/// The program's own, for the floor as well.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

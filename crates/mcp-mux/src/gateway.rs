@@ -9,9 +9,11 @@ mod ask;
 mod cancel;
 pub(crate) mod envelope;
 pub(crate) mod era;
+mod events;
 mod lifecycle;
 mod listen;
 mod problem;
+mod replay;
 pub(crate) mod request;
 mod session;
 mod subscribed;
@@ -30,12 +32,13 @@ use tenant_store::Clock;
 use tokio::time::timeout_at;
 
 use self::account_missing::Missing;
-use self::answer::Asked;
+use self::answer::{Asked, Way};
 use self::cancel::Calls;
 use self::envelope::{Message, Notification, Response as Reply, Rpc};
 use self::era::Era;
 use self::lifecycle::Lifecycle;
 use self::listen::{Listener, Streams, Topics};
+use self::replay::{About, Position, Replays};
 use self::request::{Accepts, read, require_json};
 use self::session::{Session, Sessions};
 use self::subscribed::Subscribed;
@@ -108,6 +111,7 @@ pub struct Gateway {
     lifecycle: Lifecycle,
     sessions: Sessions,
     subscribed: Subscribed,
+    replays: Replays,
     streams: Streams,
     calls: Calls,
     links: ConnectLinks,
@@ -119,8 +123,8 @@ impl Gateway {
     /// A face for `mux`; `handles` are the ids of legacy sessions, `links` lead to `/connect`, `tasks` drive the streams.
     pub fn new(mux: Mux, handles: Handles, links: ConnectLinks, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
         let (sessions, streams, calls) = (Sessions::new(handles), Streams::new(), Calls::default());
-        let subscribed = Subscribed::new();
-        Self { mux, lifecycle: Lifecycle::new(), sessions, subscribed, streams, calls, links, clock, tasks }
+        let (subscribed, replays) = (Subscribed::new(), Replays::new());
+        Self { mux, lifecycle: Lifecycle::new(), sessions, subscribed, replays, streams, calls, links, clock, tasks }
     }
 
     /// Answers one HTTP request of a caller whose identity was verified. The request carries no credential any more.
@@ -147,6 +151,9 @@ impl Gateway {
         if let Some(session) = session.filter(|_| request.method() == Method::GET)
             && takes_events(request.headers())?
         {
+            if replay::is_asked_for(request.headers()) {
+                return self.take_up(caller, endpoint, &session, Position::of(request.headers()));
+            }
             let wanted = Wanted { tools: true, prompts: true, resources: true };
             let listener = Listener::Legacy(self.subscribed.stream(session));
             return self.listen(caller, endpoint, (wanted, BTreeSet::new()), listener);
@@ -288,6 +295,22 @@ impl Gateway {
         Ok(answer::result(rpc.id, &serde_json::json!({})))
     }
 
+    /// What follows in the stream of a call whose connection broke.
+    fn take_up(
+        &self,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        session: &Session,
+        position: Option<Position>,
+    ) -> Result<Response<Body>, Problem> {
+        let position = position.ok_or_else(Problem::stream_not_found)?;
+        let replay = self.replays.find(session, position).filter(|replay| {
+            replay.about.endpoint == *endpoint && self.mux.may_use(caller, endpoint, &replay.about.thing)
+        });
+        let replay = replay.ok_or_else(Problem::stream_not_found)?;
+        Ok(events::response(replay.take_up(caller, position)))
+    }
+
     async fn ask(
         &self,
         caller: &Caller,
@@ -323,8 +346,11 @@ impl Gateway {
         if matches!(outcome, Err(CallError::Unknown(_))) {
             return Err(Problem::unknown(&ask.wish.thing(), era));
         }
-        let tasks = streams.then_some(&self.tasks);
-        answer::call(rpc.id, Asked { era, kind: ask::kind(&ask.wish) }, (tasks, call), outcome).await
+        let about = |session| About { session, endpoint: endpoint.clone(), thing: ask.wish.thing() };
+        let replays =
+            session.filter(|_| replay::is_known_to(headers)).map(|session| (&self.replays, caller, about(session)));
+        let way = Way { tasks: streams.then_some(&self.tasks), call, replays };
+        answer::call(rpc.id, Asked { era, kind: ask::kind(&ask.wish) }, way, outcome).await
     }
 
     /// What a legacy client tells us. Everything but that it cancels a call changes nothing here.

@@ -131,7 +131,7 @@ impl Mux {
     }
 
     /// Whether `caller` may use that now.
-    fn may_use(&self, caller: &Caller, endpoint: &Endpoint, thing: &Thing) -> bool {
+    pub fn may_use(&self, caller: &Caller, endpoint: &Endpoint, thing: &Thing) -> bool {
         self.sight(caller, endpoint).target(thing).is_some()
     }
 

@@ -17,15 +17,27 @@ pub(crate) struct Http {
 pub(crate) struct Events {
     response: reqwest::Response,
     text: String,
+    /// The id of the last event that had one.
+    pub id: Option<String>,
+    /// After how long the client is to come back, if the stream said so, in milliseconds.
+    pub retry: Option<u32>,
 }
 
 impl Events {
+    fn of(response: reqwest::Response) -> Self {
+        Self { response, text: String::new(), id: None, retry: None }
+    }
+
     /// The next message.
     pub(crate) async fn next(&mut self) -> Result<Value> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
-                let data: Vec<&str> = event.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
-                let (message, rest) = (data.join("\n"), rest.to_owned());
+                let field =
+                    |name: &str| event.lines().filter_map(move |line| line.strip_prefix(name)).collect::<Vec<_>>();
+                let (message, id, retry) = (field("data: ").join("\n"), field("id: "), field("retry: "));
+                self.id = id.first().map(|id| (*id).to_owned()).or(self.id.take());
+                self.retry = retry.first().and_then(|wait| wait.parse().ok()).or(self.retry);
+                let rest = rest.to_owned();
                 self.text = rest;
                 if !message.is_empty() {
                     return Ok(serde_json::from_str(&message)?);
@@ -151,7 +163,7 @@ impl Http {
     pub(crate) async fn listen(&self) -> Result<Events> {
         let response = self.client.get(&self.url).headers(self.headers.clone()).send().await?;
         anyhow::ensure!(response.status() == 200, "{}", response.status());
-        Ok(Events { response, text: String::new() })
+        Ok(Events::of(response))
     }
 
     /// A modern request whose answer streams.
@@ -160,7 +172,7 @@ impl Http {
         let body = json!({"jsonrpc": "2.0", "id": "s-1", "method": method, "params": params}).to_string();
         let request = self.client.post(&self.url).body(body).headers(self.headers.clone());
         let request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
-        Ok(Events { response: request.send().await?.error_for_status()?, text: String::new() })
+        Ok(Events::of(request.send().await?.error_for_status()?))
     }
 
     /// A legacy request: the stream of its answer, or the answer if it came at once.
@@ -182,7 +194,7 @@ impl Http {
     pub(crate) async fn legacy_stream(&self, id: u64, method: &str, params: &Value) -> Result<Events> {
         let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
         let request = self.client.post(&self.url).body(body).headers(self.headers.clone());
-        Ok(Events { response: request.send().await?.error_for_status()?, text: String::new() })
+        Ok(Events::of(request.send().await?.error_for_status()?))
     }
 
     /// A legacy request.

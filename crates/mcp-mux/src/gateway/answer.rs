@@ -1,32 +1,28 @@
 //! Answers of the raw path: the upstream's bytes in our envelope.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
-use tokio::time::{timeout, timeout_at};
 
 use super::cancel::Cancellable;
 use super::envelope::Rpc;
 use super::era::Era;
+use super::events;
 use super::problem::Problem;
+use super::replay::Resumable;
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
-use crate::mux::{CallError, ListPage, Outcome, Relay, Step, URL_ELICITATION_REQUIRED};
+use crate::mux::{CallError, ListPage, Outcome, URL_ELICITATION_REQUIRED};
 use crate::upstream::{Answer, error_code};
 
 /// For how long a client may keep a list, in milliseconds.
 const LIST_TTL_MS: u32 = 30_000;
-/// How often a quiet stream says that it is alive; clients give up on a silent connection after minutes.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
 /// What results have in the modern era only.
 const MODERN_ONLY: [&str; 3] = ["resultType", "ttlMs", "cacheScope"];
 /// The code of a failure that is nobody's mistake here (JSON-RPC 2.0 §5.1).
@@ -40,15 +36,9 @@ const UNSUPPORTED_VERSION: i64 = -32022;
 const LEGACY_RESOURCE_NOT_FOUND: i64 = -32002;
 /// The code of the error that names capabilities which the client has not declared.
 const MISSING_CAPABILITY: i64 = -32021;
-/// Most events that wait for a client to read them.
-pub(super) const EVENTS_AHEAD_MAX: usize = 16;
-/// How long after its deadline a call's last event waits for a client to read.
-const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a message has around an id and a value, roughly.
 const FRAME_BYTES: usize = 64;
-
-const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The answer to a notification.
 pub(super) fn accepted() -> Response<Body> {
@@ -92,19 +82,28 @@ pub(super) enum Kind {
     Read,
 }
 
-/// The answer to a request. An upstream's JSON stays JSON, and its stream a stream if the client takes one: then there are
-/// `tasks` to drive it.
+/// How an answer gets to its client.
+pub(super) struct Way<'w> {
+    /// What drives a stream, where the client takes one.
+    pub(super) tasks: Option<&'w Tasks>,
+    /// What the client can cancel.
+    pub(super) call: Option<Cancellable>,
+    /// What makes a stream that can be taken up, where the client does that.
+    pub(super) replays: Option<Resumable<'w>>,
+}
+
+/// The answer to a request. An upstream's JSON stays JSON, and its stream a stream if the client takes one.
 pub(super) async fn call(
     id: &RawValue,
     asked: Asked,
-    (tasks, call): (Option<&Tasks>, Option<Cancellable>),
+    Way { tasks, call, replays }: Way<'_>,
     outcome: Result<Outcome, CallError>,
 ) -> Result<Response<Body>, Problem> {
     let answer = match outcome {
         Ok(Outcome::Whole(answer)) => Ok(answer),
         Ok(Outcome::Stream(relay)) => {
             if let Some(tasks) = tasks {
-                return Ok(event_stream(id.to_owned(), (asked, call), *relay, tasks));
+                return Ok(events::of_call((id.to_owned(), asked), (call, replays), *relay, tasks));
             }
             let answer = relay.answer();
             match &call {
@@ -136,7 +135,7 @@ fn status(era: Era, answer: &Result<Answer, CallError>) -> StatusCode {
 }
 
 /// The response message.
-fn message(id: &RawValue, asked: Asked, answer: Result<Answer, CallError>) -> String {
+pub(super) fn message(id: &RawValue, asked: Asked, answer: Result<Answer, CallError>) -> String {
     match answer {
         Ok(Answer::Result(result)) => envelope(id, "result", &put_right(&result, asked)),
         Ok(Answer::Error(error)) => envelope(id, "error", &error_put_right(&error, asked.era)),
@@ -227,70 +226,6 @@ fn error_put_right(error: &RawValue, era: Era) -> Cow<'_, str> {
 
 fn insert(object: &str, members: &str) -> String {
     json::splice(object, vec![json::insertion_into_object(object, 0..object.len(), members)])
-}
-
-/// A task of its own carries the events, so that a client which stops reading holds its place at the upstream until the call's
-/// deadline and no longer.
-fn event_stream(
-    id: Box<RawValue>,
-    (asked, call): (Asked, Option<Cancellable>),
-    relay: Relay,
-    tasks: &Tasks,
-) -> Response<Body> {
-    let (sender, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
-    tasks.spawn_draining(async move {
-        let carried = carry(id, asked, relay, sender);
-        match &call {
-            // A client that cancels waits for no answer.
-            Some(call) => tokio::select! { () = call.cancelled() => {}, () = carried => {} },
-            None => carried.await,
-        }
-    });
-    stream(receiver)
-}
-
-/// A response that streams what is sent.
-pub(super) fn stream(receiver: mpsc::Receiver<String>) -> Response<Body> {
-    let events = stream::unfold(receiver, |mut receiver| async move {
-        let text: String = receiver.recv().await?;
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), receiver))
-    });
-    let mut response = Response::new(Body::from_stream(events));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
-    response
-}
-
-async fn carry(id: Box<RawValue>, asked: Asked, mut relay: Relay, events: mpsc::Sender<String>) {
-    loop {
-        let step = tokio::select! {
-            () = events.closed() => return,
-            step = timeout(KEEP_ALIVE, relay.next()) => step,
-        };
-        let text = match step {
-            Err(_) => ": keep-alive\n\n".to_owned(),
-            Ok(Some(Step::Message(text))) => event(&text),
-            Ok(Some(Step::Answer(answer))) => {
-                if let Err(error) = &answer {
-                    tracing::warn!(error = error as &dyn std::error::Error, "a streamed request has no answer");
-                }
-                event(&message(&id, asked, answer))
-            }
-            Ok(None) => return,
-        };
-        let patience = relay.deadline() + LAST_EVENT_TIMEOUT;
-        if !matches!(timeout_at(patience, events.send(text)).await, Ok(Ok(()))) {
-            return;
-        }
-    }
-}
-
-/// One server-sent event; a message that spans lines needs one `data` field for each.
-pub(super) fn event(message: &str) -> String {
-    let data = message.replace('\r', "").replace('\n', "\ndata: ");
-    format!("event: message\ndata: {data}\n\n")
 }
 
 fn json_response(body: Body) -> Response<Body> {

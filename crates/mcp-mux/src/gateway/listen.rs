@@ -13,9 +13,9 @@ use tenant_store::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use super::answer::{self, EVENTS_AHEAD_MAX, KEEP_ALIVE, event};
 use super::ask::NAME_BYTES_MAX;
 use super::envelope::Rpc;
+use super::events::{self, EVENTS_AHEAD_MAX, KEEP_ALIVE, event};
 use super::problem::Problem;
 use super::subscribed::{SUBSCRIPTIONS_MAX, SessionStream};
 use crate::caller::{Caller, Quota};
@@ -114,7 +114,7 @@ impl Streams {
                 events.try_send(event(&last)).ok();
             }
         });
-        Ok(answer::stream(receiver))
+        Ok(events::stream(receiver))
     }
 }
 

@@ -110,6 +110,11 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, -32000, message)
     }
 
+    /// A stream that is not known here, or not kept any more. A 404 would end the session.
+    pub(super) fn stream_not_found() -> Self {
+        Self::new(StatusCode::GONE, -32000, "this stream cannot be taken up here any more: ask again")
+    }
+
     /// The client wants to hear of more resources than one listener may.
     pub(super) fn too_many_subscriptions() -> Self {
         Self::invalid_params(format!("a listener hears of at most {SUBSCRIPTIONS_MAX} resources"))

@@ -40,6 +40,11 @@ pub(super) struct Session {
 }
 
 impl Session {
+    #[cfg(test)]
+    pub(super) fn of_test() -> Self {
+        Self { can: ClientCapabilities::default(), id: HeaderValue::from_static("of-a-test") }
+    }
+
     /// What tells sessions apart.
     pub(super) fn id(&self) -> &[u8] {
         self.id.as_bytes()

@@ -1,0 +1,145 @@
+//! Streams of events to clients (WHATWG HTML §9.2): what a call says before its answer, and the answer.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::stream;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Response};
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::time::{timeout, timeout_at};
+
+use super::answer::{Asked, message};
+use super::cancel::Cancellable;
+use super::replay::{Resumable, Writer};
+use crate::lifecycle::Tasks;
+use crate::mux::{Relay, Step};
+
+/// How often a quiet stream says that it is alive; clients give up on a silent connection after minutes.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Most events that wait for a client to read them.
+pub(super) const EVENTS_AHEAD_MAX: usize = 16;
+/// How long after its deadline a call's last event waits for a client to read.
+const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// A task of its own carries the events, so that a client which stops reading holds its place at the upstream until the call's
+/// deadline and no longer.
+pub(super) fn of_call(
+    (id, asked): (Box<RawValue>, Asked),
+    (call, replays): (Option<Cancellable>, Option<Resumable<'_>>),
+    relay: Relay,
+    tasks: &Tasks,
+) -> Response<Body> {
+    let (sink, answer) = if let Some((replays, caller, about)) = replays {
+        let (writer, body) = replays.begin(caller, about);
+        (Sink::Replay(writer), response(body))
+    } else {
+        let (sender, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
+        (Sink::Once(sender), stream(receiver))
+    };
+    tasks.spawn_draining(async move {
+        let carried = carry(id, asked, relay, sink);
+        match &call {
+            // A client that cancels waits for no answer.
+            Some(call) => tokio::select! { () = call.cancelled() => {}, () = carried => {} },
+            None => carried.await,
+        }
+    });
+    answer
+}
+
+/// Where the events of a call go.
+enum Sink {
+    /// To the client that waits, and to nobody when it is gone.
+    Once(mpsc::Sender<String>),
+    /// To the client that waits, or that comes back.
+    Replay(Writer),
+}
+
+impl Sink {
+    /// Waits until nobody reads any more.
+    async fn closed(&self) {
+        match self {
+            Self::Once(events) => events.closed().await,
+            Self::Replay(writer) => writer.abandoned().await,
+        }
+    }
+
+    /// Sends a message; `false`, if nobody reads it.
+    async fn send(&self, message: &str) -> bool {
+        match self {
+            Self::Once(events) => events.send(event(message)).await.is_ok(),
+            Self::Replay(writer) => {
+                writer.send(message).await;
+                true
+            }
+        }
+    }
+
+    /// Says that a quiet stream is alive, where nobody else does; `false`, if nobody reads it.
+    async fn keep_alive(&self) -> bool {
+        match self {
+            Self::Once(events) => events.send(": keep-alive\n\n".to_owned()).await.is_ok(),
+            Self::Replay(_) => true,
+        }
+    }
+}
+
+/// A response that streams what is sent.
+pub(super) fn stream(receiver: mpsc::Receiver<String>) -> Response<Body> {
+    let events = stream::unfold(receiver, |mut receiver| async move {
+        let text: String = receiver.recv().await?;
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), receiver))
+    });
+    response(Body::from_stream(events))
+}
+
+/// A response whose body is events.
+pub(super) fn response(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}
+
+async fn carry(id: Box<RawValue>, asked: Asked, mut relay: Relay, sink: Sink) {
+    loop {
+        let step = tokio::select! {
+            () = sink.closed() => return,
+            step = timeout(KEEP_ALIVE, relay.next()) => step,
+        };
+        let message = match step {
+            Err(_) => None,
+            Ok(Some(Step::Message(text))) => Some(text),
+            Ok(Some(Step::Answer(answer))) => {
+                if let Err(error) = &answer {
+                    tracing::warn!(error = error as &dyn std::error::Error, "a streamed request has no answer");
+                }
+                Some(message(&id, asked, answer))
+            }
+            Ok(None) => return,
+        };
+        let patience = relay.deadline() + LAST_EVENT_TIMEOUT;
+        let sent = async {
+            match &message {
+                Some(message) => sink.send(message).await,
+                None => sink.keep_alive().await,
+            }
+        };
+        if !matches!(timeout_at(patience, sent).await, Ok(true)) {
+            return;
+        }
+    }
+}
+
+/// One server-sent event; a message that spans lines needs one `data` field for each.
+pub(super) fn event(message: &str) -> String {
+    let data = message.replace('\r', "").replace('\n', "\ndata: ");
+    format!("event: message\ndata: {data}\n\n")
+}
