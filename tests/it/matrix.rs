@@ -13,20 +13,26 @@ use tenant_store::Level;
 use crate::support::client::Http;
 use crate::support::conformance::ConformanceServer;
 use crate::support::server::{Setup, TestServer};
-use crate::support::watched::Watched;
+use crate::support::watched::{Watched, structured};
 
 const VERSIONS: [&str; 4] = ["2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
 const MODERN: &str = "2026-07-28";
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// The upstreams: what they are called in the table, whether they speak the modern era, whether they keep sessions.
 const UPSTREAMS: [(&str, bool, bool); 3] =
     [("earlier, stateless", false, false), ("earlier, with sessions", false, true), (MODERN, true, false)];
 
 /// A feature, and how it is found out whether it passes.
-const FEATURES: [(&str, Probe); 16] = [
+const FEATURES: [(&str, Probe); 22] = [
     ("tools", Probe::Says("test_simple_text", "This is a simple text response for testing.")),
     ("images and other content", Probe::Says("test_multiple_content_types", "image/png")),
     ("errors of tools", Probe::Says("test_error_handling", "\"isError\":true")),
+    ("structured output", Probe::Structured),
+    ("icons, annotations, schemas and `_meta` of definitions", Probe::Defines),
+    ("pages, from upstreams and to clients", Probe::Pages),
+    ("trace context", Probe::Traces),
+    ("cancelling by hanging up", Probe::Cancels),
     ("prompts", Probe::Asks("prompts/get", "test_simple_prompt")),
     ("resources", Probe::Asks("resources/read", "test://static-text")),
     ("templates of resources", Probe::Asks("resources/read", "test://template/123/data")),
@@ -36,6 +42,7 @@ const FEATURES: [(&str, Probe); 16] = [
     ("changed lists, at once", Probe::Tells(Change::List)),
     ("subscriptions to resources", Probe::Tells(Change::Resource)),
     ("elicitation, form", Probe::Answers("test_elicitation")),
+    ("elicitation, URL", Probe::Answers("opens_page")),
     ("sampling", Probe::Answers("test_sampling")),
     ("roots", Probe::Answers("test_input_required_result_list_roots")),
     ("several rounds of questions", Probe::Answers("test_input_required_result_multi_round")),
@@ -52,6 +59,16 @@ enum Probe {
     Hears(&'static str, &'static str),
     /// The tool asks, is answered, and says something then.
     Answers(&'static str),
+    /// A result with data.
+    Structured,
+    /// A definition comes as it is, but for its name.
+    Defines,
+    /// A list of several pages is whole.
+    Pages,
+    /// The upstream sees whose trace it is a part of.
+    Traces,
+    /// The upstream hears that nobody waits any more.
+    Cancels,
     /// A listener hears of a change that the upstream tells of.
     Tells(Change),
     /// A resource that nobody has.
@@ -81,7 +98,7 @@ struct Client {
 }
 
 fn can() -> Value {
-    json!({"elicitation": {}, "sampling": {}, "roots": {}})
+    json!({"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}})
 }
 
 impl Client {
@@ -107,7 +124,7 @@ impl Client {
         if self.is_modern {
             return self.ask_modern(method, params).await;
         }
-        params["_meta"] = json!({"progressToken": "p"});
+        params["_meta"] = json!({"progressToken": "p", "traceparent": TRACE});
         let mut events = match self.http.legacy_answer(9, method, &params).await? {
             Ok(events) => events,
             Err(answer) => return Ok((answer.to_string(), answer)),
@@ -131,7 +148,9 @@ impl Client {
     async fn ask_modern(&self, method: &str, mut params: Value) -> Result<(String, Value)> {
         let mut all = String::new();
         for _ in 0..8 {
-            params["_meta"] = json!({"progressToken": "p", "io.modelcontextprotocol/logLevel": "info"});
+            params["_meta"] = json!({
+                "progressToken": "p", "traceparent": TRACE, "io.modelcontextprotocol/logLevel": "info",
+            });
             let answer = self.http.modern_that_can(&can(), method, params.clone()).await?;
             all += &answer.text;
             let message = answer.json()?;
@@ -147,10 +166,30 @@ impl Client {
     }
 }
 
+/// What is asked for in one list after the other.
+impl Client {
+    /// All items of a list, page by page. There must be several.
+    async fn all(&self, method: &str, member: &str) -> Result<Vec<Value>> {
+        let (mut all, mut params, mut pages) = (Vec::new(), json!({}), 0);
+        loop {
+            let answer = self.ask(method, params.clone()).await?.1;
+            all.extend(answer["result"][member].as_array().with_context(|| answer.to_string())?.iter().cloned());
+            pages += 1;
+            match &answer["result"]["nextCursor"] {
+                Value::Null => break,
+                cursor => params["cursor"] = cursor.clone(),
+            }
+        }
+        ensure!(pages > 1, "{method} has one page only");
+        Ok(all)
+    }
+}
+
 /// What a good client answers.
 fn reply(question: &Value) -> Result<Value> {
     let word = |name: &String| (name.clone(), json!("blue"));
     Ok(match question["method"].as_str() {
+        Some("elicitation/create") if question["params"]["mode"] == "url" => json!({"action": "accept"}),
         Some("elicitation/create") => {
             let properties = question["params"]["requestedSchema"]["properties"].as_object().context("a form")?;
             json!({"action": "accept", "content": properties.keys().map(word).collect::<serde_json::Map<_, _>>()})
@@ -182,9 +221,21 @@ impl Probe {
             Self::Answers(tool) => {
                 let answer = client.ask("tools/call", call(tool)).await?.1;
                 let said = answer["result"]["content"][0]["text"].as_str().unwrap_or_default();
-                said.contains("blue")
+                said.contains("blue") || said.contains(r#""action":"accept""#)
             }
             Self::Tells(change) => bed.tells(version, *change).await?,
+            Self::Structured => {
+                bed.changing(version).await?.ask("tools/call", call("structured")).await?.1["result"]["structuredContent"]
+                    == json!({"answer": 42})
+            }
+            Self::Defines => bed.changing(version).await?.all("tools/list", "tools").await?.contains(&structured()),
+            Self::Pages => {
+                let (client, pages) = (bed.changing(version).await?, |uri: &str| json!(uri));
+                let all = client.all("resources/list", "resources").await?;
+                all.iter().map(|item| item["uri"].clone()).eq(["note://one", "note://two"].map(pages))
+            }
+            Self::Traces => bed.changing(version).await?.ask("tools/call", call("trace")).await?.0.contains(TRACE),
+            Self::Cancels => bed.cancels(version).await?,
             Self::Misses => {
                 let code = if client.is_modern { -32602 } else { -32002 };
                 client.ask("resources/read", json!({"uri": "test://nothing"})).await?.1["error"]["code"] == code
@@ -195,9 +246,26 @@ impl Probe {
 }
 
 impl Bed {
+    /// A client of the upstream that changes.
+    async fn changing(&self, version: &str) -> Result<Client> {
+        Client::start(&self.server, ("globex", version)).await
+    }
+
+    /// Whether an upstream hears that a client is gone.
+    async fn cancels(&self, version: &str) -> Result<bool> {
+        let (client, before) = (self.changing(version).await?, self.watched.cancelled());
+        let calling = client.ask("tools/call", json!({"name": "wait"}));
+        tokio::select! {
+            answer = calling => bail!("it never answers: {:?}", answer?),
+            () = self.watched.until_waiting(before + 1) => {}
+        }
+        let heard = tokio::time::timeout(UNTOLD, self.watched.until_cancelled(before + 1)).await;
+        Ok(heard.is_ok())
+    }
+
     /// Whether a client of that version is told of a change.
     async fn tells(&self, version: &str, change: Change) -> Result<bool> {
-        let client = Client::start(&self.server, ("globex", version)).await?;
+        let client = self.changing(version).await?;
         let (filter, subscription) = match change {
             Change::List => (json!({"toolsListChanged": true}), None),
             Change::Resource => (json!({"resourceSubscriptions": ["note://one"]}), Some(json!({"uri": "note://one"}))),
@@ -242,6 +310,15 @@ fn cell(outcomes: &[String]) -> String {
     }
 }
 
+/// A server with lists of one item on each page.
+async fn start(setups: &[Setup<'_>]) -> Result<TestServer> {
+    let settings = |config: &mut mcp_mux::config::Config| {
+        config.catalog.page_items = 1;
+        Ok(())
+    };
+    TestServer::start_with("matrix", setups, settings).await
+}
+
 async fn table() -> Result<String> {
     let mut columns = Vec::new();
     for (_, is_modern, sessions) in UPSTREAMS {
@@ -251,7 +328,7 @@ async fn table() -> Result<String> {
         let watched = Watched::speaking(|version| (version == MODERN) == is_modern);
         let (url, seen) = watched.serve_with(sessions).await?;
         let changing = Setup { tenant: "globex", upstream: "desk", url: &url, key: None, level: Level::Admin };
-        let bed = Bed { server: TestServer::start("matrix", &[setup, changing]).await?, watched };
+        let bed = Bed { server: start(&[setup, changing]).await?, watched };
         if is_modern || sessions {
             // It is listed once more when it begins to be listened to.
             seen.times("\"tools/list\"", 2).await;

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use rmcp::model::{
-    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion, Resource,
-    ResourceUpdatedNotificationParam, ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter,
-    Tool, UnsubscribeRequestParams,
+    CallToolRequestParams, CallToolResponse, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    ProtocolVersion, Resource, ResourceUpdatedNotificationParam, ServerCapabilities, ServerConfig,
+    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
 };
 use rmcp::service::{NotificationContext, Peer, RequestContext, SubscriptionContext};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 
 use super::upstreams::{Seen, serve_held};
@@ -29,6 +29,9 @@ pub(crate) struct Watched {
     /// How many subscriptions there are.
     heard: watch::Sender<usize>,
     sessions: Arc<LocalSessionManager>,
+    /// How many calls wait, and how many were cancelled.
+    waiting: watch::Sender<usize>,
+    cancelled: watch::Sender<usize>,
 }
 
 /// Those of the legacy era.
@@ -45,6 +48,22 @@ enum Change {
     Resource(String),
 }
 
+fn as_type<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, ErrorData> {
+    serde_json::from_value(value).map_err(|error| ErrorData::internal_error(error.to_string(), None))
+}
+
+/// A definition with everything that one can have.
+pub(crate) fn structured() -> Value {
+    json!({
+        "name": "structured", "title": "Structured", "description": "Answers with data",
+        "inputSchema": {"type": "object"},
+        "outputSchema": {"type": "object", "properties": {"answer": {"type": "integer"}}},
+        "annotations": {"title": "Structured", "readOnlyHint": true},
+        "icons": [{"src": "https://acme.example/icon.png", "mimeType": "image/png"}],
+        "_meta": {"acme.example/kind": "demo"},
+    })
+}
+
 impl Watched {
     /// One that speaks the versions for which `speaks` is true.
     pub(crate) fn speaking(speaks: impl Fn(&str) -> bool) -> Self {
@@ -56,6 +75,8 @@ impl Watched {
             clients: Arc::default(),
             heard: watch::channel(0).0,
             sessions: Arc::default(),
+            waiting: watch::channel(0).0,
+            cancelled: watch::channel(0).0,
         }
     }
 
@@ -72,6 +93,21 @@ impl Watched {
     /// Waits until there are so many subscriptions.
     pub(crate) async fn until_heard(&self, count: usize) {
         drop(self.heard.subscribe().wait_for(|heard| *heard == count).await);
+    }
+
+    /// Waits until so many calls of `wait` run.
+    pub(crate) async fn until_waiting(&self, count: usize) {
+        drop(self.waiting.subscribe().wait_for(|waiting| *waiting >= count).await);
+    }
+
+    /// Waits until so many calls were cancelled.
+    pub(crate) async fn until_cancelled(&self, count: usize) {
+        drop(self.cancelled.subscribe().wait_for(|cancelled| *cancelled >= count).await);
+    }
+
+    /// How many calls were cancelled.
+    pub(crate) fn cancelled(&self) -> usize {
+        *self.cancelled.borrow()
     }
 
     /// This resource is another one from now on. A legacy client hears of what lies below what it subscribed to, too.
@@ -138,16 +174,44 @@ impl ServerHandler for Watched {
     ) -> Result<ListToolsResult, ErrorData> {
         let schema = Arc::new(json!({"type": "object"}).as_object().cloned().unwrap_or_default());
         let tool = |number| Tool::new(format!("tool-{number}"), "one of them", Arc::clone(&schema));
-        Ok(ListToolsResult::with_all_items((0..=self.clients().relisted).map(tool).collect()))
+        let mut tools: Vec<Tool> = (0..=self.clients().relisted).map(tool).collect();
+        tools.extend(["wait", "trace"].map(|name| Tool::new(name, name, Arc::clone(&schema))));
+        tools.push(as_type(structured())?);
+        Ok(ListToolsResult::with_all_items(tools))
     }
 
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let text = |text: &str| json!({"content": [{"type": "text", "text": text}]});
+        let result = match &*request.name {
+            "structured" => json!({"content": [], "structuredContent": {"answer": 42}}),
+            "trace" => text(json!(context.meta)["traceparent"].as_str().unwrap_or("none")),
+            "wait" => {
+                self.waiting.send_modify(|waiting| *waiting += 1);
+                context.ct.cancelled().await;
+                self.cancelled.send_modify(|cancelled| *cancelled += 1);
+                text("never")
+            }
+            _ => text("done"),
+        };
+        Ok(CallToolResponse::Complete(as_type(result)?))
+    }
+
+    /// Two pages.
     async fn list_resources(
         &self,
-        _: Option<PaginatedRequestParams>,
+        request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let resource = |uri: &str| Resource::new(uri, uri);
-        Ok(ListResourcesResult::with_all_items(["note://one", "note://two"].map(resource).to_vec()))
+        let cursor = request.and_then(|request| request.cursor);
+        let (uri, next) =
+            if cursor.is_none() { ("note://one", Some("second".to_owned())) } else { ("note://two", None) };
+        let mut page = ListResourcesResult::with_all_items(vec![Resource::new(uri, uri)]);
+        page.next_cursor = next;
+        Ok(page)
     }
 
     async fn subscribe(

@@ -79,6 +79,14 @@ fn choices() -> Value {
     form("Please choose", &properties, &[])
 }
 
+/// A page that the user is to open.
+fn page() -> Value {
+    let params = json!({
+        "mode": "url", "message": "Please sign", "url": "https://acme.example/sign", "elicitationId": "e-1",
+    });
+    json!({"method": "elicitation/create", "params": params})
+}
+
 /// Whether a client with these capabilities can answer the question.
 fn can_answer(can: &Value, question: &Value) -> bool {
     let capability = match question["method"].as_str() {
@@ -115,6 +123,7 @@ impl Dialogue {
             "test_elicitation_sep1034_defaults" => json!({"answer": defaults()}),
             "test_elicitation_sep1330_enums" => json!({"answer": choices()}),
             "test_streaming_elicitation" => json!({"answer": form_for("Which word?", "word")}),
+            "opens_page" => json!({"answer": page()}),
             "elicitation" => json!({"user_name": form_for("What is your name?", "name")}),
             "sampling" => json!({"capital_question": sample("What is the capital of France?", 100)}),
             "list_roots" => json!({"client_roots": {"method": "roots/list", "params": {}}}),

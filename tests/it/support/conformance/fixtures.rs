@@ -44,6 +44,7 @@ pub(super) fn tools() -> Value {
         PLAIN_TOOLS.iter().map(|(name, description)| tool(name, description, json!({"type": "object"}))).collect();
     tools.push(tool("test_sampling", "Asks a model", word("prompt")));
     tools.push(tool("test_elicitation", "Asks for an address", word("message")));
+    tools.push(tool("opens_page", "Wants a page opened", json!({"type": "object"})));
     tools.push(tool("json_schema_2020_12_tool", "Tool with JSON Schema 2020-12 features", full_schema()));
     let region = json!({"type": "string", "x-mcp-header": "Region"});
     let schema = json!({"type": "object", "properties": {"region": region}, "required": ["region"]});
