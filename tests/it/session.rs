@@ -168,13 +168,19 @@ async fn a_stream_ends_when_its_grant_is_taken_away() -> Result<()> {
 
 #[tokio::test]
 async fn a_stream_ends_when_its_callers_key_is_taken_back() -> Result<()> {
-    let (server, seen) = streaming("stream_key").await?;
-    let (robot, id) = server.robot("acme", Level::Write).await?;
-    let ended = interrupted(&robot, &seen, async {
-        server.app.store().revoke_api_key(id).await?;
-        Ok(server.app.follow().await?)
-    });
-    assert_eq!(ended.await?, "your sign-in ended while the tool ran: sign in again");
+    for can_be_taken_up in [false, true] {
+        let (server, seen) = streaming("stream_key").await?;
+        let (mut robot, id) = server.robot("acme", Level::Write).await?;
+        if can_be_taken_up {
+            let session = robot.begin_session().await?;
+            robot = robot.with("mcp-session-id", &session)?.with("mcp-protocol-version", "2025-11-25")?;
+        }
+        let ended = interrupted(&robot, &seen, async {
+            server.app.store().revoke_api_key(id).await?;
+            Ok(server.app.follow().await?)
+        });
+        assert_eq!(ended.await?, "your sign-in ended while the tool ran: sign in again");
+    }
     Ok(())
 }
 

@@ -38,7 +38,7 @@ use self::envelope::{Message, Notification, Response as Reply, Rpc};
 use self::era::Era;
 use self::lifecycle::Lifecycle;
 use self::listen::{Listener, Streams, Topics};
-use self::replay::{About, Position, Replays};
+use self::replay::{Position, Replays};
 use self::request::{Accepts, read, require_json};
 use self::session::{Session, Sessions};
 use self::subscribed::Subscribed;
@@ -304,9 +304,8 @@ impl Gateway {
         position: Option<Position>,
     ) -> Result<Response<Body>, Problem> {
         let position = position.ok_or_else(Problem::stream_not_found)?;
-        let replay = self.replays.find(session, position).filter(|replay| {
-            replay.about.endpoint == *endpoint && self.mux.may_use(caller, endpoint, &replay.about.thing)
-        });
+        let replay = self.replays.find(session, endpoint, position);
+        let replay = replay.filter(|replay| self.mux.may_use(caller, replay.matter()));
         let replay = replay.ok_or_else(Problem::stream_not_found)?;
         Ok(events::response(replay.take_up(caller, position)))
     }
@@ -346,9 +345,7 @@ impl Gateway {
         if matches!(outcome, Err(CallError::Unknown(_))) {
             return Err(Problem::unknown(&ask.wish.thing(), era));
         }
-        let about = |session| About { session, endpoint: endpoint.clone(), thing: ask.wish.thing() };
-        let replays =
-            session.filter(|_| replay::is_known_to(headers)).map(|session| (&self.replays, caller, about(session)));
+        let replays = session.filter(|_| replay::is_known_to(headers)).map(|session| (&self.replays, caller, session));
         let way = Way { tasks: streams.then_some(&self.tasks), call, replays };
         answer::call(rpc.id, Asked { era, kind: ask::kind(&ask.wish) }, way, outcome).await
     }

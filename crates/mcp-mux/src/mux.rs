@@ -18,7 +18,7 @@ pub use handle::{Bond, Handles, Purpose};
 pub use input::{Input, URL_ELICITATION_REQUIRED};
 pub use listen::{Changes, Wanted};
 pub use own_accounts::{OwnAccount, OwnAccountError, OwnAccounts};
-pub use relay::{Relay, Step};
+pub use relay::{Matter, Relay, Step};
 pub use subscriptions::Subscriptions;
 pub use wish::{Thing, Wish};
 
@@ -130,9 +130,10 @@ impl Mux {
         Some(ListPage { bytes, next })
     }
 
-    /// Whether `caller` may use that now.
-    pub fn may_use(&self, caller: &Caller, endpoint: &Endpoint, thing: &Thing) -> bool {
-        self.sight(caller, endpoint).target(thing).is_some()
+    /// Whether `caller` may use that now, and it still leads to the same upstream.
+    pub fn may_use(&self, caller: &Caller, matter: &Matter) -> bool {
+        let sight = self.sight(caller, &matter.endpoint);
+        sight.target(&matter.thing).is_some_and(|target| target.place() == matter.target)
     }
 
     /// Whether nothing changed since that was seen.

@@ -34,8 +34,8 @@ pub(super) fn of_call(
     relay: Relay,
     tasks: &Tasks,
 ) -> Response<Body> {
-    let (sink, answer) = if let Some((replays, caller, about)) = replays {
-        let (writer, body) = replays.begin(caller, about);
+    let (sink, answer) = if let Some((replays, caller, session)) = replays {
+        let (writer, body) = replays.begin(caller, session, &relay, tasks);
         (Sink::Replay(writer), response(body))
     } else {
         let (sender, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
@@ -77,6 +77,13 @@ impl Sink {
                 writer.send(message).await;
                 true
             }
+        }
+    }
+
+    /// That was the answer.
+    fn answered(&self) {
+        if let Self::Replay(writer) = self {
+            writer.answered();
         }
     }
 
@@ -123,7 +130,7 @@ async fn carry(id: Box<RawValue>, asked: Asked, mut relay: Relay, sink: Sink) {
                 }
                 Some(message(&id, asked, answer))
             }
-            Ok(None) => return,
+            Ok(None) => return sink.answered(),
         };
         let patience = relay.deadline() + LAST_EVENT_TIMEOUT;
         let sent = async {
@@ -132,8 +139,11 @@ async fn carry(id: Box<RawValue>, asked: Asked, mut relay: Relay, sink: Sink) {
                 None => sink.keep_alive().await,
             }
         };
-        if !matches!(timeout_at(patience, sent).await, Ok(true)) {
-            return;
+        tokio::select! {
+            () = sink.closed() => return,
+            sent = timeout_at(patience, sent) => if !matches!(sent, Ok(true)) {
+                return;
+            }
         }
     }
 }

@@ -96,6 +96,9 @@ impl Streams {
         (tasks, now): (&Tasks, Timestamp),
     ) -> Result<Response<Body>, Problem> {
         let share = self.0.take(&caller.principal).ok_or_else(Problem::too_many_streams)?;
+        if let Listener::Legacy(session) = &listener {
+            session.begin();
+        }
         let left = caller.proof_ends_at.as_millis().saturating_sub(now.as_millis());
         let ends_at = Instant::now() + Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(LIFE_MAX);
         let (events, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);

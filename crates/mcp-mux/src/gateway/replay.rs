@@ -4,7 +4,7 @@
 //! Streams are known at the replica where their call runs, by ids that nobody can guess, and to their own session only. What was sent
 //! last is kept for as long as there is room.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,14 +16,15 @@ use http::header::{HeaderMap, HeaderName};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::events::{EVENTS_AHEAD_MAX, KEEP_ALIVE, event};
 use super::session::Session;
-use crate::caller::Caller;
-use crate::mux::{Endpoint, Thing};
+use crate::caller::{Caller, Principal, Quota, Share};
+use crate::lifecycle::Tasks;
+use crate::mux::{Endpoint, Matter, Relay};
 
 /// The first version whose clients know what an event without data is for.
 const FIRST_VERSION: &str = "2025-11-25";
@@ -34,12 +35,17 @@ const RETRY_MS: u32 = 1_000;
 /// How many events of a stream are kept that were sent already, and of how many bytes together.
 const KEPT_MAX: usize = 64;
 const KEPT_BYTES_MAX: usize = 256 * 1024;
-/// How many bytes are kept of all streams; what was not used for longest goes first.
-const BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How many bytes are kept of all streams that ended, and of one; what ended first goes first.
+const ENDED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const ENDED_STREAM_BYTES_MAX: usize = 1024 * 1024;
 /// What a stream costs besides, roughly.
 const STREAM_BYTES: usize = 1024;
-/// How long it is kept: longer than a call runs.
-const KEPT_LIFE: Duration = Duration::from_mins(6);
+/// How long it is kept then.
+const ENDED_LIFE: Duration = Duration::from_mins(6);
+/// How many calls of one principal go on that nobody listens to. Each holds a place at its upstream.
+const ALONE_MAX: usize = 8;
+/// How long it is waited for the last word to somebody whose proof of identity has ended.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -47,24 +53,21 @@ const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-versi
 /// All streams that can be taken up here.
 #[derive(Debug, Clone)]
 pub(super) struct Replays {
-    kept: Cache<Uuid, Arc<Replay>>,
+    running: Arc<Mutex<HashMap<Uuid, Arc<Replay>>>>,
+    ended: Cache<Uuid, Arc<Replay>>,
+    alone: Quota,
     /// How long a call goes on that nobody listens to.
     grace: Duration,
-}
-
-/// What one stream is about.
-#[derive(Debug)]
-pub(super) struct About {
-    pub(super) session: Session,
-    pub(super) endpoint: Endpoint,
-    pub(super) thing: Thing,
 }
 
 /// One stream.
 #[derive(Debug)]
 pub(super) struct Replay {
     id: Uuid,
-    pub(super) about: About,
+    session: Session,
+    matter: Matter,
+    /// Ends the call.
+    ended: CancellationToken,
     state: Mutex<State>,
     /// There is something to read, or another reader.
     news: Notify,
@@ -80,6 +83,9 @@ struct State {
     next: u64,
     /// The number of the event that the reader reads next.
     unread: u64,
+    /// The number of the first event that was sent when the call had been ended.
+    last_words: Option<u64>,
+    is_answered: bool,
     is_over: bool,
     /// Which of its readers reads.
     reader: u64,
@@ -87,20 +93,32 @@ struct State {
 }
 
 /// What makes the stream of a call one that can be taken up.
-pub(super) type Resumable<'w> = (&'w Replays, &'w Caller, About);
+pub(super) type Resumable<'w> = (&'w Replays, &'w Caller, Session);
 
 /// What writes a stream, until its end.
 #[derive(Debug)]
 pub(super) struct Writer {
     replays: Replays,
     replay: Arc<Replay>,
+    principal: Principal,
+    shutdown: CancellationToken,
+}
+
+/// What there is to read.
+enum Taken {
+    Event(Bytes),
+    Nothing,
+    End,
 }
 
 /// Who reads a stream.
 struct Reader {
     replay: Arc<Replay>,
     number: u64,
+    /// Cancelled when the reader's proof of identity is not good any more.
     ended: CancellationToken,
+    /// Until when the last word is waited for then. Nothing that was said before is read any more.
+    last_word: Option<Instant>,
 }
 
 /// Where a client wants to read on.
@@ -133,37 +151,68 @@ impl Replays {
     pub(super) fn new() -> Self {
         let weight =
             |_: &_, replay: &Arc<Replay>| u32::try_from(replay.state().kept_bytes + STREAM_BYTES).unwrap_or(u32::MAX);
-        let cache = Cache::builder().weigher(weight).max_capacity(BYTES_MAX).time_to_live(KEPT_LIFE);
-        Self { kept: cache.eviction_policy(EvictionPolicy::lru()).build(), grace: GRACE }
+        let ended = Cache::builder().weigher(weight).max_capacity(ENDED_BYTES_MAX).time_to_live(ENDED_LIFE);
+        let ended = ended.eviction_policy(EvictionPolicy::lru()).build();
+        Self { running: Arc::default(), ended, alone: Quota::new(ALONE_MAX), grace: GRACE }
     }
 
-    /// A new stream, what writes it, and what `caller` reads.
-    pub(super) fn begin(&self, caller: &Caller, about: About) -> (Writer, Body) {
+    /// The stream of a new call in `session`: what writes it, and what `caller` reads.
+    pub(super) fn begin(&self, caller: &Caller, session: Session, relay: &Relay, tasks: &Tasks) -> (Writer, Body) {
+        self.begin_about(caller, (session, relay.matter(), relay.ended().clone()), tasks.shutdown())
+    }
+
+    fn begin_about(
+        &self,
+        caller: &Caller,
+        (session, matter, ended): (Session, Matter, CancellationToken),
+        shutdown: CancellationToken,
+    ) -> (Writer, Body) {
         let state = State {
             kept: VecDeque::new(),
             kept_bytes: 0,
             next: 0,
             unread: 0,
+            last_words: None,
+            is_answered: false,
             is_over: false,
             reader: 0,
             left_at: None,
         };
         let (news, read) = (Notify::new(), Notify::new());
-        let replay = Arc::new(Replay { id: Uuid::new_v4(), about, state: Mutex::new(state), news, read });
+        let id = Uuid::new_v4();
+        let replay = Arc::new(Replay { id, session, matter, ended, state: Mutex::new(state), news, read });
         // What can be taken up before anything has happened.
         replay.keep(|id| format!("id: {id}\nretry: {RETRY_MS}\ndata:\n\n"));
-        self.kept.insert(replay.id, Arc::clone(&replay));
+        self.lock().insert(id, Arc::clone(&replay));
         let body = replay.read_from(0, caller);
-        (Writer { replays: self.clone(), replay }, body)
+        (Writer { replays: self.clone(), replay, principal: caller.principal.clone(), shutdown }, body)
     }
 
-    /// The stream in which `session` wants to read on.
-    pub(super) fn find(&self, session: &Session, position: Position) -> Option<Arc<Replay>> {
-        self.kept.get(&position.stream).filter(|replay| replay.about.session.id() == session.id())
+    /// The stream in which `session` wants to read on, at that endpoint, if nothing behind that position is lost.
+    pub(super) fn find(&self, session: &Session, endpoint: &Endpoint, position: Position) -> Option<Arc<Replay>> {
+        let running = self.lock().get(&position.stream).cloned();
+        let replay = running.or_else(|| self.ended.get(&position.stream))?;
+        let is_theirs = replay.session.id() == session.id() && replay.matter.endpoint() == endpoint;
+        (is_theirs && replay.has_all_after(position.after)).then_some(replay)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<Replay>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Replay {
+    /// What its call is about.
+    pub(super) fn matter(&self) -> &Matter {
+        &self.matter
+    }
+
+    fn has_all_after(&self, after: u64) -> bool {
+        let state = self.state();
+        let oldest = state.kept.front().map_or(state.next, |(number, _)| *number);
+        after < state.next && after.saturating_add(1) >= oldest
+    }
+
     /// What `caller` reads from behind that event on. Whoever read before reads no more.
     pub(super) fn take_up(self: &Arc<Self>, caller: &Caller, position: Position) -> Body {
         self.read_from(position.after.saturating_add(1), caller)
@@ -174,10 +223,12 @@ impl Replay {
         state.reader += 1;
         state.left_at = None;
         state.unread = first.min(state.next);
-        let reader = Reader { replay: Arc::clone(self), number: state.reader, ended: caller.ended.clone() };
+        let (replay, ended) = (Arc::clone(self), caller.ended.clone());
+        let reader = Reader { replay, number: state.reader, ended, last_word: None };
         drop(state);
         self.news.notify_waiters();
-        let events = unfold(reader, async |reader| Some((Ok::<_, Infallible>(reader.next().await?), reader)));
+        self.read.notify_waiters();
+        let events = unfold(reader, async |mut reader| Some((Ok::<_, Infallible>(reader.next().await?), reader)));
         Body::from_stream(events)
     }
 
@@ -185,6 +236,9 @@ impl Replay {
     fn keep(&self, text: impl FnOnce(String) -> String) {
         let mut state = self.state();
         let number = state.next;
+        if self.ended.is_cancelled() {
+            state.last_words.get_or_insert(number);
+        }
         let text = text(format!("{}/{number}", self.id.simple()));
         state.next += 1;
         state.kept_bytes += text.len();
@@ -222,21 +276,31 @@ impl Writer {
         self.replay.keep(|id| format!("id: {id}\n{}", event(message)));
     }
 
-    /// Waits until nobody has read for a while.
+    /// That was the answer. It can be read again for a while.
+    pub(super) fn answered(&self) {
+        self.replay.state().is_answered = true;
+    }
+
+    /// Waits until nobody has read for a while, or nobody can come back.
     pub(super) async fn abandoned(&self) {
-        let grace = self.replays.grace;
+        let mut alone: Option<Share> = None;
         loop {
             let read = self.replay.read.notified();
             let left_at = self.replay.state().left_at;
-            match left_at {
-                None => read.await,
-                Some(left_at) if left_at.elapsed() >= grace => return,
-                Some(left_at) => {
-                    tokio::select! {
-                        () = read => {}
-                        () = sleep_until(left_at + grace) => {}
-                    }
-                }
+            let Some(left_at) = left_at else {
+                alone = None;
+                read.await;
+                continue;
+            };
+            alone = alone.or_else(|| self.replays.alone.take(&self.principal));
+            let gives_up_at = left_at + self.replays.grace;
+            if alone.is_none() || self.shutdown.is_cancelled() || gives_up_at <= Instant::now() {
+                return;
+            }
+            tokio::select! {
+                () = read => {}
+                () = self.shutdown.cancelled() => {}
+                () = sleep_until(gives_up_at) => {}
             }
         }
     }
@@ -244,43 +308,72 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.replay.state().is_over = true;
-        self.replay.news.notify_waiters();
-        // It weighs something else by now.
-        self.replays.kept.insert(self.replay.id, Arc::clone(&self.replay));
+        let Self { replays, replay, .. } = self;
+        let mut state = replay.state();
+        state.is_over = true;
+        // A stream without an answer is not worth coming back to.
+        let is_kept = state.is_answered && state.kept_bytes <= ENDED_STREAM_BYTES_MAX;
+        drop(state);
+        replay.news.notify_waiters();
+        if is_kept {
+            replays.ended.insert(replay.id, Arc::clone(replay));
+        }
+        replays.lock().remove(&replay.id);
     }
 }
 
 impl Reader {
     /// What is read next; nothing at the end, or when somebody else reads.
-    async fn next(&self) -> Option<Bytes> {
+    async fn next(&mut self) -> Option<Bytes> {
         loop {
-            let news = self.replay.news.notified();
-            {
-                let mut state = self.replay.state();
-                if state.reader != self.number {
-                    return None;
-                }
-                let unread = state.unread;
-                // What is not kept any more was sent once.
-                if let Some((number, text)) = state.kept.iter().find(|(number, _)| *number >= unread) {
-                    let (next, text) = (number + 1, Bytes::from(text.clone()));
-                    state.unread = next;
-                    drop(state);
-                    self.replay.read.notify_waiters();
-                    return Some(text);
-                }
-                if state.is_over {
-                    return None;
-                }
+            let replay = Arc::clone(&self.replay);
+            let news = replay.news.notified();
+            if self.ended.is_cancelled() && self.last_word.is_none() {
+                self.last_word = Some(Instant::now() + LAST_WORD_TIMEOUT);
+                self.forget_unread();
+                // The call of who is nobody any more ends, whoever began it.
+                replay.ended.cancel();
             }
+            match self.take() {
+                Taken::Event(text) => return Some(text),
+                Taken::End => return None,
+                Taken::Nothing => {}
+            }
+            let until = self.last_word.unwrap_or_else(|| Instant::now() + KEEP_ALIVE);
             tokio::select! {
-                () = self.ended.cancelled() => return None,
-                news = timeout(KEEP_ALIVE, news) => if news.is_err() {
-                    return Some(Bytes::from_static(b": keep-alive\n\n"));
-                }
+                () = self.ended.cancelled(), if self.last_word.is_none() => {}
+                news = timeout_at(until, news) => match news {
+                    Ok(()) => {}
+                    Err(_) if self.last_word.is_some() => return None,
+                    Err(_) => return Some(Bytes::from_static(b": keep-alive\n\n")),
+                },
             }
         }
+    }
+
+    fn forget_unread(&self) {
+        let mut state = self.replay.state();
+        if state.reader == self.number {
+            state.unread = state.last_words.unwrap_or(state.next).max(state.unread);
+            drop(state);
+            self.replay.read.notify_waiters();
+        }
+    }
+
+    fn take(&self) -> Taken {
+        let mut state = self.replay.state();
+        if state.reader != self.number {
+            return Taken::End;
+        }
+        let unread = state.unread;
+        let Some((number, text)) = state.kept.iter().find(|(number, _)| *number >= unread) else {
+            return if state.is_over { Taken::End } else { Taken::Nothing };
+        };
+        let (next, text) = (number + 1, Bytes::from(text.clone()));
+        state.unread = next;
+        drop(state);
+        self.replay.read.notify_waiters();
+        Taken::Event(text)
     }
 }
 
@@ -302,9 +395,8 @@ mod tests {
     use super::*;
 
     fn begin(replays: &Replays, alice: &Caller) -> (Writer, Body) {
-        let about =
-            About { session: Session::of_test(), endpoint: Endpoint::Aggregate, thing: Thing::Tool("t".into()) };
-        replays.begin(alice, about)
+        let about = (Session::of_test(), Matter::of_test(), alice.ended.clone());
+        replays.begin_about(alice, about, CancellationToken::new())
     }
 
     #[tokio::test]

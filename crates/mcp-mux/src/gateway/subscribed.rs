@@ -56,14 +56,10 @@ impl Subscribed {
         Self(cache.eviction_policy(EvictionPolicy::lru()).build())
     }
 
-    /// The stream of `session` from now on; another one that it had ends.
+    /// A stream for `session`, not begun.
     pub(super) fn stream(&self, session: Session) -> SessionStream {
         let watched = self.of(&session);
-        let superseded = CancellationToken::new();
-        let mut stream = watched.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        mem::replace(&mut *stream, superseded.clone()).cancel();
-        drop(stream);
-        SessionStream { subscribed: self.clone(), session, watched, superseded }
+        SessionStream { subscribed: self.clone(), session, watched, superseded: CancellationToken::new() }
     }
 
     /// One more; `false`, if there are too many.
@@ -95,6 +91,12 @@ impl Subscribed {
 }
 
 impl SessionStream {
+    /// It is the session's stream from now on; another one that it had ends.
+    pub(super) fn begin(&self) {
+        let mut stream = self.watched.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        mem::replace(&mut *stream, self.superseded.clone()).cancel();
+    }
+
     /// What the session is subscribed to, now and later.
     pub(super) fn uris(&self) -> watch::Receiver<BTreeSet<String>> {
         let mut uris = self.watched.uris.subscribe();

@@ -8,7 +8,7 @@ use tenant_store::{TenantId, TenantSlug, UpstreamId, UpstreamSlug};
 use tokio::time::Instant;
 
 use super::input::{Given, Input, States, url_elicitations, wants_input};
-use super::relay::{Relay, Standing};
+use super::relay::{Matter, Relay, Standing};
 use super::uris::Uris;
 use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Mux, Sight};
@@ -169,7 +169,8 @@ impl Mux {
             reply = self.reply(caller, &call.target, (&rpc, peer, deadline)) => reply,
         };
         // What was decided before a long call may have been taken back meanwhile.
-        if !self.is_current(&sight) && !self.may_use(caller, endpoint, &call.thing) {
+        let matter = || Matter { endpoint: endpoint.clone(), thing: call.thing.clone(), target: call.target.place() };
+        if !self.is_current(&sight) && !self.may_use(caller, &matter()) {
             return Err(CallError::Unknown(call.thing.word()));
         }
         let reply = reply.map_err(|error| failed(call.target.slugs(), error))?;
@@ -185,8 +186,7 @@ impl Mux {
     ) -> Result<Reply, CallError> {
         let Standing { mux, caller, endpoint, thing, .. } = &*standing;
         let sight = mux.sight(caller, endpoint);
-        let target =
-            sight.target(thing).filter(|target| (target.upstream.tenant, target.upstream.id) == request.upstream);
+        let target = sight.target(thing).filter(|target| target.place() == request.upstream);
         let target = target.ok_or(CallError::Unknown(thing.word()))?;
         let deadline = caller.deadline.min(Instant::now() + standing.call_timeout);
         let rpc = request.rpc(&target.local, &given);
@@ -268,7 +268,7 @@ impl Call<'_> {
                     peer: self.peer,
                     param_headers: rpc.param_headers,
                     tool: self.target.tool.cloned(),
-                    upstream: (self.target.upstream.tenant, self.target.upstream.id),
+                    upstream: self.target.place(),
                 };
                 Asking::InStream(self.peer.can, Arc::new(request))
             }
@@ -287,6 +287,7 @@ impl Call<'_> {
             endpoint: self.endpoint.clone(),
             thing: self.thing.clone(),
             place: self.target.slugs(),
+            target: self.target.place(),
             call_timeout: self.target.upstream.spec.call_timeout,
             progress_token: self.ask.progress_token.map(ToOwned::to_owned),
             log: self.ask.log,

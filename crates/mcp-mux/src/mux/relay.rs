@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
-use tenant_store::{TenantSlug, UpstreamSlug};
+use tenant_store::{TenantId, TenantSlug, UpstreamId, UpstreamSlug};
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::call::{Asking, CallError, Finish, Finished, failed};
 use super::input::{self, Asked};
@@ -43,8 +44,10 @@ pub(super) struct Standing {
     pub(super) caller: Caller,
     pub(super) endpoint: Endpoint,
     pub(super) thing: Thing,
-    /// Where it leads.
+    /// Where it leads, in words for the caller.
     pub(super) place: (TenantSlug, UpstreamSlug),
+    /// And in fact.
+    pub(super) target: (TenantId, UpstreamId),
     pub(super) call_timeout: Duration,
     pub(super) progress_token: Option<Box<RawValue>>,
     pub(super) log: Option<LogLevel>,
@@ -62,6 +65,28 @@ pub struct Relay {
     questions_left: usize,
     /// How many more of its requests are answered without the client.
     refusals_left: usize,
+}
+
+/// What a call is about, and where it leads. The same name may lead elsewhere later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matter {
+    pub(super) endpoint: Endpoint,
+    pub(super) thing: Thing,
+    pub(super) target: (TenantId, UpstreamId),
+}
+
+impl Matter {
+    /// At which endpoint it is used.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_test() -> Self {
+        let now = tenant_store::Timestamp::from_millis(1);
+        let target = (TenantId::new(now), UpstreamId::new(now));
+        Self { endpoint: Endpoint::Aggregate, thing: Thing::Tool("t".to_owned()), target }
+    }
 }
 
 /// Where a call is.
@@ -126,6 +151,17 @@ impl Relay {
             questions_left: QUESTIONS_MAX,
             refusals_left: REFUSALS_MAX,
         }
+    }
+
+    /// What the call is about.
+    pub fn matter(&self) -> Matter {
+        let Standing { endpoint, thing, target, .. } = &*self.standing;
+        Matter { endpoint: endpoint.clone(), thing: thing.clone(), target: *target }
+    }
+
+    /// Its caller's token, which is cancelled when the caller's proof is not good any more.
+    pub fn ended(&self) -> &CancellationToken {
+        &self.standing.caller.ended
     }
 
     /// When nobody waits any more.
@@ -369,10 +405,10 @@ impl Relay {
 
     /// Grants may have changed while the call ran.
     fn decide(&mut self) -> Option<Step> {
-        let Standing { mux, caller, endpoint, thing, .. } = &*self.standing;
-        self.decide_at = Instant::now() + mux.recheck_every;
-        let word = thing.word();
-        if mux.may_use(caller, endpoint, thing) { None } else { Some(self.end(Err(CallError::Unknown(word)))) }
+        let standing = Arc::clone(&self.standing);
+        self.decide_at = Instant::now() + standing.mux.recheck_every;
+        let may_go_on = standing.mux.may_use(&standing.caller, &self.matter());
+        if may_go_on { None } else { Some(self.end(Err(CallError::Unknown(standing.thing.word())))) }
     }
 
     fn late(&mut self) -> Step {

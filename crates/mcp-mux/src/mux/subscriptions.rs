@@ -4,7 +4,7 @@
 
 mod source;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::source::{Source, Told, Who};
 use super::call::{CallError, failed};
 use super::uris::Uris;
-use super::wish::{Target, Thing, Wish};
+use super::wish::{Thing, Wish};
 use super::{Endpoint, Mux, Sight};
 use crate::caller::{Caller, Share};
 use crate::upstream::{Link, Pause, Peer, UpstreamError, is_part};
@@ -31,6 +31,8 @@ const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long somebody who changes subscriptions is given to change more of them.
 const CHANGE_DELAY: Duration = Duration::from_millis(100);
+/// How much may have changed and be unsaid, beside what was subscribed to.
+const UNSAID_MAX: usize = 1_024;
 /// The wait for a principal who listens at too many upstreams.
 const SHARE_DELAY: Duration = Duration::from_secs(30);
 
@@ -46,7 +48,7 @@ pub struct Subscriptions {
     sources: HashMap<Place, Heard>,
     told: SelectAll<BoxStream<'static, (Place, Told)>>,
     /// What may have changed and was not said yet, by the upstream's own name.
-    unsaid: VecDeque<(Place, String)>,
+    unsaid: BTreeSet<(Place, String)>,
     /// Whether the client was promised to hear of it. What changed before it was listened to is said then.
     is_promised: bool,
     /// When it is arranged anew.
@@ -80,7 +82,7 @@ impl Mux {
             uris: BTreeSet::new(),
             sources: HashMap::new(),
             told: SelectAll::new(),
-            unsaid: VecDeque::new(),
+            unsaid: BTreeSet::new(),
             is_promised: true,
             due: None,
         }
@@ -126,7 +128,7 @@ impl Subscriptions {
     /// The name of the resource that changed next. Nothing is lost when it is not waited for to its end.
     pub async fn next(&mut self) -> String {
         loop {
-            while let Some((place, own)) = self.unsaid.pop_front() {
+            while let Some((place, own)) = self.unsaid.pop_first() {
                 if let Some(name) = self.name(place, &own) {
                     return name;
                 }
@@ -147,13 +149,18 @@ impl Subscriptions {
     /// Who is listened to from now on may have changed before, in everything.
     fn note(&mut self, place: Place, told: Told) {
         let Some(source) = self.sources.get_mut(&place) else { return };
+        let all = || source.things.keys().map(|own| (place, own.clone()));
         match told {
-            Told::Updated(own) => self.unsaid.push_back((place, own)),
+            Told::Updated(own) if self.unsaid.len() < UNSAID_MAX => {
+                self.unsaid.insert((place, own));
+            }
+            // Too many parts: all of it may have changed.
+            Told::Updated(_) => self.unsaid.extend(all()),
             Told::Begun => {
-                source.is_begun = true;
                 if self.is_promised {
-                    self.unsaid.extend(source.things.keys().map(|own| (place, own.clone())));
+                    self.unsaid.extend(all());
                 }
+                source.is_begun = true;
             }
         }
     }
@@ -244,12 +251,6 @@ impl Heard {
         let shelf = sight.snapshot.shelf_in(self.scope);
         let current = shelf.and_then(|shelf| shelf.upstreams().find(|current| current.id == upstream));
         self.link.follow(current.map(|current| &**current), shelf.and_then(|shelf| shelf.egress_hosts()));
-    }
-}
-
-impl Target<'_> {
-    fn place(&self) -> Place {
-        (self.upstream.tenant, self.upstream.id)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use tenant_store::{TenantId, TenantSlug, ToolClass, Upstream, UpstreamSlug};
+use tenant_store::{TenantId, TenantSlug, ToolClass, Upstream, UpstreamId, UpstreamSlug};
 
 use super::Sight;
 use crate::catalog::{Carried, Entry, Face, Shelf, Unlisted, carry, is_ours, is_page};
@@ -210,6 +210,11 @@ impl Sight {
 }
 
 impl Target<'_> {
+    /// Where it is in fact.
+    pub(super) fn place(&self) -> (TenantId, UpstreamId) {
+        (self.upstream.tenant, self.upstream.id)
+    }
+
     pub(super) fn slugs(&self) -> (TenantSlug, UpstreamSlug) {
         (self.access.tenant_slug().clone(), self.upstream.slug.clone())
     }

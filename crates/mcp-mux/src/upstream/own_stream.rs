@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::credential::Credential;
+use super::error::UpstreamError;
 use super::event_stream::{Event, EventStream};
 use super::link::Line;
 use super::notices::{Notice, Notices};
@@ -31,6 +32,8 @@ use crate::json::{self, Members};
 pub(super) const BEGIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// The wait before a stream that ended is begun anew, and the longest.
 const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
+/// How long an event of a call waits for what may have been sent beside its stream before.
+const BESIDE_DELAY: Duration = Duration::from_millis(25);
 /// How many messages wait for a call to read them.
 const EVENTS_AHEAD_MAX: usize = 16;
 /// How many requests are refused at once; others are dropped.
@@ -62,6 +65,16 @@ pub(super) struct Beside {
     id: u64,
     calls: Calls,
     events: mpsc::Receiver<Event>,
+}
+
+/// A call's own stream, and what comes beside it.
+struct Both {
+    own: EventStream,
+    beside: Beside,
+    /// Whether anything came beside it.
+    has_come: bool,
+    /// What came in its own stream, and waits until then.
+    held: Option<(Result<Event, UpstreamError>, Instant)>,
 }
 
 /// What reads a stream.
@@ -138,15 +151,32 @@ impl OwnStream {
 impl Beside {
     /// The call's own stream, and what comes beside it.
     pub(super) fn with(self, own: EventStream) -> EventStream {
-        let both = unfold((own, self), async |(mut own, mut beside)| {
-            let event = tokio::select! {
+        let both = Both { own, beside: self, has_come: false, held: None };
+        EventStream::of_events(unfold(both, async |mut both| Some((both.next().await?, both))).boxed())
+    }
+}
+
+impl Both {
+    /// What was sent first comes first, as far as that can be told: two connections know nothing of each other. An upstream that says
+    /// things beside the stream may have said something before its answer which is still on its way.
+    async fn next(&mut self) -> Option<Result<Event, UpstreamError>> {
+        if self.held.is_none() {
+            tokio::select! {
                 biased;
-                Some(event) = beside.events.recv() => Some(Ok(event)),
-                event = own.next() => event,
-            };
-            Some((event?, (own, beside)))
-        });
-        EventStream::of_events(both.boxed())
+                Some(event) = self.beside.events.recv() => {
+                    self.has_come = true;
+                    return Some(Ok(event));
+                }
+                event = self.own.next() => self.held = Some((event?, Instant::now() + BESIDE_DELAY)),
+            }
+        }
+        if let Some((_, until)) = &self.held
+            && self.has_come
+            && let Ok(Some(event)) = timeout_at(*until, self.beside.events.recv()).await
+        {
+            return Some(Ok(event));
+        }
+        self.held.take().map(|(event, _)| event)
     }
 }
 

@@ -79,10 +79,11 @@ impl Line {
         })
     }
 
-    /// Whether it still fits what is configured.
+    /// Whether it still fits what is configured. One that has fallen silent stays so.
     pub(in crate::upstream) fn fits(&self, upstream: &Arc<Upstream>, conditions: &Conditions) -> bool {
         // Until the next snapshot it is the very same one.
-        (Arc::ptr_eq(&self.upstream, upstream) || *self.upstream == **upstream) && self.conditions == *conditions
+        let is_same = Arc::ptr_eq(&self.upstream, upstream) || *self.upstream == **upstream;
+        is_same && self.conditions == *conditions && !self.is_silent()
     }
 
     /// Whether what was begun under these conditions may be ended under those, in words: at the same address, to the same hosts.
