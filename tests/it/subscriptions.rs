@@ -1,6 +1,6 @@
 //! Subscriptions to resources: each caller hears of its own, between clients and upstreams of either era, for as long as it may.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use rmcp::model::ProtocolVersion;
 use serde_json::{Value, json};
 use tenant_store::{Level, UpstreamAuth};
@@ -189,7 +189,7 @@ async fn an_upstream_that_was_taken_away_is_told_nothing_more() -> Result<()> {
     let (mut heard, _) = listen(&server.client("alice", &["acme"])?, &[note("acme", "one")]).await?;
     upstream.until_begun(1).await;
     let elsewhere = RawSession::default();
-    let (url, _) = elsewhere.serve().await?;
+    let (url, seen_elsewhere) = elsewhere.serve().await?;
     server
         .add(
             &Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write },
@@ -199,9 +199,16 @@ async fn an_upstream_that_was_taken_away_is_told_nothing_more() -> Result<()> {
         .await?;
     elsewhere.until_begun(1).await;
     assert_eq!(heard.next().await?["params"]["uri"], note("acme", "one"), "it is another one there");
-    upstream.hang_up();
-    server.app.tasks().stop().await;
+    upstream.until_nobody_reads().await;
     assert!(!seen.text().contains("resources/unsubscribe"), "{}", seen.text());
+
+    let rows = server.rows("acme").await?;
+    let mut suspended = rows.upstreams().await?.into_iter().next().context("an upstream")?;
+    suspended.spec.enabled = false;
+    rows.put_upstream(&suspended.slug, &suspended.spec).await?;
+    server.app.follow().await?;
+    elsewhere.until_nobody_reads().await;
+    assert!(!seen_elsewhere.text().contains("resources/unsubscribe"), "{}", seen_elsewhere.text());
     Ok(())
 }
 

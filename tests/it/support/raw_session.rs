@@ -22,6 +22,8 @@ use super::upstreams::{Seen, judge};
 pub(crate) struct RawSession {
     streams: Arc<Mutex<Vec<mpsc::UnboundedSender<String>>>>,
     begun: watch::Sender<usize>,
+    /// How many are read.
+    read: watch::Sender<usize>,
 }
 
 impl RawSession {
@@ -40,6 +42,11 @@ impl RawSession {
     /// Waits until so many streams have begun.
     pub(crate) async fn until_begun(&self, count: usize) {
         drop(self.begun.subscribe().wait_for(|begun| *begun >= count).await);
+    }
+
+    /// Waits until nobody reads any stream.
+    pub(crate) async fn until_nobody_reads(&self) {
+        drop(self.read.subscribe().wait_for(|read| *read == 0).await);
     }
 
     /// Serves it on a free port to everybody.
@@ -61,13 +68,24 @@ impl RawSession {
     }
 }
 
+/// Tells when a stream is not read any more.
+struct Read(watch::Sender<usize>);
+
+impl Drop for Read {
+    fn drop(&mut self) {
+        self.0.send_modify(|read| *read -= 1);
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "a test says no more than a test says")]
 async fn stream(State(upstream): State<RawSession>) -> Response {
     let (sender, receiver) = mpsc::unbounded_channel();
     upstream.streams().push(sender);
+    upstream.read.send_modify(|read| *read += 1);
     upstream.begun.send_modify(|begun| *begun += 1);
-    let text = unfold(receiver, async |mut receiver| {
-        Some((Ok::<_, std::convert::Infallible>(receiver.recv().await?), receiver))
+    let text = unfold((receiver, Read(upstream.read.clone())), async |(mut receiver, read)| {
+        let next = receiver.recv().await?;
+        Some((Ok::<_, std::convert::Infallible>(next), (receiver, read)))
     });
     ([("content-type", "text/event-stream")], axum::body::Body::from_stream(text.boxed())).into_response()
 }
