@@ -9,7 +9,7 @@ use crate::support::client::{Events, Http};
 use crate::support::raw_session::RawSession;
 use crate::support::rich::Rich;
 use crate::support::server::{Setup, TestServer};
-use crate::support::upstreams::serve_handler;
+use crate::support::upstreams::{Seen, serve_handler};
 use crate::support::watched::Watched;
 
 const LEGACY: fn(&str) -> bool = |version| version < "2026";
@@ -152,14 +152,20 @@ async fn after_a_lost_session_everything_may_have_changed() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn after_a_stream_that_broke_off_everything_may_have_changed() -> Result<()> {
+/// A server in front of an upstream whose own stream alice hears; the upstream, and what it was asked.
+async fn heard_in_its_own_stream(name: &str) -> Result<(TestServer, RawSession, Seen, Events)> {
     let upstream = RawSession::default();
     let (url, seen) = upstream.serve().await?;
     let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
-    let server = TestServer::start("subscriptions_broken", &[setup]).await?;
-    let (mut heard, _) = listen(&server.client("alice", &["acme"])?, &[note("acme", "one")]).await?;
+    let server = TestServer::start(name, &[setup]).await?;
+    let (heard, _) = listen(&server.client("alice", &["acme"])?, &[note("acme", "one")]).await?;
     upstream.until_begun(1).await;
+    Ok((server, upstream, seen, heard))
+}
+
+#[tokio::test]
+async fn after_a_stream_that_broke_off_everything_may_have_changed() -> Result<()> {
+    let (server, upstream, seen, mut heard) = heard_in_its_own_stream("subscriptions_broken").await?;
     upstream.hang_up();
     assert_eq!(heard.next().await?["params"]["uri"], note("acme", "one"));
     upstream.until_begun(2).await;
@@ -182,12 +188,7 @@ async fn after_a_stream_that_broke_off_everything_may_have_changed() -> Result<(
 
 #[tokio::test]
 async fn an_upstream_that_was_taken_away_is_told_nothing_more() -> Result<()> {
-    let upstream = RawSession::default();
-    let (url, seen) = upstream.serve().await?;
-    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
-    let server = TestServer::start("subscriptions_removed", &[setup]).await?;
-    let (mut heard, _) = listen(&server.client("alice", &["acme"])?, &[note("acme", "one")]).await?;
-    upstream.until_begun(1).await;
+    let (server, upstream, seen, mut heard) = heard_in_its_own_stream("subscriptions_removed").await?;
     let elsewhere = RawSession::default();
     let (url, seen_elsewhere) = elsewhere.serve().await?;
     server

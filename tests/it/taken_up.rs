@@ -88,6 +88,9 @@ async fn a_client_that_comes_back_misses_nothing() -> Result<()> {
             assert_eq!(refused.status, 410, "{id}: {}", refused.text);
         }
     }
+    // Nor does she read on at another endpoint, where the same session is good.
+    let among = server.client("alice", &["acme"])?.with("mcp-session-id", &alice.session)?;
+    assert_eq!(among.with("last-event-id", &first)?.request(reqwest::Method::GET).await?.status, 410);
     // What may not be used any more is not told either.
     let rows = server.rows("acme").await?;
     for grant in rows.grants().await? {
