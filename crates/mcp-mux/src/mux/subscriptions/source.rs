@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Place, Things};
 use crate::caller::Caller;
 use crate::error::Fault;
-use crate::mux::wish::Thing;
+use crate::mux::wish::{Target, Thing};
 use crate::mux::{Endpoint, Mux, Sight};
 use crate::upstream::{Lane, Link, Notice, Pause, Peer, Proofs, Subscription, Topics, UpstreamError};
 
@@ -56,33 +56,41 @@ impl Who {
         self.mux.sight(&self.caller, &self.endpoint)
     }
 
-    /// Listens to the upstream at `place`, if that is where things lead now. With what `runs` it is only seen whether that may go on.
-    async fn subscribe(
+    /// Listens to the upstream at `place`, if that is where things lead now.
+    async fn subscribe(&self, place: Place, things: &Things) -> Result<Runs, UpstreamError> {
+        let sight = self.sight();
+        let (target, link) = self.reached(&sight, place, things)?;
+        let (rows, stored) = (self.mux.store.tenant(target.access.scope()), target.shelf.credentials(place.1));
+        let proofs = Proofs { caller: Some(&self.caller), rows: &rows, stored: &stored };
+        let uris: Vec<String> = things.keys().cloned().collect();
+        let topics = Topics { lane: Lane::Listeners, lists: false, uris: &uris };
+        let subscription = link.subscribe(&proofs, &topics).await?;
+        let begun = Instant::now();
+        Ok(Runs { subscription, link, begun, check_at: begun + CHECK_EVERY })
+    }
+
+    /// Whether what runs over a link may go on: the upstream is still called like that, and there is something to show.
+    async fn check(&self, place: Place, things: &Things, runs: &Link) -> Result<(), UpstreamError> {
+        let sight = self.sight();
+        let (target, link) = self.reached(&sight, place, things)?;
+        if !runs.is_called_like(&link) {
+            return Err(UpstreamError::BrokeOff);
+        }
+        let (rows, stored) = (self.mux.store.tenant(target.access.scope()), target.shelf.credentials(place.1));
+        link.check(&Proofs { caller: Some(&self.caller), rows: &rows, stored: &stored }).await
+    }
+
+    /// Where things lead, which must be `place`.
+    fn reached<'s>(
         &self,
+        sight: &'s Sight,
         place: Place,
         things: &Things,
-        runs: Option<&Link>,
-    ) -> Result<Option<Runs>, UpstreamError> {
-        let Self { mux, caller, .. } = self;
-        let sight = self.sight();
+    ) -> Result<(Target<'s>, Arc<Link>), UpstreamError> {
         let target = things.values().find_map(|name| sight.target(&Thing::Resource(name.clone())));
         let target = target.filter(|target| target.place() == place).ok_or(UpstreamError::BrokeOff)?;
-        let link = mux.link(caller, &target, Peer::default())?;
-        let rows = mux.store.tenant(target.access.scope());
-        let stored = target.shelf.credentials(target.upstream.id);
-        let proofs = Proofs { caller: Some(caller), rows: &rows, stored: &stored };
-        if let Some(runs) = runs {
-            return if runs.is_called_like(&link) {
-                link.check(&proofs).await.map(|()| None)
-            } else {
-                Err(UpstreamError::BrokeOff)
-            };
-        }
-        let uris: Vec<String> = things.keys().cloned().collect();
-        let subscription =
-            link.subscribe(&proofs, &Topics { lane: Lane::Listeners, lists: false, uris: &uris }).await?;
-        let begun = Instant::now();
-        Ok(Some(Runs { subscription, link, begun, check_at: begun + CHECK_EVERY }))
+        let link = self.mux.link(&self.caller, &target, Peer::default())?;
+        Ok((target, link))
     }
 }
 
@@ -120,8 +128,8 @@ impl Source {
         }
         let until = self.pause().until();
         sleep_until(until).await;
-        match self.who.subscribe(self.place, &self.things, None).await {
-            Ok(runs) => self.runs = runs,
+        match self.who.subscribe(self.place, &self.things).await {
+            Ok(runs) => self.runs = Some(runs),
             Err(error) => {
                 let upstream = self.place.1;
                 tracing::info!(
@@ -136,11 +144,10 @@ impl Source {
 
     /// Ends what runs with an account that is not the caller's any more.
     async fn check(&mut self) {
-        let link = self.runs.as_ref().map(|runs| Arc::clone(&runs.link));
-        let checked = self.who.subscribe(self.place, &self.things, link.as_deref()).await;
-        let may_go_on = |error: &UpstreamError| error.fault() != Fault::Downstream && *error != UpstreamError::BrokeOff;
-        if !checked.as_ref().err().is_none_or(may_go_on) {
-            self.end();
+        let Some(link) = self.runs.as_ref().map(|runs| Arc::clone(&runs.link)) else { return };
+        match self.who.check(self.place, &self.things, &link).await {
+            Err(error) if error.fault() == Fault::Downstream || error == UpstreamError::BrokeOff => self.end(),
+            _ => {}
         }
     }
 
