@@ -62,6 +62,12 @@ fn methods() -> Vec<(&'static str, Value, Value)> {
         ("resources/templates/list", json!({}), json!({})),
         ("resources/read", json!({"uri": note("acme")}), json!({"uri": note("nobody")})),
         ("completion/complete", completion("acme"), completion("nobody")),
+        ("skills/list", json!({}), json!({})),
+        ("skills/get", json!({"uri": skill("acme")}), json!({"uri": skill("nobody")})),
+        // Of a client that declares nothing. What those get who know tasks, and ask for others' ones, is in `tasks`.
+        ("tasks/get", json!({"taskId": "acme"}), json!({"taskId": "nobody"})),
+        ("tasks/update", json!({"taskId": "acme"}), json!({"taskId": "nobody"})),
+        ("tasks/cancel", json!({"taskId": "acme"}), json!({"taskId": "nobody"})),
         ("resources/subscribe", json!({"uri": note("acme")}), json!({"uri": note("nobody")})),
         ("resources/unsubscribe", json!({"uri": note("acme")}), json!({"uri": note("nobody")})),
         ("logging/setLevel", json!({"level": "info"}), json!({"level": "debug"})),
@@ -72,6 +78,10 @@ fn methods() -> Vec<(&'static str, Value, Value)> {
 
 fn note(tenant: &str) -> String {
     format!("mcp-mux://{tenant}/files/note://one")
+}
+
+fn skill(tenant: &str) -> String {
+    format!("mcp-mux://{tenant}/files/skill://one/SKILL.md")
 }
 
 fn completion(tenant: &str) -> Value {

@@ -24,7 +24,7 @@ const UPSTREAMS: [(&str, bool, bool); 3] =
     [("earlier, stateless", false, false), ("earlier, with sessions", false, true), (MODERN, true, false)];
 
 /// A feature, and how it is found out whether it passes.
-const FEATURES: [(&str, Probe); 22] = [
+const FEATURES: [(&str, Probe); 25] = [
     ("tools", Probe::Says("test_simple_text", "This is a simple text response for testing.")),
     ("images and other content", Probe::Says("test_multiple_content_types", "image/png")),
     ("errors of tools", Probe::Says("test_error_handling", "\"isError\":true")),
@@ -46,6 +46,9 @@ const FEATURES: [(&str, Probe); 22] = [
     ("sampling", Probe::Answers("test_sampling")),
     ("roots", Probe::Answers("test_input_required_result_list_roots")),
     ("several rounds of questions", Probe::Answers("test_input_required_result_multi_round")),
+    ("tasks", Probe::Tasks),
+    ("apps: the pages of tools", Probe::Apps),
+    ("skills", Probe::Skills),
     ("what is not there, told in the words of the client's version", Probe::Misses),
 ];
 
@@ -71,6 +74,12 @@ enum Probe {
     Cancels,
     /// A listener hears of a change that the upstream tells of.
     Tells(Change),
+    /// A call is answered with a task, which says something in the end.
+    Tasks,
+    /// A tool's definition names a page, which can be read.
+    Apps,
+    /// Skills are listed and described, and their files read.
+    Skills,
     /// A resource that nobody has.
     Misses,
 }
@@ -98,7 +107,8 @@ struct Client {
 }
 
 fn can() -> Value {
-    json!({"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}})
+    let extensions = json!({"io.modelcontextprotocol/tasks": {}});
+    json!({"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}, "extensions": extensions})
 }
 
 impl Client {
@@ -168,6 +178,44 @@ impl Client {
 
 /// What is asked for in one list after the other.
 impl Client {
+    /// Whether a tool's answer comes as a task.
+    async fn awaits_task(&self) -> Result<bool> {
+        let begun = self.ask("tools/call", json!({"name": "slow_compute", "arguments": {"seconds": 0}})).await?.1;
+        if begun["result"]["resultType"] != "task" {
+            return Ok(false);
+        }
+        loop {
+            let state = self.ask("tasks/get", json!({"taskId": begun["result"]["taskId"]})).await?.1["result"].clone();
+            if state["status"] != "working" {
+                return Ok(state["result"]["content"][0]["text"].is_string());
+            }
+        }
+    }
+
+    /// Whether a tool's page is named and can be read.
+    async fn reads_page(&self) -> Result<bool> {
+        let tools = self.all("tools/list", "tools").await?;
+        let Some(page) = tools.iter().find_map(|tool| tool["_meta"]["ui"]["resourceUri"].as_str()) else {
+            return Ok(false);
+        };
+        Ok(self.ask("resources/read", json!({"uri": page})).await?.0.contains("<html>"))
+    }
+
+    /// Whether skills are listed and described, and their files read.
+    async fn reads_skill(&self) -> Result<bool> {
+        let listed = self.ask("skills/list", json!({})).await?.1["result"]["skills"][0].clone();
+        let described = self.ask("skills/get", json!({"uri": listed["uri"]})).await?.1["result"]["skill"].clone();
+        if listed.is_null() || listed != described {
+            return Ok(false);
+        }
+        for file in described["resources"].as_array().context("files")? {
+            let read = self.ask("resources/read", json!({"uri": file["uri"]})).await?.1;
+            let text = read["result"]["contents"][0]["text"].as_str().unwrap_or_default();
+            ensure!(json!(text.len()) == file["size"], "{read}");
+        }
+        Ok(true)
+    }
+
     /// All items of a list, page by page. There must be several.
     async fn all(&self, method: &str, member: &str) -> Result<Vec<Value>> {
         let (mut all, mut params, mut pages) = (Vec::new(), json!({}), 0);
@@ -236,6 +284,9 @@ impl Probe {
             }
             Self::Traces => bed.changing(version).await?.ask("tools/call", call("trace")).await?.0.contains(TRACE),
             Self::Cancels => bed.cancels(version).await?,
+            Self::Tasks => client.awaits_task().await?,
+            Self::Apps => bed.changing(version).await?.reads_page().await?,
+            Self::Skills => client.reads_skill().await?,
             Self::Misses => {
                 let code = if client.is_modern { -32602 } else { -32002 };
                 client.ask("resources/read", json!({"uri": "test://nothing"})).await?.1["error"]["code"] == code

@@ -139,7 +139,7 @@ async fn other_hosts_and_origins_are_refused() -> Result<()> {
 #[tokio::test]
 async fn a_method_that_nobody_serves_is_unknown() -> Result<()> {
     let (_server, alice) = server("unknown_method").await?;
-    for method in ["resources/List", "tools/List", "tasks/get", "admin/delete"] {
+    for method in ["resources/List", "tools/List", "tasks/list", "admin/delete"] {
         let answer = alice.legacy(method, &json!({})).await?;
         assert_eq!((answer.status, answer.code()?), (200, Some(-32601)), "{method}");
         let answer = alice.modern(method, json!({})).await?;

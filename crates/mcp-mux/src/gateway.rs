@@ -36,7 +36,7 @@ use self::answer::{Asked, Way};
 use self::cancel::Calls;
 use self::envelope::{Message, Notification, Response as Reply, Rpc};
 use self::era::Era;
-use self::lifecycle::Lifecycle;
+use self::lifecycle::{Face, Lifecycle};
 use self::listen::{Listener, Streams, Topics};
 use self::replay::{Position, Replays};
 use self::request::{Accepts, read, require_json};
@@ -45,11 +45,11 @@ use self::subscribed::Subscribed;
 use crate::caller::Caller;
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
-use crate::mux::{CallError, Endpoint, Handles, Listed, Mux, Thing, Wanted};
+use crate::mux::{CallError, Endpoint, Handles, Listed, Mux, TaskAct, Wanted};
 use crate::upstream::{ClientCapabilities, UpstreamError};
 
 /// Every MCP request method that is answered, and by whom. A method that is not in this list is unknown to everybody.
-pub const METHODS: [(&str, Served); 15] = [
+pub const METHODS: [(&str, Served); 20] = [
     ("initialize", Served::ByLifecycle),
     ("server/discover", Served::ByLifecycle),
     ("ping", Served::ByLifecycle),
@@ -61,6 +61,11 @@ pub const METHODS: [(&str, Served); 15] = [
     ("resources/templates/list", Served::Raw(RawMethod::List(Listed::Templates))),
     ("resources/read", Served::Raw(RawMethod::Ask(AskMethod::ReadResource))),
     ("completion/complete", Served::Raw(RawMethod::Ask(AskMethod::Complete))),
+    ("skills/list", Served::Raw(RawMethod::List(Listed::Skills))),
+    ("skills/get", Served::Raw(RawMethod::Ask(AskMethod::GetSkill))),
+    ("tasks/get", Served::Raw(RawMethod::Ask(AskMethod::Task(TaskAct::Get)))),
+    ("tasks/update", Served::Raw(RawMethod::Ask(AskMethod::Task(TaskAct::Update)))),
+    ("tasks/cancel", Served::Raw(RawMethod::Ask(AskMethod::Task(TaskAct::Cancel)))),
     ("resources/subscribe", Served::Raw(RawMethod::Subscribe(true))),
     ("resources/unsubscribe", Served::Raw(RawMethod::Subscribe(false))),
     ("subscriptions/listen", Served::Raw(RawMethod::Listen)),
@@ -102,6 +107,32 @@ pub enum AskMethod {
     ReadResource,
     /// `completion/complete`
     Complete,
+    /// `skills/get`, of the modern era only, at a tenant's own endpoint
+    GetSkill,
+    /// `tasks/…`, of the modern era only
+    Task(TaskAct),
+}
+
+impl Served {
+    /// Whether the method exists for clients of that era, at that endpoint. Skills are known by their server and their URI together, and
+    /// where all tenants' are listed, all of them would be of one server.
+    fn exists(self, era: Era, endpoint: &Endpoint) -> bool {
+        match self {
+            Self::Raw(RawMethod::SetLevel | RawMethod::Subscribe(_)) => era == Era::Legacy,
+            Self::Raw(RawMethod::Listen | RawMethod::Ask(AskMethod::Task(_))) => era == Era::Modern,
+            Self::Raw(RawMethod::List(Listed::Skills) | RawMethod::Ask(AskMethod::GetSkill)) => {
+                era == Era::Modern && *endpoint != Endpoint::Aggregate
+            }
+            Self::ByLifecycle | Self::Raw(_) => true,
+        }
+    }
+}
+
+impl AskMethod {
+    /// Whether an answer may ask the client for input (MCP 2026-07-28 `basic/patterns/mrtr`).
+    fn may_want_input(self) -> bool {
+        !matches!(self, Self::Complete | Self::GetSkill | Self::Task(_))
+    }
 }
 
 /// Our MCP server face. Cheap to clone.
@@ -158,7 +189,7 @@ impl Gateway {
             let listener = Listener::Legacy(self.subscribed.stream(session));
             return self.listen(caller, endpoint, (wanted, BTreeSet::new()), listener);
         }
-        Ok(self.lifecycle.handle(request.map(|_| Bytes::new())).await)
+        Ok(self.lifecycle.handle(Face::Legacy, request.map(|_| Bytes::new())).await)
     }
 
     async fn post(
@@ -190,17 +221,15 @@ impl Gateway {
             .find(|(method, _)| *method == rpc.method)
             .map_or(("unknown", None), |(method, served)| (method, Some(served)));
         tracing::debug!(request.id = %caller.request_id, mcp.method = known, mcp.era = era.as_str(), "request");
-        let answered = match served {
+        let answered = match served.filter(|served| served.exists(era, endpoint)) {
             None => Err(Problem::method_not_found(era)),
-            Some(Served::ByLifecycle) => self.machinery(caller, &rpc, Request::from_parts(parts, body.clone())).await,
-            Some(Served::Raw(RawMethod::Listen)) if era == Era::Legacy => Err(Problem::method_not_found(era)),
+            Some(Served::ByLifecycle) => {
+                self.machinery(caller, endpoint, (&rpc, era), Request::from_parts(parts, body.clone())).await
+            }
             Some(Served::Raw(RawMethod::Listen)) if accepts != Accepts::Events => Err(Problem::not_acceptable()),
             Some(Served::Raw(RawMethod::Listen)) => {
                 let listen = |wanted| self.listen(caller, endpoint, wanted, Listener::Modern(rpc.id.to_owned()));
                 listen::wanted(&rpc).and_then(listen)
-            }
-            Some(Served::Raw(RawMethod::SetLevel | RawMethod::Subscribe(_))) if era == Era::Modern => {
-                Err(Problem::method_not_found(era))
             }
             Some(Served::Raw(RawMethod::Subscribe(begins))) => {
                 self.subscribe(caller, endpoint, (session.as_ref(), begins), &rpc)
@@ -221,10 +250,11 @@ impl Gateway {
     async fn machinery(
         &self,
         caller: &Caller,
-        rpc: &Rpc<'_>,
+        endpoint: &Endpoint,
+        (rpc, era): (&Rpc<'_>, Era),
         request: Request<Bytes>,
     ) -> Result<Response<Body>, Problem> {
-        let mut response = self.lifecycle.handle(request).await;
+        let mut response = self.lifecycle.handle(Face::of(era, endpoint), request).await;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if !kind.starts_with("application/json") {
             return Err(Problem::unreadable());
@@ -254,6 +284,7 @@ impl Gateway {
             Listed::Prompts => "prompts",
             Listed::Resources => "resources",
             Listed::Templates => "resourceTemplates",
+            Listed::Skills => "skills",
         };
         Ok(answer::list(rpc.id, era, member, page))
     }
@@ -283,7 +314,7 @@ impl Gateway {
         let uri = ask::uri(rpc)?;
         if begins {
             self.mux.check_subscription(caller, endpoint, &uri).map_err(|error| match error {
-                CallError::Unknown(_) => Problem::unknown(&Thing::Resource(uri.to_string()), Era::Legacy),
+                CallError::Unknown(what) => Problem::unknown(what, Era::Legacy),
                 error => Problem::invalid_params(error.to_string()),
             })?;
             if !self.subscribed.add(session, uri.into_owned()) {
@@ -321,7 +352,8 @@ impl Gateway {
         let streams = accepts == Accepts::Events;
         // Who takes no stream can neither be asked in one nor hear of anything there.
         let level = session.as_ref().filter(|_| streams).map(|session| self.sessions.level(session));
-        let ask = ask::read(method, (era, headers), (can, level), rpc)?;
+        let find_task = |id: &str| self.mux.task(caller, endpoint, id);
+        let ask = ask::read(method, (era, headers), (can, level), (rpc, find_task))?;
         let call = session.as_ref().and_then(|session| self.calls.begin(session, rpc.id));
         let cancelled = async {
             match &call {
@@ -335,15 +367,16 @@ impl Gateway {
         };
         if let Err(error @ CallError::Upstream { error: cause, .. }) = &outcome {
             tracing::warn!(
-                request.id = %caller.request_id, mcp.thing = ask.wish.thing().word(), fault = cause.fault().as_str(),
+                request.id = %caller.request_id, mcp.thing = ask.wish.word(), fault = cause.fault().as_str(),
                 error = error as &dyn std::error::Error, "a request has no answer"
             );
         }
         if let Err(CallError::Upstream { tenant, upstream, error: UpstreamError::AccountMissing }) = &outcome {
+            let can = if method.may_want_input() { can } else { ClientCapabilities::default() };
             return Ok(self.links.answer(caller, (rpc, era), can, Missing { tenant, upstream }));
         }
-        if matches!(outcome, Err(CallError::Unknown(_))) {
-            return Err(Problem::unknown(&ask.wish.thing(), era));
+        if let Err(CallError::Unknown(what)) = outcome {
+            return Err(Problem::unknown(what, era));
         }
         let replays = session.filter(|_| replay::is_known_to(headers)).map(|session| (&self.replays, caller, session));
         let way = Way { tasks: streams.then_some(&self.tasks), call, replays };

@@ -18,6 +18,7 @@ pub mod caller;
 pub mod egress;
 pub mod error;
 mod json;
+mod protocol;
 
 pub mod auth;
 pub mod catalog;

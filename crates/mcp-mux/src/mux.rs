@@ -10,6 +10,7 @@ mod questions;
 mod relay;
 mod round;
 mod subscriptions;
+mod tasks;
 mod uris;
 mod wish;
 
@@ -20,6 +21,7 @@ pub use listen::{Changes, Wanted};
 pub use own_accounts::{OwnAccount, OwnAccountError, OwnAccounts};
 pub use relay::{Matter, Relay, Step};
 pub use subscriptions::Subscriptions;
+pub use tasks::{Task, TaskAct};
 pub use wish::{Thing, Wish};
 
 use std::sync::Arc;
@@ -73,6 +75,8 @@ pub enum Listed {
     Resources,
     /// `resources/templates/list`
     Templates,
+    /// `skills/list`, at a tenant's own endpoint only
+    Skills,
 }
 
 /// A page of a list.
@@ -124,6 +128,7 @@ impl Mux {
             Listed::Prompts => view.prompts.page(after.as_deref(), self.page_items),
             Listed::Resources => view.resources.page(after.as_deref(), self.page_items),
             Listed::Templates => view.templates.page(after.as_deref(), self.page_items),
+            Listed::Skills => view.skills.page(after.as_deref(), self.page_items),
         }?;
         let next =
             end.and_then(|place| self.handles.seal_for(&bond(), (self.clock.now(), CURSOR_LIFE), place.as_bytes()));
@@ -170,6 +175,7 @@ impl Listed {
             Self::Prompts => "prompts",
             Self::Resources => "resources",
             Self::Templates => "templates",
+            Self::Skills => "skills",
         }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) use lists::{DEFINITION_BYTES_MAX, ListKind, list};
 pub(crate) use notices::{Notice, is_part};
 pub(crate) use oauth::OAuthError;
 pub(crate) use pause::Pause;
-pub(crate) use peer::{ClientCapabilities, LogLevel, Peer};
+pub(crate) use peer::{ClientCapabilities, LogLevel, Peer, knows};
 pub(crate) use pem::check_ca;
 pub(crate) use pool::Pool;
 pub(crate) use redact::SECRET_BYTES_MIN;

@@ -93,7 +93,7 @@ choice!(
 );
 choice!(
     /// What an upstream may offer besides tools.
-    OfferKind, "an offer's kind", "`prompt`, `resource` or `template`",
+    OfferKind, "an offer's kind", "`prompt`, `resource`, `template` or `skill`",
     {
         /// A text to be filled in, known by its name.
         Prompt = "prompt",
@@ -101,6 +101,8 @@ choice!(
         Resource = "resource",
         /// URIs with holes in them.
         Template = "template",
+        /// A directory of instructions, known by the URI of its `SKILL.md`.
+        Skill = "skill",
     }
 );
 choice!(

@@ -1,4 +1,4 @@
-//! What upstreams offer besides tools: prompts, resources and templates of resources, as they last listed them.
+//! What upstreams offer besides tools: prompts, resources, templates of resources and skills, as they last listed them.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -30,7 +30,7 @@ const GONE_MAX: usize = 10_000;
 /// What a vanished prompt's definition is: one that no prompt has.
 const NO_DEFINITION: &str = "{}";
 
-/// A prompt, a resource or a template, as its upstream last listed it.
+/// A prompt, a resource, a template or a skill, as its upstream last listed it.
 #[derive(Debug, Clone)]
 pub struct Offer {
     /// Whose.
@@ -39,7 +39,8 @@ pub struct Offer {
     pub upstream: UpstreamId,
     /// What it is.
     pub kind: OfferKind,
-    /// What it is known by at the upstream: the name of a prompt, the URI of a resource, the URI template of a template.
+    /// What it is known by at the upstream: the name of a prompt, the URI of a resource, the URI template of a template, the URI of the
+    /// `SKILL.md` of a skill.
     pub key: OfferKey,
     /// The name of a prompt for clients; nothing else has one.
     pub exposed: Option<ExposedName>,

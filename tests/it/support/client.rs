@@ -238,7 +238,11 @@ impl Http {
         for (key, value) in more.as_object().into_iter().flatten() {
             params["_meta"][key] = value.clone();
         }
-        let key = if method == "resources/read" { "uri" } else { "name" };
+        let key = match method {
+            "resources/read" => "uri",
+            "tasks/get" | "tasks/update" | "tasks/cancel" => "taskId",
+            _ => "name",
+        };
         let name = params[key].as_str().map(ToOwned::to_owned);
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
         self.modern_text((method, name.as_deref()), body).await

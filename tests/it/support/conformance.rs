@@ -1,8 +1,11 @@
 //! An MCP server of both eras with everything that the official conformance suite looks for. What it is asked for by name stands
-//! in [`fixtures`], what asks back in [`dialogue`].
+//! in [`fixtures`], what asks back in [`dialogue`], what becomes a task in [`jobs`], the skills
+//! in [`skills`].
 
 mod dialogue;
 mod fixtures;
+mod jobs;
+mod skills;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,13 +13,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ClientCapabilities, CompleteRequestParams, CompleteResult,
-    CompletionInfo, ContentBlock, ErrorCode, GetPromptRequestParams, GetPromptResponse, GetPromptResult,
-    InputResponses, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-    PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
-    ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
+    CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, ClientCapabilities,
+    CompleteRequestParams, CompleteResult, CompletionInfo, ContentBlock, CreateTaskResult, ErrorCode,
+    GetPromptRequestParams, GetPromptResponse, GetPromptResult, GetSkillRequestParams, GetSkillResult, GetTaskParams,
+    GetTaskResult, InputResponses, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+    ListSkillsResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams,
+    ReadResourceResponse, ReadResourceResult, ServerCapabilities, ServerConfig, SubscribeRequestParams,
+    SubscriptionFilter, Tool, UnsubscribeRequestParams, UpdateTaskParams,
 };
 use rmcp::service::{RequestContext, SubscriptionContext};
+use rmcp::task_manager::TaskManager;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -25,12 +31,13 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
 use dialogue::{Dialogue, Turn};
+use jobs::Job;
 
 /// Changes that a listener may be late by.
 const CHANGES_MAX: usize = 16;
 
 /// The server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct ConformanceServer {
     versions: Vec<ProtocolVersion>,
     /// In every state that it gives out.
@@ -38,6 +45,7 @@ pub(crate) struct ConformanceServer {
     changes: broadcast::Sender<Change>,
     /// How often a list changed: its last definition says so.
     changed: Arc<AtomicUsize>,
+    tasks: TaskManager,
 }
 
 /// What has changed in this server's lists.
@@ -57,7 +65,7 @@ impl ConformanceServer {
         let mut versions = ProtocolVersion::KNOWN_VERSIONS.to_vec();
         versions.retain(|version| speaks(version.as_str()));
         let (secret, changes) = (uuid::Uuid::new_v4().to_string(), broadcast::channel(CHANGES_MAX).0);
-        Self { versions, secret, changes, changed: Arc::default() }
+        Self { versions, secret, changes, changed: Arc::default(), tasks: TaskManager::new() }
     }
 
     /// Serves it on a free port, with sessions for clients of the legacy era.
@@ -94,6 +102,19 @@ impl ConformanceServer {
             answers.insert(key.clone(), json!(answer));
         }
         Ok(Turn::Answered(Value::Object(answers)))
+    }
+
+    /// Does a job, as a task where the client knows what that is.
+    async fn job(&self, job: Job, context: &RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
+        let knows_tasks = context.client_capabilities().is_some_and(|can| can.supports_tasks());
+        if !knows_tasks && job.needs_task() {
+            let needed = ClientCapabilities::builder().enable_tasks().build();
+            return Err(ErrorData::missing_required_client_capability(needed));
+        }
+        if knows_tasks && job.takes_time() {
+            return Ok(CallToolResponse::Task(CreateTaskResult::new(job.begin(&self.tasks))));
+        }
+        Ok(job.run_now().await?.into())
     }
 
     fn change(&self, change: Change) {
@@ -166,7 +187,7 @@ impl ServerHandler for ConformanceServer {
     fn get_info(&self) -> ServerConfig {
         let capabilities = json!({
             "tools": {"listChanged": true}, "prompts": {"listChanged": true}, "resources": {"subscribe": true},
-            "completions": {}, "logging": {},
+            "completions": {}, "logging": {}, "extensions": {"io.modelcontextprotocol/tasks": {}, "io.modelcontextprotocol/skills": {}},
         });
         let capabilities: ServerCapabilities = as_type(capabilities).unwrap_or_default();
         ServerConfig::new(capabilities)
@@ -203,8 +224,14 @@ impl ServerHandler for ConformanceServer {
             }
             Some(dialogue) => match self.converse(&dialogue, state, responses, &context).await? {
                 Turn::Ask(required) => return Ok(required.into()),
-                Turn::Answered(given) => CallToolResult::success(text(dialogue.closing(&given))),
+                Turn::Answered(given) => match Job::of(&request.name, json!(request.arguments), given.clone()) {
+                    Some(job) => return self.job(job, &context).await,
+                    None => CallToolResult::success(text(dialogue.closing(&given))),
+                },
             },
+            None if let Some(job) = Job::of(&request.name, json!(request.arguments), Value::Null) => {
+                return self.job(job, &context).await;
+            }
             None => {
                 self.act(&request.name, &context).await?;
                 let unknown = || ErrorData::invalid_params(format!("unknown tool: {}", request.name), None);
@@ -281,6 +308,40 @@ impl ServerHandler for ConformanceServer {
         words.retain(|word| word.starts_with(&request.argument.value));
         let info = CompletionInfo::new(words).map_err(|error| ErrorData::internal_error(error, None))?;
         Ok(CompleteResult::new(info))
+    }
+
+    async fn list_skills(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListSkillsResult, ErrorData> {
+        Ok(ListSkillsResult::with_all_items(skills::listed()))
+    }
+
+    async fn get_skill(
+        &self,
+        request: GetSkillRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetSkillResult, ErrorData> {
+        let unknown = || ErrorData::invalid_params(format!("unknown skill: {}", request.uri), None);
+        skills::get(&request.uri).map(GetSkillResult::new).ok_or_else(unknown)
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        self.tasks.get_task(&request.task_id).map(GetTaskResult::new)
+    }
+
+    async fn update_task(&self, request: UpdateTaskParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        let answers = request.input_responses.into_iter().map(|(key, answer)| (key, json!(answer)));
+        self.tasks.update_task(&request.task_id, answers)
+    }
+
+    async fn cancel_task(&self, request: CancelTaskParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        self.tasks.cancel_task(&request.task_id)
     }
 
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-    ProtocolVersion, Resource, ResourceUpdatedNotificationParam, ServerCapabilities, ServerConfig,
-    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
+    ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Resource, ResourceContents,
+    ResourceUpdatedNotificationParam, ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter,
+    Tool, UnsubscribeRequestParams,
 };
 use rmcp::service::{NotificationContext, Peer, RequestContext, SubscriptionContext};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
@@ -52,6 +53,9 @@ fn as_type<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, ErrorData>
     serde_json::from_value(value).map_err(|error| ErrorData::internal_error(error.to_string(), None))
 }
 
+/// The page of a tool's app.
+const PAGE: &str = "ui://structured/page";
+
 /// A definition with everything that one can have.
 pub(crate) fn structured() -> Value {
     json!({
@@ -60,7 +64,7 @@ pub(crate) fn structured() -> Value {
         "outputSchema": {"type": "object", "properties": {"answer": {"type": "integer"}}},
         "annotations": {"title": "Structured", "readOnlyHint": true},
         "icons": [{"src": "https://acme.example/icon.png", "mimeType": "image/png"}],
-        "_meta": {"acme.example/kind": "demo"},
+        "_meta": {"acme.example/kind": "demo", "ui": {"resourceUri": PAGE}},
     })
 }
 
@@ -212,6 +216,15 @@ impl ServerHandler for Watched {
         let mut page = ListResourcesResult::with_all_items(vec![Resource::new(uri, uri)]);
         page.next_cursor = next;
         Ok(page)
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let text = if request.uri == PAGE { "<html></html>" } else { "a note" };
+        Ok(ReadResourceResult::new(vec![ResourceContents::text(text, request.uri)]).into())
     }
 
     async fn subscribe(

@@ -8,8 +8,9 @@ use tokio::time::timeout;
 
 use super::conversation::{Cancels, Client, Conversation};
 use super::message;
-use crate::gateway::era::{MODERN_VERSION, VERSIONS};
+use crate::gateway::era::VERSIONS;
 use crate::json::{self, Members};
+use crate::protocol::MODERN_VERSION;
 
 /// How long a child is given to answer `server/discover` before the handshake is tried. A process that starts is slow.
 const DISCOVER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -24,9 +24,10 @@ use super::message;
 use crate::config::BridgeKey;
 use crate::gateway::Problem;
 use crate::gateway::envelope::{self, Message, Rpc};
-use crate::gateway::era::{self, Era, MODERN_VERSION};
+use crate::gateway::era::{self, Era};
 use crate::gateway::request::{Accepts, read, require_json};
 use crate::json::Members;
+use crate::protocol::MODERN_VERSION;
 
 /// How long a request waits for a place, and how long for a child that is being started.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,8 +4,8 @@
 use serde_json::value::RawValue;
 
 use crate::gateway::envelope::Rpc;
-use crate::gateway::era::{META_CAPABILITIES, META_VERSION, MODERN_VERSION};
 use crate::json::{self, Members};
+use crate::protocol::{META_CAPABILITIES, META_VERSION, MODERN_VERSION};
 
 const META_CLIENT: &str = "io.modelcontextprotocol/clientInfo";
 

@@ -40,6 +40,9 @@ pub enum DefinitionError {
     /// Its `x-mcp-header` annotations break the rules, so that no client may use the tool (SEP-2243).
     #[error("has an `x-mcp-header` that is no header's name, is there twice, or is at no string, integer or boolean")]
     ParamHeader,
+    /// It does not say which files a skill has.
+    #[error("has `resources` that are neither a list of files with URIs nor \"dynamic\"")]
+    Files,
     /// Its `_meta` is not an object, claims a key that is ours, or can be read in two ways.
     #[error("has a `_meta` that is not an object, holds a key of ours, or has a `ui` with a key twice")]
     Meta,
@@ -115,7 +118,7 @@ impl Definition {
 
     /// The text with `exposed` as its name, and with tenant and local name noted under `_meta`.
     pub fn renamed(&self, exposed: &str, tenant: &str) -> String {
-        self.named.renamed(exposed, (tenant, self.local.as_str()))
+        self.named.renamed(exposed, (tenant, self.local.as_str()), Vec::new())
     }
 }
 

@@ -1,6 +1,7 @@
-//! A prompt, a resource or a template as it stands in the catalog.
+//! A prompt, a resource, a template or a skill as it stands in the catalog.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -12,11 +13,12 @@ use super::definition::DefinitionError;
 use super::named::Named;
 use super::uri;
 use super::view::Face;
+use crate::json::{self, Members};
 use crate::policy::EntryFacts;
 
 const APP_SCHEME: &str = "ui:";
 
-/// One prompt, resource or template.
+/// One prompt, resource, template or skill.
 #[derive(Debug)]
 pub struct Item {
     /// What it is.
@@ -49,22 +51,34 @@ pub(super) struct Own {
 pub(super) fn parse(kind: OfferKind, raw: &RawValue) -> Result<(Named, OfferKey), DefinitionError> {
     let key = match kind {
         OfferKind::Prompt => "name",
-        OfferKind::Resource => "uri",
+        OfferKind::Resource | OfferKind::Skill => "uri",
         OfferKind::Template => "uriTemplate",
     };
     let (named, _, name) = Named::parse(raw, key)?;
     let name = name.parse().map_err(|_| DefinitionError::Name)?;
+    if kind == OfferKind::Skill {
+        files(named.raw()).ok_or(DefinitionError::Files)?;
+    }
     Ok((named, name))
 }
 
 impl Item {
     pub(super) fn from_row(tenant: &Tenant, upstream: &Arc<Upstream>, offer: &Offer, own: &Own) -> Option<Self> {
         let (named, key) = parse(offer.kind, &offer.definition).ok().filter(|(_, key)| *key == offer.key)?;
+        let carried = |own: &str| uri::carry(&tenant.slug, &upstream.slug, own);
         let exposed = match offer.kind {
             OfferKind::Prompt => offer.exposed.as_ref()?.to_string(),
-            OfferKind::Resource | OfferKind::Template => uri::carry(&tenant.slug, &upstream.slug, key.as_str()),
+            OfferKind::Resource | OfferKind::Template | OfferKind::Skill => carried(key.as_str()),
         };
-        let keeps_own_key = own.owns(upstream.id, offer.kind, key.as_str());
+        // The files of a skill lie below it, whether they are listed or not: they keep their URIs together.
+        let files = if offer.kind == OfferKind::Skill { files(named.raw())? } else { Vec::new() };
+        let keeps_own_key = match offer.kind {
+            OfferKind::Skill => {
+                own.says_enough(upstream.id, key.as_str()) && !files.iter().any(|(_, uri)| uri::is_ours(uri))
+            }
+            kind => own.owns(upstream.id, kind, key.as_str()),
+        };
+        let files = files.into_iter().map(|(span, uri)| (span, json::quote(&carried(&uri)))).collect();
         let name = (!keeps_own_key).then_some((exposed.as_str(), (tenant.slug.as_str(), key.as_str())));
         let at_tenant = named.with_apps(name, |page| own.carried(tenant, upstream, page));
         Some(Self {
@@ -73,7 +87,7 @@ impl Item {
             tenant_slug: tenant.slug.clone(),
             upstream: Arc::clone(upstream),
             own: named.raw().get().into(),
-            renamed: named.renamed(&exposed, (tenant.slug.as_str(), key.as_str())).into(),
+            renamed: named.renamed(&exposed, (tenant.slug.as_str(), key.as_str()), files).into(),
             at_tenant: at_tenant.map(Into::into),
             exposed: exposed.into(),
             keeps_own_key,
@@ -95,9 +109,14 @@ impl Item {
         }
     }
 
-    /// Whether `face` shows it to anybody: the pages of apps belong to their tenant's own endpoint.
+    /// Whether `face` shows it to anybody: skills and the pages of apps belong to their tenant's own endpoint.
     pub(super) fn is_on(&self, face: Face) -> bool {
-        face == Face::Tenant || self.kind == OfferKind::Prompt || !is_page(self.key.as_str())
+        face == Face::Tenant
+            || match self.kind {
+                OfferKind::Prompt => true,
+                OfferKind::Resource | OfferKind::Template => !is_page(self.key.as_str()),
+                OfferKind::Skill => false,
+            }
     }
 
     /// The key and the definition that are shown on `face`.
@@ -113,6 +132,21 @@ impl Item {
 /// Whether a URI is that of an app's page (MCP Apps, SEP-1865).
 pub fn is_page(uri: &str) -> bool {
     uri.get(..APP_SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(APP_SCHEME))
+}
+
+/// Where the URIs of a skill's files stand in its entry, and what they are; `resources` says `"dynamic"` where nobody knows them. None, if
+/// the entry has neither.
+fn files(entry: &RawValue) -> Option<Vec<(Range<usize>, String)>> {
+    let resources = Members::parse(entry.get()).ok()?.get("resources")?;
+    if json::as_str(resources).is_some_and(|word| word == "dynamic") {
+        return Some(Vec::new());
+    }
+    let files: Vec<&RawValue> = serde_json::from_str(resources.get()).ok()?;
+    let file = |file: &RawValue| {
+        let uri = Members::parse(file.get()).ok()?.get("uri")?;
+        Some((json::span_in(entry.get(), uri.get())?, json::as_str(uri)?.into_owned()))
+    };
+    files.into_iter().map(file).collect()
 }
 
 impl Own {
@@ -138,14 +172,40 @@ impl Own {
 
     /// The URI by which the tenant's own endpoint knows a page of an app of `upstream`, where that is not its own.
     pub(super) fn carried(&self, tenant: &Tenant, upstream: &Upstream, page: &str) -> Option<String> {
-        let is_only = self.only == Some(upstream.id) && !uri::is_ours(page);
-        let leads_there = is_only || self.owns(upstream.id, OfferKind::Resource, page);
+        let leads_there = self.says_enough(upstream.id, page) || self.owns(upstream.id, OfferKind::Resource, page);
         (!leads_there).then(|| uri::carry(&tenant.slug, &upstream.slug, page))
+    }
+
+    /// Whether the upstream is the only one with resources, and the URI its own.
+    fn says_enough(&self, upstream: UpstreamId, uri: &str) -> bool {
+        self.only == Some(upstream) && !uri::is_ours(uri)
     }
 
     /// Whether the upstream is the only one with that key, and the key its own.
     fn owns(&self, upstream: UpstreamId, kind: OfferKind, key: &str) -> bool {
         let owner = self.owners.get(&kind).and_then(|owners| owners.get(key));
         owner == Some(&upstream) && !uri::is_ours(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn skill(resources: &str) -> Result<(Named, OfferKey), DefinitionError> {
+        let entry = format!(r#"{{"uri":"skill://a/SKILL.md","frontmatter":{{}},"resources":{resources}}}"#);
+        parse(OfferKind::Skill, &RawValue::from_string(entry).unwrap())
+    }
+
+    #[test]
+    fn a_skill_says_which_files_it_has_or_that_nobody_knows() {
+        for resources in [r#""dynamic""#, r#"[{"uri":"skill://a/SKILL.md","size":1}]"#, "[]"] {
+            assert_eq!(skill(resources).unwrap().1.as_str(), "skill://a/SKILL.md", "{resources}");
+        }
+        for resources in
+            [r#""static""#, "null", "{}", r#"["skill://a/SKILL.md"]"#, r#"[{"uri":1}]"#, r#"[{"uri":"a","uri":"b"}]"#]
+        {
+            assert!(matches!(skill(resources), Err(DefinitionError::Files)), "{resources}");
+        }
     }
 }

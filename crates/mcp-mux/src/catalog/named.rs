@@ -66,11 +66,17 @@ impl Named {
     }
 
     /// The text under the name `exposed`, with `tenant` and the name `local` noted under `_meta`, and without what ties it to an app: an
-    /// app may call the tools of its server, and where all tenants' are listed together, all of them would be of one server.
-    pub(super) fn renamed(&self, exposed: &str, (tenant, local): (&str, &str)) -> String {
+    /// app may call the tools of its server, and where all tenants' are listed together, all of them would be of one server. `edits` are
+    /// made besides.
+    pub(super) fn renamed(
+        &self,
+        exposed: &str,
+        (tenant, local): (&str, &str),
+        mut edits: Vec<(Range<usize>, String)>,
+    ) -> String {
         let text = self.raw.get();
         let notes = notes(tenant, local);
-        let mut edits = vec![(self.name.clone(), json::quote(exposed))];
+        edits.push((self.name.clone(), json::quote(exposed)));
         edits.push(match &self.meta {
             Some(meta) => {
                 let kept = json::without(text.get(meta.clone()).unwrap_or("{}"), &META_APPS);

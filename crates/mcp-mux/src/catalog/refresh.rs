@@ -214,7 +214,8 @@ impl Refresher {
         listing: Listing<'_>,
     ) -> Result<bool, RefreshError> {
         let (mut changed, mut first_error) = (false, None);
-        for list in [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::Templates] {
+        let lists = [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::Templates, ListKind::Skills];
+        for list in lists {
             // Tools are the first: what the others are asked for with is agreed on by then.
             match self.take(link, proofs, listing, list).await {
                 Ok(is_new) => changed |= is_new,
@@ -240,6 +241,7 @@ impl Refresher {
             ListKind::Prompts => self.take_offers(listing, OfferKind::Prompt, &listed).await,
             ListKind::Resources => self.take_offers(listing, OfferKind::Resource, &listed).await,
             ListKind::Templates => self.take_offers(listing, OfferKind::Template, &listed).await,
+            ListKind::Skills => self.take_offers(listing, OfferKind::Skill, &listed).await,
         }
     }
 

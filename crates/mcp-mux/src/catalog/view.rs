@@ -31,6 +31,8 @@ pub struct View {
     pub resources: Part<Item>,
     /// The templates of resources.
     pub templates: Part<Item>,
+    /// The skills.
+    pub skills: Part<Item>,
 }
 
 /// Everything of one kind.
@@ -83,12 +85,14 @@ impl View {
             prompts: items(OfferKind::Prompt),
             resources: items(OfferKind::Resource),
             templates: items(OfferKind::Template),
+            skills: items(OfferKind::Skill),
         }
     }
 
     /// Bytes that it keeps in memory, roughly.
     pub(super) fn weight(&self) -> usize {
-        self.tools.weight() + self.prompts.weight() + self.resources.weight() + self.templates.weight()
+        let items = [&self.prompts, &self.resources, &self.templates, &self.skills];
+        items.into_iter().map(Part::weight).sum::<usize>() + self.tools.weight()
     }
 }
 

@@ -27,6 +27,8 @@ const LIST_TTL_MS: u32 = 30_000;
 const MODERN_ONLY: [&str; 3] = ["resultType", "ttlMs", "cacheScope"];
 /// The code of a failure that is nobody's mistake here (JSON-RPC 2.0 §5.1).
 const INTERNAL_ERROR: i64 = -32603;
+/// The code of a method that nobody knows.
+const METHOD_NOT_FOUND: i64 = -32601;
 /// The code of parameters that cannot be acted on.
 const INVALID_PARAMS: i64 = -32602;
 /// The codes of errors about the request of one hop to the next: its headers, its version.
@@ -138,7 +140,7 @@ fn status(era: Era, answer: &Result<Answer, CallError>) -> StatusCode {
 pub(super) fn message(id: &RawValue, asked: Asked, answer: Result<Answer, CallError>) -> String {
     match answer {
         Ok(Answer::Result(result)) => envelope(id, "result", &put_right(&result, asked)),
-        Ok(Answer::Error(error)) => envelope(id, "error", &error_put_right(&error, asked.era)),
+        Ok(Answer::Error(error)) => envelope(id, "error", &error_put_right(&error, asked)),
         Err(error) => failed(id, asked, &error.to_string()),
     }
 }
@@ -211,12 +213,14 @@ fn put_right(result: &RawValue, asked: Asked) -> Cow<'_, str> {
 }
 
 /// An error as its client's era has it. What an upstream says about our own request to it is none of the client's doing.
-fn error_put_right(error: &RawValue, era: Era) -> Cow<'_, str> {
+fn error_put_right(error: &RawValue, Asked { era, kind }: Asked) -> Cow<'_, str> {
     let text = error.get();
     let replaced = match error_code(error) {
         Some(HEADER_MISMATCH | UNSUPPORTED_VERSION) => INTERNAL_ERROR,
         Some(LEGACY_RESOURCE_NOT_FOUND) if era == Era::Modern => INVALID_PARAMS,
         Some(URL_ELICITATION_REQUIRED) if era == Era::Modern => INTERNAL_ERROR,
+        // It is this upstream that has nothing of the kind.
+        Some(METHOD_NOT_FOUND) if kind == Kind::Read => INVALID_PARAMS,
         _ => return Cow::Borrowed(text),
     };
     let span = json::member(Some(error), "code").and_then(|code| json::span_in(text, code.get()));

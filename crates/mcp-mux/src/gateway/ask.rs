@@ -11,8 +11,9 @@ use super::era::{self, Era};
 use super::problem::Problem;
 use super::{AskMethod, account_missing};
 use crate::json::{self, Members};
-use crate::mux::{Ask, Input, Thing, Wish};
-use crate::upstream::{ClientCapabilities, LogLevel, Trace};
+use crate::mux::{Ask, Input, Task, TaskAct, Thing, Wish};
+use crate::protocol::{META_CAPABILITIES, META_LOG_LEVEL, TASKS};
+use crate::upstream::{ClientCapabilities, LogLevel, Trace, knows};
 
 /// Longest name or URI that is looked up, in bytes; nothing longer is ever listed.
 pub(super) const NAME_BYTES_MAX: usize = 4 * 1024;
@@ -26,7 +27,12 @@ pub(super) fn declared(era: Era, rpc: &Rpc<'_>) -> ClientCapabilities {
 }
 
 fn capabilities<'r>(rpc: &'r Rpc<'_>) -> Option<&'r RawValue> {
-    rpc.meta.as_ref().and_then(|meta| meta.get(era::META_CAPABILITIES))
+    rpc.meta.as_ref().and_then(|meta| meta.get(META_CAPABILITIES))
+}
+
+/// Whether the client of `rpc` takes a task for an answer.
+pub(super) fn takes_tasks(era: Era, rpc: &Rpc<'_>) -> bool {
+    era == Era::Modern && knows(capabilities(rpc), TASKS)
 }
 
 /// What `rpc` asks, of a client that can be asked in turn. A legacy one that takes a stream, within a session, has a `level` of log
@@ -35,35 +41,49 @@ pub(super) fn read<'r>(
     method: AskMethod,
     (era, headers): (Era, &HeaderMap),
     (can, level): (ClientCapabilities, Option<LogLevel>),
-    rpc: &'r Rpc<'_>,
+    (rpc, find_task): (&'r Rpc<'_>, impl FnOnce(&str) -> Option<Task>),
 ) -> Result<Ask<'r>, Problem> {
+    let takes_tasks = takes_tasks(era, rpc);
     let progress_token = rpc.progress_token();
     let wish = match method {
         AskMethod::GetPrompt => Wish::Prompt { name: text(rpc, "name")?, arguments: arguments(rpc)? },
         AskMethod::ReadResource => Wish::Resource { uri: uri(rpc)? },
+        AskMethod::GetSkill => Wish::Skill { uri: uri(rpc)? },
         AskMethod::Complete => completion(rpc)?,
         AskMethod::CallTool => Wish::Tool {
             name: text(rpc, "name")?,
             arguments: arguments(rpc)?,
             param_headers: era::param_headers(headers, era)?,
         },
+        AskMethod::Task(_) if !takes_tasks => return Err(Problem::lacks_tasks()),
+        AskMethod::Task(act) => {
+            let task = find_task(&text(rpc, "taskId")?).ok_or_else(|| Problem::unknown("task", era))?;
+            let responses = rpc.params.get("inputResponses").filter(|_| act == TaskAct::Update);
+            Wish::Task { act, task, responses }
+        }
     };
     let input = match era {
-        // Nothing can be asked for where words are completed.
-        _ if method == AskMethod::Complete => Input::None,
+        // Nothing can be asked for where words are completed or skills described.
+        _ if matches!(method, AskMethod::Complete | AskMethod::GetSkill) => Input::None,
+        // What a task asks for stands in its state.
+        Era::Modern if matches!(method, AskMethod::Task(_)) => match capabilities(rpc) {
+            Some(declared) => Input::InAnswer { can, declared, responses: None, state: None },
+            None => Input::None,
+        },
         Era::Modern => input(can, rpc),
         Era::Legacy if level.is_some() && !can.is_nothing() => Input::InStream(can),
         Era::Legacy => Input::None,
     };
     let log = if era == Era::Modern { log_level(rpc)? } else { level };
-    Ok(Ask { wish, trace: Trace::from_meta(rpc.meta.as_ref()), progress_token, input, log })
+    let trace = Trace::from_meta(rpc.meta.as_ref());
+    Ok(Ask { wish, trace, progress_token, input, log, takes_tasks })
 }
 
 /// From which level on a modern client wants to hear what an upstream logs (MCP 2026-07-28 `server/utilities/logging`).
 fn log_level(rpc: &Rpc<'_>) -> Result<Option<LogLevel>, Problem> {
-    let Some(level) = rpc.meta.as_ref().and_then(|meta| meta.get(era::META_LOG_LEVEL)) else { return Ok(None) };
+    let Some(level) = rpc.meta.as_ref().and_then(|meta| meta.get(META_LOG_LEVEL)) else { return Ok(None) };
     let level = json::as_str(level).and_then(|name| LogLevel::parse(&name));
-    level.map(Some).ok_or_else(|| Problem::bad_meta(era::META_LOG_LEVEL, "a log level"))
+    level.map(Some).ok_or_else(|| Problem::bad_meta(META_LOG_LEVEL, "a log level"))
 }
 
 /// The level that a legacy client sets.
@@ -122,7 +142,7 @@ fn arguments<'r>(rpc: &'r Rpc<'_>) -> Result<Option<&'r RawValue>, Problem> {
 pub(super) fn kind(wish: &Wish<'_>) -> Kind {
     match wish {
         Wish::Tool { .. } => Kind::Tool,
-        Wish::Resource { .. } => Kind::Read,
-        Wish::Prompt { .. } | Wish::Completion { .. } => Kind::Other,
+        Wish::Resource { .. } | Wish::Skill { .. } => Kind::Read,
+        Wish::Prompt { .. } | Wish::Completion { .. } | Wish::Task { .. } => Kind::Other,
     }
 }

@@ -14,8 +14,19 @@ use crate::upstream::Answer;
 pub(crate) const ID_BYTES_MAX: usize = 256;
 
 const ENVELOPE_KEYS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
-const PARAMS_KEYS: [&str; 10] =
-    ["name", "arguments", "uri", "ref", "argument", "context", "_meta", "cursor", "inputResponses", "requestState"];
+const PARAMS_KEYS: [&str; 11] = [
+    "name",
+    "arguments",
+    "uri",
+    "ref",
+    "argument",
+    "context",
+    "_meta",
+    "cursor",
+    "inputResponses",
+    "requestState",
+    "taskId",
+];
 
 /// One message of a client.
 #[derive(Debug)]

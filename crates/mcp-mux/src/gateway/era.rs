@@ -8,19 +8,15 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderName};
 
 use super::envelope::Rpc;
 use super::problem::Problem;
 use crate::json;
+use crate::protocol::{META_CAPABILITIES, META_VERSION, METHOD, MODERN_VERSION, NAME, PARAM_PREFIX, PROTOCOL_VERSION};
 
 /// The versions we speak, newest first.
 pub(crate) const VERSIONS: [&str; 4] = ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"];
-pub(crate) const MODERN_VERSION: &str = "2026-07-28";
-
-pub(crate) const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-pub(crate) const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
-pub(crate) const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 
 /// The family of protocol versions that a request follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,14 +39,14 @@ impl Era {
 
 /// Finds the era of a request and checks its rules.
 pub(crate) fn check(headers: &HeaderMap, rpc: &Rpc<'_>) -> Result<Era, Problem> {
-    let header_version = single(headers, "mcp-protocol-version")?;
+    let header_version = single(headers, &PROTOCOL_VERSION)?;
     let body_version = rpc.meta.as_ref().and_then(|meta| meta.get(META_VERSION));
     let body_version = body_version.map(|raw| json::as_str(raw).ok_or(Problem::bad_meta(META_VERSION, "a string")));
     let body_version = body_version.transpose()?;
-    agrees(headers, "mcp-method", &rpc.method)?;
+    agrees(headers, &METHOD, &rpc.method)?;
     let name_key = name_key(&rpc.method);
     if let Some(name) = name_key.and_then(|key| rpc.params.get_str(key)) {
-        agrees(headers, "mcp-name", &name)?;
+        agrees(headers, &NAME, &name)?;
     }
     if rpc.method == "initialize" {
         return Ok(Era::Legacy);
@@ -82,18 +78,19 @@ pub(crate) fn check(headers: &HeaderMap, rpc: &Rpc<'_>) -> Result<Era, Problem> 
         }
         Some(_) => {}
     }
-    required(headers, "mcp-method")?;
+    required(headers, &METHOD)?;
     if name_key.is_some() {
-        required(headers, "mcp-name")?;
+        required(headers, &NAME)?;
     }
     Ok(Era::Modern)
 }
 
-/// The parameter that the header `Mcp-Name` repeats (MCP 2026-07-28 `basic/transports`), for methods that have one.
+/// The parameter that the header `Mcp-Name` repeats (MCP 2026-07-28 `basic/transports`, SEP-2663), for methods that have one.
 fn name_key(method: &str) -> Option<&'static str> {
     match method {
         "tools/call" | "prompts/get" => Some("name"),
         "resources/read" => Some("uri"),
+        "tasks/get" | "tasks/update" | "tasks/cancel" => Some("taskId"),
         _ => None,
     }
 }
@@ -106,7 +103,7 @@ pub(super) fn param_headers(headers: &HeaderMap, era: Era) -> Result<Option<BTre
     }
     let mut named = BTreeMap::new();
     for (header, value) in headers {
-        let Some(name) = header.as_str().strip_prefix("mcp-param-") else { continue };
+        let Some(name) = header.as_str().strip_prefix(PARAM_PREFIX) else { continue };
         let text = String::from_utf8_lossy(value.as_bytes());
         let text = decode(&text).map_or_else(|| text.to_string(), Cow::into_owned);
         if named.insert(name.to_owned(), text).is_some() {
@@ -122,7 +119,7 @@ fn unsupported(requested: &str) -> Problem {
 }
 
 /// The only value of a header. Two values, even equal ones, could be read in two ways.
-fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<Cow<'h, str>>, Problem> {
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<Cow<'h, str>>, Problem> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -132,7 +129,7 @@ fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<Cow<'h, str>>
     Ok(Some(Cow::Borrowed(text)))
 }
 
-fn agrees(headers: &HeaderMap, name: &str, expected: &str) -> Result<(), Problem> {
+fn agrees(headers: &HeaderMap, name: &HeaderName, expected: &str) -> Result<(), Problem> {
     let Some(value) = single(headers, name)? else { return Ok(()) };
     let decoded = decode(&value).ok_or(Problem::header_mismatch(format!("the header {name} is not valid Base64")))?;
     if decoded == expected {
@@ -142,7 +139,7 @@ fn agrees(headers: &HeaderMap, name: &str, expected: &str) -> Result<(), Problem
     }
 }
 
-fn required(headers: &HeaderMap, name: &str) -> Result<(), Problem> {
+fn required(headers: &HeaderMap, name: &HeaderName) -> Result<(), Problem> {
     if headers.contains_key(name) {
         Ok(())
     } else {

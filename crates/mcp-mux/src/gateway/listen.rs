@@ -13,8 +13,9 @@ use tenant_store::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use super::ask::NAME_BYTES_MAX;
+use super::ask::{self, NAME_BYTES_MAX};
 use super::envelope::Rpc;
+use super::era::Era;
 use super::events::{self, EVENTS_AHEAD_MAX, KEEP_ALIVE, event};
 use super::problem::Problem;
 use super::subscribed::{SUBSCRIPTIONS_MAX, SessionStream};
@@ -63,6 +64,10 @@ pub(super) fn wanted(rpc: &Rpc<'_>) -> Result<(Wanted, BTreeSet<String>), Proble
     let malformed = || Problem::invalid_params("`params.notifications` must be an object");
     let filter = rpc.params.get("notifications").filter(|raw| json::is_object(raw)).ok_or_else(malformed)?;
     let filter = Members::parse(filter.get()).map_err(|_| malformed())?;
+    // Nobody is told of tasks, who asks for their state hears of it. But who does not know them must not ask for it.
+    if filter.get("taskIds").is_some() && !ask::takes_tasks(Era::Modern, rpc) {
+        return Err(Problem::lacks_tasks());
+    }
     let has = |key: &str| filter.get(key).is_some_and(|raw| raw.get() == "true");
     let wanted = Wanted {
         tools: has("toolsListChanged"),

@@ -11,7 +11,7 @@ use super::subscribed::SUBSCRIPTIONS_MAX;
 use crate::caller::Caller;
 use crate::error::Fault;
 use crate::json;
-use crate::mux::Thing;
+use crate::protocol::TASKS;
 
 /// A refusal, as the client reads it.
 #[derive(Debug, Clone)]
@@ -52,11 +52,20 @@ impl Problem {
 
     /// The same answer for what does not exist and for what this caller may not know of. Resources had a code of their own in the
     /// legacy era.
-    pub(super) fn unknown(what: &Thing, era: Era) -> Self {
+    pub(super) fn unknown(what: &str, era: Era) -> Self {
         match what {
-            Thing::Tool(_) | Thing::Prompt(_) => Self::invalid_params(format!("unknown {}", what.word())),
-            Thing::Resource(_) if era == Era::Legacy => Self::new(StatusCode::OK, -32002, "resource not found"),
-            Thing::Resource(_) => Self::invalid_params("resource not found"),
+            "resource" if era == Era::Legacy => Self::new(StatusCode::OK, -32002, "resource not found"),
+            "resource" => Self::invalid_params("resource not found"),
+            what => Self::invalid_params(format!("unknown {what}")),
+        }
+    }
+
+    /// What is about tasks, of a client that has not declared that it knows them (SEP-2663).
+    pub(super) fn lacks_tasks() -> Self {
+        let data = serde_json::json!({ "requiredCapabilities": { "extensions": { TASKS: {} } } });
+        Self {
+            data: Some(Box::new(data)),
+            ..Self::new(StatusCode::BAD_REQUEST, -32021, format!("the client has not declared `{TASKS}`"))
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures::stream::unfold;
-use http::header::{HeaderMap, HeaderName};
+use http::header::HeaderMap;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::sync::Notify;
@@ -25,6 +25,7 @@ use super::session::Session;
 use crate::caller::{Caller, Principal, Quota, Share};
 use crate::lifecycle::Tasks;
 use crate::mux::{Endpoint, Matter, Relay};
+use crate::protocol::{LAST_EVENT_ID, PROTOCOL_VERSION};
 
 /// The first version whose clients know what an event without data is for.
 const FIRST_VERSION: &str = "2025-11-25";
@@ -46,9 +47,6 @@ const ENDED_LIFE: Duration = Duration::from_mins(6);
 const ALONE_MAX: usize = 8;
 /// How long it is waited for the last word to somebody whose proof of identity has ended.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(5);
-
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 /// All streams that can be taken up here.
 #[derive(Debug, Clone)]

@@ -4,18 +4,16 @@
 
 use std::time::Duration;
 
-use http::header::HeaderMap;
-use http::{HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use moka::sync::Cache;
 use tenant_store::Timestamp;
 
 use super::problem::Problem;
 use crate::caller::Caller;
 use crate::mux::{Bond, Handles, Purpose};
+use crate::protocol::SESSION_ID;
 use crate::upstream::{ClientCapabilities, LogLevel};
 
-/// The header that carries a session's id.
-const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// What a note begins with.
 const NOTE_FORMAT: u8 = 2;
 /// Most sessions whose log level is remembered, and for how long if it is not used.

@@ -12,21 +12,21 @@ use axum::http::header::{
 use axum::http::{Method, request};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use crate::protocol::{LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
+
 /// For how long a browser may remember what it was allowed.
 const PREFLIGHT_LIFE: Duration = Duration::from_mins(10);
 
 const METHODS: [Method; 3] = [Method::GET, Method::POST, Method::DELETE];
 
 /// What a page may send.
-const REQUEST_HEADERS: [HeaderName; 4] =
-    [AUTHORIZATION, CONTENT_TYPE, ACCEPT, HeaderName::from_static("last-event-id")];
+const REQUEST_HEADERS: [HeaderName; 4] = [AUTHORIZATION, CONTENT_TYPE, ACCEPT, LAST_EVENT_ID];
 
 /// MCP's own headers. Some of them are named by tools (`Mcp-Param-…`), so there is no list of them.
 const REQUEST_HEADER_PREFIX: &str = "mcp-";
 
 /// What a page may read.
-const RESPONSE_HEADERS: [HeaderName; 3] =
-    [WWW_AUTHENTICATE, HeaderName::from_static("mcp-session-id"), HeaderName::from_static("mcp-protocol-version")];
+const RESPONSE_HEADERS: [HeaderName; 3] = [WWW_AUTHENTICATE, SESSION_ID, PROTOCOL_VERSION];
 
 /// The layer for exactly these origins; none without any.
 pub(super) fn layer(origins: &[String]) -> Option<CorsLayer> {

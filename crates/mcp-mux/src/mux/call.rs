@@ -7,13 +7,15 @@ use serde_json::value::RawValue;
 use tenant_store::{TenantId, TenantSlug, UpstreamId, UpstreamSlug};
 use tokio::time::Instant;
 
-use super::input::{Given, Input, States, url_elicitations, wants_input};
+use super::input::{Given, Input, ResultKind, States, url_elicitations};
 use super::relay::{Matter, Relay, Standing};
+use super::tasks::TaskIds;
 use super::uris::Uris;
 use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Mux, Sight};
 use crate::caller::Caller;
 use crate::catalog::{Entry, Face};
+use crate::protocol::TASKS;
 use crate::upstream::{
     Answer, ClientCapabilities, Link, LogLevel, Peer, Proofs, Reply, Rpc, Running, Trace, UpstreamError,
 };
@@ -31,6 +33,8 @@ pub struct Ask<'r> {
     pub input: Input<'r>,
     /// From which level on the client wants log messages.
     pub log: Option<LogLevel>,
+    /// Whether the client takes a task for an answer.
+    pub takes_tasks: bool,
 }
 
 /// How a request went.
@@ -90,6 +94,7 @@ pub enum CallError {
 #[derive(Debug, Clone)]
 pub(super) struct Finish {
     uris: Uris,
+    tasks: TaskIds,
     pub(super) asking: Asking,
 }
 
@@ -144,7 +149,7 @@ impl Mux {
     pub async fn ask(&self, caller: &Caller, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Outcome, CallError> {
         let sight = self.sight(caller, endpoint);
         let thing = ask.wish.thing();
-        let target = sight.target(&thing).ok_or(CallError::Unknown(thing.word()))?;
+        let target = sight.target_of(&ask.wish, &thing).ok_or(CallError::Unknown(ask.wish.word()))?;
         let can = ask.input.capabilities();
         let can = if sight.face == Face::Aggregate { can.among_tenants() } else { can };
         let peer = Peer { can, log: ask.log };
@@ -171,7 +176,7 @@ impl Mux {
         // What was decided before a long call may have been taken back meanwhile.
         let matter = || Matter { endpoint: endpoint.clone(), thing: call.thing.clone(), target: call.target.place() };
         if !self.is_current(&sight) && !self.may_use(caller, &matter()) {
-            return Err(CallError::Unknown(call.thing.word()));
+            return Err(CallError::Unknown(ask.wish.word()));
         }
         let reply = reply.map_err(|error| failed(call.target.slugs(), error))?;
         let asking = call.asking(&reply, (rpc, own));
@@ -206,10 +211,16 @@ impl Mux {
 
     /// What `target` is called over for `caller`.
     pub(super) fn link(&self, caller: &Caller, target: &Target<'_>, peer: Peer) -> Result<Arc<Link>, UpstreamError> {
-        let rows = self.store.tenant(target.access.scope());
-        let stored = target.shelf.credentials(target.upstream.id);
-        let proofs = Proofs { caller: Some(caller), rows: &rows, stored: &stored };
-        self.pool.link(target.access.scope(), target.upstream, (&proofs, peer), target.shelf.egress_hosts())
+        self.link_by(target, (&target.stored(self).proofs(caller), peer))
+    }
+
+    /// The same with these proofs.
+    pub(super) fn link_by(
+        &self,
+        target: &Target<'_>,
+        (proofs, peer): (&Proofs<'_>, Peer),
+    ) -> Result<Arc<Link>, UpstreamError> {
+        self.pool.link(target.access.scope(), target.upstream, (proofs, peer), target.shelf.egress_hosts())
     }
 
     async fn reply(
@@ -218,12 +229,9 @@ impl Mux {
         target: &Target<'_>,
         (rpc, peer, deadline): (&Rpc<'_>, Peer, Instant),
     ) -> Result<Reply, UpstreamError> {
-        let rows = self.store.tenant(target.access.scope());
-        let stored = target.shelf.credentials(target.upstream.id);
-        let proofs = Proofs { caller: Some(caller), rows: &rows, stored: &stored };
-        let hosts = target.shelf.egress_hosts();
-        let link = self.pool.link(target.access.scope(), target.upstream, (&proofs, peer), hosts)?;
-        link.ask(&proofs, rpc, deadline).await
+        let stored = target.stored(self);
+        let proofs = stored.proofs(caller);
+        self.link_by(target, (&proofs, peer))?.ask(&proofs, rpc, deadline).await
     }
 }
 
@@ -240,7 +248,7 @@ impl Call<'_> {
             params,
             name: wish.is_named().then_some(self.target.local.as_str()),
             trace: trace.clone(),
-            capabilities: input.declared(self.peer.can),
+            capabilities: declared(input.declared(self.peer.can), self.ask.takes_tasks),
             log: self.peer.log,
             progress: progress_token.is_some(),
             param_headers: param_headers(wish, &self.target)?,
@@ -277,7 +285,15 @@ impl Call<'_> {
     }
 
     fn finish(&self, asking: Asking) -> Finish {
-        Finish { uris: Uris::of(self.sight, &self.target, &self.ask.wish), asking }
+        let wish = &self.ask.wish;
+        let tasks = match wish {
+            Wish::Tool { name, .. } if self.ask.takes_tasks => {
+                TaskIds::new((self.mux, name), self.caller, self.endpoint, &self.target)
+            }
+            Wish::Task { task, .. } => task.ids(self.peer.can),
+            _ => TaskIds::Refused,
+        };
+        Finish { uris: Uris::of(self.sight, &self.target, wish), tasks, asking }
     }
 
     fn standing(&self, finish: Finish) -> Standing {
@@ -310,7 +326,7 @@ impl Call<'_> {
 /// Whether the reply asks for input, or may do so in its stream.
 fn may_ask(reply: &Reply) -> bool {
     match reply {
-        Reply::Whole(Answer::Result(result)) => wants_input(result).unwrap_or(false),
+        Reply::Whole(Answer::Result(result)) => ResultKind::of(result).is_ok_and(|kind| kind == ResultKind::WantsInput),
         Reply::Whole(Answer::Error(error)) => url_elicitations(error).is_some(),
         Reply::Stream(_) => true,
     }
@@ -324,6 +340,15 @@ fn param_headers(wish: &Wish<'_>, target: &Target<'_>) -> Result<Vec<(String, St
         Some(repeated) if *repeated != found.iter().cloned().collect() => Err(CallError::HeaderMismatch),
         _ => Ok(found),
     }
+}
+
+/// What a client can be asked for, with whether it takes tasks.
+fn declared(members: String, takes_tasks: bool) -> String {
+    if !takes_tasks {
+        return members;
+    }
+    let comma = if members.is_empty() { "" } else { "," };
+    format!("{members}{comma}\"extensions\":{{\"{TASKS}\":{{}}}}")
 }
 
 pub(super) fn failed((tenant, upstream): (TenantSlug, UpstreamSlug), error: UpstreamError) -> CallError {
@@ -355,8 +380,12 @@ impl Finish {
             Answer::Result(result) => result,
             Answer::Error(error) => return Ok(Finished::Answer(self.error(error))),
         };
-        if !wants_input(&result)? {
-            return Ok(Finished::Answer(Answer::Result(self.uris.put(result)?)));
+        match ResultKind::of(&result)? {
+            ResultKind::WantsInput => {}
+            ResultKind::Task => return Ok(Finished::Answer(Answer::Result(self.tasks.created(&result)?))),
+            ResultKind::Complete => {
+                return Ok(Finished::Answer(Answer::Result(self.uris.put(self.tasks.put(result)?)?)));
+            }
         }
         match &self.asking {
             Asking::Never => Err(UpstreamError::WantsInput),

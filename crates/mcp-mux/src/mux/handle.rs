@@ -21,6 +21,8 @@ pub enum Purpose {
     Cursor,
     /// The state of a request that asked for input.
     RequestState,
+    /// A task.
+    Task,
 }
 
 /// Makes and reads handles. Cheap to clone.
@@ -41,6 +43,7 @@ impl Purpose {
             Self::Session => "session",
             Self::Cursor => "cursor",
             Self::RequestState => "request-state",
+            Self::Task => "task",
         }
     }
 }

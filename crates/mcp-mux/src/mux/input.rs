@@ -188,13 +188,29 @@ impl States {
     }
 }
 
-/// Whether `result` asks for input.
-pub(super) fn wants_input(result: &RawValue) -> Result<bool, UpstreamError> {
-    if !result.get().contains("resultType") {
-        return Ok(false);
+/// What a result is (`resultType`, MCP 2026-07-28 `basic`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ResultKind {
+    /// What was asked for.
+    Complete,
+    /// A request for input.
+    WantsInput,
+    /// A task.
+    Task,
+}
+
+impl ResultKind {
+    pub(super) fn of(result: &RawValue) -> Result<Self, UpstreamError> {
+        if !result.get().contains("resultType") {
+            return Ok(Self::Complete);
+        }
+        let members = Members::parse(result.get()).map_err(|_| UpstreamError::NotMcp)?;
+        Ok(match members.get_str("resultType").as_deref() {
+            Some("input_required") => Self::WantsInput,
+            Some("task") => Self::Task,
+            _ => Self::Complete,
+        })
     }
-    let members = Members::parse(result.get()).map_err(|_| UpstreamError::NotMcp)?;
-    Ok(members.get_str("resultType").is_some_and(|kind| kind == "input_required"))
 }
 
 /// What the error of a legacy upstream that wants an address opened (-32042, MCP 2025-11-25 `client/elicitation`) is in a result.

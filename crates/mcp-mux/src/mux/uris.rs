@@ -36,6 +36,10 @@ enum Inside {
     Prompt,
     /// `contents[…]`
     Resource,
+    /// `result.content[…]`
+    Task,
+    /// `skill` and `skill.resources[…]`
+    Skill,
     Nothing,
 }
 
@@ -47,9 +51,14 @@ impl Uris {
             Wish::Prompt { .. } => (Inside::Prompt, None),
             Wish::Resource { uri } => (Inside::Resource, Some((uri.to_string(), target.local.clone()))),
             Wish::Completion { .. } => (Inside::Nothing, None),
+            Wish::Task { .. } => (Inside::Task, None),
+            Wish::Skill { .. } => (Inside::Skill, None),
         };
         let is_only = target.shelf.only_with_resources().is_some_and(|only| only.id == target.upstream.id);
-        Self { tenant, upstream, inside, keeps_own: sight.face == Face::Tenant && is_only, asked }
+        // A skill is asked for by one name, and its files lie below that.
+        let is_carried = matches!(wish, Wish::Skill { uri } if *uri != target.local);
+        let keeps_own = sight.face == Face::Tenant && is_only && !is_carried;
+        Self { tenant, upstream, inside, keeps_own, asked }
     }
 
     /// The result with its URIs put. What could have one and cannot be read is refused: two readers could find two.
@@ -82,6 +91,18 @@ impl Uris {
             Inside::Resource => {
                 for contents in elements(result.get("contents")) {
                     self.uri(text, contents, edits)?;
+                }
+            }
+            Inside::Task => {
+                if let Some(done) = result.get("result").filter(|raw| json::is_object(raw)) {
+                    self.blocks(text, Members::parse(done.get())?.get("content"), edits)?;
+                }
+            }
+            Inside::Skill => {
+                if let Some(skill) = result.get("skill").filter(|raw| json::is_object(raw)) {
+                    self.uri(text, skill, edits)?;
+                    let files = Members::parse(skill.get())?.get("resources");
+                    elements(files).try_for_each(|file| self.uri(text, file, edits))?;
                 }
             }
             Inside::Nothing => {}
@@ -166,6 +187,13 @@ mod tests {
         let twice = r#"{"content":[{"type":"resource_link","uri":"a:1","uri":"mcp-mux://globex/files/x"}]}"#;
         let twice = RawValue::from_string(twice.to_owned()).unwrap();
         assert_eq!(uris(Inside::Tool, true, None).put(twice).unwrap_err(), UpstreamError::NotMcp);
+    }
+
+    #[test]
+    fn what_a_task_says_in_the_end_is_put_like_any_answer() {
+        let text = r#"{"status":"completed","taskId":"1","result":{"content":[{"type":"resource_link","uri":"a:1"}]}}"#;
+        let expected = r#"{"status":"completed","taskId":"1","result":{"content":[{"type":"resource_link","uri":"mcp-mux://acme/files/a:1"}]}}"#;
+        assert_eq!(put(&uris(Inside::Task, false, None), text), expected);
     }
 
     #[test]

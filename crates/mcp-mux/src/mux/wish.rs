@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use tenant_store::{TenantId, TenantSlug, ToolClass, Upstream, UpstreamId, UpstreamSlug};
+use tenant_store::{
+    SealedCredential, TenantId, TenantSlug, TenantStore, ToolClass, Upstream, UpstreamId, UpstreamSlug,
+};
 
-use super::Sight;
+use super::tasks::{Task, TaskAct};
+use super::{Mux, Sight};
+use crate::caller::Caller;
 use crate::catalog::{Carried, Entry, Face, Shelf, Unlisted, carry, is_ours, is_page};
 use crate::json;
 use crate::policy::{Access, Action, Decision, EntryFacts, Reason, decide};
+use crate::upstream::Proofs;
 
 /// What a caller asks, by the names under which the caller knows things.
 #[derive(Debug)]
@@ -37,6 +42,11 @@ pub enum Wish<'r> {
         /// The resource.
         uri: Cow<'r, str>,
     },
+    /// `skills/get`
+    Skill {
+        /// Its `SKILL.md`.
+        uri: Cow<'r, str>,
+    },
     /// `completion/complete`
     Completion {
         /// For what.
@@ -45,6 +55,15 @@ pub enum Wish<'r> {
         argument: &'r RawValue,
         /// What was completed before, passed on byte for byte.
         context: Option<&'r RawValue>,
+    },
+    /// `tasks/…`
+    Task {
+        /// What is done.
+        act: TaskAct,
+        /// The task, which is its caller's.
+        task: Task,
+        /// What the client answers to what the task asks for, passed on byte for byte.
+        responses: Option<&'r RawValue>,
     },
 }
 
@@ -71,6 +90,12 @@ pub(super) struct Target<'s> {
     pub(super) tool: Option<&'s Arc<Entry>>,
 }
 
+/// What a tenant has stored for one of its upstreams.
+pub(super) struct Stored<'s> {
+    rows: TenantStore,
+    credentials: Vec<&'s SealedCredential>,
+}
+
 impl Thing {
     /// The word for what it is.
     pub fn word(&self) -> &'static str {
@@ -83,13 +108,25 @@ impl Thing {
 }
 
 impl Wish<'_> {
-    /// What it is about.
+    /// What policy decides about: of a task, it is the tool that began it.
     pub fn thing(&self) -> Thing {
         match self {
             Self::Tool { name, .. } => Thing::Tool(name.to_string()),
             Self::Prompt { name, .. } => Thing::Prompt(name.to_string()),
-            Self::Resource { uri } => Thing::Resource(uri.to_string()),
+            Self::Resource { uri } | Self::Skill { uri } => Thing::Resource(uri.to_string()),
             Self::Completion { of, .. } => of.clone(),
+            Self::Task { task, .. } => Thing::Tool(task.tool().to_owned()),
+        }
+    }
+
+    /// The word for what it is about.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Tool { .. } => "tool",
+            Self::Prompt { .. } => "prompt",
+            Self::Resource { .. } | Self::Skill { .. } => "resource",
+            Self::Completion { of, .. } => of.word(),
+            Self::Task { .. } => "task",
         }
     }
 
@@ -101,7 +138,7 @@ impl Wish<'_> {
                 let arguments = arguments.map(|raw| format!(",\"arguments\":{}", raw.get())).unwrap_or_default();
                 format!("\"name\":{local}{arguments}")
             }
-            Self::Resource { .. } => format!("\"uri\":{local}"),
+            Self::Resource { .. } | Self::Skill { .. } => format!("\"uri\":{local}"),
             Self::Completion { of, argument, context } => {
                 let (kind, key) = match of {
                     Thing::Resource(_) => ("ref/resource", "uri"),
@@ -111,12 +148,16 @@ impl Wish<'_> {
                 let argument = argument.get();
                 format!("\"ref\":{{\"type\":\"{kind}\",\"{key}\":{local}}},\"argument\":{argument}{context}")
             }
+            Self::Task { responses, .. } => {
+                let responses = responses.map(|raw| format!(",\"inputResponses\":{}", raw.get())).unwrap_or_default();
+                format!("\"taskId\":{local}{responses}")
+            }
         }
     }
 
     /// Whether `Mcp-Name` repeats what it is about.
     pub(super) fn is_named(&self) -> bool {
-        !matches!(self, Self::Completion { .. })
+        !matches!(self, Self::Completion { .. } | Self::Skill { .. })
     }
 
     pub(super) fn method(&self) -> &'static str {
@@ -124,12 +165,23 @@ impl Wish<'_> {
             Self::Tool { .. } => "tools/call",
             Self::Prompt { .. } => "prompts/get",
             Self::Resource { .. } => "resources/read",
+            Self::Skill { .. } => "skills/get",
             Self::Completion { .. } => "completion/complete",
+            Self::Task { act, .. } => act.method(),
         }
     }
 }
 
 impl Sight {
+    /// Where a wish about `thing` leads.
+    pub(super) fn target_of(&self, wish: &Wish<'_>, thing: &Thing) -> Option<Target<'_>> {
+        let target = self.target(thing)?;
+        match wish {
+            Wish::Task { task, .. } => task.at(&target),
+            _ => Some(target),
+        }
+    }
+
     /// Where `thing` leads, if it may be used. The view was made by the same decision; deciding again, for this very action, keeps a
     /// mistake in building or caching views from ever becoming a call.
     pub(super) fn target(&self, thing: &Thing) -> Option<Target<'_>> {
@@ -206,6 +258,21 @@ impl Sight {
         }
         let shelf = self.snapshot.shelf(access)?;
         Some(Target { access, shelf, upstream: shelf.only_with_resources()?, local: uri.to_owned(), tool: None })
+    }
+}
+
+impl<'s> Target<'s> {
+    /// What its tenant has stored to prove callers with.
+    pub(super) fn stored(&self, mux: &Mux) -> Stored<'s> {
+        let credentials = self.shelf.credentials(self.upstream.id);
+        Stored { rows: mux.store.tenant(self.access.scope()), credentials }
+    }
+}
+
+impl Stored<'_> {
+    /// With who calls.
+    pub(super) fn proofs<'p>(&'p self, caller: &'p Caller) -> Proofs<'p> {
+        Proofs { caller: Some(caller), rows: &self.rows, stored: &self.credentials }
     }
 }
 

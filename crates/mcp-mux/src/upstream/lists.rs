@@ -38,6 +38,7 @@ pub(crate) enum ListKind {
     Prompts,
     Resources,
     Templates,
+    Skills,
 }
 
 /// What an upstream listed.
@@ -58,6 +59,7 @@ impl ListKind {
             Self::Prompts => ("prompts/list", "prompts"),
             Self::Resources => ("resources/list", "resources"),
             Self::Templates => ("resources/templates/list", "resourceTemplates"),
+            Self::Skills => ("skills/list", "skills"),
         }
     }
 
@@ -67,6 +69,7 @@ impl ListKind {
             Self::Tools => true,
             Self::Prompts => capabilities.prompts,
             Self::Resources | Self::Templates => capabilities.resources,
+            Self::Skills => capabilities.skills,
         }
     }
 }

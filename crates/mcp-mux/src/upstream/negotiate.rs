@@ -20,10 +20,11 @@ use super::link::{Line, Link};
 use super::old_sse;
 use super::own_stream::{self, Beside, Own, OwnStream};
 use super::peer::{ClientCapabilities, LogLevel};
-use super::request::{LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSION, PROTOCOL_VERSION, Rpc, SESSION_ID, client_info};
+use super::request::{LEGACY_VERSIONS, Rpc, client_info};
 use super::session_end::SessionEnd;
 use super::subscribe::Subscribed;
 use crate::json::{self, Members};
+use crate::protocol::{LEGACY_VERSION, MODERN_VERSION, PROTOCOL_VERSION, SESSION_ID, SKILLS};
 
 /// How long a silent upstream is given to answer `server/discover` before the handshake is tried.
 const DISCOVER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,6 +69,7 @@ enum Spoken {
 pub(super) struct Capabilities {
     pub(super) prompts: bool,
     pub(super) resources: bool,
+    pub(super) skills: bool,
     pub(super) logging: bool,
     /// It tells when a resource changes, of whoever subscribed.
     pub(super) subscriptions: bool,
@@ -252,14 +254,13 @@ impl Capabilities {
     /// What the result of a `server/discover` or `initialize` says.
     fn of(result: &Members<'_>) -> Self {
         let said = result.get("capabilities").and_then(|said| Members::parse(said.get()).ok());
-        let has = |name: &str| said.as_ref().and_then(|said| said.get(name)).is_some_and(json::is_object);
-        let tells = |name: &str, of: &str| {
-            let said = json::member(said.as_ref().and_then(|said| said.get(name)), of);
-            said.is_some_and(|raw| raw.get() == "true")
-        };
+        let get = |name: &str| said.as_ref().and_then(|said| said.get(name));
+        let has = |name: &str| get(name).is_some_and(json::is_object);
+        let tells = |name: &str, of: &str| json::member(get(name), of).is_some_and(|raw| raw.get() == "true");
         Self {
             prompts: has("prompts"),
             resources: has("resources"),
+            skills: json::member(get("extensions"), SKILLS).is_some_and(json::is_object),
             logging: has("logging"),
             subscriptions: tells("resources", "subscribe"),
             tells_of_lists: ["tools", "prompts", "resources"].into_iter().any(|name| tells(name, "listChanged")),

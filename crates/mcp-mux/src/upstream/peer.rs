@@ -143,6 +143,11 @@ impl ClientCapabilities {
     }
 }
 
+/// Whether the JSON object `declared` says that its client knows `extension`.
+pub(crate) fn knows(declared: Option<&RawValue>, extension: &str) -> bool {
+    json::member(json::member(declared, "extensions"), extension).is_some_and(json::is_object)
+}
+
 impl LogLevel {
     const ALL: [Self; 8] = [
         Self::Debug,

@@ -9,18 +9,10 @@ use url::Url;
 use super::answer::ANSWER_BYTES_MAX;
 use super::peer::LogLevel;
 use crate::json;
+use crate::protocol::{METHOD, MODERN_VERSION, NAME, PARAM_PREFIX, PROTOCOL_VERSION};
 
-/// The newest protocol version, and the first of the modern era.
-pub(super) const MODERN_VERSION: &str = "2026-07-28";
-/// The newest version of the legacy era.
-pub(super) const LEGACY_VERSION: &str = "2025-11-25";
 /// Every version of the legacy era that an upstream may choose.
 pub(super) const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-
-pub(super) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-pub(super) const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-pub(super) const NAME: HeaderName = HeaderName::from_static("mcp-name");
-pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Keys of `_meta` that carry a trace across hops (W3C Trace Context, SEP-414); nothing else of a caller's `_meta` travels on.
 /// `baggage` does not: what a client notes there for one tenant's servers is not for another's.
@@ -162,7 +154,7 @@ impl<'r> Rpc<'r> {
             insert(&mut headers, NAME, name);
         }
         for (header, value) in &self.param_headers {
-            if let Ok(header) = HeaderName::from_bytes(format!("mcp-param-{header}").as_bytes()) {
+            if let Ok(header) = HeaderName::from_bytes(format!("{PARAM_PREFIX}{header}").as_bytes()) {
                 insert(&mut headers, header, value);
             }
         }

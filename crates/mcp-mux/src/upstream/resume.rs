@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::unfold;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, sleep};
 
 use super::credential::Credential;
@@ -14,8 +14,8 @@ use super::error::UpstreamError;
 use super::event_stream::{Event, EventStream};
 use super::link::Line;
 use super::redact::Redactor;
+use crate::protocol::LAST_EVENT_ID;
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The wait where the upstream names none, and the bounds of one that it names.
 const WAIT_DEFAULT: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(30);

@@ -124,7 +124,7 @@ impl Dialogue {
             "test_elicitation_sep1330_enums" => json!({"answer": choices()}),
             "test_streaming_elicitation" => json!({"answer": form_for("Which word?", "word")}),
             "opens_page" => json!({"answer": page()}),
-            "elicitation" => json!({"user_name": form_for("What is your name?", "name")}),
+            "elicitation" | "test_tool_with_task" => json!({"user_name": form_for("What is your name?", "name")}),
             "sampling" => json!({"capital_question": sample("What is the capital of France?", 100)}),
             "list_roots" => json!({"client_roots": {"method": "roots/list", "params": {}}}),
             "prompt" => json!({"user_context": form_for("What context should the prompt use?", "context")}),

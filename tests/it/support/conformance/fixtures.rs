@@ -42,6 +42,7 @@ pub(super) fn tools() -> Value {
     let word = |name: &str| json!({"type": "object", "properties": {name: {"type": "string"}}, "required": [name]});
     let mut tools: Vec<Value> =
         PLAIN_TOOLS.iter().map(|(name, description)| tool(name, description, json!({"type": "object"}))).collect();
+    tools.extend(super::jobs::TOOLS.map(|(name, description)| tool(name, description, json!({"type": "object"}))));
     tools.push(tool("test_sampling", "Asks a model", word("prompt")));
     tools.push(tool("test_elicitation", "Asks for an address", word("message")));
     tools.push(tool("opens_page", "Wants a page opened", json!({"type": "object"})));
@@ -149,6 +150,7 @@ pub(super) fn resources() -> Value {
         resource("test://static-text", "static text", "text/plain"),
         resource("test://static-binary", "static image", "image/png"),
         resource("test://watched-resource", "watched text", "text/plain"),
+        super::skills::resource(),
     ])
 }
 
@@ -166,6 +168,9 @@ pub(super) fn contents(uri: &str) -> Option<Value> {
         "test://static-binary" => Some(json!({"uri": uri, "mimeType": "image/png", "blob": PNG})),
         "test://watched-resource" => Some(text("text/plain", "This can be watched.")),
         _ => {
+            if let Some(file) = super::skills::contents(uri) {
+                return Some(file);
+            }
             let id = uri.strip_prefix("test://template/")?.strip_suffix("/data")?;
             let data = json!({"id": id, "templateTest": true, "data": format!("Data for ID: {id}")});
             Some(text("application/json", &data.to_string()))

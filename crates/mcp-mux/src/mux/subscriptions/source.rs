@@ -10,7 +10,7 @@ use crate::caller::Caller;
 use crate::error::Fault;
 use crate::mux::wish::{Target, Thing};
 use crate::mux::{Endpoint, Mux, Sight};
-use crate::upstream::{Lane, Link, Notice, Pause, Peer, Proofs, Subscription, Topics, UpstreamError};
+use crate::upstream::{Lane, Link, Notice, Pause, Peer, Subscription, Topics, UpstreamError};
 
 /// How often it is looked whether what the caller shows there is still good: an account may be disconnected, here or at another replica.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
@@ -59,9 +59,10 @@ impl Who {
     /// Listens to the upstream at `place`, if that is where things lead now.
     async fn subscribe(&self, place: Place, things: &Things) -> Result<Runs, UpstreamError> {
         let sight = self.sight();
-        let (target, link) = self.reached(&sight, place, things)?;
-        let (rows, stored) = (self.mux.store.tenant(target.access.scope()), target.shelf.credentials(place.1));
-        let proofs = Proofs { caller: Some(&self.caller), rows: &rows, stored: &stored };
+        let target = reached(&sight, place, things)?;
+        let stored = target.stored(&self.mux);
+        let proofs = stored.proofs(&self.caller);
+        let link = self.mux.link_by(&target, (&proofs, Peer::default()))?;
         let uris: Vec<String> = things.keys().cloned().collect();
         let topics = Topics { lane: Lane::Listeners, lists: false, uris: &uris };
         let subscription = link.subscribe(&proofs, &topics).await?;
@@ -72,26 +73,21 @@ impl Who {
     /// Whether what runs over a link may go on: the upstream is still called like that, and there is something to show.
     async fn check(&self, place: Place, things: &Things, runs: &Link) -> Result<(), UpstreamError> {
         let sight = self.sight();
-        let (target, link) = self.reached(&sight, place, things)?;
+        let target = reached(&sight, place, things)?;
+        let stored = target.stored(&self.mux);
+        let proofs = stored.proofs(&self.caller);
+        let link = self.mux.link_by(&target, (&proofs, Peer::default()))?;
         if !runs.is_called_like(&link) {
             return Err(UpstreamError::BrokeOff);
         }
-        let (rows, stored) = (self.mux.store.tenant(target.access.scope()), target.shelf.credentials(place.1));
-        link.check(&Proofs { caller: Some(&self.caller), rows: &rows, stored: &stored }).await
+        link.check(&proofs).await
     }
+}
 
-    /// Where things lead, which must be `place`.
-    fn reached<'s>(
-        &self,
-        sight: &'s Sight,
-        place: Place,
-        things: &Things,
-    ) -> Result<(Target<'s>, Arc<Link>), UpstreamError> {
-        let target = things.values().find_map(|name| sight.target(&Thing::Resource(name.clone())));
-        let target = target.filter(|target| target.place() == place).ok_or(UpstreamError::BrokeOff)?;
-        let link = self.mux.link(&self.caller, &target, Peer::default())?;
-        Ok((target, link))
-    }
+/// Where things lead, which must be `place`.
+fn reached<'s>(sight: &'s Sight, place: Place, things: &Things) -> Result<Target<'s>, UpstreamError> {
+    let target = things.values().find_map(|name| sight.target(&Thing::Resource(name.clone())));
+    target.filter(|target| target.place() == place).ok_or(UpstreamError::BrokeOff)
 }
 
 impl Source {

@@ -1,0 +1,159 @@
+//! Tasks: whose they are, for how long, and what of them passes.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use tenant_store::{Level, UpstreamAuth};
+
+use crate::support::client::{Answer, Http};
+use crate::support::conformance::ConformanceServer;
+use crate::support::server::{Setup, TestServer};
+
+const TASKS: &str = "io.modelcontextprotocol/tasks";
+
+fn can() -> Value {
+    json!({"elicitation": {}, "extensions": {TASKS: {}}})
+}
+
+/// Two tenants, each with an upstream that makes tasks.
+async fn bed(name: &str) -> Result<TestServer> {
+    let (acme, globex) =
+        (ConformanceServer::speaking(|_| true).serve().await?, ConformanceServer::speaking(|_| true).serve().await?);
+    let level = Level::Admin;
+    let setups = [
+        Setup { tenant: "acme", upstream: "desk", url: &acme, key: None, level },
+        Setup { tenant: "globex", upstream: "desk", url: &globex, key: None, level },
+    ];
+    TestServer::start(name, &setups).await
+}
+
+/// Begins a task and answers its id.
+async fn begin(client: &Http, tool: &str, arguments: Value) -> Result<String> {
+    let params = json!({"name": tool, "arguments": arguments});
+    let begun = client.modern_that_can(&can(), "tools/call", params).await?.json()?;
+    ensure!(begun["result"]["resultType"] == "task", "{begun}");
+    Ok(begun["result"]["taskId"].as_str().with_context(|| begun.to_string())?.to_owned())
+}
+
+async fn ask(client: &Http, method: &str, id: &str) -> Result<Answer> {
+    client.modern_that_can(&can(), method, json!({"taskId": id, "inputResponses": {}})).await
+}
+
+/// The state of a task that is over.
+async fn done(client: &Http, id: &str) -> Result<Value> {
+    loop {
+        let state = ask(client, "tasks/get", id).await?.json()?["result"].clone();
+        ensure!(state["taskId"] == id, "{state}");
+        if !["working", "input_required"].iter().any(|status| state["status"] == *status) {
+            return Ok(state);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_task_is_asked_for_and_answered_through_the_mux() -> Result<()> {
+    let server = bed("tasks_through").await?;
+    let alice = server.client("alice", &["acme", "globex"])?;
+    let id = begin(&alice, "acme__confirm_delete", json!({})).await?;
+    assert!(uuid::Uuid::parse_str(&id).is_err(), "it is not what the upstream knows it by: {id}");
+    let state = loop {
+        let state = ask(&alice, "tasks/get", &id).await?.json()?["result"].clone();
+        if state["status"] != "working" {
+            break state;
+        }
+    };
+    assert_eq!(state["inputRequests"]["sure"]["method"], "elicitation/create", "{state}");
+    let answers = json!({"sure": {"action": "accept", "content": {"confirm": true}}});
+    let params = json!({"taskId": id, "inputResponses": answers});
+    let taken = alice.modern_that_can(&can(), "tasks/update", params).await?.json()?;
+    assert_eq!(taken["result"], json!({"resultType": "complete"}));
+    let state = done(&alice, &id).await?;
+    let said = state["result"]["content"][0]["text"].as_str().unwrap_or_default();
+    assert!(said.contains(r#""confirm":true"#), "{state}");
+    assert_eq!(state["resultType"], "complete");
+
+    let id = begin(&alice, "globex__slow_compute", json!({"seconds": 600})).await?;
+    assert_eq!(ask(&alice, "tasks/cancel", &id).await?.json()?["result"], json!({"resultType": "complete"}));
+    assert_eq!(done(&alice, &id).await?["status"], "cancelled");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_task_is_nobody_elses_and_nothing_tells_that_it_exists() -> Result<()> {
+    let server = bed("tasks_of_others").await?;
+    let alice = server.client("alice", &["acme"])?;
+    let id = begin(&alice, "acme__confirm_delete", json!({})).await?;
+    let strangers = [
+        ("the same grants", server.client("bob", &["acme"])?),
+        ("another tenant", server.client("carol", &["globex"])?),
+        ("another endpoint", server.client_at("/t/acme/mcp", "alice", &["acme"])?),
+    ];
+    let forged = id.chars().rev().collect::<String>();
+    for (who, client) in &strangers {
+        for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+            let theirs = ask(client, method, &id).await?;
+            assert_eq!(theirs.json()?["error"], json!({"code": -32602, "message": "unknown task"}), "{who} {method}");
+            assert_eq!(theirs.all(), ask(client, method, &forged).await?.all(), "{who} {method}");
+        }
+    }
+    assert_eq!(ask(&alice, "tasks/get", &id).await?.json()?["result"]["status"], "input_required");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_task_ends_for_its_caller_with_the_grant_and_with_the_upstream() -> Result<()> {
+    let server = bed("tasks_decided").await?;
+    let alice = server.client("alice", &["acme", "globex"])?;
+    let (at_acme, at_globex) = (
+        begin(&alice, "acme__confirm_delete", json!({})).await?,
+        begin(&alice, "globex__confirm_delete", json!({})).await?,
+    );
+    for grant in server.rows("acme").await?.grants().await? {
+        server.rows("acme").await?.remove_grant(grant.id).await?;
+    }
+    // Another upstream takes the place of the first one, and its tools the names.
+    let rows = server.rows("globex").await?;
+    let upstream = rows.upstreams().await?.pop().context("an upstream")?;
+    rows.remove_upstream(upstream.id).await?;
+    let url = ConformanceServer::speaking(|_| true).serve().await?;
+    let setup = Setup { tenant: "globex", upstream: "desk", url: &url, key: None, level: Level::Admin };
+    server.add(&setup, UpstreamAuth::None, &[]).await?;
+    assert!(alice.tools().await?.contains(&"globex__confirm_delete".to_owned()));
+    for id in [at_acme, at_globex] {
+        let gone = ask(&alice, "tasks/get", &id).await?.json()?;
+        assert_eq!(gone["error"], json!({"code": -32602, "message": "unknown task"}));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_does_not_know_tasks_gets_none() -> Result<()> {
+    let server = bed("tasks_undeclared").await?;
+    let alice = server.client_at("/t/acme/mcp", "alice", &["acme"])?;
+    let call = json!({"name": "slow_compute", "arguments": {"seconds": 0}});
+    let whole = alice.modern("tools/call", call.clone()).await?.json()?;
+    assert_eq!(whole["result"]["resultType"], "complete", "{whole}");
+    assert_eq!(alice.legacy("tools/call", &call).await?.json()?["result"]["isError"], json!(false));
+    let needs = alice.modern("tools/call", json!({"name": "failing_job"})).await?;
+    assert_eq!((needs.status, needs.code()?), (400, Some(-32021)));
+
+    let id = begin(&alice, "slow_compute", json!({"seconds": 600})).await?;
+    for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+        let refused = alice.modern(method, json!({"taskId": id})).await?;
+        assert_eq!(refused.status, 400, "{method}");
+        let error = refused.json()?["error"].clone();
+        assert_eq!(error["code"], -32021, "{method}");
+        assert_eq!(error["data"]["requiredCapabilities"]["extensions"], json!({TASKS: {}}), "{method}");
+        assert_eq!(alice.legacy(method, &json!({"taskId": id})).await?.code()?, Some(-32601), "{method}");
+    }
+    let wanted = json!({"notifications": {"taskIds": [id]}});
+    assert_eq!(alice.modern("subscriptions/listen", wanted).await?.code()?, Some(-32021));
+    ask(&alice, "tasks/cancel", &id).await?;
+
+    let legacy =
+        json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+    let hello = alice.legacy("initialize", &legacy).await?.json()?;
+    assert_eq!(hello["result"]["capabilities"]["extensions"], Value::Null, "{hello}");
+    let found = alice.modern("server/discover", json!({})).await?.json()?;
+    assert_eq!(found["result"]["capabilities"]["extensions"][TASKS], json!({}), "{found}");
+    Ok(())
+}
