@@ -202,7 +202,8 @@ impl Authenticator {
             let is_for_us = verified.good_for.includes(judgement.audiences);
             return if is_for_us { Ok(verified.identity) } else { Err(Refusal::Audience.into()) };
         }
-        let verified = self.verify(token, judgement).await?;
+        // Boxed: what happens seldom would be carried along with every request.
+        let verified = Box::pin(self.verify(token, judgement)).await?;
         self.verified.insert(hash, verified.clone());
         Ok(verified.identity)
     }

@@ -104,7 +104,7 @@ impl Cli {
     pub async fn run(self) -> Result<()> {
         match self.command {
             #[cfg(feature = "dev")]
-            Command::Dev(dev) => dev.run().await,
+            Command::Dev(dev) => Box::pin(dev.run()).await,
             Command::Serve(settings) => serve::run(&settings).await,
             Command::Apply(apply) => apply.run().await,
             Command::Delete(delete) => delete.run().await,

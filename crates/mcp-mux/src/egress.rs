@@ -8,35 +8,38 @@
 //! and they decode no compression, so that a small answer cannot grow.
 
 mod address;
+mod pool;
 mod resolver;
+mod response;
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::dns::Resolve;
-use reqwest::{Certificate, Identity};
-use secrecy::{ExposeSecret as _, SecretString};
+use bytes::Bytes;
+use http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::{Method, Uri};
+use http_body_util::Full;
+use rustls::ClientConfig;
 use tenant_store::EgressHosts;
+use tokio::time::{Instant, timeout_at};
 use url::{Host, Origin, Url};
 
-use self::resolver::{System, Vetted};
+pub use self::pool::{ClientTls, TlsError};
+use self::pool::{Handshake, Pool, machine_tls, own_tls, pool};
+use self::resolver::{Resolve, System, Vetted};
+pub use self::response::Response;
 use crate::config::EgressConfig;
 
-/// How long a connection may take to be made, the look-up of its name included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-const IDLE_CONNECTIONS_MAX: usize = 64;
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-const RESPONSE_HEADERS_MAX: usize = 100;
+/// Who we say we are.
+const OUR_NAME: HeaderValue = HeaderValue::from_static(concat!("mcp-mux/", env!("CARGO_PKG_VERSION")));
+const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 
 /// The HTTP stack could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("an HTTP client cannot be built")]
-pub struct EgressError(#[source] reqwest::Error);
+pub struct EgressError(#[from] TlsError);
 
 /// Why an address is not called. The end of a sentence that begins with the address, which is never repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -85,7 +88,21 @@ pub enum SendError {
     TimedOut,
     /// No connection, or it broke.
     #[error("it cannot be reached")]
-    Unreachable(#[source] reqwest::Error),
+    Unreachable(#[source] Broken),
+}
+
+/// What went wrong on the way.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// An address that HTTP has no way to write.
+    #[error("its address cannot be written in a request")]
+    Address(#[source] http::uri::InvalidUri),
+    /// No connection, or it broke before the head of the response.
+    #[error("there is no connection")]
+    Connection(#[source] hyper_util::client::legacy::Error),
+    /// It broke within the body.
+    #[error("the body broke off")]
+    Body(#[source] hyper::Error),
 }
 
 /// Where the connections of a pool may lead.
@@ -104,6 +121,9 @@ enum Destinations {
 pub struct Egress {
     rules: Arc<EgressConfig>,
     resolvers: Resolvers,
+    /// What all pools believe that prove themselves by no certificate. To read the machine's root certificates for each costs time and
+    /// memory.
+    tls: ClientConfig,
     pools: Pools,
 }
 
@@ -112,36 +132,36 @@ type Resolvers = Arc<dyn Fn() -> Arc<dyn Resolve> + Send + Sync>;
 
 #[derive(Clone)]
 struct Pools {
-    named: reqwest::Client,
-    https: reqwest::Client,
-    http: reqwest::Client,
+    named: Pool,
+    https: Pool,
+    http: Pool,
 }
 
-/// What makes requests, to wherever the guard lets it.
+/// What makes requests, to wherever the guard lets it. Cheap to clone.
 #[derive(Clone)]
-pub struct Client {
+pub struct Client(Arc<Guarded>);
+
+/// Pools, and what is asked of an address before one of them is used.
+struct Guarded {
     rules: Arc<EgressConfig>,
     /// The origins that the process configuration names for this client.
-    named: Arc<[Origin]>,
+    named: Vec<Origin>,
     /// The one origin that it is for.
     origin: Option<Origin>,
     /// The hosts that a tenant's operator narrows the tenant's connections to.
     hosts: Option<EgressHosts>,
+    /// The address that most requests go to, if it was vetted: by rules that are the client's for good.
+    usual: Option<(Url, Uri)>,
     pools: Pools,
-}
-
-/// What a client shows and believes in the TLS handshake.
-#[derive(Debug, Clone, Copy)]
-pub struct ClientTls<'t> {
-    /// Its certificates and private key, as PEM.
-    pub pair: &'t SecretString,
-    /// The certificates that vouch for the other side, as PEM, in place of the machine's own.
-    pub ca: Option<&'t str>,
 }
 
 /// A request to an address that was vetted.
 #[derive(Debug)]
-pub struct Request(reqwest::RequestBuilder);
+pub struct Request {
+    pool: Pool,
+    message: http::Request<Full<Bytes>>,
+    time: Option<Duration>,
+}
 
 impl Egress {
     /// A guard by the rules of the process.
@@ -155,24 +175,33 @@ impl Egress {
     }
 
     fn with_resolvers(config: &EgressConfig, resolvers: Resolvers) -> Result<Self, EgressError> {
-        let rules = Arc::new(config.clone());
-        let pools = Pools {
-            named: pool(&rules, resolvers(), Destinations::Any, None)?,
-            https: pool(&rules, resolvers(), Destinations::PublicOrListed, None)?,
-            http: pool(&rules, resolvers(), Destinations::Listed, None)?,
+        let (rules, tls) = (Arc::new(config.clone()), machine_tls()?);
+        let shared = |destinations| {
+            let vetted = Vetted { destinations, rules: Arc::clone(&rules), names: resolvers() };
+            pool(vetted, Handshake::Anonymous(Box::new(tls.clone())))
         };
-        Ok(Self { rules, resolvers, pools })
+        let pools = Pools {
+            named: shared(Destinations::Any)?,
+            https: shared(Destinations::PublicOrListed)?,
+            http: shared(Destinations::Listed)?,
+        };
+        Ok(Self { rules, resolvers, tls, pools })
     }
 
     /// A client that also reaches the origins of `named`, which must come from the process configuration.
     pub fn client<'u>(&self, named: impl IntoIterator<Item = &'u Url>) -> Client {
         let named = named.into_iter().map(Url::origin).collect();
-        Client { rules: Arc::clone(&self.rules), named, origin: None, hosts: None, pools: self.pools.clone() }
+        Client(Arc::new(Guarded { named, ..self.guarded(None) }))
     }
 
     /// A client for what a tenant's upstreams need beside themselves, such as an authorization server: at one of `hosts`.
     pub fn tenant(&self, hosts: Option<EgressHosts>) -> Client {
-        Client { hosts, ..self.client([]) }
+        Client(Arc::new(self.guarded(hosts)))
+    }
+
+    fn guarded(&self, hosts: Option<EgressHosts>) -> Guarded {
+        let (rules, pools) = (Arc::clone(&self.rules), self.pools.clone());
+        Guarded { rules, named: Vec::new(), origin: None, hosts, usual: None, pools }
     }
 
     /// A client with connections of its own that reaches the origin of `url` and no other, and only if `hosts` cover it. One that
@@ -183,20 +212,34 @@ impl Egress {
         hosts: Option<EgressHosts>,
         tls: Option<ClientTls<'_>>,
     ) -> Result<Client, EgressError> {
-        let pool = pool(&self.rules, (self.resolvers)(), destinations(url), tls)?;
+        let handshake = tls.map_or_else(|| Handshake::Anonymous(Box::new(own_tls(&self.tls))), Handshake::Proven);
+        let (destinations, rules, names) = (destinations(url), Arc::clone(&self.rules), (self.resolvers)());
+        let pool = pool(Vetted { destinations, rules, names }, handshake)?;
         let pools = Pools { named: pool.clone(), https: pool.clone(), http: pool };
-        Ok(Client { origin: Some(url.origin()), hosts, pools, ..self.client([]) })
+        let guarded = Guarded { origin: Some(url.origin()), pools, ..self.guarded(hosts) };
+        let usual = guarded.pool(url).ok().and_then(|_| Uri::try_from(url.as_str()).ok());
+        Ok(Client(Arc::new(Guarded { usual: usual.map(|uri| (url.clone(), uri)), ..guarded })))
     }
 }
 
 impl Client {
     /// A request to `url`, if that may be called.
     pub fn request(&self, method: Method, url: &Url) -> Result<Request, SendError> {
-        let pool = self.pool(url).map_err(SendError::Refused)?;
-        Ok(Request(pool.request(method, url.clone())))
+        // Who has a usual address has one pool for all.
+        let (pool, uri) = if let Some((_, uri)) = self.0.usual.as_ref().filter(|(usual, _)| usual == url) {
+            (Arc::clone(&self.0.pools.https), uri.clone())
+        } else {
+            let pool = Arc::clone(self.0.pool(url).map_err(SendError::Refused)?);
+            (pool, Uri::try_from(url.as_str()).map_err(|error| SendError::Unreachable(Broken::Address(error)))?)
+        };
+        let mut message = http::Request::new(Full::default());
+        (*message.method_mut(), *message.uri_mut()) = (method, uri);
+        Ok(Request { pool, message, time: None })
     }
+}
 
-    fn pool(&self, url: &Url) -> Result<&reqwest::Client, Refused> {
+impl Guarded {
+    fn pool(&self, url: &Url) -> Result<&Pool, Refused> {
         let origin = url.origin();
         if self.named.contains(&origin) {
             return anonymous(url).map(|()| &self.pools.named);
@@ -215,50 +258,59 @@ impl Client {
 impl Request {
     /// With one more header.
     #[must_use]
-    pub fn header(self, name: HeaderName, value: HeaderValue) -> Self {
-        Self(self.0.header(name, value))
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.message.headers_mut().append(name, value);
+        self
     }
 
-    /// With more headers.
+    /// With these headers, in the place of those that it has of the same names.
     #[must_use]
-    pub fn headers(self, headers: HeaderMap) -> Self {
-        Self(self.0.headers(headers))
+    pub fn headers(mut self, headers: HeaderMap) -> Self {
+        self.message.headers_mut().extend(headers);
+        self
     }
 
     /// With a body.
     #[must_use]
-    pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
-        Self(self.0.body(body))
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        *self.message.body_mut() = Full::new(body.into());
+        self
     }
 
     /// Ended, with its response, after `time`.
     #[must_use]
     pub fn timeout(self, time: Duration) -> Self {
-        Self(self.0.timeout(time))
+        Self { time: Some(time), ..self }
     }
 
     /// Sends it and waits for the head of the response.
-    pub async fn send(self) -> Result<reqwest::Response, SendError> {
-        self.0.send().await.map_err(SendError::from)
+    pub async fn send(mut self) -> Result<Response, SendError> {
+        let headers = self.message.headers_mut();
+        headers.entry(USER_AGENT).or_insert(OUR_NAME);
+        headers.entry(ACCEPT).or_insert(ANYTHING);
+        let ends_at = self.time.map(|time| Instant::now() + time);
+        let response = self.pool.request(self.message);
+        let response = match ends_at {
+            Some(ends_at) => timeout_at(ends_at, response).await.map_err(|_| SendError::TimedOut)?,
+            None => response.await,
+        };
+        Ok(Response::new(response?, ends_at))
     }
 }
 
-impl From<reqwest::Error> for SendError {
-    fn from(error: reqwest::Error) -> Self {
-        if let Some(refused) = refusal(&error) {
-            Self::Refused(refused)
-        } else if error.is_timeout() {
-            Self::TimedOut
-        } else {
-            Self::Unreachable(error.without_url())
+impl From<hyper_util::client::legacy::Error> for SendError {
+    fn from(error: hyper_util::client::legacy::Error) -> Self {
+        let causes = || std::iter::successors(error.source(), |cause| (*cause).source());
+        // What the resolver said, if it was the resolver.
+        if let Some(refused) = causes().find_map(|cause| cause.downcast_ref::<Refused>()) {
+            return Self::Refused(*refused);
         }
+        let is_late = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::TimedOut;
+        if causes().filter_map(|cause| cause.downcast_ref()).any(is_late) {
+            return Self::TimedOut;
+        }
+        Self::Unreachable(Broken::Connection(error))
     }
-}
-
-/// What the resolver said, if it was the resolver.
-fn refusal(error: &reqwest::Error) -> Option<Refused> {
-    let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    causes.find_map(|cause| cause.downcast_ref::<Refused>()).copied()
 }
 
 /// Whether `url` may be called, as far as that can be told before its name is looked up.
@@ -286,41 +338,6 @@ fn anonymous(url: &Url) -> Result<(), Refused> {
 
 fn destinations(url: &Url) -> Destinations {
     if url.scheme() == "https" { Destinations::PublicOrListed } else { Destinations::Listed }
-}
-
-/// A new pool of connections.
-fn pool(
-    rules: &Arc<EgressConfig>,
-    names: Arc<dyn Resolve>,
-    destinations: Destinations,
-    tls: Option<ClientTls<'_>>,
-) -> Result<reqwest::Client, EgressError> {
-    // One TLS library for the process; whoever embeds us may have installed it already.
-    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    let vetted = Vetted { destinations, rules: Arc::clone(rules), names };
-    #[expect(clippy::disallowed_methods, reason = "this is the place that builds clients")]
-    let mut builder = reqwest::Client::builder();
-    if let Some(ClientTls { pair, ca }) = tls {
-        let pair = Identity::from_pem(pair.expose_secret().as_bytes()).map_err(EgressError)?;
-        builder = builder.identity(pair).https_only(true);
-        if let Some(ca) = ca {
-            builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca.as_bytes()).map_err(EgressError)?);
-        }
-    }
-    builder
-        .user_agent(concat!("mcp-mux/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .referer(false)
-        .dns_resolver(vetted)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .http1_max_headers(RESPONSE_HEADERS_MAX)
-        .tcp_nodelay(true)
-        .build()
-        .map_err(EgressError)
 }
 
 impl fmt::Debug for Egress {

@@ -22,12 +22,11 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use crate::config::{LogFormat, TelemetryConfig};
 
 /// The libraries that print arguments, results or headers, and the most that each may say, whatever the configuration asks for.
-const FLOOR: [(&str, Level); 6] = [
+const FLOOR: [(&str, Level); 5] = [
     ("rmcp", Level::ERROR),
     ("hyper", Level::WARN),
     ("hyper_util", Level::WARN),
     ("h2", Level::WARN),
-    ("reqwest", Level::WARN),
     ("rustls", Level::WARN),
 ];
 
@@ -89,13 +88,13 @@ mod tests {
     fn no_setting_makes_the_libraries_talk_about_arguments_and_headers() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let directives = "trace,rmcp::service=trace,hyper::proto::h1=trace,reqwest::connect=debug";
+        let directives = "trace,rmcp::service=trace,hyper::proto::h1=trace,hyper_util::client=debug";
         let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
         let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter(directives).and(floor())));
         tracing::subscriber::with_default(subscriber, || {
             tracing::debug!(target: "rmcp::service", "LIBRARY arguments");
             tracing::trace!(target: "hyper::proto::h1", "LIBRARY headers");
-            tracing::info!(target: "reqwest::connect", "LIBRARY addresses");
+            tracing::info!(target: "hyper_util::client", "LIBRARY addresses");
             tracing::warn!(target: "hyper::server", "a warning");
             tracing::trace!(target: "mcp_mux::mux", "ours");
         });

@@ -53,6 +53,7 @@ pub(crate) async fn serve(settings: &str) -> Result<()> {
     let address = listener.local_addr()?;
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
+    #[expect(clippy::disallowed_methods, reason = "the floor has no guard")]
     let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(IDLE_CONNECTIONS_MAX).build(connector);
     let floor = Arc::new(Floor { upstream, client, next_id: AtomicU64::new(1) });
     let tasks = Tasks::default();

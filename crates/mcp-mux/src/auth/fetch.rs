@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::BytesMut;
-use futures::StreamExt as _;
 use http::Method;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-use crate::egress::{Client, Refused, Request, SendError};
+use crate::egress::{Broken, Client, Refused, Request, Response, SendError};
 
 /// How long one document may take.
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,7 +24,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("it cannot be reached")]
-    Unreachable(#[source] reqwest::Error),
+    Unreachable(#[source] Broken),
     #[error("its address may not be called: it {0}")]
     Refused(Refused),
     #[error("it did not answer in time")]
@@ -128,11 +127,10 @@ async fn ok_body(request: Request, bytes_max: usize) -> Result<Vec<u8>, FetchErr
     }
 }
 
-async fn body(response: reqwest::Response, bytes_max: usize) -> Result<Vec<u8>, FetchError> {
-    let mut chunks = response.bytes_stream();
+async fn body(mut response: Response, bytes_max: usize) -> Result<Vec<u8>, FetchError> {
     let mut body = BytesMut::new();
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(SendError::from)?;
+    while let Some(chunk) = response.chunk().await {
+        let chunk = chunk?;
         if body.len() + chunk.len() > bytes_max {
             return Err(FetchError::TooLarge);
         }

@@ -41,7 +41,7 @@ impl Dev {
         } else {
             say_lines(&welcome(&dev, &facts)?);
         }
-        until_told(dev.stop()).await;
+        until_told(Box::pin(dev.stop())).await;
         Ok(())
     }
 }

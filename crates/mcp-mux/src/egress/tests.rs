@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::routing::get;
-use reqwest::dns::{Addrs, Name, Resolving};
 use tokio::net::TcpListener;
 use tokio_util::sync::DropGuard;
 
@@ -30,12 +29,12 @@ impl Names {
 }
 
 impl Resolve for Names {
-    fn resolve(&self, _: Name) -> Resolving {
+    fn resolve(&self, _: String) -> resolver::Found {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let mut answers = self.answers.lock().unwrap();
         let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
         let answer = answer.unwrap_or_default();
-        Box::pin(async move { Ok(Box::new(answer.into_iter()) as Addrs) })
+        Box::pin(async move { Ok(answer) })
     }
 }
 
@@ -77,8 +76,12 @@ fn url(text: &str) -> Url {
 }
 
 async fn visit(client: &Client, url: &Url) -> Result<String, SendError> {
-    let response = client.request(Method::GET, url)?.send().await?;
-    Ok(response.text().await.unwrap())
+    let mut response = client.request(Method::GET, url)?.send().await?;
+    let mut text = Vec::new();
+    while let Some(chunk) = response.chunk().await {
+        text.extend_from_slice(&chunk?);
+    }
+    Ok(String::from_utf8(text).unwrap())
 }
 
 fn refused(result: &Result<String, SendError>) -> Option<Refused> {

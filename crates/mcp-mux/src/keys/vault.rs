@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use crypto::{Key, Zeroizing};
-use futures::StreamExt as _;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -18,7 +17,7 @@ use url::Url;
 
 use super::KeysError;
 use crate::config::VaultConfig;
-use crate::egress::{Client, Egress, SendError};
+use crate::egress::{Client, Egress, Response, SendError};
 use session::Session;
 
 /// How long one answer may take.
@@ -188,11 +187,10 @@ fn is_of_vault(body: &[u8]) -> bool {
 }
 
 /// The body may hold a key. It lies in one place, which is wiped.
-async fn read(response: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, KekError> {
-    let mut chunks = response.bytes_stream();
+async fn read(mut response: Response) -> Result<Zeroizing<Vec<u8>>, KekError> {
     let mut body = Zeroizing::new(Vec::with_capacity(ANSWER_BYTES_MAX));
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| unreachable(&error.into()))?;
+    while let Some(chunk) = response.chunk().await {
+        let chunk = chunk.map_err(|error| unreachable(&error))?;
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
             return Err(KekError::Malformed);
         }

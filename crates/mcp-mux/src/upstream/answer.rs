@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
+use crate::egress::Response;
 use crate::json::{self, Members};
 
 /// Largest answer that is not streamed, in bytes.
@@ -39,39 +40,44 @@ pub(super) fn refusal(status: StatusCode) -> Option<UpstreamError> {
 }
 
 /// Whether the upstream answers with a stream of events.
-pub(super) fn is_events(response: &reqwest::Response) -> bool {
+pub(super) fn is_events(response: &Response) -> bool {
     has_media_type(response, "text/event-stream")
 }
 
-pub(super) fn has_media_type(response: &reqwest::Response, wanted: &str) -> bool {
+pub(super) fn has_media_type(response: &Response, wanted: &str) -> bool {
     let value = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(wanted))
 }
 
-pub(super) fn events(response: reqwest::Response) -> EventStream {
-    EventStream::new(response.bytes_stream().map(|chunk| chunk.map_err(|_| UpstreamError::BrokeOff)).boxed())
+pub(super) fn events(response: Response) -> EventStream {
+    EventStream::new(response.chunks().map(|chunk| chunk.map_err(|_| UpstreamError::BrokeOff)).boxed())
 }
 
 /// The body, if it has at most `limit` bytes and comes in time.
-pub(super) async fn whole(
-    response: reqwest::Response,
-    limit: usize,
-    deadline: Instant,
-) -> Result<Bytes, UpstreamError> {
-    let length = response.content_length().unwrap_or_default();
+pub(super) async fn whole(mut response: Response, limit: usize, deadline: Instant) -> Result<Bytes, UpstreamError> {
+    let length = response.bytes_left().unwrap_or_default();
     if length > limit as u64 {
         return Err(UpstreamError::TooLarge);
     }
-    let mut chunks = response.bytes_stream();
-    let mut body = BytesMut::with_capacity(usize::try_from(length).map_or(0, |length| length.min(RESERVED_BYTES_MAX)));
-    while let Some(chunk) = timeout_at(deadline, chunks.next()).await.map_err(|_| UpstreamError::TimedOut)? {
+    let mut body = Bytes::new();
+    let mut more = BytesMut::new();
+    while let Some(chunk) = timeout_at(deadline, response.chunk()).await.map_err(|_| UpstreamError::TimedOut)? {
         let chunk = chunk.map_err(|_| UpstreamError::BrokeOff)?;
-        if body.len() + chunk.len() > limit {
+        if body.len() + more.len() + chunk.len() > limit {
             return Err(UpstreamError::TooLarge);
         }
-        body.extend_from_slice(&chunk);
+        if body.is_empty() && more.is_empty() {
+            // Most answers come in one piece, which is not copied.
+            body = chunk;
+            continue;
+        }
+        if more.is_empty() {
+            more.reserve(usize::try_from(length).map_or(0, |length| length.min(RESERVED_BYTES_MAX)));
+            more.extend_from_slice(&std::mem::take(&mut body));
+        }
+        more.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
+    Ok(if more.is_empty() { body } else { more.freeze() })
 }
 
 /// Reads a response message (JSON-RPC 2.0 §5) and checks that it answers request `id`. An error may come without an id, when the

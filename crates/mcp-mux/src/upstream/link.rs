@@ -32,6 +32,7 @@ use super::redact::Redactor;
 use super::request::{Outgoing, Rpc};
 use super::resume::Resume;
 use super::session_end::SessionEnd;
+use crate::egress::Response;
 use crate::json::Members;
 
 pub(super) use line::{Conditions, Line};
@@ -178,8 +179,9 @@ impl Link {
         let issue = credential.issue;
         match (self.attempt(rpc, credential, deadline).await, issue) {
             (Err(UpstreamError::Unauthorized), Some(refused)) => {
-                let credential = Arc::new(self.credential(proofs, Some(refused), deadline).await?);
-                self.attempt(rpc, credential, deadline).await
+                // Boxed, like all that happens seldom: every call would carry it along.
+                let credential = Arc::new(Box::pin(self.credential(proofs, Some(refused), deadline)).await?);
+                Box::pin(self.attempt(rpc, credential, deadline)).await
             }
             (Err(UpstreamError::Unauthorized), None) => Err(UpstreamError::CredentialRefused),
             (reply, _) => reply,
@@ -198,7 +200,7 @@ impl Link {
         let place = self.line.place(rpc.lane, deadline.min(Instant::now() + PLACE_TIMEOUT)).await?;
         if self.is_api() {
             // The place is held until the answer is whole.
-            let answer = openapi::answer(self, &credential, rpc, deadline).await;
+            let answer = Box::pin(openapi::answer(self, &credential, rpc, deadline)).await;
             drop(place);
             return answer.map(Reply::Whole);
         }
@@ -208,7 +210,7 @@ impl Link {
             Err(UpstreamError::SessionGone | UpstreamError::VersionChanged) => {
                 self.forget(&agreement);
                 let agreement = negotiate::agreement(self, &attempt.credential, deadline).await?;
-                self.exchange(&attempt, &agreement).await
+                Box::pin(self.exchange(&attempt, &agreement)).await
             }
             reply => reply,
         }
@@ -238,7 +240,7 @@ impl Link {
         let read = async {
             let body = rpc.body(id, agreement.is_modern());
             if let Some(session) = agreement.old_sse() {
-                return self.read_from(session, (id, body), attempt).await;
+                return Box::pin(self.read_from(session, (id, body), attempt)).await;
             }
             let response = self.post(credential, agreement.headers(rpc), body, *deadline).await?;
             self.read(response, id, agreement, attempt).await
@@ -298,7 +300,7 @@ impl Link {
         headers: HeaderMap,
         body: String,
         deadline: Instant,
-    ) -> Result<reqwest::Response, UpstreamError> {
+    ) -> Result<Response, UpstreamError> {
         let url = self.upstream().spec.url.clone();
         self.line.send(credential, Outgoing::message(url, headers, body), deadline).await
     }
@@ -322,7 +324,7 @@ impl Link {
 
     async fn read(
         &self,
-        response: reqwest::Response,
+        response: Response,
         id: u64,
         agreement: &Agreement,
         attempt: &Attempt<'_>,

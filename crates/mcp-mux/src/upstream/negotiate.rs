@@ -23,6 +23,7 @@ use super::peer::{ClientCapabilities, LogLevel};
 use super::request::{LEGACY_VERSIONS, Rpc, client_info};
 use super::session_end::SessionEnd;
 use super::subscribe::Subscribed;
+use crate::egress::Response;
 use crate::json::{self, Members};
 use crate::protocol::{LEGACY_VERSION, MODERN_VERSION, PROTOCOL_VERSION, SESSION_ID, SKILLS};
 
@@ -171,9 +172,17 @@ pub(super) async fn agreement(
     credential: &Arc<Credential>,
     deadline: Instant,
 ) -> Result<Arc<Agreement>, UpstreamError> {
-    if let Some(agreement) = link.agreed.load_full() {
-        return Ok(agreement);
+    match link.agreed.load_full() {
+        Some(agreement) => Ok(agreement),
+        None => Box::pin(new_agreement(link, credential, deadline)).await,
     }
+}
+
+async fn new_agreement(
+    link: &Link,
+    credential: &Arc<Credential>,
+    deadline: Instant,
+) -> Result<Arc<Agreement>, UpstreamError> {
     let turn = tokio::time::timeout_at(deadline, link.negotiation.lock()).await;
     let mut failure = turn.map_err(|_| UpstreamError::TimedOut)?;
     if let Some(agreement) = link.agreed.load_full() {
@@ -341,7 +350,7 @@ async fn set_log_level(
 }
 
 /// The answer to request `id`, whether it comes as JSON or as the last event of a stream.
-async fn answer(response: reqwest::Response, id: u64, deadline: Instant) -> Result<Answer, UpstreamError> {
+async fn answer(response: Response, id: u64, deadline: Instant) -> Result<Answer, UpstreamError> {
     let status = response.status();
     if let Some(refusal) = refusal(status) {
         return Err(refusal);

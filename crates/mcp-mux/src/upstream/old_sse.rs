@@ -102,7 +102,7 @@ impl Session {
         }
         let calls = Arc::new(Calls::new());
         let heard = Arc::clone(&calls);
-        let body = response.bytes_stream().map(move |chunk| {
+        let body = response.chunks().map(move |chunk| {
             heard.note_heard();
             chunk.map_err(|_| UpstreamError::BrokeOff)
         });

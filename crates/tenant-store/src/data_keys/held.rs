@@ -63,9 +63,17 @@ impl HeldKeys {
     pub(crate) async fn get(&self, wrapped: &WrappedKey) -> Result<KeyRing, KekError> {
         let which = (wrapped.tenant, wrapped.id);
         self.require_unshredded(wrapped.tenant)?;
-        if let Some(held) = self.held.get(&which).await {
-            return self.again(wrapped, held).await;
+        match self.held.get(&which).await {
+            Some(held) if held.since.elapsed() < FRESH => Ok(held.ring.clone()),
+            // Boxed, because whoever asks carries along what happens seldom.
+            Some(held) => Box::pin(self.again(wrapped, held)).await,
+            None => Box::pin(self.first(wrapped)).await,
         }
+    }
+
+    /// What is not held is asked for.
+    async fn first(&self, wrapped: &WrappedKey) -> Result<KeyRing, KekError> {
+        let which = (wrapped.tenant, wrapped.id);
         if let Some((at, error)) = self.refused.get(&which).await
             && at.elapsed() < RETRY_AFTER
         {
@@ -117,14 +125,10 @@ impl HeldKeys {
         if shredded.contains(&tenant) { Err(KekError::Refused) } else { Ok(()) }
     }
 
-    /// What is held is asked for again once it is no longer fresh.
+    /// What is held and no longer fresh is asked for again.
     async fn again(&self, wrapped: &WrappedKey, held: Arc<Held>) -> Result<KeyRing, KekError> {
         let which = (wrapped.tenant, wrapped.id);
-        let age = held.since.elapsed();
-        let is_bridged = age < OUTAGE_MAX;
-        if age < FRESH {
-            return Ok(held.ring.clone());
-        }
+        let is_bridged = held.since.elapsed() < OUTAGE_MAX;
         let mut not_before = match held.turn.try_lock() {
             Ok(turn) => turn,
             Err(_) if is_bridged => return Ok(held.ring.clone()),

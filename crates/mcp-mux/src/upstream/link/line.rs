@@ -183,7 +183,10 @@ impl Line {
             let tls = ClientTls { pair: &pair, ca: ca.as_deref() };
             self.client(Some(tls)).map_err(|_| UpstreamError::CredentialUnusable(secret.clone()))
         };
-        self.http.get_or_try_init(make).await.cloned()
+        match self.http.get() {
+            Some(http) => Ok(http.clone()),
+            None => Box::pin(self.http.get_or_try_init(make)).await.cloned(),
+        }
     }
 
     fn client(&self, tls: Option<ClientTls<'_>>) -> Result<Client, EgressError> {

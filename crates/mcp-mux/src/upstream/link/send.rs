@@ -11,7 +11,7 @@ use super::super::event_stream::EventStream;
 use super::super::redact::Redactor;
 use super::super::request::Outgoing;
 use super::Line;
-use crate::egress::SendError;
+use crate::egress::{Response, SendError};
 
 impl Line {
     /// Proves a request with `credential`, sends it and waits for the head of the response.
@@ -20,7 +20,7 @@ impl Line {
         credential: &Credential,
         mut outgoing: Outgoing,
         deadline: Instant,
-    ) -> Result<reqwest::Response, UpstreamError> {
+    ) -> Result<Response, UpstreamError> {
         credential.prove(&mut outgoing, self.now())?;
         let sent = async {
             let request = credential.http.request(outgoing.method, &outgoing.url)?;

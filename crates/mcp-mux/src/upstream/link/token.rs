@@ -22,19 +22,19 @@ impl Link {
         let http = self.line.http(proofs).await?;
         let token = match &self.upstream().spec.auth {
             UpstreamAuth::ClientCredentials(request) => {
-                Some(self.access_token(proofs, request, (refused, deadline)).await?)
+                Some(Box::pin(self.access_token(proofs, request, (refused, deadline))).await?)
             }
             UpstreamAuth::Account(account) => match (&self.actor, proofs.caller) {
-                (Some(actor), _) => Some(self.account_token(proofs, actor, (refused, deadline)).await?),
+                (Some(actor), _) => Some(Box::pin(self.account_token(proofs, actor, (refused, deadline))).await?),
                 // Nobody's account stands in for a caller's.
                 (None, Some(_)) => return Err(UpstreamError::AccountMissing),
                 (None, None) => match account.listing_request(&self.upstream().spec.url) {
-                    Some(request) => Some(self.access_token(proofs, &request, (refused, deadline)).await?),
+                    Some(request) => Some(Box::pin(self.access_token(proofs, &request, (refused, deadline))).await?),
                     None => None,
                 },
             },
             UpstreamAuth::TokenExchange(exchange) if self.actor.is_some() || exchange.listing != Listing::None => {
-                Some(self.access_token(proofs, &exchange.request, (refused, deadline)).await?)
+                Some(Box::pin(self.access_token(proofs, &exchange.request, (refused, deadline))).await?)
             }
             _ => None,
         };

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::operation::media_type;
+use crate::egress::Response;
 use crate::json;
 use crate::upstream::answer::{refusal, whole};
 use crate::upstream::error::UpstreamError;
@@ -23,7 +24,7 @@ pub(super) fn refused(sentence: &str) -> String {
 
 /// The result of a call that was answered. A 401 says that it was not executed, and another access token may be taken.
 pub(super) async fn read(
-    response: reqwest::Response,
+    response: Response,
     redactor: &Redactor,
     (bytes_max, deadline): (usize, Instant),
 ) -> Result<String, UpstreamError> {
