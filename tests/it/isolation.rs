@@ -64,7 +64,7 @@ fn methods() -> Vec<(&'static str, Value, Value)> {
         ("completion/complete", completion("acme"), completion("nobody")),
         ("skills/list", json!({}), json!({})),
         ("skills/get", json!({"uri": skill("acme")}), json!({"uri": skill("nobody")})),
-        // Of a client that declares nothing. What those get who know tasks, and ask for others' ones, is in `tasks`.
+        // What those get who ask for others' real ones is in `tasks`.
         ("tasks/get", json!({"taskId": "acme"}), json!({"taskId": "nobody"})),
         ("tasks/update", json!({"taskId": "acme"}), json!({"taskId": "nobody"})),
         ("tasks/cancel", json!({"taskId": "acme"}), json!({"taskId": "nobody"})),
@@ -170,9 +170,10 @@ async fn forbidden_and_unknown_are_the_same_answer_to_the_byte() -> Result<()> {
         let bob = server.client_at(path, "bob", &["globex"])?;
         let session = bob.begin_session().await?;
         let in_session = server.client_at(path, "bob", &["globex"])?.with("mcp-session-id", &session)?;
+        let can = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
         for (method, forbidden, unknown) in methods() {
-            let (theirs, nobodys) =
-                (bob.modern(method, forbidden.clone()).await?, bob.modern(method, unknown.clone()).await?);
+            let ask = |params: &Value| bob.modern_that_can(&can, method, params.clone());
+            let (theirs, nobodys) = (ask(&forbidden).await?, ask(&unknown).await?);
             assert_eq!(theirs.all(), nobodys.all(), "{path} {method}");
             assert!(!theirs.text.contains("acme"), "{path} {method}: {}", theirs.text);
             for client in [&bob, &in_session] {

@@ -184,12 +184,16 @@ impl Client {
         if begun["result"]["resultType"] != "task" {
             return Ok(false);
         }
-        loop {
-            let state = self.ask("tasks/get", json!({"taskId": begun["result"]["taskId"]})).await?.1["result"].clone();
-            if state["status"] != "working" {
-                return Ok(state["result"]["content"][0]["text"].is_string());
+        let ends = async {
+            loop {
+                let state =
+                    self.ask("tasks/get", json!({"taskId": begun["result"]["taskId"]})).await?.1["result"].clone();
+                if state["status"] != "working" {
+                    return Ok(state["result"]["content"][0]["text"].is_string());
+                }
             }
-        }
+        };
+        tokio::time::timeout(UNTOLD, ends).await?
     }
 
     /// Whether a tool's page is named and can be read.

@@ -9,7 +9,7 @@ use crate::support::client::Http;
 use crate::support::conformance::ConformanceServer;
 use crate::support::rich::Rich;
 use crate::support::server::{Setup, TestServer};
-use crate::support::upstreams::serve_handler;
+use crate::support::upstreams::{ByteUpstream, Say, serve_handler};
 
 const SKILLS: &str = "io.modelcontextprotocol/skills";
 
@@ -99,7 +99,7 @@ async fn skills_of_two_upstreams_say_whose_they_are() -> Result<()> {
         let described = get(&alice, skill["uri"].as_str().unwrap_or_default()).await?["result"]["skill"].clone();
         assert_eq!(described["resources"], skill["resources"]);
     }
-    // Whose URI it would be, nobody can tell; and an upstream without skills has none, which is not the client's mistake.
+    // Desk lists it as a resource, too, but whose skill it would be, nobody can tell; and an upstream without skills has none, which is not the client's mistake.
     for uri in [
         "skill://git-workflow/SKILL.md",
         "mcp-mux://acme/files/note://one/SKILL.md",
@@ -107,6 +107,54 @@ async fn skills_of_two_upstreams_say_whose_they_are() -> Result<()> {
     ] {
         assert_eq!(get(&alice, uri).await?["error"]["code"], -32602, "{uri}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tenants_skills_are_its_own_and_no_entry_leads_elsewhere() -> Result<()> {
+    let server = bed("skills_of_tenants").await?;
+    let entry = r#"{"uri":"skill://x/SKILL.md","frontmatter":{"name":"x","description":"x"},"_meta":{"ui":{}},"resources":[FILES]}"#;
+    let file = |uri: &str| format!(r#"{{"uri":"{uri}","digest":"sha256:00","size":1}}"#);
+    let listing = |files: &str| format!(r#"{{"resultType":"complete","skills":[{}]}}"#, entry.replace("FILES", files));
+    let discover = json!({
+        "resultType": "complete", "supportedVersions": ["2026-07-28"], "serverInfo": {"name": "x", "version": "1"},
+        "capabilities": {"tools": {}, "resources": {}, "extensions": {SKILLS: {}}}, "ttlMs": 0, "cacheScope": "private",
+    });
+    let upstream = ByteUpstream::with_tools("[]")
+        .on("server/discover", Say::Result(discover.to_string()))
+        .on(
+            "resources/list",
+            Say::Result(r#"{"resultType":"complete","resources":[{"uri":"note://x","name":"x"}]}"#.to_owned()),
+        )
+        .on("skills/list", Say::Result(listing(&file("skill://x/SKILL.md"))));
+    let (url, _) = upstream.clone().serve().await?;
+    for (tenant, slug) in [("globex", "desk"), ("acme", "evil")] {
+        let setup = Setup { tenant, upstream: slug, url: &url, key: None, level: Level::Read };
+        server.add(&setup, UpstreamAuth::None, &[]).await?;
+    }
+    let (alice, carol) = (
+        server.client_at("/t/acme/mcp", "alice", &["acme"])?,
+        server.client_at("/t/globex/mcp", "carol", &["globex"])?,
+    );
+    let uris = |skills: Vec<Value>| skills.iter().map(|skill| skill["uri"].clone()).collect::<Vec<_>>();
+    assert_eq!(uris(listed(&carol).await?), ["skill://x/SKILL.md"]);
+    let evil = "mcp-mux://acme/evil/skill://x/SKILL.md";
+    assert_eq!(uris(listed(&alice).await?), ["mcp-mux://acme/desk/skill://git-workflow/SKILL.md", evil]);
+    // What ties it to an app changes nothing about its files.
+    assert_eq!(listed(&alice).await?[1]["resources"][0]["uri"], evil);
+    for uri in [evil, "mcp-mux://acme/desk/skill://git-workflow/SKILL.md"] {
+        assert_eq!(get(&carol, uri).await?["error"], json!({"code": -32602, "message": "resource not found"}), "{uri}");
+    }
+    assert_eq!(listed(&server.client_at("/t/acme/mcp", "carol", &["globex"])?).await?, Vec::<Value>::new());
+
+    // Another skill than the one that was asked for is none.
+    let other = r#"{"resultType":"complete","skill":{"uri":"skill://y/SKILL.md","frontmatter":{},"resources":[]}}"#;
+    upstream.says("skills/get", Say::Result(other.to_owned()));
+    assert_eq!(get(&carol, "skill://x/SKILL.md").await?["error"]["code"], -32603);
+    // Files that lie elsewhere make it no skill.
+    upstream.says("skills/list", Say::Result(listing(&file("mcp-mux://acme/desk/note://one"))));
+    server.app.refresher().refresh_all().await;
+    assert_eq!(listed(&carol).await?, Vec::<Value>::new());
     Ok(())
 }
 

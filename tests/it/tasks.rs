@@ -1,5 +1,7 @@
 //! Tasks: whose they are, for how long, and what of them passes.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tenant_store::{Level, UpstreamAuth};
@@ -7,8 +9,11 @@ use tenant_store::{Level, UpstreamAuth};
 use crate::support::client::{Answer, Http};
 use crate::support::conformance::ConformanceServer;
 use crate::support::server::{Setup, TestServer};
+use crate::support::upstreams::{ByteUpstream, Say};
 
 const TASKS: &str = "io.modelcontextprotocol/tasks";
+/// How long a task may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn can() -> Value {
     json!({"elicitation": {}, "extensions": {TASKS: {}}})
@@ -38,15 +43,23 @@ async fn ask(client: &Http, method: &str, id: &str) -> Result<Answer> {
     client.modern_that_can(&can(), method, json!({"taskId": id, "inputResponses": {}})).await
 }
 
+/// The state of a task as soon as it is one of these.
+async fn becomes(client: &Http, id: &str, statuses: &[&str]) -> Result<Value> {
+    let becoming = async {
+        loop {
+            let state = ask(client, "tasks/get", id).await?.json()?["result"].clone();
+            ensure!(state["taskId"] == id, "{state}");
+            if statuses.iter().any(|status| state["status"] == *status) {
+                return Ok(state);
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, becoming).await?
+}
+
 /// The state of a task that is over.
 async fn done(client: &Http, id: &str) -> Result<Value> {
-    loop {
-        let state = ask(client, "tasks/get", id).await?.json()?["result"].clone();
-        ensure!(state["taskId"] == id, "{state}");
-        if !["working", "input_required"].iter().any(|status| state["status"] == *status) {
-            return Ok(state);
-        }
-    }
+    becomes(client, id, &["completed", "failed", "cancelled"]).await
 }
 
 #[tokio::test]
@@ -55,12 +68,7 @@ async fn a_task_is_asked_for_and_answered_through_the_mux() -> Result<()> {
     let alice = server.client("alice", &["acme", "globex"])?;
     let id = begin(&alice, "acme__confirm_delete", json!({})).await?;
     assert!(uuid::Uuid::parse_str(&id).is_err(), "it is not what the upstream knows it by: {id}");
-    let state = loop {
-        let state = ask(&alice, "tasks/get", &id).await?.json()?["result"].clone();
-        if state["status"] != "working" {
-            break state;
-        }
-    };
+    let state = becomes(&alice, &id, &["input_required"]).await?;
     assert_eq!(state["inputRequests"]["sure"]["method"], "elicitation/create", "{state}");
     let answers = json!({"sure": {"action": "accept", "content": {"confirm": true}}});
     let params = json!({"taskId": id, "inputResponses": answers});
@@ -95,7 +103,107 @@ async fn a_task_is_nobody_elses_and_nothing_tells_that_it_exists() -> Result<()>
             assert_eq!(theirs.all(), ask(client, method, &forged).await?.all(), "{who} {method}");
         }
     }
-    assert_eq!(ask(&alice, "tasks/get", &id).await?.json()?["result"]["status"], "input_required");
+    becomes(&alice, &id, &["input_required"]).await?;
+    let at_tenant = begin(&strangers[2].1, "confirm_delete", json!({})).await?;
+    for client in [&alice, &server.client_at("/t/globex/mcp", "alice", &["acme", "globex"])?] {
+        assert_eq!(ask(client, "tasks/get", &at_tenant).await?.code()?, Some(-32602));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_task_stays_where_it_is_when_its_upstream_moves() -> Result<()> {
+    let server = bed("tasks_moved").await?;
+    let alice = server.client("alice", &["acme"])?;
+    let id = begin(&alice, "acme__confirm_delete", json!({})).await?;
+    becomes(&alice, &id, &["input_required"]).await?;
+    let rows = server.rows("acme").await?;
+    let upstream = rows.upstreams().await?.pop().context("an upstream")?;
+    let elsewhere = ConformanceServer::speaking(|_| true).serve().await?;
+    let spec = tenant_store::UpstreamSpec { url: elsewhere.parse()?, ..upstream.spec.clone() };
+    rows.put_upstream(&upstream.slug, &spec).await?;
+    server.app.follow().await?;
+    let answers = json!({"sure": {"action": "accept", "content": {"confirm": true}}});
+    let update = json!({"taskId": id, "inputResponses": answers});
+    let gone = alice.modern_that_can(&can(), "tasks/update", update).await?.json()?;
+    assert_eq!(gone["error"], json!({"code": -32602, "message": "unknown task"}));
+    // Nobody took it for a task of the new place.
+    rows.put_upstream(&upstream.slug, &upstream.spec).await?;
+    server.app.follow().await?;
+    becomes(&alice, &id, &["input_required"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_task_goes_on_when_its_tool_gets_another_name() -> Result<()> {
+    let server = bed("tasks_renamed").await?;
+    let alice = server.client_at("/t/acme/mcp", "alice", &["acme"])?;
+    let id = begin(&alice, "confirm_delete", json!({})).await?;
+    let url = ConformanceServer::speaking(|_| true).serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "wiki", url: &url, key: None, level: Level::Admin };
+    server.add(&setup, UpstreamAuth::None, &[]).await?;
+    assert!(!alice.tools().await?.contains(&"confirm_delete".to_owned()), "the name is nobody's any more");
+    becomes(&alice, &id, &["input_required"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_says_of_a_task_what_belongs_there_and_nothing_else() -> Result<()> {
+    let task = |id: &str, more: &str| {
+        let text = format!(
+            r#"{{"resultType":"KIND","taskId":"{id}","status":"working","createdAt":"then","ttlMs":null{more}}}"#
+        );
+        move |kind: &str| Say::Result(text.replace("KIND", kind))
+    };
+    let upstream = ByteUpstream::with_tools(r#"[{"name":"go","inputSchema":{"type":"object"}}]"#);
+    let (url, seen) = upstream.clone().serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Admin };
+    let server = TestServer::start("tasks_said", &[setup]).await?;
+    let alice = server.client("alice", &["acme"])?;
+
+    for more in [r#","inputRequests":{"r":{"method":"roots/list"}}"#, r#","result":{"content":[]}"#] {
+        upstream.says("tools/call", task("own-7", more)("task"));
+        let refused = alice.modern_that_can(&can(), "tools/call", json!({"name": "acme__go"})).await?.json()?;
+        assert_eq!(refused["result"]["isError"], json!(true), "{more}");
+    }
+    upstream.says("tools/call", task("own-7", "")("task"));
+    let id = begin(&alice, "acme__go", json!({})).await?;
+    upstream.says("tasks/get", task("own-7", "")("complete"));
+    assert_eq!(ask(&alice, "tasks/get", &id).await?.json()?["result"]["taskId"], id);
+    let sent = seen.text();
+    let asked = sent.rsplit_once("mcp-method: tasks/get").context("it was asked")?.1;
+    assert!(
+        asked.contains(r#""taskId":"own-7""#) && asked.contains(r#""io.modelcontextprotocol/tasks":{}"#),
+        "{asked}"
+    );
+    assert!(!sent.contains(&id), "what the caller knows it by is nobody else's");
+    for (what, say) in [
+        ("another task", task("own-8", "")("complete")),
+        (
+            "a question in the place of a state",
+            task("own-7", r#","inputRequests":{},"requestState":"s""#)("input_required"),
+        ),
+        ("a task of a task", task("own-7", "")("task")),
+        (
+            "what the client cannot be asked",
+            task("own-7", r#","inputRequests":{"r":{"method":"roots/list"}}"#)("complete"),
+        ),
+    ] {
+        upstream.says("tasks/get", say);
+        let answer = ask(&alice, "tasks/get", &id).await?;
+        assert!(answer.code()? == Some(-32603) && !answer.text.contains("own-"), "{what}: {}", answer.text);
+    }
+    let unknown = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"unknown task: own-7"}}"#;
+    upstream.says("tasks/get", Say::Http(200, "application/json", unknown.into()));
+    assert_eq!(
+        ask(&alice, "tasks/get", &id).await?.json()?["error"],
+        json!({"code": -32602, "message": "unknown task"})
+    );
+    assert_eq!(
+        ask(&alice, "tasks/cancel", &id).await?.code()?,
+        Some(-32602),
+        "an upstream that knows no tasks has none"
+    );
     Ok(())
 }
 

@@ -189,7 +189,7 @@ impl Gateway {
             let listener = Listener::Legacy(self.subscribed.stream(session));
             return self.listen(caller, endpoint, (wanted, BTreeSet::new()), listener);
         }
-        Ok(self.lifecycle.handle(Face::Legacy, request.map(|_| Bytes::new())).await)
+        Ok(Box::pin(self.lifecycle.handle(Face::Legacy, request.map(|_| Bytes::new()))).await)
     }
 
     async fn post(
@@ -224,7 +224,7 @@ impl Gateway {
         let answered = match served.filter(|served| served.exists(era, endpoint)) {
             None => Err(Problem::method_not_found(era)),
             Some(Served::ByLifecycle) => {
-                self.machinery(caller, endpoint, (&rpc, era), Request::from_parts(parts, body.clone())).await
+                Box::pin(self.machinery(caller, endpoint, (&rpc, era), Request::from_parts(parts, body.clone()))).await
             }
             Some(Served::Raw(RawMethod::Listen)) if accepts != Accepts::Events => Err(Problem::not_acceptable()),
             Some(Served::Raw(RawMethod::Listen)) => {
@@ -367,7 +367,7 @@ impl Gateway {
         };
         if let Err(error @ CallError::Upstream { error: cause, .. }) = &outcome {
             tracing::warn!(
-                request.id = %caller.request_id, mcp.thing = ask.wish.word(), fault = cause.fault().as_str(),
+                request.id = %caller.request_id, mcp.thing = ask.wish.thing().word(), fault = cause.fault().as_str(),
                 error = error as &dyn std::error::Error, "a request has no answer"
             );
         }

@@ -41,7 +41,9 @@ pub enum DefinitionError {
     #[error("has an `x-mcp-header` that is no header's name, is there twice, or is at no string, integer or boolean")]
     ParamHeader,
     /// It does not say which files a skill has.
-    #[error("has `resources` that are neither a list of files with URIs nor \"dynamic\"")]
+    #[error(
+        "is no `SKILL.md`, or has `resources` that are neither \"dynamic\" nor files in its folder with digest and size"
+    )]
     Files,
     /// Its `_meta` is not an object, claims a key that is ours, or can be read in two ways.
     #[error("has a `_meta` that is not an object, holds a key of ours, or has a `ui` with a key twice")]

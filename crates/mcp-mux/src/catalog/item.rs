@@ -18,6 +18,13 @@ use crate::policy::EntryFacts;
 
 const APP_SCHEME: &str = "ui:";
 
+/// What the URI of a skill ends with (SEP-2640).
+const SKILL_FILE: &str = "SKILL.md";
+/// Most files of one skill: what every host must take, and no server should go beyond.
+const FILES_MAX: usize = 512;
+/// Longest URI of a file, in bytes.
+const FILE_URI_BYTES_MAX: usize = 2048;
+
 /// One prompt, resource, template or skill.
 #[derive(Debug)]
 pub struct Item {
@@ -55,11 +62,10 @@ pub(super) fn parse(kind: OfferKind, raw: &RawValue) -> Result<(Named, OfferKey)
         OfferKind::Template => "uriTemplate",
     };
     let (named, _, name) = Named::parse(raw, key)?;
-    let name = name.parse().map_err(|_| DefinitionError::Name)?;
     if kind == OfferKind::Skill {
-        files(named.raw()).ok_or(DefinitionError::Files)?;
+        files(named.raw(), &name).ok_or(DefinitionError::Files)?;
     }
-    Ok((named, name))
+    Ok((named, name.parse().map_err(|_| DefinitionError::Name)?))
 }
 
 impl Item {
@@ -70,17 +76,19 @@ impl Item {
             OfferKind::Prompt => offer.exposed.as_ref()?.to_string(),
             OfferKind::Resource | OfferKind::Template | OfferKind::Skill => carried(key.as_str()),
         };
-        // The files of a skill lie below it, whether they are listed or not: they keep their URIs together.
-        let files = if offer.kind == OfferKind::Skill { files(named.raw())? } else { Vec::new() };
+        let own_files = if offer.kind == OfferKind::Skill { files(named.raw(), key.as_str())? } else { Vec::new() };
         let keeps_own_key = match offer.kind {
-            OfferKind::Skill => {
-                own.says_enough(upstream.id, key.as_str()) && !files.iter().any(|(_, uri)| uri::is_ours(uri))
-            }
+            // Its files keep their URIs with it, whether they are listed or not.
+            OfferKind::Skill => own.says_enough(upstream.id, key.as_str()),
             kind => own.owns(upstream.id, kind, key.as_str()),
         };
-        let files = files.into_iter().map(|(span, uri)| (span, json::quote(&carried(&uri)))).collect();
+        let files = own_files.into_iter().map(|(span, uri)| (span, json::quote(&carried(&uri)))).collect();
         let name = (!keeps_own_key).then_some((exposed.as_str(), (tenant.slug.as_str(), key.as_str())));
-        let at_tenant = named.with_apps(name, |page| own.carried(tenant, upstream, page));
+        // Skills have no apps.
+        let is_skill = offer.kind == OfferKind::Skill;
+        let at_tenant = (!is_skill)
+            .then_some(&named)
+            .and_then(|named| named.with_apps(name, |page| own.carried(tenant, upstream, page)));
         Some(Self {
             kind: offer.kind,
             tenant: tenant.id,
@@ -135,17 +143,23 @@ pub fn is_page(uri: &str) -> bool {
 }
 
 /// Where the URIs of a skill's files stand in its entry, and what they are; `resources` says `"dynamic"` where nobody knows them. None, if
-/// the entry has neither.
-fn files(entry: &RawValue) -> Option<Vec<(Range<usize>, String)>> {
+/// the entry is not one that a host may load (SEP-2640): each file lies in the folder of `uri`, the skill's own, and has digest and size.
+fn files(entry: &RawValue, uri: &str) -> Option<Vec<(Range<usize>, String)>> {
+    let folder = uri.strip_suffix(SKILL_FILE)?;
     let resources = Members::parse(entry.get()).ok()?.get("resources")?;
     if json::as_str(resources).is_some_and(|word| word == "dynamic") {
         return Some(Vec::new());
     }
     let files: Vec<&RawValue> = serde_json::from_str(resources.get()).ok()?;
     let file = |file: &RawValue| {
-        let uri = Members::parse(file.get()).ok()?.get("uri")?;
-        Some((json::span_in(entry.get(), uri.get())?, json::as_str(uri)?.into_owned()))
+        let members = Members::parse(file.get()).ok()?;
+        let raw = members.get("uri")?;
+        let uri = json::as_str(raw).filter(|uri| uri.starts_with(folder) && uri.len() <= FILE_URI_BYTES_MAX)?;
+        let has_digest = members.get_str("digest").is_some_and(|digest| digest.starts_with("sha256:"));
+        let has_size = members.get("size").is_some_and(|size| size.get().parse::<u64>().is_ok());
+        (has_digest && has_size).then_some((json::span_in(entry.get(), raw.get())?, uri.into_owned()))
     };
+    let files = Some(files).filter(|files| files.len() <= FILES_MAX)?;
     files.into_iter().map(file).collect()
 }
 
@@ -192,20 +206,31 @@ impl Own {
 mod tests {
     use super::*;
 
-    fn skill(resources: &str) -> Result<(Named, OfferKey), DefinitionError> {
-        let entry = format!(r#"{{"uri":"skill://a/SKILL.md","frontmatter":{{}},"resources":{resources}}}"#);
+    fn skill(uri: &str, resources: &str) -> Result<(Named, OfferKey), DefinitionError> {
+        let entry = format!(r#"{{"uri":"{uri}","frontmatter":{{}},"resources":{resources}}}"#);
         parse(OfferKind::Skill, &RawValue::from_string(entry).unwrap())
+    }
+
+    fn file(uri: &str) -> String {
+        format!(r#"{{"uri":"{uri}","digest":"sha256:00","size":1}}"#)
     }
 
     #[test]
     fn a_skill_says_which_files_it_has_or_that_nobody_knows() {
-        for resources in [r#""dynamic""#, r#"[{"uri":"skill://a/SKILL.md","size":1}]"#, "[]"] {
-            assert_eq!(skill(resources).unwrap().1.as_str(), "skill://a/SKILL.md", "{resources}");
+        let uri = "skill://a/SKILL.md";
+        let files = format!("[{},{}]", file(uri), file("skill://a/b/c.md"));
+        for resources in [r#""dynamic""#, &files, "[]"] {
+            assert_eq!(skill(uri, resources).unwrap().1.as_str(), uri, "{resources}");
         }
-        for resources in
-            [r#""static""#, "null", "{}", r#"["skill://a/SKILL.md"]"#, r#"[{"uri":1}]"#, r#"[{"uri":"a","uri":"b"}]"#]
+        let outside = format!("[{}]", file("skill://b/SKILL.md"));
+        let ours = format!("[{}]", file("mcp-mux://globex/desk/skill://a/SKILL.md"));
+        let many = format!("[{}]", vec![file(uri); FILES_MAX + 1].join(","));
+        let twice = r#"[{"uri":"skill://a/a","uri":"skill://a/b","digest":"sha256:00","size":1}]"#;
+        let bare = r#"[{"uri":"skill://a/SKILL.md"}]"#;
+        for resources in [r#""static""#, "null", "{}", r#"["skill://a/SKILL.md"]"#, twice, bare, &outside, &ours, &many]
         {
-            assert!(matches!(skill(resources), Err(DefinitionError::Files)), "{resources}");
+            assert!(matches!(skill(uri, resources), Err(DefinitionError::Files)), "{resources}");
         }
+        assert!(matches!(skill("skill://a/README.md", "[]"), Err(DefinitionError::Files)));
     }
 }

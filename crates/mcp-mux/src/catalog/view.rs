@@ -129,6 +129,11 @@ impl<E> Part<E> {
         self.names.get(name)
     }
 
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<E>> {
+        self.names.values()
+    }
+
     /// At most `count` definitions: the first, or those behind `after`. None where the name before that place is gone: what else is
     /// gone nobody knows then, and a page that begins somewhere leaves something out.
     pub fn page(&self, after: Option<&str>, count: usize) -> Option<Page> {

@@ -82,6 +82,8 @@ pub(super) enum Kind {
     Other,
     /// The same, and the modern era says for how long a result may be kept.
     Read,
+    /// A failure is an error, and an upstream that knows no tasks has none of them.
+    Task,
 }
 
 /// How an answer gets to its client.
@@ -220,7 +222,8 @@ fn error_put_right(error: &RawValue, Asked { era, kind }: Asked) -> Cow<'_, str>
         Some(LEGACY_RESOURCE_NOT_FOUND) if era == Era::Modern => INVALID_PARAMS,
         Some(URL_ELICITATION_REQUIRED) if era == Era::Modern => INTERNAL_ERROR,
         // It is this upstream that has nothing of the kind.
-        Some(METHOD_NOT_FOUND) if kind == Kind::Read => INVALID_PARAMS,
+        Some(METHOD_NOT_FOUND) if kind == Kind::Read && era == Era::Legacy => LEGACY_RESOURCE_NOT_FOUND,
+        Some(METHOD_NOT_FOUND) if matches!(kind, Kind::Read | Kind::Task) => INVALID_PARAMS,
         _ => return Cow::Borrowed(text),
     };
     let span = json::member(Some(error), "code").and_then(|code| json::span_in(text, code.get()));

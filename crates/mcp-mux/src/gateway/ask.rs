@@ -143,6 +143,7 @@ pub(super) fn kind(wish: &Wish<'_>) -> Kind {
     match wish {
         Wish::Tool { .. } => Kind::Tool,
         Wish::Resource { .. } | Wish::Skill { .. } => Kind::Read,
-        Wish::Prompt { .. } | Wish::Completion { .. } | Wish::Task { .. } => Kind::Other,
+        Wish::Task { .. } => Kind::Task,
+        Wish::Prompt { .. } | Wish::Completion { .. } => Kind::Other,
     }
 }

@@ -65,7 +65,8 @@ pub(super) fn wanted(rpc: &Rpc<'_>) -> Result<(Wanted, BTreeSet<String>), Proble
     let filter = rpc.params.get("notifications").filter(|raw| json::is_object(raw)).ok_or_else(malformed)?;
     let filter = Members::parse(filter.get()).map_err(|_| malformed())?;
     // Nobody is told of tasks, who asks for their state hears of it. But who does not know them must not ask for it.
-    if filter.get("taskIds").is_some() && !ask::takes_tasks(Era::Modern, rpc) {
+    let names_tasks = filter.get("taskIds").is_some_and(|raw| raw.get() != "null");
+    if names_tasks && !ask::takes_tasks(Era::Modern, rpc) {
         return Err(Problem::lacks_tasks());
     }
     let has = |key: &str| filter.get(key).is_some_and(|raw| raw.get() == "true");

@@ -149,7 +149,7 @@ impl Mux {
     pub async fn ask(&self, caller: &Caller, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Outcome, CallError> {
         let sight = self.sight(caller, endpoint);
         let thing = ask.wish.thing();
-        let target = sight.target_of(&ask.wish, &thing).ok_or(CallError::Unknown(ask.wish.word()))?;
+        let target = sight.target_of(&ask.wish, &thing).ok_or(CallError::Unknown(ask.wish.thing().word()))?;
         let can = ask.input.capabilities();
         let can = if sight.face == Face::Aggregate { can.among_tenants() } else { can };
         let peer = Peer { can, log: ask.log };
@@ -176,7 +176,7 @@ impl Mux {
         // What was decided before a long call may have been taken back meanwhile.
         let matter = || Matter { endpoint: endpoint.clone(), thing: call.thing.clone(), target: call.target.place() };
         if !self.is_current(&sight) && !self.may_use(caller, &matter()) {
-            return Err(CallError::Unknown(ask.wish.word()));
+            return Err(CallError::Unknown(ask.wish.thing().word()));
         }
         let reply = reply.map_err(|error| failed(call.target.slugs(), error))?;
         let asking = call.asking(&reply, (rpc, own));
@@ -260,6 +260,8 @@ impl Call<'_> {
     /// How the client is asked for input, if the upstream may still ask. The first `own` bytes of the parameters were the request's own.
     fn asking(&self, reply: &Reply, (rpc, own): (Rpc<'_>, usize)) -> Asking {
         match &self.ask.input {
+            // What a task asks for stands in its state.
+            _ if matches!(self.ask.wish, Wish::Task { .. }) => Asking::Never,
             Input::InAnswer { .. } if may_ask(reply) => {
                 Asking::InAnswer(self.peer.can, self.states(rpc.params.get(..own).unwrap_or_default()))
             }
@@ -287,8 +289,8 @@ impl Call<'_> {
     fn finish(&self, asking: Asking) -> Finish {
         let wish = &self.ask.wish;
         let tasks = match wish {
-            Wish::Tool { name, .. } if self.ask.takes_tasks => {
-                TaskIds::new((self.mux, name), self.caller, self.endpoint, &self.target)
+            Wish::Tool { .. } if self.ask.takes_tasks => {
+                TaskIds::new(self.mux, self.caller, self.endpoint, &self.target)
             }
             Wish::Task { task, .. } => task.ids(self.peer.can),
             _ => TaskIds::Refused,
@@ -378,7 +380,7 @@ impl Finish {
     pub(super) fn finish(&self, answer: Answer) -> Result<Finished, UpstreamError> {
         let result = match answer {
             Answer::Result(result) => result,
-            Answer::Error(error) => return Ok(Finished::Answer(self.error(error))),
+            Answer::Error(error) => return Ok(Finished::Answer(self.error(self.tasks.put_error(error)))),
         };
         match ResultKind::of(&result)? {
             ResultKind::WantsInput => {}

@@ -240,6 +240,7 @@ pub(super) fn questions(
 ) -> Result<(Vec<Asked>, Option<Box<RawValue>>), UpstreamError> {
     let members = Members::parse(result.get()).map_err(|_| UpstreamError::NotMcp)?;
     let requests = members.get("inputRequests").map_or("{}", RawValue::get);
+    let requests = if requests == "null" { "{}" } else { requests };
     let requests = Members::parse(requests).map_err(|_| UpstreamError::NotMcp)?;
     let ask = |(key, raw): (&str, &RawValue)| {
         let request = Members::parse(raw.get()).map_err(|_| UpstreamError::NotMcp)?;

@@ -3,13 +3,15 @@
 //!
 //! An upstream sees one credential for many callers, so whoever knows a task's id could ask for it; we know whose it is. What the client
 //! gets in the id's place is sealed and bound to the caller and the endpoint, and holds the tool that began the task: who may not call
-//! that tool any more, or finds another upstream behind its name, has no such task.
+//! that tool any more has no such task, and neither has anybody where the upstream is gone or at another address.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tenant_store::{TenantId, Timestamp, UpstreamId};
+use sha2::{Digest as _, Sha256};
+use tenant_store::{LocalName, TenantId, Timestamp, Upstream, UpstreamId};
 
 use super::handle::{Bond, Purpose};
 use super::input;
@@ -23,8 +25,17 @@ use crate::upstream::{ClientCapabilities, UpstreamError};
 const TASK_LIFE: Duration = Duration::from_hours(30 * 24);
 /// Longest id of a task at an upstream, in bytes. A header repeats it.
 const TASK_ID_BYTES_MAX: usize = 1024;
-/// The member that holds a task's id.
+/// How much of a digest stands for an address.
+const ADDRESS_BYTES: usize = 16;
+/// Longest time of creation that is remembered, in bytes.
+const CREATED_BYTES_MAX: usize = 64;
+/// The member that holds a task's id, and the one that says when it was created.
 const TASK_ID: &str = "taskId";
+const CREATED: &str = "createdAt";
+/// What a task has only once it was asked for its state.
+const LATER: [&str; 4] = ["inputRequests", "result", "error", "content"];
+/// What a client hears about a task that its upstream does not know, or not any more.
+const GONE: &str = r#"{"code":-32602,"message":"unknown task"}"#;
 
 /// What is done with a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +49,7 @@ pub enum TaskAct {
 }
 
 /// A task of a caller's.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Task {
     /// What the caller knows it by.
     id: String,
@@ -46,25 +57,29 @@ pub struct Task {
 }
 
 /// Where a task is, and how it came there.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Origin {
     tenant: TenantId,
     upstream: UpstreamId,
-    /// The tool that began it, by the name that the caller used.
-    tool: String,
+    /// What stands for the address of the upstream.
+    address: String,
+    /// The tool that began it, by its name at the upstream.
+    tool: LocalName,
     /// What the upstream knows the task by.
     own: String,
+    /// When it was created, as the upstream says. One that counts its tasks anew has others under the same ids.
+    created: String,
 }
 
-/// What becomes of the ids of tasks in an answer.
+/// What becomes of tasks in an answer.
 #[derive(Debug, Clone)]
 pub(super) enum TaskIds {
     /// The answer is to nothing that could begin a task, or to a client that takes none.
     Refused,
     /// The answer may be a new task.
     New(Box<Sealer>),
-    /// The answer is about a task, whose id and whose id at the upstream are these, to a client that can be asked for this.
-    Known(String, String, ClientCapabilities),
+    /// The answer is about a task, to a client that can be asked for this.
+    Known(Box<Task>, ClientCapabilities),
 }
 
 /// Seals the ids of new tasks of one call.
@@ -73,8 +88,8 @@ pub(super) struct Sealer {
     handles: Handles,
     bond: Bond,
     ends_at: Timestamp,
-    place: (TenantId, UpstreamId),
-    tool: String,
+    /// All but what the upstream says.
+    origin: Origin,
 }
 
 impl TaskAct {
@@ -96,57 +111,71 @@ impl Mux {
 }
 
 impl Task {
-    /// The tool that began it.
-    pub(super) fn tool(&self) -> &str {
-        &self.origin.tool
+    /// The tool that began it: at which upstream, and by which name there.
+    pub(super) fn begun_by(&self) -> (TenantId, UpstreamId, &LocalName) {
+        let Origin { tenant, upstream, tool, .. } = &self.origin;
+        (*tenant, *upstream, tool)
     }
 
-    /// The same place under what the task is known by there; none, if its tool leads elsewhere now.
+    /// The same place under what the task is known by there; none, if the upstream has moved.
     pub(super) fn at<'s>(&self, target: &Target<'s>) -> Option<Target<'s>> {
-        let Origin { tenant, upstream, own, .. } = &self.origin;
-        let is_there = target.place() == (*tenant, *upstream);
-        is_there.then(|| Target {
-            local: own.clone(),
-            tool: None,
-            access: target.access,
-            shelf: target.shelf,
-            upstream: target.upstream,
-        })
+        let Origin { address, own, .. } = &self.origin;
+        let Target { access, shelf, upstream, .. } = *target;
+        (*address == address_of(upstream)).then(|| Target { local: own.clone(), tool: None, access, shelf, upstream })
     }
 
     pub(super) fn ids(&self, can: ClientCapabilities) -> TaskIds {
-        TaskIds::Known(self.id.clone(), self.origin.own.clone(), can)
+        TaskIds::Known(Box::new(self.clone()), can)
     }
 }
 
 impl TaskIds {
-    /// For a call of `tool` by `caller`.
-    pub(super) fn new((mux, tool): (&Mux, &str), caller: &Caller, endpoint: &Endpoint, target: &Target<'_>) -> Self {
-        let (bond, place) = (bond(caller, endpoint), target.place());
+    /// For a call of the tool of `target`, if it is one, by `caller`.
+    pub(super) fn new(mux: &Mux, caller: &Caller, endpoint: &Endpoint, target: &Target<'_>) -> Self {
+        let Some(tool) = target.tool else { return Self::Refused };
+        let (tenant, upstream) = target.place();
+        let (address, tool) = (address_of(target.upstream), tool.local().clone());
+        let origin = Origin { tenant, upstream, address, tool, own: String::new(), created: String::new() };
         let (handles, ends_at) = (mux.handles.clone(), mux.clock.now().plus(TASK_LIFE));
-        Self::New(Box::new(Sealer { handles, bond, ends_at, place, tool: tool.to_owned() }))
+        Self::New(Box::new(Sealer { handles, bond: bond(caller, endpoint), ends_at, origin }))
     }
 
-    /// A new task, under an id that is good for its caller. A client that takes none would not know what it is.
+    /// A new task, under an id that is good for its caller. A client that takes none would not know what it is; and one that says what
+    /// is said of a task's state later would be read by some, and was checked by nobody.
     pub(super) fn created(&self, result: &RawValue) -> Result<Box<RawValue>, UpstreamError> {
         let Self::New(sealer) = self else { return Err(UpstreamError::NotMcp) };
-        let Sealer { handles, bond, ends_at, place: (tenant, upstream), tool } = &**sealer;
-        let (raw, own) = task_id(result)?.ok_or(UpstreamError::NotMcp)?;
-        let origin = Origin { tenant: *tenant, upstream: *upstream, tool: tool.clone(), own };
+        let members = Members::parse(result.get()).map_err(|_| UpstreamError::NotMcp)?;
+        if LATER.iter().any(|key| members.get(key).is_some_and(|raw| raw.get() != "null")) {
+            return Err(UpstreamError::NotMcp);
+        }
+        let (raw, own) = task_id(&members)?.ok_or(UpstreamError::NotMcp)?;
+        let created = created(&members).ok_or(UpstreamError::NotMcp)?;
+        let origin = Origin { own, created, ..sealer.origin.clone() };
         let origin = serde_json::to_vec(&origin).map_err(|_| UpstreamError::Setup)?;
-        let id = handles.seal(bond, *ends_at, &origin).ok_or(UpstreamError::Setup)?;
+        let id = sealer.handles.seal(&sealer.bond, sealer.ends_at, &origin).ok_or(UpstreamError::Setup)?;
         replaced(result, raw, &id)
     }
 
     /// What an upstream says about a task, under the id that its caller knows. It must be that task, and ask for nothing that the client
     /// cannot be asked for.
     pub(super) fn put(&self, result: Box<RawValue>) -> Result<Box<RawValue>, UpstreamError> {
-        let Self::Known(id, known, can) = self else { return Ok(result) };
+        let Self::Known(task, can) = self else { return Ok(result) };
         input::questions(&result, *can)?;
-        match task_id(&result)? {
-            None => Ok(result),
-            Some((raw, own)) if own == *known => replaced(&result, raw, id),
-            Some(_) => Err(UpstreamError::NotMcp),
+        let members = Members::parse(result.get()).map_err(|_| UpstreamError::NotMcp)?;
+        let Some((raw, own)) = task_id(&members)? else { return Ok(result) };
+        if own != task.origin.own || created(&members).as_ref() != Some(&task.origin.created) {
+            return Err(UpstreamError::NotMcp);
+        }
+        replaced(&result, raw, &task.id)
+    }
+
+    /// What an upstream says instead. It may name the task by its own id.
+    pub(super) fn put_error(&self, error: Box<RawValue>) -> Box<RawValue> {
+        match self {
+            Self::Known(task, _) if error.get().contains(&task.origin.own) => {
+                RawValue::from_string(GONE.to_owned()).unwrap_or(error)
+            }
+            _ => error,
         }
     }
 }
@@ -155,12 +184,23 @@ fn bond(caller: &Caller, endpoint: &Endpoint) -> Bond {
     Bond::new(Purpose::Task, caller, &[endpoint.slug()])
 }
 
+/// What stands for the address that requests to `upstream` go to.
+fn address_of(upstream: &Upstream) -> String {
+    let digest = Sha256::digest(upstream.spec.url.as_str());
+    digest.iter().take(ADDRESS_BYTES).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
 /// The id of the task in a result, as it is written and as it is meant.
-fn task_id(result: &RawValue) -> Result<Option<(&RawValue, String)>, UpstreamError> {
-    let members = Members::parse(result.get()).map_err(|_| UpstreamError::NotMcp)?;
+fn task_id<'r>(members: &Members<'r>) -> Result<Option<(&'r RawValue, String)>, UpstreamError> {
     let Some(raw) = members.get(TASK_ID) else { return Ok(None) };
-    let id = json::as_str(raw).filter(|id| !id.is_empty() && id.len() <= TASK_ID_BYTES_MAX);
+    let is_one = |id: &str| (1..=TASK_ID_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control);
+    let id = json::as_str(raw).filter(|id| is_one(id));
     Ok(Some((raw, id.ok_or(UpstreamError::NotMcp)?.into_owned())))
+}
+
+/// When the task of a result was created.
+fn created(members: &Members<'_>) -> Option<String> {
+    members.get_str(CREATED).filter(|text| text.len() <= CREATED_BYTES_MAX).map(Cow::into_owned)
 }
 
 fn replaced(result: &RawValue, raw: &RawValue, id: &str) -> Result<Box<RawValue>, UpstreamError> {
@@ -171,6 +211,8 @@ fn replaced(result: &RawValue, raw: &RawValue, id: &str) -> Result<Box<RawValue>
 
 #[cfg(test)]
 mod tests {
+    use tenant_store::Clock as _;
+
     use super::*;
 
     fn raw(text: &str) -> Box<RawValue> {
@@ -179,24 +221,48 @@ mod tests {
 
     fn known() -> TaskIds {
         let can = ClientCapabilities::of(Some(&raw(r#"{"elicitation":{}}"#)));
-        TaskIds::Known("sealed".to_owned(), "a\"1".to_owned(), can)
+        let now = tenant_store::SystemClock.now();
+        let origin = Origin {
+            tenant: TenantId::new(now),
+            upstream: UpstreamId::new(now),
+            address: String::new(),
+            tool: "t".parse().unwrap(),
+            own: "a\"1".to_owned(),
+            created: "now".to_owned(),
+        };
+        TaskIds::Known(Box::new(Task { id: "sealed".to_owned(), origin }), can)
+    }
+
+    fn new() -> TaskIds {
+        let TaskIds::Known(task, _) = known() else { unreachable!("it is known") };
+        let keys = crypto::KeyRing::new(crypto::Key::generate().unwrap(), Vec::new());
+        let bond = bond(&Caller::of_test("alice", None), &Endpoint::Aggregate);
+        let ends_at = tenant_store::SystemClock.now().plus(TASK_LIFE);
+        TaskIds::New(Box::new(Sealer { handles: Handles::new(keys), bond, ends_at, origin: task.origin }))
     }
 
     #[test]
     fn a_task_comes_back_under_the_id_that_its_caller_knows_and_nothing_else_changes() {
         let put = |text: &str| known().put(raw(text)).map(|put| put.get().to_owned());
-        let said = r#"{ "resultType":"complete","taskId" : "a\u00221", "ttlMs":1.0,"result":{"taskId":"a\"1"}}"#;
-        let expected = r#"{ "resultType":"complete","taskId" : "sealed", "ttlMs":1.0,"result":{"taskId":"a\"1"}}"#;
+        let said = r#"{ "resultType":"complete","taskId" : "a\u00221","createdAt":"now", "ttlMs":1.0,"result":{"taskId":"a\"1"}}"#;
+        let expected = r#"{ "resultType":"complete","taskId" : "sealed","createdAt":"now", "ttlMs":1.0,"result":{"taskId":"a\"1"}}"#;
         assert_eq!(put(said).unwrap(), expected);
         let acknowledged = r#"{"resultType":"complete"}"#;
         assert_eq!(put(acknowledged).unwrap(), acknowledged);
+        assert!(put(r#"{"taskId":"a\"1","createdAt":"now","inputRequests":null}"#).is_ok());
     }
 
     #[test]
     fn another_task_or_two_readings_of_one_are_no_answer() {
-        for text in
-            [r#"{"taskId":"b"}"#, r#"{"taskId":7}"#, r#"{"taskId":""}"#, r#"{"taskId":"a\"1","taskId":"b"}"#, "[]"]
-        {
+        for text in [
+            r#"{"taskId":"b","createdAt":"now"}"#,
+            r#"{"taskId":"a\"1","createdAt":"later"}"#,
+            r#"{"taskId":"a\"1"}"#,
+            r#"{"taskId":7,"createdAt":"now"}"#,
+            r#"{"taskId":"","createdAt":"now"}"#,
+            r#"{"taskId":"a\"1","taskId":"b","createdAt":"now"}"#,
+            "[]",
+        ] {
             assert_eq!(known().put(raw(text)).unwrap_err(), UpstreamError::NotMcp, "{text}");
         }
     }
@@ -204,7 +270,8 @@ mod tests {
     #[test]
     fn a_task_asks_for_nothing_that_the_client_did_not_declare() {
         let asks = |method: &str| {
-            let text = format!(r#"{{"taskId":"a\"1","inputRequests":{{"k":{{"method":"{method}","params":{{}}}}}}}}"#);
+            let asked = format!(r#"{{"k":{{"method":"{method}","params":{{}}}}}}"#);
+            let text = format!(r#"{{"taskId":"a\"1","createdAt":"now","inputRequests":{asked}}}"#);
             known().put(raw(&text)).map(drop)
         };
         assert_eq!(asks("elicitation/create"), Ok(()));
@@ -212,9 +279,32 @@ mod tests {
     }
 
     #[test]
+    fn an_error_that_names_the_task_says_less() {
+        let of = |text: &str| known().put_error(raw(text)).get().to_owned();
+        let other = r#"{"code":-32603,"message":"busy"}"#;
+        assert_eq!(of(other), other);
+        let TaskIds::Known(mut task, can) = known() else { unreachable!("it is known") };
+        task.origin.own = "own-7".to_owned();
+        let named = raw(r#"{"code":-32602,"message":"unknown task: own-7"}"#);
+        assert_eq!(TaskIds::Known(task, can).put_error(named).get(), GONE);
+    }
+
+    #[test]
     fn who_takes_no_task_gets_none() {
-        let task = raw(r#"{"resultType":"task","taskId":"1"}"#);
+        let task = raw(r#"{"resultType":"task","taskId":"1","createdAt":"now"}"#);
         assert_eq!(TaskIds::Refused.created(&task).unwrap_err(), UpstreamError::NotMcp);
         assert_eq!(known().created(&task).unwrap_err(), UpstreamError::NotMcp);
+        assert!(!new().created(&task).unwrap().get().contains(r#""taskId":"1""#));
+    }
+
+    #[test]
+    fn a_new_task_has_an_id_and_a_time_and_says_nothing_else_yet() {
+        for more in [r#""inputRequests":{}"#, r#""result":{}"#, r#""error":{}"#, r#""content":[]"#, r#""taskId":"2""#] {
+            let task = raw(&format!(r#"{{"taskId":"1","createdAt":"now",{more}}}"#));
+            assert_eq!(new().created(&task).unwrap_err(), UpstreamError::NotMcp, "{more}");
+        }
+        for task in [r#"{"taskId":"1"}"#, r#"{"createdAt":"now"}"#, r#"{"taskId":"\n","createdAt":"now"}"#] {
+            assert_eq!(new().created(&raw(task)).unwrap_err(), UpstreamError::NotMcp, "{task}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use serde::de::Error as _;
 use serde_json::value::RawValue;
 use tenant_store::{TenantSlug, UpstreamSlug};
 
@@ -52,7 +53,7 @@ impl Uris {
             Wish::Resource { uri } => (Inside::Resource, Some((uri.to_string(), target.local.clone()))),
             Wish::Completion { .. } => (Inside::Nothing, None),
             Wish::Task { .. } => (Inside::Task, None),
-            Wish::Skill { .. } => (Inside::Skill, None),
+            Wish::Skill { uri } => (Inside::Skill, Some((uri.to_string(), target.local.clone()))),
         };
         let is_only = target.shelf.only_with_resources().is_some_and(|only| only.id == target.upstream.id);
         // A skill is asked for by one name, and its files lie below that.
@@ -65,7 +66,7 @@ impl Uris {
     pub(super) fn put(&self, result: Box<RawValue>) -> Result<Box<RawValue>, UpstreamError> {
         let text = result.get();
         let may_have_one = text.contains("\"uri\"") || text.contains("\\u");
-        if self.inside == Inside::Nothing || !may_have_one {
+        if self.inside == Inside::Nothing || (!may_have_one && self.inside != Inside::Skill) {
             return Ok(result);
         }
         let mut edits = Vec::new();
@@ -99,11 +100,15 @@ impl Uris {
                 }
             }
             Inside::Skill => {
-                if let Some(skill) = result.get("skill").filter(|raw| json::is_object(raw)) {
-                    self.uri(text, skill, edits)?;
-                    let files = Members::parse(skill.get())?.get("resources");
-                    elements(files).try_for_each(|file| self.uri(text, file, edits))?;
+                let skill = result.get("skill").filter(|raw| json::is_object(raw));
+                let skill = skill.ok_or_else(|| serde_json::Error::custom("no skill"))?;
+                let members = Members::parse(skill.get())?;
+                // Another one was not asked for, and nobody decided about it.
+                if members.get_str("uri").as_deref() != self.asked.as_ref().map(|(_, own)| own.as_str()) {
+                    return Err(serde_json::Error::custom("another skill"));
                 }
+                self.uri(text, skill, edits)?;
+                elements(members.get("resources")).try_for_each(|file| self.uri(text, file, edits))?;
             }
             Inside::Nothing => {}
         }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use tenant_store::{
-    SealedCredential, TenantId, TenantSlug, TenantStore, ToolClass, Upstream, UpstreamId, UpstreamSlug,
+    LocalName, SealedCredential, TenantId, TenantSlug, TenantStore, ToolClass, Upstream, UpstreamId, UpstreamSlug,
 };
 
 use super::tasks::{Task, TaskAct};
 use super::{Mux, Sight};
 use crate::caller::Caller;
-use crate::catalog::{Carried, Entry, Face, Shelf, Unlisted, carry, is_ours, is_page};
+use crate::catalog::{Carried, Entry, Face, Item, Shelf, Unlisted, View, carry, is_ours, is_page};
 use crate::json;
 use crate::policy::{Access, Action, Decision, EntryFacts, Reason, decide};
 use crate::upstream::Proofs;
@@ -76,6 +76,10 @@ pub enum Thing {
     Prompt(String),
     /// A resource, or a template of resources.
     Resource(String),
+    /// A skill.
+    Skill(String),
+    /// The tool of that name at an upstream, which began a task.
+    Begun(TenantId, UpstreamId, LocalName),
 }
 
 /// Where a wish leads.
@@ -102,7 +106,8 @@ impl Thing {
         match self {
             Self::Tool(_) => "tool",
             Self::Prompt(_) => "prompt",
-            Self::Resource(_) => "resource",
+            Self::Resource(_) | Self::Skill(_) => "resource",
+            Self::Begun(..) => "task",
         }
     }
 }
@@ -113,20 +118,13 @@ impl Wish<'_> {
         match self {
             Self::Tool { name, .. } => Thing::Tool(name.to_string()),
             Self::Prompt { name, .. } => Thing::Prompt(name.to_string()),
-            Self::Resource { uri } | Self::Skill { uri } => Thing::Resource(uri.to_string()),
+            Self::Resource { uri } => Thing::Resource(uri.to_string()),
+            Self::Skill { uri } => Thing::Skill(uri.to_string()),
             Self::Completion { of, .. } => of.clone(),
-            Self::Task { task, .. } => Thing::Tool(task.tool().to_owned()),
-        }
-    }
-
-    /// The word for what it is about.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Tool { .. } => "tool",
-            Self::Prompt { .. } => "prompt",
-            Self::Resource { .. } | Self::Skill { .. } => "resource",
-            Self::Completion { of, .. } => of.word(),
-            Self::Task { .. } => "task",
+            Self::Task { task, .. } => {
+                let (tenant, upstream, tool) = task.begun_by();
+                Thing::Begun(tenant, upstream, tool.clone())
+            }
         }
     }
 
@@ -142,7 +140,7 @@ impl Wish<'_> {
             Self::Completion { of, argument, context } => {
                 let (kind, key) = match of {
                     Thing::Resource(_) => ("ref/resource", "uri"),
-                    Thing::Prompt(_) | Thing::Tool(_) => ("ref/prompt", "name"),
+                    _ => ("ref/prompt", "name"),
                 };
                 let context = context.map(|raw| format!(",\"context\":{}", raw.get())).unwrap_or_default();
                 let argument = argument.get();
@@ -199,6 +197,14 @@ impl Sight {
                 self.at(prompt.tenant, &prompt.upstream, prompt.key.to_string()).filter(|_| is_allowed)
             }
             Thing::Resource(uri) => self.resource(uri),
+            Thing::Skill(uri) => self.skill(uri),
+            Thing::Begun(tenant, upstream, local) => {
+                let is_it =
+                    |entry: &Entry| (entry.tenant, entry.upstream.id, entry.local()) == (*tenant, *upstream, local);
+                let entry = self.view.tools.iter().find(|entry| is_it(entry))?;
+                let is_allowed = decide(&self.reach, Action::Call, &entry.facts()).is_allowed();
+                self.at(entry.tenant, &entry.upstream, entry.local().to_string()).filter(|_| is_allowed)
+            }
         }
     }
 
@@ -210,10 +216,27 @@ impl Sight {
     /// Tools may link to resources that no list has, so what is not listed may be read too, where policy would let one of that URI be
     /// listed, and where the URI means what it says. What is listed is taken to the letter.
     fn resource(&self, uri: &str) -> Option<Target<'_>> {
-        if let Some(item) = self.view.resources.get(uri).or_else(|| self.view.templates.get(uri)) {
-            let target = self.at(item.tenant, &item.upstream, item.key.to_string())?;
-            return self.decision(&target, &target.local).is_allowed().then_some(target);
+        let View { resources, templates, skills, .. } = &*self.view;
+        match resources.get(uri).or_else(|| templates.get(uri)).or_else(|| skills.get(uri)) {
+            Some(item) => self.listed(item),
+            None => self.not_listed(uri),
         }
+    }
+
+    /// The same of skills, which may be served without being listed, too. What is a resource of one upstream is no skill of it.
+    fn skill(&self, uri: &str) -> Option<Target<'_>> {
+        match self.view.skills.get(uri) {
+            Some(item) => self.listed(item),
+            None => self.not_listed(uri),
+        }
+    }
+
+    fn listed<'s>(&'s self, item: &'s Item) -> Option<Target<'s>> {
+        let target = self.at(item.tenant, &item.upstream, item.key.to_string())?;
+        self.decision(&target, &target.local).is_allowed().then_some(target)
+    }
+
+    fn not_listed(&self, uri: &str) -> Option<Target<'_>> {
         let target = self.unlisted(uri)?;
         let unlisted = Unlisted::parse(&target.local)?;
         let is_allowed = |local: &String| self.decision(&target, local).is_allowed();
