@@ -18,7 +18,10 @@ use std::time::Duration;
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::dns::Resolve;
-use reqwest::{Certificate, Identity};
+use reqwest::{Certificate, ClientBuilder, Identity};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls_platform_verifier::BuilderVerifierExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::EgressHosts;
 use url::{Host, Origin, Url};
@@ -33,10 +36,19 @@ const IDLE_CONNECTIONS_MAX: usize = 64;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 const RESPONSE_HEADERS_MAX: usize = 100;
 
+/// How many TLS sessions a pool resumes that has one origin. (The others have what rustls gives them.)
+const TLS_SESSIONS_MAX: usize = 8;
+
 /// The HTTP stack could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("an HTTP client cannot be built")]
-pub struct EgressError(#[source] reqwest::Error);
+pub enum EgressError {
+    /// No client.
+    #[error("an HTTP client cannot be built")]
+    Client(#[source] reqwest::Error),
+    /// No root certificates.
+    #[error("what the machine believes in TLS handshakes cannot be set up")]
+    Roots(#[source] rustls::Error),
+}
 
 /// Why an address is not called. The end of a sentence that begins with the address, which is never repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +116,9 @@ enum Destinations {
 pub struct Egress {
     rules: Arc<EgressConfig>,
     resolvers: Resolvers,
+    /// What all pools believe that prove themselves by no certificate. To read the machine's root certificates for each costs time and
+    /// memory.
+    tls: ClientConfig,
     pools: Pools,
 }
 
@@ -139,6 +154,12 @@ pub struct ClientTls<'t> {
     pub ca: Option<&'t str>,
 }
 
+/// How a pool shakes hands.
+enum Handshake<'t> {
+    Anonymous(Box<ClientConfig>),
+    Proven(ClientTls<'t>),
+}
+
 /// A request to an address that was vetted.
 #[derive(Debug)]
 pub struct Request(reqwest::RequestBuilder);
@@ -155,13 +176,15 @@ impl Egress {
     }
 
     fn with_resolvers(config: &EgressConfig, resolvers: Resolvers) -> Result<Self, EgressError> {
-        let rules = Arc::new(config.clone());
+        let (rules, tls) = (Arc::new(config.clone()), machine_tls()?);
+        let shared =
+            |destinations| pool(&rules, resolvers(), destinations, Handshake::Anonymous(Box::new(tls.clone())));
         let pools = Pools {
-            named: pool(&rules, resolvers(), Destinations::Any, None)?,
-            https: pool(&rules, resolvers(), Destinations::PublicOrListed, None)?,
-            http: pool(&rules, resolvers(), Destinations::Listed, None)?,
+            named: shared(Destinations::Any)?,
+            https: shared(Destinations::PublicOrListed)?,
+            http: shared(Destinations::Listed)?,
         };
-        Ok(Self { rules, resolvers, pools })
+        Ok(Self { rules, resolvers, tls, pools })
     }
 
     /// A client that also reaches the origins of `named`, which must come from the process configuration.
@@ -183,9 +206,17 @@ impl Egress {
         hosts: Option<EgressHosts>,
         tls: Option<ClientTls<'_>>,
     ) -> Result<Client, EgressError> {
-        let pool = pool(&self.rules, (self.resolvers)(), destinations(url), tls)?;
+        let handshake = tls.map_or_else(|| Handshake::Anonymous(Box::new(self.own_tls())), Handshake::Proven);
+        let pool = pool(&self.rules, (self.resolvers)(), destinations(url), handshake)?;
         let pools = Pools { named: pool.clone(), https: pool.clone(), http: pool };
         Ok(Client { origin: Some(url.origin()), hosts, pools, ..self.client([]) })
+    }
+
+    /// For one pool. What it resumes nobody else does.
+    fn own_tls(&self) -> ClientConfig {
+        let mut own = self.tls.clone();
+        own.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_MAX);
+        own
     }
 }
 
@@ -293,20 +324,15 @@ fn pool(
     rules: &Arc<EgressConfig>,
     names: Arc<dyn Resolve>,
     destinations: Destinations,
-    tls: Option<ClientTls<'_>>,
+    handshake: Handshake<'_>,
 ) -> Result<reqwest::Client, EgressError> {
-    // One TLS library for the process; whoever embeds us may have installed it already.
-    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let vetted = Vetted { destinations, rules: Arc::clone(rules), names };
     #[expect(clippy::disallowed_methods, reason = "this is the place that builds clients")]
     let mut builder = reqwest::Client::builder();
-    if let Some(ClientTls { pair, ca }) = tls {
-        let pair = Identity::from_pem(pair.expose_secret().as_bytes()).map_err(EgressError)?;
-        builder = builder.identity(pair).https_only(true);
-        if let Some(ca) = ca {
-            builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca.as_bytes()).map_err(EgressError)?);
-        }
-    }
+    builder = match handshake {
+        Handshake::Anonymous(tls) => builder.tls_backend_preconfigured(*tls),
+        Handshake::Proven(tls) => proven(builder, tls).map_err(EgressError::Client)?,
+    };
     builder
         .user_agent(concat!("mcp-mux/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -320,7 +346,25 @@ fn pool(
         .http1_max_headers(RESPONSE_HEADERS_MAX)
         .tcp_nodelay(true)
         .build()
-        .map_err(EgressError)
+        .map_err(EgressError::Client)
+}
+
+fn proven(builder: ClientBuilder, ClientTls { pair, ca }: ClientTls<'_>) -> Result<ClientBuilder, reqwest::Error> {
+    let builder = builder.identity(Identity::from_pem(pair.expose_secret().as_bytes())?).https_only(true);
+    match ca {
+        Some(ca) => Ok(builder.tls_certs_only(Certificate::from_pem_bundle(ca.as_bytes())?)),
+        None => Ok(builder),
+    }
+}
+
+/// A handshake in which nobody proves who they are, but the other side to the machine's own root certificates.
+fn machine_tls() -> Result<ClientConfig, EgressError> {
+    // One TLS library for the process; whoever embeds us may have installed it already.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let config = ClientConfig::builder().with_platform_verifier().map_err(EgressError::Roots)?;
+    let mut config = config.with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 impl fmt::Debug for Egress {
