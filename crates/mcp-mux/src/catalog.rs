@@ -11,6 +11,8 @@ mod named;
 mod refresh;
 mod schedule;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod uri;
 mod view;
 

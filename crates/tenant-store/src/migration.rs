@@ -21,6 +21,7 @@ mod m20261125_000015_credential_owner;
 mod m20261125_000016_offer;
 mod m20261125_000017_upstream_protocol;
 mod m20261126_000018_offer_vanished;
+mod m20261126_000019_tenant_revision;
 
 use std::collections::HashSet;
 
@@ -55,6 +56,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000016_offer::Migration),
             Box::new(m20261125_000017_upstream_protocol::Migration),
             Box::new(m20261126_000018_offer_vanished::Migration),
+            Box::new(m20261126_000019_tenant_revision::Migration),
         ]
     }
 }

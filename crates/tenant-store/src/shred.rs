@@ -1,10 +1,12 @@
 //! Crypto-shredding: a tenant's data keys are destroyed, and with them everything that was ever sealed with them, wherever it lies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crypto::KeyId;
 use sea_orm::ActiveValue::Set;
-use sea_orm::{ColumnTrait as _, EntityTrait as _, PaginatorTrait as _, QueryFilter as _};
+use sea_orm::{
+    ColumnTrait as _, EntityTrait as _, PaginatorTrait as _, QueryFilter as _, QuerySelect as _, QueryTrait as _,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::choice::{DataKeyState, TenantState};
@@ -87,13 +89,14 @@ impl Store {
         Ok(certificates.await?.pop())
     }
 
-    /// Drops from memory the data keys that are no longer in the database. Those of shredded tenants are not taken back, though
-    /// somebody may still hold them wrapped.
-    pub async fn drop_dead_keys(&self) -> Result<(), StoreError> {
-        let shredded = tenant::Entity::find().filter(tenant::Column::State.eq(TenantState::Shredded));
-        let shredded = row::models(self.database(), shredded, |row| Ok(row.id)).await?;
-        self.held().shredded(shredded).await;
-        self.held().retain(&self.living_keys().await?).await;
+    /// Drops from memory the data keys that went out of the database after that revision. Those of shredded tenants are not taken
+    /// back, though somebody may still hold them wrapped.
+    pub async fn drop_dead_keys(&self, since: Revision) -> Result<(), StoreError> {
+        let states = row::models(self.database(), tenants::since(since), |row| Ok((row.id, row.state))).await?;
+        let is_shredded = |(id, state): &(TenantId, TenantState)| (*state == TenantState::Shredded).then_some(*id);
+        self.held().shredded(states.iter().filter_map(is_shredded)).await;
+        let changed = states.into_iter().map(|(id, _)| id).collect();
+        self.held().retain(&changed, &self.living_keys(since).await?).await;
         Ok(())
     }
 
@@ -102,8 +105,11 @@ impl Store {
         self.held().tidy().await;
     }
 
-    async fn living_keys(&self) -> Result<std::collections::HashSet<(TenantId, KeyId)>, StoreError> {
-        let living = tenant_key::Entity::find().filter(tenant_key::Column::State.ne(DataKeyState::Destroyed));
+    async fn living_keys(&self, since: Revision) -> Result<HashSet<(TenantId, KeyId)>, StoreError> {
+        let changed = tenants::since(since).select_only().column(tenant::Column::Id).into_query();
+        let living = tenant_key::Entity::find()
+            .filter(tenant_key::Column::State.ne(DataKeyState::Destroyed))
+            .filter(tenant_key::Column::TenantId.in_subquery(changed));
         // An id that does not parse belongs to no key that is held; it must not keep the dead ones alive.
         let keys = row::models(self.database(), living, |row| Ok(row.id.parse().ok().map(|id| (row.tenant_id, id))));
         Ok(keys.await?.into_iter().flatten().collect())

@@ -3,6 +3,7 @@
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, EntityTrait as _, FromQueryResult as _, QueryFilter as _, QueryOrder as _,
+    Select,
 };
 
 use crate::choice::TenantState;
@@ -11,6 +12,7 @@ use crate::entity::tenant;
 use crate::error::StoreError;
 use crate::id::TenantId;
 use crate::name::TenantSlug;
+use crate::revision::Revision;
 use crate::store::{Change, Put, Still, Store, row};
 
 /// A client company.
@@ -55,9 +57,10 @@ impl Store {
 }
 
 impl Still {
-    /// All tenants, ordered by slug. One whose row does not parse costs only itself.
-    pub async fn tenants(&self) -> Result<Vec<Result<Tenant, StoreError>>, StoreError> {
-        let select = tenant::Entity::find().order_by_asc(tenant::Column::Slug);
+    /// All tenants, or those of which anything changed after that revision, ordered by slug. One whose row does not parse costs only
+    /// itself.
+    pub async fn tenants(&self, after: Option<Revision>) -> Result<Vec<Result<Tenant, StoreError>>, StoreError> {
+        let select = after.map_or_else(tenant::Entity::find, since).order_by_asc(tenant::Column::Slug);
         row::each(&self.reading().await?.executor(), select, |row| parse(tenant::Model::from_query_result(row, "")?))
             .await
     }
@@ -94,6 +97,11 @@ impl Change {
             state: TenantState::Active,
         }
     }
+}
+
+/// Those that were changed after that revision.
+pub(crate) fn since(Revision(revision): Revision) -> Select<tenant::Entity> {
+    tenant::Entity::find().filter(tenant::Column::Revision.gt(i64::try_from(revision).unwrap_or(i64::MAX)))
 }
 
 /// Fails unless the tenant exists. Called before a row of it is made.

@@ -27,6 +27,8 @@ use crate::upstream::{Link, ListKind, Peer, Pool, Proofs, UpstreamError, list};
 
 /// How often the revision is looked at.
 const POLL_EVERY: Duration = Duration::from_secs(1);
+/// The least time between two looks.
+const RELOAD_GAP: Duration = Duration::from_millis(100);
 /// How many upstreams are listed at the same time.
 const LISTED_AT_ONCE_MAX: usize = 16;
 
@@ -112,6 +114,8 @@ impl Refresher {
                 }
                 self.reload().await;
                 self.reloaded.notify_one();
+                // However many listings end one after the other.
+                tokio::time::sleep(RELOAD_GAP).await;
             }
         };
         let listen = hearing::listen(&self.catalog, &self.pool, &self.heard);
@@ -169,13 +173,14 @@ impl Refresher {
                 "the database cannot be read; what was read last stays in use"
             );
         }
+        let snapshot = self.catalog.snapshot();
+        self.pool.keep(snapshot.revision, |key| snapshot.uses(key));
     }
 
     /// Up to `room` upstreams whose time has come; they run from now on.
     fn due(&self, schedules: &mut Schedules, room: usize) -> Vec<Due> {
         let (snapshot, now) = (self.catalog.snapshot(), Instant::now());
         schedules.follow(&snapshot, now);
-        self.pool.keep(&schedules.keys());
         schedules.begin(&snapshot, now, room)
     }
 

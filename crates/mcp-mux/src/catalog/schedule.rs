@@ -1,16 +1,16 @@
 //! When each upstream is listed next: at regular times, sooner after a failure and where it tells of changes, and never so often that
 //! one upstream keeps the others waiting.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenant_store::{EgressHosts, SealedCredential, TenantId, Upstream, UpstreamId};
+use tenant_store::{EgressHosts, Revision, SealedCredential, TenantId, Upstream, UpstreamId};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::snapshot::Snapshot;
+use super::snapshot::{Shelf, Snapshot};
 use crate::upstream::Told;
 
 /// How long after its word a change is looked at: often there are several at once.
@@ -28,6 +28,10 @@ pub(super) type Key = (TenantId, UpstreamId);
 pub(super) struct Schedules {
     every: Duration,
     all: HashMap<Key, Schedule>,
+    /// Those that are not being listed, in the order in which they are due.
+    waiting: BTreeSet<(Instant, Key)>,
+    /// The configuration that was taken over last.
+    followed: Option<Revision>,
 }
 
 /// One upstream whose time has come.
@@ -39,15 +43,21 @@ pub(super) struct Due {
     pub(super) superseded: CancellationToken,
 }
 
-/// When an upstream is listed next, and under which conditions: at an address, with credentials, to hosts.
-#[derive(Debug, Clone)]
+/// When an upstream is listed next.
+#[derive(Debug)]
 struct Schedule {
-    upstream: Arc<Upstream>,
-    versions: Vec<u32>,
-    hosts: Option<EgressHosts>,
+    conditions: Conditions,
     times: Times,
     /// It is being listed now; to be cancelled when that is not what is configured any more.
     runs: Option<CancellationToken>,
+}
+
+/// Under which conditions: at an address, with credentials, to hosts. What one listing begins is right for another under the same.
+#[derive(Debug, PartialEq)]
+struct Conditions {
+    upstream: Arc<Upstream>,
+    versions: Vec<u32>,
+    hosts: Option<EgressHosts>,
 }
 
 #[derive(Debug, Clone)]
@@ -68,40 +78,28 @@ struct Times {
 impl Schedules {
     /// None yet; each upstream is listed `every` so often.
     pub(super) fn new(every: Duration) -> Self {
-        Self { every, all: HashMap::new() }
+        Self { every, all: HashMap::new(), waiting: BTreeSet::new(), followed: None }
     }
 
-    /// The upstreams that are configured.
-    pub(super) fn keys(&self) -> HashSet<Key> {
-        self.all.keys().copied().collect()
-    }
-
-    /// Takes over what is configured. What runs under other conditions is cancelled.
+    /// Takes over what is configured, if that is something else than the last time. What runs under other conditions is cancelled.
     pub(super) fn follow(&mut self, snapshot: &Snapshot, now: Instant) {
+        if self.followed.replace(snapshot.revision) == Some(snapshot.revision) {
+            return;
+        }
         let mut known = HashSet::new();
         for (tenant, shelf) in snapshot.shelves() {
             for upstream in shelf.upstreams().filter(|upstream| upstream.spec.enabled) {
                 let key = (tenant, upstream.id);
-                let credentials = shelf.credentials(upstream.id);
-                let fresh = Schedule {
-                    upstream: Arc::clone(upstream),
-                    versions: credentials.into_iter().map(SealedCredential::version).collect(),
-                    hosts: shelf.egress_hosts().cloned(),
-                    times: Times::new(now),
-                    runs: None,
-                };
                 known.insert(key);
-                let schedule = self.all.entry(key).or_insert_with(|| fresh.clone());
-                if !schedule.is_under_the_conditions_of(&fresh) {
-                    schedule.cancel();
-                    *schedule = Schedule { runs: schedule.runs.take(), ..fresh };
-                }
+                self.put(key, Conditions::of(shelf, upstream), now);
             }
         }
+        let waiting = &mut self.waiting;
         self.all.retain(|key, schedule| {
             let stays = known.contains(key);
             if !stays {
                 schedule.cancel();
+                waiting.remove(&(schedule.times.due, *key));
             }
             stays
         });
@@ -109,23 +107,30 @@ impl Schedules {
 
     /// Up to `room` upstreams whose time has come, those first that wait longest; they run from now on.
     pub(super) fn begin(&mut self, snapshot: &Arc<Snapshot>, now: Instant, room: usize) -> Vec<Due> {
-        let is_ready = |schedule: &Schedule| schedule.times.due <= now && schedule.runs.is_none();
-        let mut ready: Vec<_> = self.all.iter_mut().filter(|(_, schedule)| is_ready(schedule)).collect();
-        ready.sort_by_key(|(_, schedule)| schedule.times.due);
-        let begun = ready.into_iter().take(room).map(|(key, schedule)| {
+        let mut begun = Vec::new();
+        while begun.len() < room
+            && let Some((_, key)) = self.waiting.first().copied().filter(|(due, _)| *due <= now)
+        {
+            self.waiting.pop_first();
+            let Some(schedule) = self.all.get_mut(&key) else { continue };
             let superseded = CancellationToken::new();
             schedule.runs = Some(superseded.clone());
             schedule.times.begin(self.every);
-            Due { key: *key, upstream: Arc::clone(&schedule.upstream), snapshot: Arc::clone(snapshot), superseded }
-        });
-        begun.collect()
+            let upstream = Arc::clone(&schedule.conditions.upstream);
+            begun.push(Due { key, upstream, snapshot: Arc::clone(snapshot), superseded });
+        }
+        begun
     }
 
     /// Hastens the listing of those that told of something.
     pub(super) fn hear(&mut self, told: &HashMap<Key, Told>, now: Instant) {
         for (key, told) in told {
             if let Some(schedule) = self.all.get_mut(key) {
+                let waits = self.waiting.remove(&(schedule.times.due, *key));
                 schedule.times.hear(*told, now, schedule.runs.is_some());
+                if waits {
+                    self.waiting.insert((schedule.times.due, *key));
+                }
             }
         }
     }
@@ -133,21 +138,48 @@ impl Schedules {
     /// One was listed, or could not be. One that was configured anew meanwhile is due at once.
     pub(super) fn end(&mut self, listed: &Due, is_listed: bool, now: Instant) {
         let Some(schedule) = self.all.get_mut(&listed.key) else { return };
+        let is_superseded = listed.superseded.is_cancelled();
+        // One that was taken away and came back is listed, or waits for it, under the same key.
+        if schedule.runs.as_ref().is_none_or(|runs| runs.is_cancelled() != is_superseded) {
+            return;
+        }
         schedule.runs = None;
-        if !listed.superseded.is_cancelled() {
+        if !is_superseded {
             schedule.times.end(is_listed, now, self.every);
+        }
+        self.waiting.insert((schedule.times.due, listed.key));
+    }
+
+    /// One is configured so. Under other conditions than before it is due at once.
+    fn put(&mut self, key: Key, conditions: Conditions, now: Instant) {
+        let times = Times::new(now);
+        if let Some(schedule) = self.all.get_mut(&key) {
+            if schedule.conditions == conditions {
+                return;
+            }
+            schedule.cancel();
+            let waits = self.waiting.remove(&(schedule.times.due, key));
+            if waits {
+                self.waiting.insert((times.due, key));
+            }
+            *schedule = Schedule { conditions, times, runs: schedule.runs.take() };
+        } else {
+            self.waiting.insert((times.due, key));
+            self.all.insert(key, Schedule { conditions, times, runs: None });
         }
     }
 }
 
 impl Schedule {
-    /// Whether what one of them begins is right for the other.
-    fn is_under_the_conditions_of(&self, other: &Self) -> bool {
-        *self.upstream == *other.upstream && self.versions == other.versions && self.hosts == other.hosts
-    }
-
     fn cancel(&self) {
         self.runs.iter().for_each(CancellationToken::cancel);
+    }
+}
+
+impl Conditions {
+    fn of(shelf: &Shelf, upstream: &Arc<Upstream>) -> Self {
+        let versions = shelf.credentials(upstream.id).into_iter().map(SealedCredential::version).collect();
+        Self { upstream: Arc::clone(upstream), versions, hosts: shelf.egress_hosts().cloned() }
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use tenant_store::{
-    EgressHosts, ExposedName, Grant, LocalName, Offer, Revision, SealedCredential, Store, StoreError, Tenant, TenantId,
-    TenantScope, TenantSlug, TenantState, TenantStore, Tool, ToolClass, Upstream, UpstreamId,
+    EgressHosts, ExposedName, Grant, LocalName, Offer, Revision, SealedCredential, Still, Store, StoreError, Tenant,
+    TenantId, TenantScope, TenantSlug, TenantState, TenantStore, Tool, ToolClass, Upstream, UpstreamId,
 };
 use tokio::sync::{Mutex, watch};
 
@@ -196,45 +196,76 @@ pub struct Snapshot {
     /// The state of the database that this is a copy of.
     pub revision: Revision,
     grants: GrantIndex,
-    shelves: HashMap<TenantId, Shelf>,
+    shelves: HashMap<TenantId, Arc<Shelf>>,
     views: Cache<(Face, ReachKey), Arc<View>>,
 }
 
 impl Snapshot {
     /// Reads the whole of the database as it is at one moment, one tenant at a time. A tenant with a row that does not parse is
     /// left out and costs nobody else anything: a grant that was taken away elsewhere must not live on because of it.
-    #[expect(clippy::disallowed_methods, reason = "this is where the grants of the database begin to count")]
     pub async fn load(store: &Store, administration: Administration) -> Result<Self, StoreError> {
         let still = store.still().await?;
         let revision = still.revision().await?;
-        let mut grants = GrantIndex::default();
-        let mut shelves = HashMap::new();
-        for tenant in still.tenants().await? {
-            let tenant = match tenant {
-                Ok(tenant) => tenant,
-                Err(error) => {
-                    left_out(&error);
-                    continue;
-                }
-            };
+        let tenants = still.tenants(None).await?;
+        let mut all = Self::new(revision, GrantIndex::default(), HashMap::new());
+        for error in tenants.iter().filter_map(|tenant| tenant.as_ref().err()) {
+            left_out(error);
+        }
+        all.take(&still, tenants.into_iter().flatten(), administration).await?;
+        Ok(all)
+    }
+
+    /// The same, where only those tenants are read that changed after this one was.
+    async fn next(&self, store: &Store, administration: Administration) -> Result<Self, StoreError> {
+        let still = store.still().await?;
+        let revision = still.revision().await?;
+        let tenants: Result<Vec<_>, _> = still.tenants(Some(self.revision)).await?.into_iter().collect();
+        // Whose row it is that does not parse nobody knows, nor what was changed in a database that was put back to an earlier state.
+        let Some(tenants) = tenants.ok().filter(|_| self.revision <= revision) else {
+            drop(still);
+            return Self::load(store, administration).await;
+        };
+        let (mut grants, mut shelves) = (self.grants.clone(), self.shelves.clone());
+        grants.remove(&tenants.iter().map(|tenant| tenant.id).collect());
+        for tenant in &tenants {
+            shelves.remove(&tenant.id);
+        }
+        let mut next = Self::new(revision, grants, shelves);
+        next.take(&still, tenants, administration).await?;
+        Ok(next)
+    }
+
+    fn new(revision: Revision, grants: GrantIndex, shelves: HashMap<TenantId, Arc<Shelf>>) -> Self {
+        let views = Cache::builder()
+            .max_capacity(VIEW_CACHE_BYTES_MAX)
+            .weigher(|_, view: &Arc<View>| u32::try_from(view.weight()).unwrap_or(u32::MAX))
+            .build();
+        Self { revision, grants, shelves, views }
+    }
+
+    /// Reads these tenants, which are not in it.
+    #[expect(clippy::disallowed_methods, reason = "this is where the grants of the database begin to count")]
+    async fn take(
+        &mut self,
+        still: &Still,
+        tenants: impl IntoIterator<Item = Tenant>,
+        administration: Administration,
+    ) -> Result<(), StoreError> {
+        for tenant in tenants {
             // Nobody reaches what is suspended or shredded, and nothing of it is called.
             if tenant.state != TenantState::Active {
                 continue;
             }
             match read(&tenant, &still.tenant(administration.scope(tenant.id))).await {
                 Ok((shelf, its_grants)) => {
-                    grants.add(&tenant, its_grants);
-                    shelves.insert(tenant.id, shelf);
+                    self.grants.add(&tenant, its_grants);
+                    self.shelves.insert(tenant.id, Arc::new(shelf));
                 }
                 Err(error @ StoreError::Corrupt { .. }) => left_out(&error),
                 Err(error) => return Err(error),
             }
         }
-        let views = Cache::builder()
-            .max_capacity(VIEW_CACHE_BYTES_MAX)
-            .weigher(|_, view: &Arc<View>| u32::try_from(view.weight()).unwrap_or(u32::MAX))
-            .build();
-        Ok(Self { revision, grants, shelves, views })
+        Ok(())
     }
 
     /// What a caller can reach.
@@ -244,12 +275,12 @@ impl Snapshot {
 
     /// The shelf that an access opens.
     pub fn shelf(&self, access: &Access) -> Option<&Shelf> {
-        self.shelves.get(&access.tenant())
+        self.shelves.get(&access.tenant()).map(AsRef::as_ref)
     }
 
     /// The shelf behind a door that policy opened without a grant.
     pub fn shelf_in(&self, scope: TenantScope) -> Option<&Shelf> {
-        self.shelves.get(&scope.tenant())
+        self.shelves.get(&scope.tenant()).map(AsRef::as_ref)
     }
 
     /// What `reach` sees on `face`: built once per distinct set of grants, then shared.
@@ -259,7 +290,13 @@ impl Snapshot {
 
     /// Every tenant's shelf, for work that no caller asked for.
     pub(super) fn shelves(&self) -> impl Iterator<Item = (TenantId, &Shelf)> {
-        self.shelves.iter().map(|(tenant, shelf)| (*tenant, shelf))
+        self.shelves.iter().map(|(tenant, shelf)| (*tenant, &**shelf))
+    }
+
+    /// Whether that upstream of that tenant is configured and not switched off.
+    pub(super) fn uses(&self, (tenant, upstream): (TenantId, UpstreamId)) -> bool {
+        let upstream = self.shelves.get(&tenant).and_then(|shelf| shelf.upstream(upstream));
+        upstream.is_some_and(|upstream| upstream.spec.enabled)
     }
 }
 
@@ -331,14 +368,14 @@ impl Catalog {
         let mut swept_at = self.reloading.lock().await;
         let moved = self.store.revision().await? != self.current.load().revision;
         if moved {
-            let snapshot = Snapshot::load(&self.store, self.administration).await?;
+            let snapshot = self.snapshot().next(&self.store, self.administration).await?;
             let revision = snapshot.revision;
             self.current.store(Arc::new(snapshot));
             self.changed.send_replace(revision);
         }
         let revision = self.current.load().revision;
         if *swept_at != revision {
-            self.store.drop_dead_keys().await?;
+            self.store.drop_dead_keys(*swept_at).await?;
             *swept_at = revision;
         }
         self.store.drop_idle_keys().await;

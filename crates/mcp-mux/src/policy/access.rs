@@ -1,6 +1,6 @@
 //! From a caller to what it can reach: one [`Access`] per tenant in which a grant covers it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use tenant_store::{
@@ -10,13 +10,13 @@ use tenant_store::{
 use crate::caller::Caller;
 
 /// Every grant of every active tenant, found by whom it covers. Built once per snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct GrantIndex {
     by_issuer: HashMap<IssuerName, IssuerGrants>,
 }
 
 /// The grants that name somebody of one issuer.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct IssuerGrants {
     by_group: HashMap<Group, Vec<Arc<CoveringGrant>>>,
     by_subject: HashMap<Subject, Vec<Arc<CoveringGrant>>>,
@@ -66,6 +66,14 @@ impl GrantIndex {
         }
     }
 
+    /// Takes out the grants of those tenants.
+    pub fn remove(&mut self, tenants: &HashSet<TenantId>) {
+        for of_issuer in self.by_issuer.values_mut() {
+            of_issuer.by_group.retain(|_, grants| stays(grants, tenants));
+            of_issuer.by_subject.retain(|_, grants| stays(grants, tenants));
+        }
+    }
+
     /// Whether some grant names this group of that issuer.
     pub fn names(&self, issuer: &IssuerName, group: &Group) -> bool {
         self.by_issuer.get(issuer).is_some_and(|of_issuer| of_issuer.by_group.contains_key(group))
@@ -87,6 +95,12 @@ impl GrantIndex {
             accesses: by_tenant.into_values().filter_map(|grants| Access::from_grants(grants.into_values())).collect(),
         }
     }
+}
+
+/// Whether any of them is left without those tenants'.
+fn stays(grants: &mut Vec<Arc<CoveringGrant>>, tenants: &HashSet<TenantId>) -> bool {
+    grants.retain(|grant| !tenants.contains(&grant.tenant));
+    !grants.is_empty()
 }
 
 impl Access {

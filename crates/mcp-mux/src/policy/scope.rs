@@ -15,6 +15,11 @@ impl Administration {
         Self(())
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_test() -> Self {
+        Self(())
+    }
+
     /// The scope of one tenant.
     #[expect(clippy::disallowed_methods, reason = "policy is where doors to a tenant's rows are opened")]
     pub fn scope(self, tenant: TenantId) -> TenantScope {

@@ -1,13 +1,13 @@
 //! The links to all upstreams, found by tenant and upstream together, and by whoever an upstream is called as.
 
-use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tenant_store::{Clock, EgressHosts, TenantId, TenantScope, Upstream, UpstreamId};
+use tenant_store::{Clock, EgressHosts, Revision, TenantId, TenantScope, Upstream, UpstreamId};
+use tokio::time::Instant;
 
 use super::credential::{Actor, Proofs};
 use super::error::UpstreamError;
@@ -19,7 +19,7 @@ use crate::egress::Egress;
 use crate::lifecycle::Tasks;
 
 /// Most links held at once; the least used are made again when needed.
-const LINKS_MAX: u64 = 10_000;
+const LINKS_MAX: u64 = 50_000;
 /// Most links of upstreams that are called as somebody. They are held apart, so that many people at one upstream cost no other
 /// upstream its link.
 const ACTOR_LINKS_MAX: u64 = 50_000;
@@ -29,6 +29,9 @@ const KINDS_MAX: usize = 8;
 const IDLE_MAX: Duration = Duration::from_hours(1);
 /// The same for one that is called as somebody: a new token of the same caller has another link.
 const ACTOR_IDLE_MAX: Duration = Duration::from_mins(10);
+
+/// How often it is looked for links that are not in use, while nothing changes.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 type Key = (TenantId, UpstreamId);
 /// Who an upstream is called as, and what that client's session is begun with.
@@ -41,6 +44,8 @@ pub struct Pool {
     actors: Cache<Called, Arc<Link>>,
     /// The kinds of clients that an upstream has sessions for, for each of whom it is called as.
     kinds: Cache<(Key, Actor), Arc<Mutex<Vec<Peer>>>>,
+    /// At which revision it was looked last for links that are not in use, and when.
+    looked: Arc<Mutex<Option<(Revision, Instant)>>>,
     pub(super) egress: Egress,
     pub(super) exchangers: Exchangers,
     pub(super) tasks: Tasks,
@@ -55,6 +60,7 @@ impl Pool {
             links: cache(LINKS_MAX, IDLE_MAX),
             actors: cache(ACTOR_LINKS_MAX, ACTOR_IDLE_MAX),
             kinds: Cache::builder().max_capacity(ACTOR_LINKS_MAX).time_to_idle(ACTOR_IDLE_MAX).build(),
+            looked: Arc::default(),
             egress,
             exchangers,
             tasks,
@@ -115,9 +121,18 @@ impl Pool {
         link.tells_of_resources().or_else(|| self.links.get(&key)?.tells_of_resources())
     }
 
-    /// Drops the links of all other upstreams, with their connections and access tokens. They are not told.
-    pub(crate) fn keep(&self, known: &HashSet<(TenantId, UpstreamId)>) {
-        let others = |key: &Key| !known.contains(key);
+    /// Drops the links of upstreams that are not in use, with their connections and access tokens. They are not told. At the same
+    /// revision it looks only now and then: whoever decided by an earlier one may make a link late.
+    pub(crate) fn keep(&self, revision: Revision, is_in_use: impl Fn((TenantId, UpstreamId)) -> bool) {
+        let now = Instant::now();
+        {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked.is_some_and(|(known, at)| known == revision && now < at + LOOK_EVERY) {
+                return;
+            }
+            *looked = Some((revision, now));
+        }
+        let others = |key: &Key| !is_in_use(*key);
         for (key, link) in self.links.iter().filter(|(key, _)| others(key)) {
             link.line().fall_silent();
             self.links.invalidate(&*key);

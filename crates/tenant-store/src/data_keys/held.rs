@@ -94,10 +94,10 @@ impl HeldKeys {
         self.held.insert((wrapped.tenant, wrapped.id), Held::new(key)).await;
     }
 
-    /// Drops every key but those.
-    pub(crate) async fn retain(&self, alive: &HashSet<Which>) {
-        let gone: Vec<Which> =
-            self.held.iter().map(|(which, _)| *which).filter(|which| !alive.contains(which)).collect();
+    /// Of those tenants' keys, drops all but those that are alive.
+    pub(crate) async fn retain(&self, tenants: &HashSet<TenantId>, alive: &HashSet<Which>) {
+        let is_dead = |which: &Which| tenants.contains(&which.0) && !alive.contains(which);
+        let gone: Vec<Which> = self.held.iter().map(|(which, _)| *which).filter(is_dead).collect();
         for which in gone {
             self.held.invalidate(&which).await;
         }

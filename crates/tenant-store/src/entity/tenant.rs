@@ -15,6 +15,8 @@ pub(crate) struct Model {
     pub(crate) display_name: String,
     pub(crate) state: TenantState,
     pub(crate) egress_hosts: Option<String>,
+    /// At which it changed last, as triggers note it.
+    pub(crate) revision: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

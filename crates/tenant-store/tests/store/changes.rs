@@ -1,9 +1,10 @@
 //! Changes: one transaction, one revision, all or nothing; and writers that meet.
 
+use sea_orm::{ConnectionTrait as _, Statement};
 use tenant_store::{Revision, StoreError, TenantSpec, TenantStore, UpstreamSpec};
 use tokio::task::JoinSet;
 
-use crate::support::{Bed, grant_spec, put_upstream, scope, tool, upstream_spec};
+use crate::support::{Bed, grant_spec, other, put_upstream, scope, tool, upstream_spec};
 
 #[tokio::test]
 async fn a_change_raises_the_revision_once() -> anyhow::Result<()> {
@@ -231,5 +232,74 @@ async fn parts_of_one_change_may_run_at_the_same_time() -> anyhow::Result<()> {
     }
     change.commit().await?;
     assert_eq!(bed.acme().upstreams().await?.len(), 20);
+    Ok(())
+}
+
+/// The tenants of which anything changed after that revision.
+async fn changed(bed: &Bed, after: Revision) -> anyhow::Result<Vec<String>> {
+    let tenants = bed.still().await?.tenants(Some(after)).await?;
+    tenants.into_iter().map(|tenant| Ok(tenant?.slug.to_string())).collect()
+}
+
+#[tokio::test]
+async fn whoever_changes_anything_of_a_tenant_marks_it() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let acme = bed.acme();
+    let upstream = put_upstream(&acme, "jira").await?;
+    let before = bed.revision().await?;
+    assert!(changed(&bed, before).await?.is_empty());
+    let grant = acme.put_grant(&"analysts".parse()?, &grant_spec()?).await?.0;
+    assert_eq!(changed(&bed, before).await?, ["acme"]);
+
+    let before = bed.revision().await?;
+    acme.replace_tools(&upstream, &[tool("a", "acme__a", "{}")?]).await?;
+    assert_eq!(changed(&bed, before).await?, ["acme"]);
+    let before = bed.revision().await?;
+    acme.put_credential(upstream.id, &"token".parse()?, &"CANARY-marked".into()).await?;
+    assert_eq!(changed(&bed, before).await?, ["acme"]);
+    let before = bed.revision().await?;
+    acme.remove_grant(grant.id).await?;
+    assert_eq!(changed(&bed, before).await?, ["acme"]);
+    let before = bed.revision().await?;
+    let change = bed.begin().await?;
+    change.put_tenant(&"globex".parse()?, &TenantSpec::named("Globex Corp")).await?;
+    change.tenant(scope(&bed.acme)).remove_upstream(upstream.id).await?;
+    change.commit().await?;
+    assert_eq!(changed(&bed, before).await?, ["acme", "globex"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_altered_by_others_counts_from_the_next_revision_on() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    put_upstream(&bed.acme(), "jira").await?;
+    // Whoever alters it before the revision is raised, and after.
+    for _ in 0..2 {
+        let before = bed.revision().await?;
+        bed.sql("UPDATE upstream SET concurrency = 3", vec![]).await?;
+        bed.globex().put_grant(&"analysts".parse()?, &grant_spec()?).await?;
+        for grant in bed.globex().grants().await? {
+            bed.globex().remove_grant(grant.id).await?;
+        }
+        assert_eq!(changed(&bed, before).await?, ["acme", "globex"]);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_table_with_rows_of_tenants_marks_them() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let others = other(&bed.away).await?;
+    let names = async |sql: &str| -> anyhow::Result<Vec<String>> {
+        let rows = others.query_all_raw(Statement::from_string(others.get_database_backend(), sql)).await?;
+        rows.iter().map(|row| Ok(row.try_get_by_index(0)?)).collect()
+    };
+    let of_tenants = "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'erasure' AND EXISTS \
+                      (SELECT 1 FROM pragma_table_info(sqlite_master.name) WHERE name = 'tenant_id') ORDER BY name";
+    let marking = "SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND tbl_name <> 'tenant' \
+                   GROUP BY tbl_name HAVING count(*) = 3 ORDER BY tbl_name";
+    let (of_tenants, marking) = (names(of_tenants).await?, names(marking).await?);
+    assert!(of_tenants.len() > 5, "{of_tenants:?}");
+    assert_eq!(of_tenants, marking);
     Ok(())
 }

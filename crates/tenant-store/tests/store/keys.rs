@@ -7,8 +7,8 @@ use std::time::Duration;
 use crypto::{Key, KeyRing};
 use secrecy::ExposeSecret as _;
 use tenant_store::{
-    Asking, DataKeyState, KekError, KekId, KeyEncryption, KeyPlace, LocalKeys, Store, StoreError, Stuck, TenantSpec,
-    TenantStore, Upstream,
+    Asking, DataKeyState, KekError, KekId, KeyEncryption, KeyPlace, LocalKeys, Revision, Store, StoreError, Stuck,
+    TenantSpec, TenantStore, Upstream,
 };
 
 use crate::support::{Bed, put_upstream, scope};
@@ -208,7 +208,7 @@ async fn what_is_shredded_does_not_come_back() -> anyhow::Result<()> {
     let replica = with_same(&bed, &store).await?;
     let its_acme = replica.tenant(scope(&bed.acme));
     its_acme.open_credential(&read_before).await?;
-    replica.drop_dead_keys().await?;
+    replica.drop_dead_keys(Revision(0)).await?;
     assert!(its_acme.open_credential(&read_before).await.is_err(), "another replica, once it has looked");
 
     assert!(acme.sealed_credentials().await?.is_empty());

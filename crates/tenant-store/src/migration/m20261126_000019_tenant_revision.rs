@@ -1,0 +1,44 @@
+//! Adds at which revision a tenant changed last, noted by triggers: whoever writes a row of a tenant, the tenant is marked.
+//!
+//! A mark that is noted without the revision being raised lies one ahead of it, and counts as soon as it is raised by anybody.
+
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::schema::big_integer;
+
+/// The tables with rows of tenants, which have a column `tenant_id`.
+const TABLES: [&str; 6] = ["upstream", "credential", "tenant_grant", "tool", "offer", "tenant_key"];
+
+#[derive(DeriveMigrationName)]
+pub(super) struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let mut column = big_integer("revision");
+        manager.alter_table(Table::alter().table("tenant").add_column(column.default(0)).to_owned()).await?;
+        let revisions = Index::create().name("tenant_revision").table("tenant").col("revision").to_owned();
+        manager.create_index(revisions).await?;
+        let db = manager.get_connection();
+        for table in TABLES {
+            for (event, tenants) in
+                [("INSERT", "NEW.tenant_id"), ("UPDATE", "OLD.tenant_id, NEW.tenant_id"), ("DELETE", "OLD.tenant_id")]
+            {
+                db.execute_unprepared(&trigger(table, event, event, tenants)).await?;
+            }
+        }
+        db.execute_unprepared(&trigger("tenant", "INSERT", "INSERT", "NEW.id")).await?;
+        let update = "UPDATE OF slug, display_name, state, egress_hosts";
+        db.execute_unprepared(&trigger("tenant", "UPDATE", update, "NEW.id")).await?;
+        Ok(())
+    }
+}
+
+/// Marks `tenants` after `event` on a row of `table`, unless they are marked already.
+fn trigger(table: &str, name: &str, event: &str, tenants: &str) -> String {
+    format!(
+        "CREATE TRIGGER {table}_changed_by_{name} AFTER {event} ON {table} BEGIN \
+         UPDATE tenant SET revision = (SELECT value + 1 FROM revision WHERE id = 1) \
+         WHERE id IN ({tenants}) AND revision <= (SELECT value FROM revision WHERE id = 1); END",
+        name = name.to_lowercase(),
+    )
+}
