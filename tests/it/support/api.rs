@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 
 use super::bridge::{file, python};
 use super::server::serve;
-use super::upstreams::Seen;
+use super::upstreams::{Calls, Seen};
 
 /// What an API answers to a request: its status, media type and body.
 pub(crate) type Said = (u16, &'static str, Vec<u8>);
@@ -30,12 +30,14 @@ pub(crate) struct Api {
     pub url: String,
     /// What reached it.
     pub seen: Seen,
+    /// The requests at `/wait`, which is answered never.
+    pub calls: Calls,
     document: Arc<Mutex<String>>,
     handler: Handler,
 }
 
 impl Api {
-    /// Serves `document`; everything else is answered by `handler`.
+    /// Serves `document`; everything else but `/wait` is answered by `handler`.
     pub(crate) async fn serve(
         document: &Value,
         handler: impl Fn(&Method, &Uri, &HeaderMap, &str) -> Said + Send + Sync + 'static,
@@ -44,6 +46,7 @@ impl Api {
         let api = Self {
             url: format!("http://{}", listener.local_addr()?),
             seen: Seen::default(),
+            calls: Calls::default(),
             document: Arc::new(Mutex::new(document.to_string())),
             handler: Arc::new(handler),
         };
@@ -64,6 +67,11 @@ impl Api {
 
 async fn answer(State(api): State<Api>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     api.seen.note(&uri, &headers, &body);
+    if uri.path() == "/wait" {
+        // It ends with its connection.
+        let _running = api.calls.begin();
+        return std::future::pending().await;
+    }
     let (status, kind, body) = if uri.path() == "/openapi.json" {
         let document = api.document.lock().expect("no test panics while it says something").clone();
         (200, "application/json", document.into_bytes())

@@ -49,10 +49,12 @@ impl Events {
         }
     }
 
-    /// Waits for the end; nothing may come before it.
+    /// Waits for the end; no message may come before it.
     pub(crate) async fn end(mut self) -> Result<()> {
-        let chunk = tokio::time::timeout(EVENT_TIMEOUT, self.response.chunk()).await??;
-        anyhow::ensure!(chunk.is_none() && self.text.is_empty(), "{} {chunk:?}", self.text);
+        while let Some(chunk) = tokio::time::timeout(EVENT_TIMEOUT, self.response.chunk()).await?? {
+            self.text.push_str(std::str::from_utf8(&chunk)?);
+        }
+        anyhow::ensure!(!self.text.contains("data: "), "{}", self.text);
         Ok(())
     }
 }

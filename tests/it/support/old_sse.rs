@@ -1,7 +1,7 @@
 //! Upstreams in the transport of 2024-11-05: published servers as processes of their own, and one that puts into its streams
 //! whatever a test wants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener as StdListener;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc};
 
 use super::bridge::{file, node};
-use super::upstreams::{Guard, Seen, judge};
+use super::upstreams::{Calls, Guard, RunningCall, Seen, judge};
 
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -104,6 +104,8 @@ pub(crate) struct RawOldSse {
     says: Says,
     state: Arc<Mutex<RawState>>,
     changed: Arc<Notify>,
+    /// The calls that were not cancelled yet.
+    pub calls: Calls,
     /// A post of a call is held until this.
     pub go: Option<Arc<Notify>>,
 }
@@ -114,6 +116,8 @@ struct RawState {
     begun: usize,
     streams: BTreeMap<usize, mpsc::UnboundedSender<String>>,
     forgotten: Vec<mpsc::UnboundedSender<String>>,
+    /// By the number of their stream and their id.
+    running: HashMap<(usize, String), RunningCall>,
 }
 
 impl RawOldSse {
@@ -125,8 +129,10 @@ impl RawOldSse {
             begun: 0,
             streams: BTreeMap::new(),
             forgotten: Vec::new(),
+            running: HashMap::new(),
         };
-        Self { says: Arc::new(says), state: Arc::new(Mutex::new(state)), changed: Arc::default(), go: None }
+        let (says, state) = (Arc::new(says), Arc::new(Mutex::new(state)));
+        Self { says, state, changed: Arc::default(), calls: Calls::default(), go: None }
     }
 
     /// A result with one text, as an event.
@@ -168,6 +174,11 @@ impl RawOldSse {
     /// How many streams have begun.
     pub(crate) fn begun(&self) -> usize {
         self.state().begun
+    }
+
+    /// How many streams are read.
+    pub(crate) fn read(&self) -> usize {
+        self.state().streams.values().filter(|stream| !stream.is_closed()).count()
     }
 
     /// Waits until nobody reads any stream.
@@ -259,11 +270,18 @@ async fn message(State(upstream): State<RawOldSse>, uri: Uri, body: Bytes) -> Re
     let text = text.replace("{id}", &message["id"].to_string());
     let number = uri.query().and_then(|query| query.split('&').find_map(|part| part.strip_prefix("s=")?.parse().ok()));
     {
-        let state = upstream.state();
-        let Some(sender) = state.streams.get(&number.unwrap_or(usize::MAX)) else {
+        let mut state = upstream.state();
+        let number: usize = number.unwrap_or(usize::MAX);
+        let Some(sender) = state.streams.get(&number) else {
             return StatusCode::NOT_FOUND.into_response();
         };
         drop(sender.send(text));
+        let call = |id: &Value| (number, id.to_string());
+        match method {
+            "tools/call" => drop(state.running.insert(call(&message["id"]), upstream.calls.begin())),
+            "notifications/cancelled" => drop(state.running.remove(&call(&message["params"]["requestId"]))),
+            _ => {}
+        }
     }
     if let Some(go) = upstream.go.as_ref().filter(|_| method == "tools/call") {
         go.notified().await;

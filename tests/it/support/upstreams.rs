@@ -22,7 +22,7 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What reached an upstream.
 #[derive(Debug, Clone, Default)]
@@ -73,6 +73,51 @@ impl Seen {
     }
 }
 
+/// The calls that an upstream was asked for and that nobody ended yet.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Calls(Arc<watch::Sender<Count>>);
+
+/// How many calls there were, and how many there are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Count {
+    /// Those that were begun.
+    pub begun: usize,
+    /// Those that run.
+    pub running: usize,
+}
+
+/// A call that runs until it is dropped.
+#[derive(Debug)]
+pub(crate) struct RunningCall(Calls);
+
+impl Calls {
+    /// One more begins.
+    pub(crate) fn begin(&self) -> RunningCall {
+        self.0.send_modify(|count| {
+            count.begun += 1;
+            count.running += 1;
+        });
+        RunningCall(self.clone())
+    }
+
+    /// How many there are now.
+    pub(crate) fn count(&self) -> Count {
+        *self.0.borrow()
+    }
+
+    /// Waits until there are as many as wanted.
+    pub(crate) async fn until(&self, is_wanted: impl FnMut(&Count) -> bool) {
+        // Its sender is held here.
+        drop(self.0.subscribe().wait_for(is_wanted).await);
+    }
+}
+
+impl Drop for RunningCall {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|count| count.running -= 1);
+    }
+}
+
 /// A real MCP server with the tools `whoami` (reads), `change` (writes) and `wait` (answers when it is cancelled).
 #[derive(Debug, Clone)]
 pub(crate) struct RealUpstream {
@@ -84,6 +129,8 @@ pub(crate) struct RealUpstream {
     pub waiting: Arc<Notify>,
     /// A call of `wait` was cancelled.
     pub cancelled: Arc<Notify>,
+    /// The calls of `wait`.
+    pub calls: Calls,
 }
 
 impl RealUpstream {
@@ -95,6 +142,7 @@ impl RealUpstream {
             sessions: Arc::default(),
             waiting: Arc::default(),
             cancelled: Arc::default(),
+            calls: Calls::default(),
         }
     }
 
@@ -204,6 +252,7 @@ impl ServerHandler for RealUpstream {
     ) -> Result<CallToolResponse, ErrorData> {
         if request.name == "wait" {
             self.waiting.notify_one();
+            let _running = self.calls.begin();
             context.ct.cancelled().await;
             self.cancelled.notify_one();
         }
