@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use memchr::memmem;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tenant_store::Timestamp;
@@ -201,10 +202,12 @@ pub(super) enum ResultKind {
 
 impl ResultKind {
     pub(super) fn of(result: &RawValue) -> Result<Self, UpstreamError> {
-        if !result.get().contains("resultType") {
+        // Most upstreams say it first, and no answer that was taken says it twice.
+        let text = result.get();
+        if text.starts_with("{\"resultType\":\"complete\"") || memmem::find(text.as_bytes(), b"resultType").is_none() {
             return Ok(Self::Complete);
         }
-        let members = Members::parse(result.get()).map_err(|_| UpstreamError::NotMcp)?;
+        let members = Members::parse(text).map_err(|_| UpstreamError::NotMcp)?;
         Ok(match members.get_str("resultType").as_deref() {
             Some("input_required") => Self::WantsInput,
             Some("task") => Self::Task,
