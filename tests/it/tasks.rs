@@ -119,7 +119,8 @@ async fn a_task_stays_where_it_is_when_its_upstream_moves() -> Result<()> {
     becomes(&alice, &id, &["input_required"]).await?;
     let rows = server.rows("acme").await?;
     let upstream = rows.upstreams().await?.pop().context("an upstream")?;
-    let elsewhere = ConformanceServer::speaking(|_| true).serve().await?;
+    let tools = r#"[{"name":"confirm_delete","inputSchema":{"type":"object"}}]"#;
+    let (elsewhere, seen) = ByteUpstream::with_tools(tools).serve().await?;
     let spec = tenant_store::UpstreamSpec { url: elsewhere.parse()?, ..upstream.spec.clone() };
     rows.put_upstream(&upstream.slug, &spec).await?;
     server.app.follow().await?;
@@ -127,7 +128,7 @@ async fn a_task_stays_where_it_is_when_its_upstream_moves() -> Result<()> {
     let update = json!({"taskId": id, "inputResponses": answers});
     let gone = alice.modern_that_can(&can(), "tasks/update", update).await?.json()?;
     assert_eq!(gone["error"], json!({"code": -32602, "message": "unknown task"}));
-    // Nobody took it for a task of the new place.
+    assert!(!seen.text().contains("tasks/update"), "nobody took it for a task of the new place");
     rows.put_upstream(&upstream.slug, &upstream.spec).await?;
     server.app.follow().await?;
     becomes(&alice, &id, &["input_required"]).await?;
