@@ -125,3 +125,19 @@ async fn a_tenant_with_an_unreadable_row_is_not_served_and_costs_nobody_else_any
     assert!(server.logged()?.contains("a tenant's rows are unreadable"));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_tenant_that_somebody_deletes_is_gone_and_its_name_opens_nothing_of_it() -> Result<()> {
+    let (server, _) = acme("policy_deleted_tenant", Level::Write).await?;
+    let alice = server.client("alice", &["acme"])?;
+    assert!(alice.tools().await?.contains(&"acme__search".to_owned()));
+    server.alter("DELETE FROM tenant WHERE slug = 'acme'").await?;
+    // Its name is another company's now, and that is how the server hears of anything.
+    let other = ByteUpstream::with_tools(r#"[{"name":"other","inputSchema":{}}]"#);
+    let (url, _) = other.on("tools/call", Say::Result(r#"{"content":[]}"#.to_owned())).serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    server.add(&setup, tenant_store::UpstreamAuth::None, &[]).await?;
+    assert_eq!(alice.tools().await?, ["acme__other"]);
+    assert_eq!(alice.call("acme__search", json!({})).await?["error"]["code"], -32602);
+    Ok(())
+}

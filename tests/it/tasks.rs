@@ -194,17 +194,19 @@ async fn an_upstream_says_of_a_task_what_belongs_there_and_nothing_else() -> Res
         let answer = ask(&alice, "tasks/get", &id).await?;
         assert!(answer.code()? == Some(-32603) && !answer.text.contains("own-"), "{what}: {}", answer.text);
     }
-    let unknown = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"unknown task: own-7"}}"#;
-    upstream.says("tasks/get", Say::Http(200, "application/json", unknown.into()));
-    assert_eq!(
-        ask(&alice, "tasks/get", &id).await?.json()?["error"],
-        json!({"code": -32602, "message": "unknown task"})
-    );
-    assert_eq!(
-        ask(&alice, "tasks/cancel", &id).await?.code()?,
-        Some(-32602),
-        "an upstream that knows no tasks has none"
-    );
+    // One that counts its tasks anew has another one under the id: it is neither answered nor called off.
+    let later = r#"{"resultType":"complete","taskId":"own-7","status":"working","createdAt":"later","ttlMs":null}"#;
+    upstream.says("tasks/get", Say::Result(later.to_owned()));
+    for method in ["tasks/update", "tasks/cancel"] {
+        upstream.says(method, Say::Result(r#"{"resultType":"complete"}"#.to_owned()));
+        assert_eq!(ask(&alice, method, &id).await?.code()?, Some(-32603), "{method}");
+        assert!(!seen.text().contains(&format!("mcp-method: {method}")), "{method}");
+    }
+    upstream.says("tasks/get", task("own-7", "")("complete"));
+    assert_eq!(ask(&alice, "tasks/cancel", &id).await?.json()?["result"], json!({"resultType": "complete"}));
+    let no_tasks = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32601,"message":"what?"}}"#;
+    upstream.says("tasks/get", Say::Http(200, "application/json", no_tasks.into()));
+    assert_eq!(ask(&alice, "tasks/get", &id).await?.code()?, Some(-32602), "who knows no tasks has none");
     Ok(())
 }
 

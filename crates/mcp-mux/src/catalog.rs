@@ -17,7 +17,7 @@ mod uri;
 mod view;
 
 pub use definition::{Definition, DefinitionError};
-pub use item::{Item, is_page};
+pub use item::{Item, files as skill_files, is_page};
 pub use name::{Origin, expose};
 pub use refresh::Refresher;
 pub use snapshot::{Catalog, Entry, Shelf, Snapshot};

@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 use url::{Host, Origin, Url};
 
 pub use self::pool::{ClientTls, TlsError};
-use self::pool::{Handshake, Pool, machine_tls, own_tls, pool};
+use self::pool::{Handshake, Pool, TLS_SESSIONS_OF_MANY, TLS_SESSIONS_OF_ONE, machine_tls, own_tls, pool};
 use self::resolver::{Resolve, System, Vetted};
 pub use self::response::Response;
 use crate::config::EgressConfig;
@@ -178,7 +178,7 @@ impl Egress {
         let (rules, tls) = (Arc::new(config.clone()), machine_tls()?);
         let shared = |destinations| {
             let vetted = Vetted { destinations, rules: Arc::clone(&rules), names: resolvers() };
-            pool(vetted, Handshake::Anonymous(Box::new(tls.clone())))
+            pool(vetted, Handshake::Anonymous(Box::new(own_tls(&tls, TLS_SESSIONS_OF_MANY))))
         };
         let pools = Pools {
             named: shared(Destinations::Any)?,
@@ -212,7 +212,8 @@ impl Egress {
         hosts: Option<EgressHosts>,
         tls: Option<ClientTls<'_>>,
     ) -> Result<Client, EgressError> {
-        let handshake = tls.map_or_else(|| Handshake::Anonymous(Box::new(own_tls(&self.tls))), Handshake::Proven);
+        let handshake = tls
+            .map_or_else(|| Handshake::Anonymous(Box::new(own_tls(&self.tls, TLS_SESSIONS_OF_ONE))), Handshake::Proven);
         let (destinations, rules, names) = (destinations(url), Arc::clone(&self.rules), (self.resolvers)());
         let pool = pool(Vetted { destinations, rules, names }, handshake)?;
         let pools = Pools { named: pool.clone(), https: pool.clone(), http: pool };

@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashSet};
 use crypto::KeyId;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, PaginatorTrait as _, QueryFilter as _, QuerySelect as _, QueryTrait as _,
+    ColumnTrait as _, EntityTrait as _, PaginatorTrait as _, QueryFilter as _, QueryResult, QuerySelect as _,
+    QueryTrait as _,
 };
 use serde::{Deserialize, Serialize};
 
@@ -92,7 +93,10 @@ impl Store {
     /// Drops from memory the data keys that went out of the database after that revision. Those of shredded tenants are not taken
     /// back, though somebody may still hold them wrapped.
     pub async fn drop_dead_keys(&self, since: Revision) -> Result<(), StoreError> {
-        let states = row::models(self.database(), tenants::since(since), |row| Ok((row.id, row.state))).await?;
+        // One that does not parse must not keep the dead keys of the others alive.
+        let state = |row: &QueryResult| Ok((row.try_get("", "id")?, row.try_get("", "state")?));
+        let states = row::each(self.database(), tenants::since(since), state).await?;
+        let states: Vec<(TenantId, TenantState)> = states.into_iter().flatten().collect();
         let is_shredded = |(id, state): &(TenantId, TenantState)| (*state == TenantState::Shredded).then_some(*id);
         self.held().shredded(states.iter().filter_map(is_shredded)).await;
         let changed = states.into_iter().map(|(id, _)| id).collect();
@@ -111,8 +115,9 @@ impl Store {
             .filter(tenant_key::Column::State.ne(DataKeyState::Destroyed))
             .filter(tenant_key::Column::TenantId.in_subquery(changed));
         // An id that does not parse belongs to no key that is held; it must not keep the dead ones alive.
-        let keys = row::models(self.database(), living, |row| Ok(row.id.parse().ok().map(|id| (row.tenant_id, id))));
-        Ok(keys.await?.into_iter().flatten().collect())
+        let key = |row: &QueryResult| Ok((row.try_get("", "tenant_id")?, row.try_get::<String>("", "id")?.parse()?));
+        let keys = row::each(self.database(), living, key).await?;
+        Ok(keys.into_iter().flatten().collect())
     }
 }
 

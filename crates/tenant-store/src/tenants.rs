@@ -1,9 +1,11 @@
 //! Tenants: the client companies, each of which sees nothing of the others.
 
+use std::collections::HashSet;
+
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, EntityTrait as _, FromQueryResult as _, QueryFilter as _, QueryOrder as _,
-    Select,
+    QueryResult, Select,
 };
 
 use crate::choice::TenantState;
@@ -63,6 +65,13 @@ impl Still {
         let select = after.map_or_else(tenant::Entity::find, since).order_by_asc(tenant::Column::Slug);
         row::each(&self.reading().await?.executor(), select, |row| parse(tenant::Model::from_query_result(row, "")?))
             .await
+    }
+
+    /// The ids of all tenants. One that does not parse is nobody's.
+    pub async fn tenant_ids(&self) -> Result<HashSet<TenantId>, StoreError> {
+        let id = |row: &QueryResult| Ok(row.try_get("", "id")?);
+        let ids = row::each(&self.reading().await?.executor(), tenant::Entity::find(), id).await?;
+        Ok(ids.into_iter().flatten().collect())
     }
 }
 

@@ -19,7 +19,7 @@ use crate::policy::EntryFacts;
 const APP_SCHEME: &str = "ui:";
 
 /// What the URI of a skill ends with (SEP-2640).
-const SKILL_FILE: &str = "SKILL.md";
+const SKILL_FILE: &str = "/SKILL.md";
 /// Most files of one skill: what every host must take, and no server should go beyond.
 const FILES_MAX: usize = 512;
 /// Longest URI of a file, in bytes.
@@ -144,8 +144,8 @@ pub fn is_page(uri: &str) -> bool {
 
 /// Where the URIs of a skill's files stand in its entry, and what they are; `resources` says `"dynamic"` where nobody knows them. None, if
 /// the entry is not one that a host may load (SEP-2640): each file lies in the folder of `uri`, the skill's own, and has digest and size.
-fn files(entry: &RawValue, uri: &str) -> Option<Vec<(Range<usize>, String)>> {
-    let folder = uri.strip_suffix(SKILL_FILE)?;
+pub fn files(entry: &RawValue, uri: &str) -> Option<Vec<(Range<usize>, String)>> {
+    let folder = uri.strip_suffix(SKILL_FILE).filter(|folder| !folder.is_empty() && !uri::is_ours(folder))?;
     let resources = Members::parse(entry.get()).ok()?.get("resources")?;
     if json::as_str(resources).is_some_and(|word| word == "dynamic") {
         return Some(Vec::new());
@@ -154,7 +154,11 @@ fn files(entry: &RawValue, uri: &str) -> Option<Vec<(Range<usize>, String)>> {
     let file = |file: &RawValue| {
         let members = Members::parse(file.get()).ok()?;
         let raw = members.get("uri")?;
-        let uri = json::as_str(raw).filter(|uri| uri.starts_with(folder) && uri.len() <= FILE_URI_BYTES_MAX)?;
+        let uri = json::as_str(raw).filter(|uri| uri.len() <= FILE_URI_BYTES_MAX)?;
+        let path = uri.strip_prefix(folder)?.strip_prefix('/')?;
+        if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+            return None;
+        }
         let has_digest = members.get_str("digest").is_some_and(|digest| digest.starts_with("sha256:"));
         let has_size = members.get("size").is_some_and(|size| size.get().parse::<u64>().is_ok());
         (has_digest && has_size).then_some((json::span_in(entry.get(), raw.get())?, uri.into_owned()))
@@ -224,13 +228,30 @@ mod tests {
         }
         let outside = format!("[{}]", file("skill://b/SKILL.md"));
         let ours = format!("[{}]", file("mcp-mux://globex/desk/skill://a/SKILL.md"));
+        let climbing = format!("[{}]", file("skill://a/../b/c.md"));
+        let beside = format!("[{}]", file("skill://ab/c.md"));
         let many = format!("[{}]", vec![file(uri); FILES_MAX + 1].join(","));
         let twice = r#"[{"uri":"skill://a/a","uri":"skill://a/b","digest":"sha256:00","size":1}]"#;
         let bare = r#"[{"uri":"skill://a/SKILL.md"}]"#;
-        for resources in [r#""static""#, "null", "{}", r#"["skill://a/SKILL.md"]"#, twice, bare, &outside, &ours, &many]
-        {
+        for resources in [
+            r#""static""#,
+            "null",
+            "{}",
+            r#"["skill://a/SKILL.md"]"#,
+            twice,
+            bare,
+            &outside,
+            &ours,
+            &climbing,
+            &beside,
+            &many,
+        ] {
             assert!(matches!(skill(uri, resources), Err(DefinitionError::Files)), "{resources}");
         }
-        assert!(matches!(skill("skill://a/README.md", "[]"), Err(DefinitionError::Files)));
+        for uri in
+            ["skill://a/README.md", "SKILL.md", "/SKILL.md", "skill://aSKILL.md", "mcp-mux://globex/desk/SKILL.md"]
+        {
+            assert!(matches!(skill(uri, "[]"), Err(DefinitionError::Files)), "{uri}");
+        }
     }
 }

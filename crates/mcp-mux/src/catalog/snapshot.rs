@@ -225,11 +225,13 @@ impl Snapshot {
             drop(still);
             return Self::load(store, administration).await;
         };
+        // What is there no more was changed, too.
+        let alive = still.tenant_ids().await?;
+        let mut old: HashSet<TenantId> = self.shelves.keys().filter(|id| !alive.contains(id)).copied().collect();
+        old.extend(tenants.iter().map(|tenant| tenant.id));
         let (mut grants, mut shelves) = (self.grants.clone(), self.shelves.clone());
-        grants.remove(&tenants.iter().map(|tenant| tenant.id).collect());
-        for tenant in &tenants {
-            shelves.remove(&tenant.id);
-        }
+        grants.remove(&old);
+        shelves.retain(|tenant, _| !old.contains(tenant));
         let mut next = Self::new(revision, grants, shelves);
         next.take(&still, tenants, administration).await?;
         Ok(next)
@@ -374,11 +376,13 @@ impl Catalog {
             self.changed.send_replace(revision);
         }
         let revision = self.current.load().revision;
+        self.store.drop_idle_keys().await;
         if *swept_at != revision {
-            self.store.drop_dead_keys(*swept_at).await?;
+            // After a step back nobody knows which keys are dead.
+            let since = if *swept_at < revision { *swept_at } else { Revision(0) };
+            self.store.drop_dead_keys(since).await?;
             *swept_at = revision;
         }
-        self.store.drop_idle_keys().await;
         Ok(moved)
     }
 

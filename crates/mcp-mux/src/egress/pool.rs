@@ -37,8 +37,9 @@ const ALIVE_EVERY: Duration = Duration::from_secs(15);
 const ALIVE_TRIES: u32 = 3;
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
-/// How many TLS sessions a pool resumes that has one origin. (The others have what rustls gives them.)
-const TLS_SESSIONS_MAX: usize = 8;
+/// How many TLS sessions a pool resumes that has one origin, and one that has many.
+pub(super) const TLS_SESSIONS_OF_ONE: usize = 8;
+pub(super) const TLS_SESSIONS_OF_MANY: usize = 256;
 
 /// Connections that are used again.
 pub(super) type Pool = Arc<Client<Connector, Full<Bytes>>>;
@@ -83,6 +84,8 @@ pub(super) fn pool(vetted: Vetted, handshake: Handshake<'_>) -> Result<Pool, Tls
     // Both schemes come here; TLS is put above it.
     http.enforce_http(false);
     http.set_nodelay(true);
+    // Shared among the addresses of a name, so that one that is silent leaves time for the next.
+    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
     http.set_keepalive(Some(ALIVE_EVERY));
     http.set_keepalive_interval(Some(ALIVE_EVERY));
     http.set_keepalive_retries(Some(ALIVE_TRIES));
@@ -113,9 +116,9 @@ pub(super) fn machine_tls() -> Result<ClientConfig, TlsError> {
 }
 
 /// The same for one pool. What it resumes nobody else does.
-pub(super) fn own_tls(machine: &ClientConfig) -> ClientConfig {
+pub(super) fn own_tls(machine: &ClientConfig, sessions_max: usize) -> ClientConfig {
     let mut own = machine.clone();
-    own.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_MAX);
+    own.resumption = Resumption::in_memory_sessions(sessions_max);
     own
 }
 
@@ -133,7 +136,7 @@ fn proven(ClientTls { pair, ca }: ClientTls<'_>) -> Result<ClientConfig, TlsErro
         }
     };
     let mut config = roots.with_client_auth_cert(certificates(pair)?, key)?;
-    config.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_MAX);
+    config.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_OF_ONE);
     Ok(config)
 }
 

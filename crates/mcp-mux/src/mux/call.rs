@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::input::{Given, Input, ResultKind, States, url_elicitations};
 use super::relay::{Matter, Relay, Standing};
-use super::tasks::TaskIds;
+use super::tasks::{TaskAct, TaskIds};
 use super::uris::Uris;
 use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Mux, Sight};
@@ -155,6 +155,11 @@ impl Mux {
         let peer = Peer { can, log: ask.log };
         let call = Call { mux: self, caller, endpoint, ask, thing, sight: &sight, target, peer };
 
+        if let Wish::Task { act: TaskAct::Update | TaskAct::Cancel, task, .. } = &ask.wish
+            && let Some(refused) = self.check_task(caller, endpoint, (task, ask)).await?
+        {
+            return Ok(refused);
+        }
         let mut params = ask.wish.params(&call.target.local);
         let own = params.len();
         match ask.input.given(|| call.states(&params), self.clock.now())? {
@@ -292,7 +297,7 @@ impl Call<'_> {
             Wish::Tool { .. } if self.ask.takes_tasks => {
                 TaskIds::new(self.mux, self.caller, self.endpoint, &self.target)
             }
-            Wish::Task { task, .. } => task.ids(self.peer.can),
+            Wish::Task { act, task, .. } => task.ids(*act, self.peer.can),
             _ => TaskIds::Refused,
         };
         Finish { uris: Uris::of(self.sight, &self.target, wish), tasks, asking }
@@ -380,7 +385,7 @@ impl Finish {
     pub(super) fn finish(&self, answer: Answer) -> Result<Finished, UpstreamError> {
         let result = match answer {
             Answer::Result(result) => result,
-            Answer::Error(error) => return Ok(Finished::Answer(self.error(self.tasks.put_error(error)))),
+            Answer::Error(error) => return Ok(Finished::Answer(self.error(error))),
         };
         match ResultKind::of(&result)? {
             ResultKind::WantsInput => {}

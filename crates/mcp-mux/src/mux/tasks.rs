@@ -13,13 +13,14 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tenant_store::{LocalName, TenantId, Timestamp, Upstream, UpstreamId};
 
+use super::call::{Ask, CallError, Outcome};
 use super::handle::{Bond, Purpose};
 use super::input;
-use super::wish::Target;
+use super::wish::{Target, Wish};
 use super::{Endpoint, Handles, Mux};
 use crate::caller::Caller;
 use crate::json::{self, Members};
-use crate::upstream::{ClientCapabilities, UpstreamError};
+use crate::upstream::{Answer, ClientCapabilities, UpstreamError};
 
 /// How long a client can come back to a task, whatever the upstream says of it.
 const TASK_LIFE: Duration = Duration::from_hours(30 * 24);
@@ -34,8 +35,6 @@ const TASK_ID: &str = "taskId";
 const CREATED: &str = "createdAt";
 /// What a task has only once it was asked for its state.
 const LATER: [&str; 4] = ["inputRequests", "result", "error", "content"];
-/// What a client hears about a task that its upstream does not know, or not any more.
-const GONE: &str = r#"{"code":-32602,"message":"unknown task"}"#;
 
 /// What is done with a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +77,8 @@ pub(super) enum TaskIds {
     Refused,
     /// The answer may be a new task.
     New(Box<Sealer>),
-    /// The answer is about a task, to a client that can be asked for this.
-    Known(Box<Task>, ClientCapabilities),
+    /// The answer is to that request about a task, of a client that can be asked for this.
+    Known(TaskAct, Box<Task>, ClientCapabilities),
 }
 
 /// Seals the ids of new tasks of one call.
@@ -103,6 +102,33 @@ impl TaskAct {
 }
 
 impl Mux {
+    /// Whether the task that `ask` is to change is still the one that it was when it began: one that counts its tasks anew has another one
+    /// under the same id. Whoever answers or calls off that one must not know it by ours.
+    pub(super) async fn check_task(
+        &self,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        (task, ask): (&Task, &Ask<'_>),
+    ) -> Result<Option<Outcome>, CallError> {
+        let wish = Wish::Task { act: TaskAct::Get, task: task.clone(), responses: None };
+        let look = Ask {
+            wish,
+            progress_token: None,
+            trace: ask.trace.clone(),
+            input: ask.input.clone(),
+            log: None,
+            takes_tasks: true,
+        };
+        let state = match Box::pin(self.ask(caller, endpoint, &look)).await? {
+            Outcome::Whole(state) => state,
+            Outcome::Stream(relay) => relay.answer().await?,
+        };
+        Ok(match state {
+            Answer::Result(_) => None,
+            error @ Answer::Error(_) => Some(Outcome::Whole(error)),
+        })
+    }
+
     /// The task that `caller` knows by `id` at `endpoint`. Whether it still may be used is decided when it is.
     pub fn task(&self, caller: &Caller, endpoint: &Endpoint, id: &str) -> Option<Task> {
         let origin = self.handles.open(&bond(caller, endpoint), self.clock.now(), id.as_bytes())?;
@@ -124,8 +150,8 @@ impl Task {
         (*address == address_of(upstream)).then(|| Target { local: own.clone(), tool: None, access, shelf, upstream })
     }
 
-    pub(super) fn ids(&self, can: ClientCapabilities) -> TaskIds {
-        TaskIds::Known(Box::new(self.clone()), can)
+    pub(super) fn ids(&self, act: TaskAct, can: ClientCapabilities) -> TaskIds {
+        TaskIds::Known(act, Box::new(self.clone()), can)
     }
 }
 
@@ -159,24 +185,17 @@ impl TaskIds {
     /// What an upstream says about a task, under the id that its caller knows. It must be that task, and ask for nothing that the client
     /// cannot be asked for.
     pub(super) fn put(&self, result: Box<RawValue>) -> Result<Box<RawValue>, UpstreamError> {
-        let Self::Known(task, can) = self else { return Ok(result) };
+        let Self::Known(act, task, can) = self else { return Ok(result) };
         input::questions(&result, *can)?;
         let members = Members::parse(result.get()).map_err(|_| UpstreamError::NotMcp)?;
-        let Some((raw, own)) = task_id(&members)? else { return Ok(result) };
+        let Some((raw, own)) = task_id(&members)? else {
+            // Only a word that something was taken says nothing about a task.
+            return if *act == TaskAct::Get { Err(UpstreamError::NotMcp) } else { Ok(result) };
+        };
         if own != task.origin.own || created(&members).as_ref() != Some(&task.origin.created) {
             return Err(UpstreamError::NotMcp);
         }
         replaced(&result, raw, &task.id)
-    }
-
-    /// What an upstream says instead. It may name the task by its own id.
-    pub(super) fn put_error(&self, error: Box<RawValue>) -> Box<RawValue> {
-        match self {
-            Self::Known(task, _) if error.get().contains(&task.origin.own) => {
-                RawValue::from_string(GONE.to_owned()).unwrap_or(error)
-            }
-            _ => error,
-        }
     }
 }
 
@@ -230,11 +249,11 @@ mod tests {
             own: "a\"1".to_owned(),
             created: "now".to_owned(),
         };
-        TaskIds::Known(Box::new(Task { id: "sealed".to_owned(), origin }), can)
+        TaskIds::Known(TaskAct::Get, Box::new(Task { id: "sealed".to_owned(), origin }), can)
     }
 
     fn new() -> TaskIds {
-        let TaskIds::Known(task, _) = known() else { unreachable!("it is known") };
+        let TaskIds::Known(_, task, _) = known() else { unreachable!("it is known") };
         let keys = crypto::KeyRing::new(crypto::Key::generate().unwrap(), Vec::new());
         let bond = bond(&Caller::of_test("alice", None), &Endpoint::Aggregate);
         let ends_at = tenant_store::SystemClock.now().plus(TASK_LIFE);
@@ -248,7 +267,10 @@ mod tests {
         let expected = r#"{ "resultType":"complete","taskId" : "sealed","createdAt":"now", "ttlMs":1.0,"result":{"taskId":"a\"1"}}"#;
         assert_eq!(put(said).unwrap(), expected);
         let acknowledged = r#"{"resultType":"complete"}"#;
-        assert_eq!(put(acknowledged).unwrap(), acknowledged);
+        assert_eq!(put(acknowledged).unwrap_err(), UpstreamError::NotMcp, "it is no state");
+        let TaskIds::Known(_, task, can) = known() else { unreachable!("it is known") };
+        let taken = TaskIds::Known(TaskAct::Update, task, can).put(raw(acknowledged));
+        assert_eq!(taken.unwrap().get(), acknowledged);
         assert!(put(r#"{"taskId":"a\"1","createdAt":"now","inputRequests":null}"#).is_ok());
     }
 
@@ -276,17 +298,6 @@ mod tests {
         };
         assert_eq!(asks("elicitation/create"), Ok(()));
         assert_eq!(asks("sampling/createMessage"), Err(UpstreamError::WantsInput));
-    }
-
-    #[test]
-    fn an_error_that_names_the_task_says_less() {
-        let of = |text: &str| known().put_error(raw(text)).get().to_owned();
-        let other = r#"{"code":-32603,"message":"busy"}"#;
-        assert_eq!(of(other), other);
-        let TaskIds::Known(mut task, can) = known() else { unreachable!("it is known") };
-        task.origin.own = "own-7".to_owned();
-        let named = raw(r#"{"code":-32602,"message":"unknown task: own-7"}"#);
-        assert_eq!(TaskIds::Known(task, can).put_error(named).get(), GONE);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tenant_store::{TenantSlug, UpstreamSlug};
 
 use super::Sight;
 use super::wish::{Target, Wish};
-use crate::catalog::{Face, carry, is_ours};
+use crate::catalog::{Face, carry, is_ours, skill_files};
 use crate::json::{self, Members};
 use crate::upstream::UpstreamError;
 
@@ -104,9 +104,10 @@ impl Uris {
                 let skill = skill.ok_or_else(|| serde_json::Error::custom("no skill"))?;
                 let members = Members::parse(skill.get())?;
                 // Another one was not asked for, and nobody decided about it.
-                if members.get_str("uri").as_deref() != self.asked.as_ref().map(|(_, own)| own.as_str()) {
-                    return Err(serde_json::Error::custom("another skill"));
-                }
+                let uri = members.get_str("uri").filter(|uri| self.asked.as_ref().is_some_and(|(_, own)| own == uri));
+                let uri = uri.ok_or_else(|| serde_json::Error::custom("another skill"))?;
+                // What would not be listed is not described.
+                skill_files(skill, &uri).ok_or_else(|| serde_json::Error::custom("no skill that a host may load"))?;
                 self.uri(text, skill, edits)?;
                 elements(members.get("resources")).try_for_each(|file| self.uri(text, file, edits))?;
             }

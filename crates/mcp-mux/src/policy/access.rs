@@ -87,9 +87,10 @@ impl GrantIndex {
         let by_group = caller.groups.iter().filter_map(|group| of_issuer.by_group.get(group));
         let covering = by_subject.into_iter().chain(by_group).flatten();
 
-        let mut by_tenant: BTreeMap<&TenantSlug, BTreeMap<GrantId, &Arc<CoveringGrant>>> = BTreeMap::new();
+        // By id too: whatever happens to names, no tenant's grants open another's door.
+        let mut by_tenant: BTreeMap<(&TenantSlug, TenantId), BTreeMap<GrantId, &Arc<CoveringGrant>>> = BTreeMap::new();
         for grant in covering.filter(|grant| caller.bounds.include(grant.tenant)) {
-            by_tenant.entry(&grant.tenant_slug).or_default().insert(grant.grant.id, grant);
+            by_tenant.entry((&grant.tenant_slug, grant.tenant)).or_default().insert(grant.grant.id, grant);
         }
         Reach {
             accesses: by_tenant.into_values().filter_map(|grants| Access::from_grants(grants.into_values())).collect(),
