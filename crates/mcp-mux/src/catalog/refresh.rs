@@ -132,7 +132,10 @@ impl Refresher {
             if look_at <= now {
                 let room = LISTED_AT_ONCE_MAX.saturating_sub(listings.len());
                 let due = self.due(&mut schedules, room);
-                (look_at, has_heard, is_full) = (now + POLL_EVERY, false, due.len() == room);
+                (has_heard, is_full) = (false, due.len() == room);
+                // Where there is room, what is due now has begun.
+                let next = schedules.next_due().filter(|_| !is_full);
+                look_at = next.map_or(now + POLL_EVERY, |next| next.min(now + POLL_EVERY));
                 listings.extend(due.into_iter().map(|due| self.refresh_one(due)));
             }
             tokio::select! {

@@ -122,6 +122,11 @@ impl Schedules {
         begun
     }
 
+    /// When the next one is due that is not being listed.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.waiting.first().map(|(due, _)| *due)
+    }
+
     /// Hastens the listing of those that told of something.
     pub(super) fn hear(&mut self, told: &HashMap<Key, Told>, now: Instant) {
         for (key, told) in told {

@@ -117,10 +117,12 @@ async fn each_is_listed_in_its_turn_and_at_once_when_it_is_configured_anew() -> 
     due.extend(look(&mut schedules, now, 2));
     assert_eq!(due.len(), 2, "one after the other");
     assert!(look(&mut schedules, now + EVERY, 9).is_empty(), "they are being listed");
+    assert_eq!(schedules.next_due(), None);
     for one in due {
         schedules.end(&one, true, now);
     }
     assert!(look(&mut schedules, now + EVERY / 2, 9).is_empty());
+    assert_eq!(schedules.next_due(), Some(now + EVERY));
     let due = look(&mut schedules, now + EVERY, 9);
     let (of_acme, of_globex): (Vec<_>, Vec<_>) = due.into_iter().partition(|one| one.upstream.tenant == acme.id());
 
