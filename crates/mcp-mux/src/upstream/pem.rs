@@ -5,7 +5,7 @@ use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{PemObject as _, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -77,7 +77,18 @@ impl std::fmt::Debug for SigningKey {
 pub(super) fn check_pair(pem: &SecretString) -> Result<(), &'static str> {
     let key = one_key(pem)?;
     let chain = certificates(pem.expose_secret()).ok_or(NO_CERTIFICATE)?;
-    CertifiedKey::from_der(chain, key, &default_provider()).map(drop).map_err(|_| NO_PAIR)
+    CertifiedKey::from_der(chain, key, &default_provider()).map_err(|_| NO_PAIR)?;
+    // Nothing else is in the file that somebody could take for a part of it.
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem.expose_secret().as_bytes()) {
+        let (kind, _) = section.map_err(|_| NO_PAIR)?;
+        if !matches!(
+            kind,
+            SectionKind::Certificate | SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey
+        ) {
+            return Err(NO_PAIR);
+        }
+    }
+    Ok(())
 }
 
 /// Checks that `pem` is a list of certificates that can vouch for a server.
@@ -174,5 +185,16 @@ mod tests {
         assert_eq!(check_pair(&SecretString::from(good)), Err(NO_CERTIFICATE));
         assert_eq!(check_ca(""), Err(NO_CA));
         assert_eq!(check_ca(&pem("CERTIFICATE", b"no certificate")), Err(NO_CA));
+    }
+
+    #[test]
+    fn a_certificate_file_holds_its_key_its_certificates_and_nothing_else() {
+        let made = rcgen::generate_simple_self_signed(["client.example".to_owned()]).unwrap();
+        let pair = made.signing_key.serialize_pem() + &made.cert.pem();
+        assert_eq!(check_pair(&SecretString::from(pair.clone())), Ok(()));
+        for kind in ["X509 CRL", "CERTIFICATE REQUEST", "PUBLIC KEY"] {
+            let with_more = pair.clone() + &pem(kind, b"more");
+            assert_eq!(check_pair(&SecretString::from(with_more)), Err(NO_PAIR), "{kind}");
+        }
     }
 }
