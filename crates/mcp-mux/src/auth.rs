@@ -27,6 +27,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use http::Uri;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use moka::sync::Cache;
@@ -103,7 +104,7 @@ pub struct Authenticator {
     api_keys: Option<Arc<ApiKeys>>,
     clock: Arc<dyn Clock>,
     /// By the hash of the whole token.
-    verified: Cache<[u8; 32], Verified>,
+    verified: Cache<[u8; 32], Verified, RandomState>,
 }
 
 #[derive(Debug, Clone)]
@@ -136,7 +137,7 @@ impl Authenticator {
                 .max_capacity(VERIFIED_WEIGHT_MAX)
                 .weigher(|_, verified: &Verified| weight(&verified.identity.groups))
                 .time_to_live(VERIFIED_LIFE)
-                .build(),
+                .build_with_hasher(RandomState::default()),
         })
     }
 

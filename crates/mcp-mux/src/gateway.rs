@@ -12,6 +12,7 @@ pub(crate) mod era;
 mod events;
 mod lifecycle;
 mod listen;
+mod pieces;
 mod problem;
 mod replay;
 pub(crate) mod request;

@@ -3,6 +3,7 @@
 
 mod connect;
 mod cross_origin;
+mod identified;
 mod origin;
 mod problem;
 mod watch;
@@ -12,21 +13,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
-use axum::middleware::{self, Next};
+use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, PROXY_AUTHORIZATION};
+use axum::middleware;
 use axum::response::Response;
 use axum::routing::{MethodRouter, any, get, post};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
-use uuid::Uuid;
 
 pub use self::connect::Connect;
-use self::origin::OriginGuard;
+use self::identified::Identified;
+use self::origin::{Guarded, OriginGuard};
 use self::watch::Watch;
 pub use self::well_known::ProtectedResources;
 use crate::auth::{self, Authenticator};
@@ -38,8 +38,6 @@ use crate::mux::Endpoint;
 
 /// After this long the answer to any request is of no use; upstreams have shorter deadlines of their own.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_mins(5);
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What must never travel beyond this module.
 const CREDENTIAL_HEADERS: [HeaderName; 4] =
@@ -114,9 +112,9 @@ pub struct Server {
 pub fn router(server: Server, public_url: &PublicUrl, hosts: &[String], origins: &[String]) -> Router {
     let guard = Arc::new(OriginGuard::new(public_url, hosts, origins));
     let layers = ServiceBuilder::new() // A request passes these lines top to bottom.
-        .layer(middleware::from_fn(identify)) // First, so that everything below can name the request.
+        .layer_fn(Identified) // First, so that everything below can name the request.
         .layer(CatchPanicLayer::custom(problem::panicked)) // A mistake of ours costs one answer, not the connection.
-        .layer(middleware::from_fn_with_state(guard, origin::check)) // Before auth: a page of another site learns nothing.
+        .layer_fn(move |inner| Guarded::new(&guard, inner)) // Before auth: a page of another site learns nothing.
         .option_layer(cross_origin::layer(origins)); // Before auth: a browser's preflight shows no token; after `origin`.
     let routes = ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, handler(route.kind)));
     routes.fallback(problem::not_found).layer(layers).with_state(Arc::new(server))
@@ -197,25 +195,10 @@ fn strip_credentials(headers: &mut HeaderMap, configured: &[HeaderName]) {
     }
 }
 
-/// Gives the request an id of ours, whatever id it came with, and writes the one line about it.
-async fn identify(mut request: Request<Body>, next: Next) -> Response {
-    let started = Instant::now();
-    let id = Uuid::now_v7().simple().to_string();
-    request.extensions_mut().insert(RequestId::new(&id));
-    let method = request.method().clone();
-    let mut response = next.run(request).await;
-    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(
-        request.id = %id, http.method = %method, status = response.status().as_u16(), duration_ms, "answered"
-    );
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    response
-}
-
 #[cfg(test)]
 mod tests {
+    use axum::http::header::HeaderValue;
+
     use super::*;
 
     #[test]

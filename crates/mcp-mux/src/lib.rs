@@ -17,6 +17,7 @@ mod api_key;
 pub mod caller;
 pub mod egress;
 pub mod error;
+mod hex;
 mod json;
 mod protocol;
 

@@ -6,6 +6,8 @@ use std::collections::HashSet;
 use sha2::{Digest as _, Sha256};
 use tenant_store::{ExposedName, LocalName, TenantSlug, ToolPrefix, UpstreamSlug};
 
+use crate::hex;
+
 /// Hex digits of the hash that tells cut or colliding names apart.
 const HASH_DIGITS: usize = 6;
 /// What stands between a tenant's slug, which never contains it, and the rest.
@@ -55,7 +57,7 @@ fn free(name: &str, taken: &HashSet<ExposedName>) -> Option<ExposedName> {
 fn hash_hex(origin: Origin<'_>, local: &LocalName) -> String {
     let parts = [origin.tenant.as_str(), origin.upstream.as_str(), local.as_str()];
     let digest = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part).chain_update([0])).finalize();
-    digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    hex::encode(&digest)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use moka::sync::Cache;
 use tenant_store::{
     EgressHosts, ExposedName, Grant, LocalName, Offer, Revision, SealedCredential, Still, Store, StoreError, Tenant,
@@ -197,7 +198,7 @@ pub struct Snapshot {
     pub revision: Revision,
     grants: GrantIndex,
     shelves: HashMap<TenantId, Arc<Shelf>>,
-    views: Cache<(Face, ReachKey), Arc<View>>,
+    views: Cache<(Face, ReachKey), Arc<View>, RandomState>,
 }
 
 impl Snapshot {
@@ -241,7 +242,7 @@ impl Snapshot {
         let views = Cache::builder()
             .max_capacity(VIEW_CACHE_BYTES_MAX)
             .weigher(|_, view: &Arc<View>| u32::try_from(view.weight()).unwrap_or(u32::MAX))
-            .build();
+            .build_with_hasher(RandomState::default());
         Self { revision, grants, shelves, views }
     }
 

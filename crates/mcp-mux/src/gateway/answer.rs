@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures::stream;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -14,6 +13,7 @@ use super::cancel::Cancellable;
 use super::envelope::Rpc;
 use super::era::Era;
 use super::events;
+use super::pieces::Pieces;
 use super::problem::Problem;
 use super::replay::Resumable;
 use crate::json::{self, Members};
@@ -39,6 +39,8 @@ const LEGACY_RESOURCE_NOT_FOUND: i64 = -32002;
 /// The code of the error that names capabilities which the client has not declared.
 const MISSING_CAPABILITY: i64 = -32021;
 
+/// How long a result is that is rather sent in a piece of its own than copied, in bytes.
+const LONG_BYTES_MIN: usize = 8 * 1024;
 /// What a message has around an id and a value, roughly.
 const FRAME_BYTES: usize = 64;
 
@@ -59,11 +61,7 @@ pub(super) fn list(id: &RawValue, era: Era, member: &str, page: ListPage) -> Res
         Era::Legacy => String::new(),
     };
     let tail = format!("]{next}{hints}}}}}");
-    let length = head.len() + page.bytes.len() + tail.len();
-    let frames = [Bytes::from(head), page.bytes, Bytes::from(tail)].map(Ok::<_, std::convert::Infallible>);
-    let mut response = json_response(Body::from_stream(stream::iter(frames)));
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
-    response
+    json_response(Body::new(Pieces::new([head.into(), page.bytes, tail.into()])))
 }
 
 /// What an answer of an upstream is to.
@@ -126,7 +124,7 @@ pub(super) async fn call(
         Err(error) => Err(error),
     };
     let status = status(asked.era, &answer);
-    let mut response = json_response(Body::from(message(id, asked, answer)));
+    let mut response = json_response(body(id, asked, answer));
     *response.status_mut() = status;
     Ok(response)
 }
@@ -136,6 +134,22 @@ fn status(era: Era, answer: &Result<Answer, CallError>) -> StatusCode {
     let Ok(Answer::Error(error)) = answer else { return StatusCode::OK };
     let lacks = era == Era::Modern && error_code(error) == Some(MISSING_CAPABILITY);
     if lacks { StatusCode::BAD_REQUEST } else { StatusCode::OK }
+}
+
+/// The response message as a body. A long result is not copied into it.
+fn body(id: &RawValue, asked: Asked, answer: Result<Answer, CallError>) -> Body {
+    match answer {
+        Ok(Answer::Result(result)) if result.get().len() >= LONG_BYTES_MIN => {
+            let put_right = match put_right(&result, asked) {
+                Cow::Owned(text) => Some(text),
+                Cow::Borrowed(_) => None,
+            };
+            let text = put_right.unwrap_or_else(|| Box::<str>::from(result).into_string());
+            let head = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":", id.get());
+            Body::new(Pieces::new([head.into(), text.into(), Bytes::from_static(b"}")]))
+        }
+        answer => Body::from(message(id, asked, answer)),
+    }
 }
 
 /// The response message.

@@ -2,14 +2,16 @@
 //! MCP 2026-07-28 `basic/transports`).
 
 use std::collections::HashSet;
+use std::future::{Ready, ready};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 use axum::http::{StatusCode, Uri};
-use axum::middleware::Next;
 use axum::response::Response;
+use futures::future::Either;
+use tower::Service;
 
 use super::problem;
 use crate::config::PublicUrl;
@@ -29,6 +31,17 @@ impl OriginGuard {
         hosts.insert(public_url.authority().to_ascii_lowercase());
         origins.insert(public_url.origin().to_ascii_lowercase());
         Self { hosts, origins }
+    }
+
+    /// Why a request may not pass, if it may not.
+    fn refusal(&self, request: &Request) -> Option<&'static str> {
+        if !self.allows_host(request.uri(), request.headers()) {
+            Some("this host name is not served: set `http.allowed_hosts` if it should be")
+        } else if !self.allows_origin(request.headers()) {
+            Some("this origin may not call: set `http.allowed_origins` if it should")
+        } else {
+            None
+        }
     }
 
     fn allows_host(&self, uri: &Uri, headers: &HeaderMap) -> bool {
@@ -56,13 +69,33 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>
     if values.next().is_some() { Err(()) } else { value.to_str().map(Some).map_err(|_| ()) }
 }
 
-pub(super) async fn check(State(guard): State<Arc<OriginGuard>>, request: Request<Body>, next: Next) -> Response {
-    if !guard.allows_host(request.uri(), request.headers()) {
-        problem::plain(StatusCode::FORBIDDEN, "this host name is not served: set `http.allowed_hosts` if it should be")
-    } else if !guard.allows_origin(request.headers()) {
-        problem::plain(StatusCode::FORBIDDEN, "this origin may not call: set `http.allowed_origins` if it should")
-    } else {
-        next.run(request).await
+/// Whatever answers the requests that the guard lets pass.
+#[derive(Debug, Clone)]
+pub(super) struct Guarded<S> {
+    guard: Arc<OriginGuard>,
+    inner: S,
+}
+
+impl<S> Guarded<S> {
+    pub(super) fn new(guard: &Arc<OriginGuard>, inner: S) -> Self {
+        Self { guard: Arc::clone(guard), inner }
+    }
+}
+
+impl<S: Service<Request, Response = Response>> Service<Request> for Guarded<S> {
+    type Response = Response;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match self.guard.refusal(&request) {
+            None => Either::Left(self.inner.call(request)),
+            Some(words) => Either::Right(ready(Ok(problem::plain(StatusCode::FORBIDDEN, words)))),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use super::call::CallError;
 use super::handle::{Bond, Handles, Purpose};
 use super::wish::{Target, Wish};
 use crate::caller::Caller;
+use crate::hex;
 use crate::json::{self, Members};
 use crate::upstream::{ClientCapabilities, UpstreamError, error_code};
 
@@ -144,8 +145,7 @@ impl States {
     ) -> Self {
         let upstream = target.upstream;
         // What the request says besides, so that an answer to one question is none to another.
-        let digest = Sha256::digest(params);
-        let digest = digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let digest = hex::encode(&Sha256::digest(params));
         let what = [&upstream.tenant.to_string(), &upstream.id.to_string(), wish.method(), &digest];
         let bond = Bond::new(Purpose::RequestState, caller, &what);
         Self { handles: handles.clone(), bond, ends_at: now.plus(STATE_LIFE) }

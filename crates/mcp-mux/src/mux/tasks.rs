@@ -11,7 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
-use tenant_store::{LocalName, TenantId, Timestamp, Upstream, UpstreamId};
+use tenant_store::{LocalName, TenantId, Timestamp, UpstreamId};
+use url::Url;
 
 use super::call::{Ask, CallError, Outcome};
 use super::handle::{Bond, Purpose};
@@ -19,6 +20,7 @@ use super::input;
 use super::wish::{Target, Wish};
 use super::{Endpoint, Handles, Mux};
 use crate::caller::Caller;
+use crate::hex;
 use crate::json::{self, Members};
 use crate::upstream::{Answer, ClientCapabilities, UpstreamError};
 
@@ -34,7 +36,7 @@ const CREATED_BYTES_MAX: usize = 64;
 const TASK_ID: &str = "taskId";
 const CREATED: &str = "createdAt";
 /// What a task has only once it was asked for its state.
-const LATER: [&str; 4] = ["inputRequests", "result", "error", "content"];
+const LATER: [&str; 6] = ["inputRequests", "requestState", "result", "error", "content", "structuredContent"];
 
 /// What is done with a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +89,9 @@ pub(super) struct Sealer {
     handles: Handles,
     bond: Bond,
     ends_at: Timestamp,
-    /// All but what the upstream says.
+    /// All but what the upstream says, and what stands for its address.
     origin: Origin,
+    url: Url,
 }
 
 impl TaskAct {
@@ -147,7 +150,13 @@ impl Task {
     pub(super) fn at<'s>(&self, target: &Target<'s>) -> Option<Target<'s>> {
         let Origin { address, own, .. } = &self.origin;
         let Target { access, shelf, upstream, .. } = *target;
-        (*address == address_of(upstream)).then(|| Target { local: own.clone(), tool: None, access, shelf, upstream })
+        (*address == address_of(&upstream.spec.url)).then(|| Target {
+            local: own.clone(),
+            tool: None,
+            access,
+            shelf,
+            upstream,
+        })
     }
 
     pub(super) fn ids(&self, act: TaskAct, can: ClientCapabilities) -> TaskIds {
@@ -160,10 +169,11 @@ impl TaskIds {
     pub(super) fn new(mux: &Mux, caller: &Caller, endpoint: &Endpoint, target: &Target<'_>) -> Self {
         let Some(tool) = target.tool else { return Self::Refused };
         let (tenant, upstream) = target.place();
-        let (address, tool) = (address_of(target.upstream), tool.local().clone());
-        let origin = Origin { tenant, upstream, address, tool, own: String::new(), created: String::new() };
+        let (tool, url) = (tool.local().clone(), target.upstream.spec.url.clone());
+        let origin =
+            Origin { tenant, upstream, address: String::new(), tool, own: String::new(), created: String::new() };
         let (handles, ends_at) = (mux.handles.clone(), mux.clock.now().plus(TASK_LIFE));
-        Self::New(Box::new(Sealer { handles, bond: bond(caller, endpoint), ends_at, origin }))
+        Self::New(Box::new(Sealer { handles, bond: bond(caller, endpoint), ends_at, origin, url }))
     }
 
     /// A new task, under an id that is good for its caller. A client that takes none would not know what it is; and one that says what
@@ -176,7 +186,7 @@ impl TaskIds {
         }
         let (raw, own) = task_id(&members)?.ok_or(UpstreamError::NotMcp)?;
         let created = created(&members).ok_or(UpstreamError::NotMcp)?;
-        let origin = Origin { own, created, ..sealer.origin.clone() };
+        let origin = Origin { own, created, address: address_of(&sealer.url), ..sealer.origin.clone() };
         let origin = serde_json::to_vec(&origin).map_err(|_| UpstreamError::Setup)?;
         let id = sealer.handles.seal(&sealer.bond, sealer.ends_at, &origin).ok_or(UpstreamError::Setup)?;
         replaced(result, raw, &id)
@@ -203,10 +213,11 @@ fn bond(caller: &Caller, endpoint: &Endpoint) -> Bond {
     Bond::new(Purpose::Task, caller, &[endpoint.slug()])
 }
 
-/// What stands for the address that requests to `upstream` go to.
-fn address_of(upstream: &Upstream) -> String {
-    let digest = Sha256::digest(upstream.spec.url.as_str());
-    digest.iter().take(ADDRESS_BYTES).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+/// What stands for the address that requests go to.
+fn address_of(url: &Url) -> String {
+    let digest = Sha256::digest(url.as_str());
+    let (digest, _) = digest.split_at(ADDRESS_BYTES);
+    hex::encode(digest)
 }
 
 /// The id of the task in a result, as it is written and as it is meant.
@@ -255,9 +266,10 @@ mod tests {
     fn new() -> TaskIds {
         let TaskIds::Known(_, task, _) = known() else { unreachable!("it is known") };
         let keys = crypto::KeyRing::new(crypto::Key::generate().unwrap(), Vec::new());
+        let url = Url::parse("https://acme.example/mcp").unwrap();
         let bond = bond(&Caller::of_test("alice", None), &Endpoint::Aggregate);
         let ends_at = tenant_store::SystemClock.now().plus(TASK_LIFE);
-        TaskIds::New(Box::new(Sealer { handles: Handles::new(keys), bond, ends_at, origin: task.origin }))
+        TaskIds::New(Box::new(Sealer { handles: Handles::new(keys), bond, ends_at, origin: task.origin, url }))
     }
 
     #[test]
@@ -310,7 +322,15 @@ mod tests {
 
     #[test]
     fn a_new_task_has_an_id_and_a_time_and_says_nothing_else_yet() {
-        for more in [r#""inputRequests":{}"#, r#""result":{}"#, r#""error":{}"#, r#""content":[]"#, r#""taskId":"2""#] {
+        for more in [
+            r#""inputRequests":{}"#,
+            r#""result":{}"#,
+            r#""error":{}"#,
+            r#""content":[]"#,
+            r#""structuredContent":{}"#,
+            r#""requestState":"s""#,
+            r#""taskId":"2""#,
+        ] {
             let task = raw(&format!(r#"{{"taskId":"1","createdAt":"now",{more}}}"#));
             assert_eq!(new().created(&task).unwrap_err(), UpstreamError::NotMcp, "{more}");
         }

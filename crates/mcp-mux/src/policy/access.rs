@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use tenant_store::{
     Grant, GrantId, Group, IssuerName, Subject, Tenant, TenantId, TenantScope, TenantSlug, TenantState,
 };
@@ -12,14 +13,14 @@ use crate::caller::Caller;
 /// Every grant of every active tenant, found by whom it covers. Built once per snapshot.
 #[derive(Debug, Clone, Default)]
 pub struct GrantIndex {
-    by_issuer: HashMap<IssuerName, IssuerGrants>,
+    by_issuer: HashMap<IssuerName, IssuerGrants, RandomState>,
 }
 
 /// The grants that name somebody of one issuer.
 #[derive(Debug, Clone, Default)]
 struct IssuerGrants {
-    by_group: HashMap<Group, Vec<Arc<CoveringGrant>>>,
-    by_subject: HashMap<Subject, Vec<Arc<CoveringGrant>>>,
+    by_group: HashMap<Group, Vec<Arc<CoveringGrant>>, RandomState>,
+    by_subject: HashMap<Subject, Vec<Arc<CoveringGrant>>, RandomState>,
 }
 
 /// A grant together with the tenant it belongs to.

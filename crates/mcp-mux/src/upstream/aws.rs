@@ -12,6 +12,7 @@ use tenant_store::{AwsAccessKeyId, AwsName, Timestamp};
 use url::Url;
 
 use super::request::Outgoing;
+use crate::hex;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -51,11 +52,11 @@ impl Signer {
             request.method,
             canonical_path(request.url.path()),
             canonical_query(&request.url),
-            hex(digest(&SHA256, request.body.as_bytes()).as_ref()),
+            hex::encode(digest(&SHA256, request.body.as_bytes()).as_ref()),
         );
         let scope = format!("{day}/{}/{}/aws4_request", self.region, self.service);
-        let hashed = hex(digest(&SHA256, canonical.as_bytes()).as_ref());
-        let signature = hex(self.signed(day, &format!("{ALGORITHM}\n{time}\n{scope}\n{hashed}")).as_ref());
+        let hashed = hex::encode(digest(&SHA256, canonical.as_bytes()).as_ref());
+        let signature = hex::encode(self.signed(day, &format!("{ALGORITHM}\n{time}\n{scope}\n{hashed}")).as_ref());
         let authorization = format!(
             "{ALGORITHM} Credential={}/{scope}, SignedHeaders={names}, Signature={signature}",
             self.access_key_id
@@ -168,10 +169,6 @@ fn digit(letter: u8) -> u8 {
         b'0'..=b'9' => letter - b'0',
         letter => letter.to_ascii_lowercase().wrapping_sub(b'a').wrapping_add(10),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// `20150830T123600Z`, by the calendar arithmetic of civil days counted from the first of March.

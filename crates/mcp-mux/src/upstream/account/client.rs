@@ -15,6 +15,7 @@ use super::super::error::UpstreamError;
 use super::super::oauth::{ClientSecret, CodeClient, Http, Metadata, Registration, register};
 use super::AccountError;
 use super::tokens::{Revealed, Tokens, unread};
+use crate::hex;
 
 /// The name of the row that holds the client which we registered last. Earlier ones lie beside it, each under a name of its own.
 const NAME: &str = "registered-client";
@@ -228,8 +229,8 @@ fn name() -> Result<SecretName, UpstreamError> {
 /// The name of the row of a client that is not the last one.
 fn earlier_name(id: &OAuthClientId) -> Result<SecretName, UpstreamError> {
     let digest = Sha256::digest(id.as_str());
-    let digest = digest.iter().take(DIGEST_BYTES).fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    format!("{NAME}-{digest}").parse().map_err(|_| UpstreamError::Setup)
+    let (digest, _) = digest.split_at(DIGEST_BYTES);
+    format!("{NAME}-{}", hex::encode(digest)).parse().map_err(|_| UpstreamError::Setup)
 }
 
 fn slot(upstream: UpstreamId, name: &SecretName) -> CredentialSlot<'_> {
