@@ -95,6 +95,23 @@ pub struct Caller {
     pub request_id: RequestId,
 }
 
+impl Caller {
+    /// Somebody who does not call, for whoever asks what they would see if they did.
+    pub fn supposed(principal: Principal, groups: Arc<[Group]>, bounds: Bounds) -> Self {
+        Self {
+            principal,
+            client: None,
+            access_token: None,
+            groups,
+            bounds,
+            deadline: Instant::now(),
+            proof_ends_at: Timestamp::from_millis(0),
+            ended: CancellationToken::new(),
+            request_id: RequestId::new("-"),
+        }
+    }
+}
+
 #[cfg(test)]
 impl Caller {
     /// Somebody in no group, who calls through that client.

@@ -4,6 +4,7 @@
 //! in the background, and what they said is stored, so that a restart knows every tool without asking anybody.
 
 mod definition;
+mod explain;
 mod hearing;
 mod item;
 mod name;
@@ -17,6 +18,7 @@ mod uri;
 mod view;
 
 pub use definition::{Definition, DefinitionError};
+pub use explain::Explained;
 pub use item::{Item, files as skill_files, is_page};
 pub use name::{Origin, expose};
 pub use refresh::Refresher;

@@ -8,6 +8,7 @@ mod delete;
 #[cfg(feature = "dev")]
 mod dev;
 mod doctor;
+mod explain;
 mod key;
 mod keys;
 mod migrate;
@@ -70,6 +71,11 @@ enum Command {
     ///
     /// Each finding that is not well says how to mend it. Exit status 1 if there is any.
     Doctor(doctor::Doctor),
+    /// Says why somebody may use a tool or may not, and what would have to change for the opposite
+    ///
+    /// Reads the database, not a server: what the tools were when they were listed last, and what grants say now. The decision is made
+    /// by the code that servers enforce.
+    Explain(explain::Explain),
     /// Says what a token, read from stdin, would be taken for, and why it would be refused
     ///
     /// The same verification that requests go through. The token is not repeated. Exit status 1 if it would be refused.
@@ -115,6 +121,7 @@ impl Cli {
             Command::Keys(keys) => keys.run().await,
             Command::Bridge(bridge) => bridge.run().await,
             Command::Doctor(doctor) => doctor.run().await,
+            Command::Explain(explain) => explain.run().await,
             Command::ExplainToken(explain) => explain.run().await,
         }
     }

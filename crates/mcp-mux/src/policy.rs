@@ -4,8 +4,10 @@
 
 mod access;
 mod decide;
+mod explain;
 mod scope;
 
 pub use access::{Access, GrantIndex, Reach, ReachKey};
 pub use decide::{Action, Decision, EntryFacts, Reason, Verdict, decide};
+pub use explain::{Change, Explanation, explain};
 pub use scope::{Administration, own_account};

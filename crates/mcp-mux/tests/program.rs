@@ -106,8 +106,47 @@ async fn dev_tells_scripts_who_sees_what_once_it_is_ready_and_ends_with_ctrl_c()
             "{user}"
         );
     }
+    explained_is_what_is_enforced(folder.path(), users)?;
     let (success, said) = running.interrupt()?;
     assert!(success, "{said}");
+    Ok(())
+}
+
+/// What `mcp-mux explain` says of the people of `mcp-mux dev` is what they are shown there.
+fn explained_is_what_is_enforced(folder: &Path, users: &[Value]) -> Result<()> {
+    fs::write(
+        folder.join("mcp-mux.toml"),
+        "public_url = \"http://127.0.0.1:1\"\n[database]\nurl = \"sqlite://.mcp-mux/dev.db\"\n[keys]\n\
+         primary_file = \".mcp-mux/dev.key\"\n[[issuers]]\nname = \"dev\"\nurl = \"http://127.0.0.1:2\"\n",
+    )?;
+    for user in users {
+        let name = user.get("name").and_then(Value::as_str).context("a name")?;
+        let groups: Vec<String> = serde_json::from_value(user.get("groups").cloned().unwrap_or_default())?;
+        let promised: Vec<String> = serde_json::from_value(user.get("tools").cloned().unwrap_or_default())?;
+        let (whom, groups) = (format!("dev/{name}"), groups.join(","));
+        let mut arguments = vec!["explain", "--as", whom.as_str(), "-o", "json"];
+        if !groups.is_empty() {
+            arguments.extend(["--groups", groups.as_str()]);
+        }
+        let answer = run(folder, &arguments)?;
+        let explained: Value = serde_json::from_slice(&answer.stdout).with_context(|| said(&answer))?;
+        let tools = explained.get("tools").and_then(Value::as_array).context("tools")?;
+        let allowed = tools.iter().filter(|tool| tool.get("allowed") == Some(&Value::Bool(true)));
+        let mut allowed: Vec<_> = allowed.filter_map(|tool| tool.get("tool")?.as_str()).collect();
+        let mut promised: Vec<_> = promised.iter().map(String::as_str).collect();
+        allowed.sort_unstable();
+        promised.sort_unstable();
+        assert_eq!(allowed, promised, "{name}");
+    }
+    // Of somebody who may not it says why, and what would have to change.
+    let theirs = users.iter().find_map(|user| user.pointer("/tools/0")?.as_str()).context("a tool")?;
+    let answer = run(folder, &["explain", "--as", "dev/dave", "--tool", theirs])?;
+    let told = String::from_utf8(answer.stdout)?;
+    for words in ["dave of dev", "1. no grant of tenant", "denied", "it would be allowed if they were in", "secret"] {
+        assert!(told.contains(words), "{told}");
+    }
+    let unknown = run(folder, &["explain", "--as", "dev", "--groups", "acme", "--tool", "acme__nothing"])?;
+    assert!(said(&unknown).contains("no tenant that is served has a tool `acme__nothing`"), "{}", said(&unknown));
     Ok(())
 }
 

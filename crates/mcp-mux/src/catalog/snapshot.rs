@@ -71,6 +71,16 @@ impl Entry {
         })
     }
 
+    /// The name that clients see.
+    pub fn exposed(&self) -> &ExposedName {
+        &self.exposed
+    }
+
+    /// The level that it asks for.
+    pub fn class(&self) -> ToolClass {
+        self.class
+    }
+
     /// The name at the upstream.
     pub fn local(&self) -> &LocalName {
         &self.definition.local

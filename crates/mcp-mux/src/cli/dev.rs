@@ -52,6 +52,7 @@ fn facts(dev: &dev::Dev) -> Result<Value> {
         let seen = dev.seen_by(person)?;
         users.push(json!({
             "name": person.name,
+            "groups": person.groups,
             "token": dev.token_for(person)?.expose_secret(),
             "tenants": seen.tenants,
             "tools": seen.tools,

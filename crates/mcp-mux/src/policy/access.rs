@@ -8,7 +8,8 @@ use tenant_store::{
     Grant, GrantId, Group, IssuerName, Subject, Tenant, TenantId, TenantScope, TenantSlug, TenantState,
 };
 
-use crate::caller::Caller;
+use super::explain::Grants;
+use crate::caller::{Caller, Principal};
 
 /// Every grant of every active tenant, found by whom it covers. Built once per snapshot.
 #[derive(Debug, Clone, Default)]
@@ -80,6 +81,28 @@ impl GrantIndex {
         self.by_issuer.get(issuer).is_some_and(|of_issuer| of_issuer.by_group.contains_key(group))
     }
 
+    /// The grants in `tenant` that cover that principal in those groups.
+    pub(super) fn covering(&self, principal: &Principal, groups: &[Group], tenant: TenantId) -> Grants<'_> {
+        let Some(of_issuer) = self.by_issuer.get(&principal.issuer) else { return Grants::default() };
+        let by_subject = of_issuer.by_subject.get(&principal.subject);
+        let by_group = groups.iter().filter_map(|group| of_issuer.by_group.get(group));
+        of_tenant(by_subject.into_iter().chain(by_group), tenant)
+    }
+
+    /// The grant of that id.
+    pub fn find(&self, tenant: TenantId, id: GrantId) -> Option<&Grant> {
+        let of_issuers = self.by_issuer.values();
+        let all = of_issuers.flat_map(|of_issuer| of_issuer.by_subject.values().chain(of_issuer.by_group.values()));
+        of_tenant(all, tenant).remove(&id)
+    }
+
+    /// The grants in `tenant` for principals of that issuer besides those.
+    pub(super) fn others(&self, issuer: &IssuerName, tenant: TenantId, besides: &Grants<'_>) -> Vec<&Grant> {
+        let Some(of_issuer) = self.by_issuer.get(issuer) else { return Vec::new() };
+        let all = of_tenant(of_issuer.by_subject.values().chain(of_issuer.by_group.values()), tenant);
+        all.into_iter().filter(|(id, _)| !besides.contains_key(id)).map(|(_, grant)| grant).collect()
+    }
+
     /// What `caller` can reach. A group counts only as a group of the caller's own issuer. The cost grows with the caller's
     /// groups and grants, not with the number of tenants.
     pub fn reach(&self, caller: &Caller) -> Reach {
@@ -97,6 +120,11 @@ impl GrantIndex {
             accesses: by_tenant.into_values().filter_map(|grants| Access::from_grants(grants.into_values())).collect(),
         }
     }
+}
+
+fn of_tenant<'g>(grants: impl Iterator<Item = &'g Vec<Arc<CoveringGrant>>>, tenant: TenantId) -> Grants<'g> {
+    let grants = grants.flatten().filter(|covering| covering.tenant == tenant);
+    grants.map(|covering| (covering.grant.id, &covering.grant)).collect()
 }
 
 /// Whether any of them is left without those tenants'.

@@ -1,0 +1,213 @@
+//! `mcp-mux explain`: why somebody may or may not use a tool, and what would have to change for the opposite.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use serde_json::{Value, json};
+use tenant_store::{GrantId, Group, IssuerName, Subject};
+
+use super::{Output, Settings, administration, print, print_json, spelt_out};
+use crate::app::open_store;
+use crate::caller::{Bounds, Caller, Principal};
+use crate::catalog::{Catalog, Explained, Snapshot};
+use crate::policy::{Change, Reason};
+
+/// Somebody of whom nothing is known but groups. No provider names a person so.
+const NOBODY_IN_PARTICULAR: &str = "(anybody in these groups)";
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    #[command(flatten)]
+    settings: Settings,
+    /// Who: `ISSUER/SUBJECT`, or `ISSUER` alone for anybody of that provider who is in the groups
+    #[arg(long = "as", value_name = "ISSUER[/SUBJECT]")]
+    whom: Whom,
+    /// A group that the provider vouches for; as often as needed, or with commas between
+    #[arg(long = "group", visible_alias = "groups", value_name = "GROUP", value_delimiter = ',')]
+    groups: Vec<Group>,
+    /// The tool, by the name that clients see; without it all tools of the tenants in reach
+    #[arg(long, value_name = "NAME")]
+    tool: Option<String>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+/// Who is meant.
+#[derive(Debug, Clone)]
+struct Whom {
+    issuer: IssuerName,
+    subject: Option<Subject>,
+}
+
+impl FromStr for Whom {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (issuer, subject) = text.split_once('/').map_or((text, None), |(issuer, subject)| (issuer, Some(subject)));
+        Ok(Self { issuer: issuer.parse()?, subject: subject.map(str::parse).transpose()? })
+    }
+}
+
+impl Explain {
+    pub(super) async fn run(&self) -> Result<()> {
+        let config = self.settings.load()?;
+        let known = |name: &IssuerName| config.issuers.iter().any(|issuer| issuer.name == *name);
+        let catalog = Catalog::open(open_store(&config).await?, administration()).await?;
+        let snapshot = catalog.snapshot();
+        let caller = self.caller()?;
+        let explained = self.explained(&snapshot, &caller)?;
+        if matches!(self.output, Output::Json) {
+            let tools = explained.iter().map(|one| as_json(&snapshot, one));
+            return print_json(&json!({
+                "issuer": self.whom.issuer, "subject": self.whom.subject, "groups": self.groups,
+                "tools": tools.collect::<Vec<_>>(),
+            }));
+        }
+        for line in self.who(&snapshot, known(&self.whom.issuer)) {
+            print(&spelt_out(&line));
+        }
+        let is_short = self.tool.is_none();
+        for one in &explained {
+            let lines = if is_short { vec![short(&snapshot, one)] } else { long(&snapshot, one) };
+            for line in lines {
+                print(&spelt_out(&line));
+            }
+        }
+        Ok(())
+    }
+
+    fn caller(&self) -> Result<Caller> {
+        let subject = match &self.whom.subject {
+            Some(subject) => subject.clone(),
+            None => NOBODY_IN_PARTICULAR.parse()?,
+        };
+        let principal = Principal { issuer: self.whom.issuer.clone(), subject };
+        Ok(Caller::supposed(principal, Arc::from(self.groups.clone()), Bounds::Everything))
+    }
+
+    fn explained(&self, snapshot: &Snapshot, caller: &Caller) -> Result<Vec<Explained>> {
+        let mut explained = snapshot.explain(caller, self.tool.as_deref());
+        if let Some(tool) = &self.tool {
+            ensure!(!explained.is_empty(), "no tenant that is served has a tool `{tool}`");
+        } else {
+            let reach = snapshot.grants().reach(caller);
+            explained.retain(|one| reach.access(one.entry.tenant).is_some());
+        }
+        Ok(explained)
+    }
+
+    /// Who it is, and what that reaches.
+    fn who(&self, snapshot: &Snapshot, is_configured: bool) -> Vec<String> {
+        let issuer = &self.whom.issuer;
+        let whom = self.whom.subject.as_ref().map_or_else(|| "anybody".to_owned(), ToString::to_string);
+        let mut lines = vec![format!("{whom} of {issuer}")];
+        if !is_configured {
+            lines.push(format!("  no issuer of the configuration is called {issuer}, though an Open WebUI may be"));
+        }
+        for group in &self.groups {
+            let is_named = snapshot.grants().names(issuer, group);
+            lines.push(format!("  group {group}: {}", if is_named { "grants name it" } else { "no grant names it" }));
+        }
+        lines
+    }
+}
+
+/// One line about a tool.
+fn short(snapshot: &Snapshot, one: &Explained) -> String {
+    let because = one.explanation.decision.reasons.iter().map(|reason| because(snapshot, one, reason));
+    format!("{:<8} {:<48} {}", verdict(one), one.entry.exposed(), because.collect::<Vec<_>>().join("; "))
+}
+
+/// All about a tool, step by step.
+fn long(snapshot: &Snapshot, one: &Explained) -> Vec<String> {
+    let Explained { entry, explanation, secrets } = one;
+    let mut lines = vec![format!(
+        "{}: `{}` at upstream {} of tenant {}, which asks for {}",
+        entry.exposed(),
+        entry.local(),
+        entry.upstream.slug,
+        entry.tenant_slug,
+        entry.class()
+    )];
+    let reasons = explanation.decision.reasons.iter().map(|reason| because(snapshot, one, reason));
+    lines.extend(reasons.zip(1..).map(|(reason, number)| format!("  {number}. {reason}")));
+    lines.push(format!("  {}", verdict(one)));
+    let opposite = if explanation.decision.is_allowed() { "denied" } else { "allowed" };
+    let changes = explanation.flip.iter().map(|change| would(snapshot, one, change));
+    lines.push(format!("  it would be {opposite} if {}", changes.collect::<Vec<_>>().join(", and ")));
+    for (name, version) in secrets {
+        lines.push(match version {
+            Some(version) => format!("  secret {name}: version {version} is stored"),
+            None => format!(
+                "  secret {name}: missing, so calls fail; `mcp-mux secret set {}/{}/{name}`",
+                entry.tenant_slug, entry.upstream.slug
+            ),
+        });
+    }
+    lines
+}
+
+fn verdict(one: &Explained) -> &'static str {
+    if one.explanation.decision.is_allowed() { "allowed" } else { "denied" }
+}
+
+/// A grant by its name.
+fn named(snapshot: &Snapshot, one: &Explained, id: GrantId) -> String {
+    let grant = snapshot.grants().find(one.entry.tenant, id);
+    grant.map_or_else(|| id.to_string(), |grant| format!("{} ({id})", grant.name))
+}
+
+fn because(snapshot: &Snapshot, one: &Explained, reason: &Reason) -> String {
+    let named = |id: &GrantId| named(snapshot, one, *id);
+    match reason {
+        Reason::NoGrant { .. } => format!("no grant of tenant {} covers them", one.entry.tenant_slug),
+        Reason::LevelTooLow { grant, level, class } => {
+            format!("grant {} gives {level}, and the tool asks for {class}", named(grant))
+        }
+        Reason::NoPatternMatches { grant } => format!("no pattern that grant {} allows matches", named(grant)),
+        Reason::Allowed { grant, pattern } => format!("grant {} allows `{pattern}`", named(grant)),
+        Reason::Denied { grant, pattern } => format!("grant {} denies `{pattern}`", named(grant)),
+        Reason::Disabled { .. } => "the tool or its upstream is switched off".to_owned(),
+        Reason::NotApproved { .. } => "its definition changed and is not approved".to_owned(),
+    }
+}
+
+fn would(snapshot: &Snapshot, one: &Explained, change: &Change) -> String {
+    let named = |id: &GrantId| named(snapshot, one, *id);
+    let tool = format!("{}/{}", one.entry.upstream.slug, one.entry.local());
+    match change {
+        Change::Unbind => "their key were good for the tenant".to_owned(),
+        Change::MakeGrant { level } => {
+            format!("tenant {} had a grant for them that gives {level} and allows `{tool}`", one.entry.tenant_slug)
+        }
+        Change::Cover { grant } => match snapshot.grants().find(one.entry.tenant, *grant) {
+            Some(found) if !found.spec.groups.is_empty() => {
+                let groups: Vec<String> = found.spec.groups.iter().map(|group| format!("`{group}`")).collect();
+                format!("they were in {} (grant {})", groups.join(" or "), named(grant))
+            }
+            _ => format!("grant {} named them", named(grant)),
+        },
+        Change::Raise { grant, to } => format!("grant {} gave {to}", named(grant)),
+        Change::Allow { grant } => format!("grant {} allowed `{tool}`", named(grant)),
+        Change::Deny { grant } => format!("grant {} denied `{tool}`", named(grant)),
+        Change::Undeny { grant, pattern } => format!("grant {} did not deny `{pattern}`", named(grant)),
+        Change::Enable => "the tool and its upstream were switched on".to_owned(),
+        Change::Approve => "its definition were approved".to_owned(),
+    }
+}
+
+fn as_json(snapshot: &Snapshot, one: &Explained) -> Value {
+    let Explained { entry, explanation, secrets } = one;
+    let reasons = explanation.decision.reasons.iter().map(|reason| because(snapshot, one, reason));
+    let changes = explanation.flip.iter().map(|change| would(snapshot, one, change));
+    let secrets = secrets.iter().map(|(name, version)| json!({ "name": name, "version": version }));
+    json!({
+        "tool": entry.exposed(), "tenant": entry.tenant_slug, "upstream": entry.upstream.slug, "local": entry.local(),
+        "class": entry.class(), "allowed": explanation.decision.is_allowed(),
+        "reasons": reasons.collect::<Vec<_>>(), "flip": changes.collect::<Vec<_>>(),
+        "secrets": secrets.collect::<Vec<_>>(),
+    })
+}
