@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use mcp_mux::config::Config;
 
-const BEGINNING: &str = "public_url = \"https://mcp.example.com\"\n[database]\nurl = \"sqlite::memory:\"\n";
+const BEGINNING: &str = "public_url = \"https://mcp.example.com\"\n";
+const DATABASE: &str = "[database]\nurl = \"sqlite::memory:\"\n";
 const KEYS: &str = "[keys]\nprimary_file = \"/run/secrets/key\"\n";
 const ISSUER: &str = "\n[[issuers]]\nname = \"corp\"\nurl = \"https://idp.example.com\"\n";
 
 /// A block with what else a configuration must have.
 fn completed(block: &str) -> String {
+    let database = if block.contains("[database]") { "" } else { DATABASE };
     let keys = if block.contains("[keys") { "" } else { KEYS };
     let issuer = if block.contains("[[issuers]]") || block.contains("[[fronts]]") { "" } else { ISSUER };
-    format!("{BEGINNING}{keys}{block}{issuer}")
+    format!("{BEGINNING}{database}{keys}{block}{issuer}")
 }
 
 fn pages(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {

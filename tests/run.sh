@@ -25,13 +25,15 @@ Runs all checks of mcp-mux, one after the other, and stops at the first that fai
   --quick     formatting, lints and tests only: what to run while working
   --install   only installs what the checks need, and stops
 
-It needs Rust (rustup picks the version that rust-toolchain.toml names), Python 3.10 with venv, and
-Node.js with npm: clients in both languages are part of the tests. Everything else it installs itself,
-at pinned versions, below target/ and node_modules/. The first run builds all dependencies and three
-tools, which takes a while; a later run takes a few minutes.
+It needs Rust (rustup picks the version that rust-toolchain.toml names), Python 3.10 with venv, Node.js
+with npm, and PostgreSQL's server, which it starts for itself: clients in both languages and both
+databases are part of the tests. Everything else it installs itself, at pinned versions, below target/
+and node_modules/. The first run builds all dependencies and three tools, which takes a while; a later
+run takes a few minutes.
 
 One test:             cargo nextest run -E 'test(name_of_the_test)'
 One part:             cargo nextest run -p tenant-store
+On PostgreSQL:        tests/with-postgres.sh cargo nextest run -p tenant-store
 What a test logged:   target/test-output/
 END
 }
@@ -78,6 +80,7 @@ require_languages() {
     python3 -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, $PYTHON_MINOR_MIN))" 2>/dev/null ||
         missing "Python 3.$PYTHON_MINOR_MIN or later with venv; on Debian 'apt-get install python3-venv'"
     command -v npm >/dev/null || missing "Node.js with npm; on Debian 'apt-get install nodejs npm'"
+    tests/with-postgres.sh true || exit 2
 }
 
 # Installs a cargo tool into target/tools, unless one that is at least as new is on the PATH.
@@ -167,12 +170,14 @@ container_files() {
     "$TOOLS/npm/node_modules/.bin/dclint" --max-warnings 0 docker-compose.yml
 }
 
+# All tests, on SQLite or beside what the arguments start.
 tests() {
     local profile=default color=never
     if [[ -n ${CI:-} ]]; then profile=ci; fi
     if [[ -t 1 ]]; then color=always; fi
     rm -rf target/test-output
-    cargo-nextest nextest run --workspace --locked --profile "$profile" --color "$color" 2>&1 | tee "$NEXTEST_OUTPUT"
+    "$@" cargo-nextest nextest run --workspace --locked --profile "$profile" --color "$color" 2>&1 |
+        tee -a "$NEXTEST_OUTPUT"
 }
 
 # Runs after all other tests, because it reads what they logged and stored.
@@ -221,7 +226,7 @@ fi
 step "formatting" cargo fmt --all --check
 if [[ $mode == all ]]; then
     step "spelling" "$LINTERS/typos"
-    step "shell scripts" "$LINTERS/shellcheck" tests/run.sh .ci/run .githooks/pre-commit
+    step "shell scripts" "$LINTERS/shellcheck" tests/run.sh tests/with-postgres.sh .ci/run .githooks/pre-commit
     step "container files" container_files
     step "dependencies: licences, bans, sources" cargo-deny --log-level error check bans licenses sources
     step "dependencies: none unused" cargo-machete
@@ -231,11 +236,14 @@ if [[ $mode == all ]]; then
     step "lints of the production build" production_lints
     step "documentation" documentation
 fi
+rm -f "$NEXTEST_OUTPUT"
 step "tests" tests
 if [[ $mode == all ]]; then
+    step "no secret in any log or database" leaked_secrets
+    step "tests on PostgreSQL" tests tests/with-postgres.sh
+    step "no secret in any log or dump" leaked_secrets
     step "examples in the documentation" cargo test --doc --workspace --locked
     step "the demo" cargo run --quiet --locked --example demo
-    step "no secret in any log or database" leaked_secrets
     step "no file changed" untouched_tree
 fi
 

@@ -306,7 +306,7 @@ async fn a_redirect_is_followed_on_no_kind_of_connection() -> Result<()> {
     let vault = json!({ "address": url, "key": "mcp-mux", "token": canary("vault") });
     let vault: VaultConfig = serde_json::from_value(vault)?;
     let keys = KeysConfig { vault: Some(vault), ..KeysConfig::default() };
-    let database = DatabaseConfig { url: Some("sqlite::memory:".into()), url_file: None };
+    let database = DatabaseConfig::at("sqlite::memory:");
     assert!(open_store(&Config { keys, database, ..server.config.clone() }).await.is_err());
     asked(before, "Vault");
     Ok(())

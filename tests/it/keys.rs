@@ -10,6 +10,7 @@ use mcp_mux::config::{AppRoleConfig, Config, KeysConfig, KubernetesConfig, Vault
 use mcp_mux::open_store;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
+use tenant_store::testing::is_on_postgres;
 use tenant_store::{DataKeyState, Level, Store, Stuck};
 
 use crate::support::canary;
@@ -238,7 +239,8 @@ async fn what_vault_refuses_once_it_is_not_asked_for_with_ever_new_tokens() -> R
         Ok(())
     })
     .await?;
-    server.alter("UPDATE tenant_key SET wrapped = CAST('vault:v1:AAAA' AS BLOB)").await?;
+    let bytes = if is_on_postgres() { "bytea" } else { "BLOB" };
+    server.alter(&format!("UPDATE tenant_key SET wrapped = CAST('vault:v1:AAAA' AS {bytes})")).await?;
     let server = server.restart().await?;
     let before = vault.sign_ins("approle");
     let answer = server.client("alice", &["acme"])?.call("acme__whoami", json!({})).await?;

@@ -64,8 +64,7 @@ async fn neither_the_database_nor_the_log_tells_a_secret() -> Result<()> {
     let server = TestServer::start("dump", &[setup]).await?;
     let token = server.token("alice", &["acme"])?;
     server.client("alice", &["acme"])?.call("acme__whoami", json!({"password": canary("argument")})).await?;
-    let mut dump = std::fs::read(&server.database)?;
-    dump.extend(std::fs::read(server.database.with_extension("db-wal")).unwrap_or_default());
+    let dump = server.database.stolen()?;
     let log = server.logged()?;
     assert!(dump.len() > 4096 && log.contains("answered"), "there is something to look at");
     for secret in [key.as_str(), "CANARY", token.as_str()] {

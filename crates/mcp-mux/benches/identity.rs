@@ -52,7 +52,7 @@ async fn authenticator(signers: &[&Signer], tasks: &Tasks) -> Result<Authenticat
     let config = Config {
         public_url: PublicUrl::try_from("https://mcp.example.com".parse::<url::Url>()?).map_err(anyhow::Error::msg)?,
         http: HttpConfig::default(),
-        database: DatabaseConfig { url: None, url_file: None },
+        database: DatabaseConfig::default(),
         keys: KeysConfig::default(),
         issuers: vec![issuer],
         fronts: Vec::new(),

@@ -4,12 +4,12 @@ use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tenant_store::{Clock, Group, Store, StoreError, SystemClock};
+use secrecy::SecretString;
+use tenant_store::{Clock, Follower, Group, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::auth::{ApiKeys, Authenticator, Login};
-use crate::caller::{Bounds, Caller, Principal, RequestId};
+use crate::caller::{Bounds, Caller, Principal};
 use crate::catalog::{Catalog, Face, Refresher};
 use crate::config::{Config, ConfigError, PublicUrl};
 use crate::egress::{Egress, EgressError};
@@ -85,17 +85,51 @@ pub async fn open_store(config: &Config) -> Result<Store, StartError> {
 
 /// The same without asking whether the keys are those of the database.
 pub(crate) async fn open_unproved(config: &Config) -> Result<Store, StartError> {
+    let (store, owner) = connect(config).await?;
+    if let Some(owner) = owner {
+        migrate(config, &owner).await?;
+    }
+    store.require_migrations().await?;
+    store.check_role().await?;
+    Ok(store)
+}
+
+/// The database as it is, and who may migrate it, if that is not somebody else.
+pub(crate) async fn connect(config: &Config) -> Result<(Store, Option<Store>), StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kek = Arc::new(KeyProviders::new(config)?);
-    let store = Store::open(&config.database.resolve()?, kek, clock).await?;
-    store.migrate().await?;
-    Ok(store)
+    let open = async |url: &SecretString| Store::open(url, Arc::clone(&kek) as _, Arc::clone(&clock)).await;
+    let store = open(&config.database.resolve()?).await?;
+    let owner = match config.database.resolve_owner()? {
+        Some(url) => Some(open(&url).await?),
+        None => (!store.has_roles()).then(|| store.clone()),
+    };
+    Ok((store, owner))
+}
+
+/// Brings the database up to date as its owner, and lets the role in that serves. Says how many migrations that took.
+pub(crate) async fn migrate(config: &Config, owner: &Store) -> Result<u32, StartError> {
+    Ok(owner.migrate_for(Some(&config.database.resolve()?)).await?)
 }
 
 /// For the background work of a server.
 #[expect(clippy::disallowed_methods, reason = "the composition root hands it to what works in the background")]
 fn administration() -> Administration {
     Administration::for_the_platform()
+}
+
+/// Wakes those who read the database, as often as something may have changed there.
+async fn follow(mut follower: Follower, refresher: Arc<Refresher>, api_keys: Arc<ApiKeys>) {
+    let mut is_told = false;
+    loop {
+        let heard = follower.next().await;
+        if let (Err(error), false) = (&heard, is_told) {
+            tracing::warn!(error = error as &dyn std::error::Error, "changes are looked for, and not heard of at once");
+        }
+        is_told = heard.is_err();
+        refresher.wake();
+        api_keys.wake();
+    }
 }
 
 impl App {
@@ -151,6 +185,7 @@ impl App {
         let kek = store.key_encryption();
         tasks.spawn(async move { kek.keep_alive().await });
         tasks.spawn(Arc::clone(&refresher).run());
+        tasks.spawn(follow(store.follow(), Arc::clone(&refresher), Arc::clone(&api_keys)));
         let shutdown = tasks.shutdown();
         tasks.spawn_draining(async move {
             let served = axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned());
@@ -179,17 +214,7 @@ impl App {
 
     /// What a caller with this identity would see on the aggregate endpoint.
     pub fn seen_by(&self, principal: &Principal, groups: Arc<[Group]>) -> Seen {
-        let caller = Caller {
-            principal: principal.clone(),
-            client: None,
-            access_token: None,
-            groups,
-            bounds: Bounds::Everything,
-            deadline: tokio::time::Instant::now(),
-            proof_ends_at: SystemClock.now(),
-            ended: CancellationToken::new(),
-            request_id: RequestId::new("-"),
-        };
+        let caller = Caller::supposed(principal.clone(), groups, Bounds::Everything);
         let snapshot = self.catalog.snapshot();
         let reach = snapshot.grants().reach(&caller);
         let tenants = reach.accesses().iter().map(|access| access.tenant_slug().to_string()).collect();

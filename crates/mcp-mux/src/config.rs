@@ -105,13 +105,18 @@ impl Default for HttpConfig {
 }
 
 /// The database.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseConfig {
-    /// `sqlite://path/to/file.db?mode=rwc`.
+    /// `sqlite://path/to/file.db?mode=rwc`, or `postgres://role:password@host/database`, where more than one process serves.
     pub url: Option<SecretString>,
     /// A file that holds the URL, for container secrets.
     pub url_file: Option<PathBuf>,
+    /// PostgreSQL only: the URL of the role that owns the tables. With it a database that is out of date is migrated at the start;
+    /// without it, `mcp-mux migrate` does that elsewhere. The role of `url` must be another one.
+    pub owner_url: Option<SecretString>,
+    /// A file that holds it.
+    pub owner_url_file: Option<PathBuf>,
 }
 
 /// How tool lists are kept fresh.
@@ -396,6 +401,19 @@ impl DatabaseConfig {
             (Some(_), Some(_)) => Err(setting("database", "has both `url` and `url_file`: keep one")),
             (None, None) => Err(setting("database", "has neither `url` nor `url_file`: say where the data is kept")),
         }
+    }
+
+    /// The owner's URL, if there is one.
+    pub fn resolve_owner(&self) -> Result<Option<SecretString>, ConfigError> {
+        match (&self.owner_url, &self.owner_url_file) {
+            (None, None) => Ok(None),
+            (url, file) => secret::resolve("database.owner_url", url.as_ref(), file.as_ref()).map(Some),
+        }
+    }
+
+    /// A database at that URL, which needs no other role.
+    pub fn at(url: impl Into<SecretString>) -> Self {
+        Self { url: Some(url.into()), ..Self::default() }
     }
 }
 

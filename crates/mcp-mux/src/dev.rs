@@ -161,7 +161,7 @@ fn config(settings: &DevSettings, public_url: &PublicUrl, issuer: &str) -> Resul
     Ok(Config {
         public_url: public_url.clone(),
         http: HttpConfig::default(),
-        database: DatabaseConfig { url: Some(SecretString::from(database)), url_file: None },
+        database: DatabaseConfig::at(database),
         keys: KeysConfig { primary_file: Some(key_file(folder)?), ..KeysConfig::default() },
         issuers: vec![IssuerConfig {
             token_types: Some(vec![TokenType::AccessToken]),

@@ -16,7 +16,7 @@ use crate::store::row::BoxError;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The URL names a kind of database that is not built in.
-    #[error("the database URL must begin with `sqlite:`, the one kind of database that is built in")]
+    #[error("the database URL must begin with `sqlite:` or `postgres:`, the kinds of databases that are built in")]
     UnknownDatabase,
     /// The URL has a part that is not understood.
     #[error("the database URL does not parse: it should look like `sqlite://path/to/file?mode=rwc`")]
@@ -29,6 +29,34 @@ pub enum StoreError {
         /// Why not.
         source: SqlxError,
     },
+    /// The URL of a PostgreSQL database says something that is not understood or should not be said there.
+    #[error("the database URL cannot be used")]
+    PostgresUrl(#[source] PostgresUrlError),
+    /// The PostgreSQL server does not let us in.
+    #[error(
+        "cannot connect to PostgreSQL at {host}: does it run there, do role and database exist, and does its certificate name it?"
+    )]
+    Connect {
+        /// Where.
+        host: String,
+        /// Why not.
+        source: SqlxError,
+    },
+    /// The role that serves could read what row-level security hides.
+    #[error(
+        "the database role `{name}` owns the tables or bypasses row-level security: connect as a plain role of its own, and give \
+         `mcp-mux migrate` the owner's URL as `database.owner_url`"
+    )]
+    MightyRole {
+        /// Its name.
+        name: String,
+    },
+    /// It cannot be listened to changes.
+    #[error("cannot listen to changes of the database")]
+    Listen(#[source] SqlxError),
+    /// The role that serves cannot be let in.
+    #[error("cannot give the role that serves its rights: does it exist?")]
+    Admit(#[source] DbErr),
     /// A statement that reads failed.
     #[error("cannot read the table `{table}`")]
     Read {
@@ -48,6 +76,9 @@ pub enum StoreError {
     /// A transaction did not begin or end.
     #[error("cannot begin or end a transaction")]
     Transaction(#[source] DbErr),
+    /// The database is older than this release.
+    #[error("the database lacks {}: run `mcp-mux migrate`", .0.join(", "))]
+    Unmigrated(Vec<String>),
     /// A migration failed; none was applied.
     #[error("cannot migrate the database; it was left as it was")]
     Migration(#[source] DbErr),
@@ -210,6 +241,25 @@ pub enum StoreError {
         /// Which.
         tenant: TenantSlug,
     },
+}
+
+/// What is wrong with the URL of a PostgreSQL database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PostgresUrlError {
+    /// It does not parse.
+    #[error("it does not parse: it should look like `postgres://role:password@host:5432/database`")]
+    Unreadable,
+    /// It has another parameter than these.
+    #[error("its parameters may be `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `host` and `application_name`")]
+    Parameter,
+    /// A variable of the environment would change what is asked for.
+    #[error("the environment has PGOPTIONS, which would count besides: take it out")]
+    Environment,
+    /// It asks for a connection of which nobody knows where it leads.
+    #[error(
+        "its `sslmode` may be `verify-full`, as it is without one, or `disable`, which sends everything in the clear"
+    )]
+    SslMode,
 }
 
 impl StoreError {

@@ -39,7 +39,7 @@ pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use credentials::{Account, AccountHeld, CredentialOwner, CredentialSlot, SECRET_BYTES_MAX, SealedCredential};
 pub use data_keys::{DataKey, KekUse, Progress, Stuck};
 pub use egress_hosts::EgressHosts;
-pub use error::StoreError;
+pub use error::{PostgresUrlError, StoreError};
 pub use grants::{Grant, GrantSpec};
 pub use id::{ApiKeyId, GrantId, IdError, TenantId, UpstreamId};
 pub use kek::{Asking, KekError, KeyEncryption, KeyPlace, LocalKeys};
@@ -55,7 +55,7 @@ pub use revision::Revision;
 pub use scope::{TenantScope, TenantStore};
 pub use shred::ErasureCertificate;
 pub use spec::{SpecError, SpecField};
-pub use store::{Change, Put, Still, Store};
+pub use store::{Change, Follower, Put, Raised, Still, Store};
 pub use tenants::{Tenant, TenantSpec};
 pub use tools::{Digest, NameGiven, NewTool, Replaced, Tool};
 pub use upstream_auth::{

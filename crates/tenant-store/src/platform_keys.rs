@@ -11,7 +11,6 @@ use crate::error::StoreError;
 use crate::id::TenantId;
 use crate::kek::{KekError, KeyPlace};
 use crate::name::KekId;
-use crate::store::transaction::Writing;
 use crate::store::{Store, row};
 
 impl Store {
@@ -40,7 +39,8 @@ impl Store {
     /// The tenants whose data keys are wrapped under a key-encryption key that is not configured, and that key.
     pub async fn locked_tenants(&self) -> Result<Vec<(TenantId, KekId)>, StoreError> {
         let living = tenant_key::Entity::find().filter(tenant_key::Column::State.ne(DataKeyState::Destroyed));
-        let keys = row::models(self.database(), living, |row| Ok((row.tenant_id, row.kek_id))).await?;
+        let keys =
+            row::models(&self.reading().await?.executor(), living, |row| Ok((row.tenant_id, row.kek_id))).await?;
         Ok(keys.into_iter().filter(|(_, kek)| !self.kek().knows(kek)).collect())
     }
 
@@ -48,7 +48,7 @@ impl Store {
         let key = Key::generate().map_err(StoreError::KeyMade)?;
         let place = KeyPlace { owner: String::new(), key: key.id() };
         let (kek_id, wrapped) = self.kek().wrap(place, &key).await.map_err(StoreError::KekUnavailable)?;
-        let writing = Writing::of_its_own(self).await?;
+        let writing = self.writing().await?;
         let db = writing.executor();
         // Another process may have been faster.
         if row::models(db, platform_key::Entity::find(), Ok).await?.is_empty() {

@@ -5,7 +5,7 @@ use std::sync::Weak;
 use crate::error::StoreError;
 use crate::id::TenantId;
 use crate::store::Store;
-use crate::store::transaction::{Reading, SharedTransaction, Writing};
+use crate::store::transaction::{Reading, SharedTransaction, Whose, Writing};
 
 /// Which tenant's rows a [`TenantStore`] reaches.
 ///
@@ -46,6 +46,10 @@ impl TenantStore {
         self.scope.tenant()
     }
 
+    fn whose(&self) -> Whose {
+        Whose::Tenant(self.id())
+    }
+
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
@@ -53,16 +57,16 @@ impl TenantStore {
     /// What a method that only reads works on.
     pub(crate) async fn reading(&self) -> Result<Reading, StoreError> {
         match &self.within {
-            None => Ok(Reading::of_pool(&self.store)),
-            Some(change) => Reading::of_change(change).await,
+            None => Reading::of_its_own(&self.store, self.whose()).await,
+            Some(change) => Reading::of_change(change, self.whose()).await,
         }
     }
 
     /// What a method that writes works on: all of it happens, or nothing.
     pub(crate) async fn writing(&self) -> Result<Writing, StoreError> {
         match &self.within {
-            None => Writing::of_its_own(&self.store).await,
-            Some(change) => Writing::of_change(change).await,
+            None => Writing::of_its_own(&self.store, self.whose()).await,
+            Some(change) => Writing::of_change(change, self.whose()).await,
         }
     }
 }

@@ -49,7 +49,7 @@ pub struct ErasureCertificate {
 impl Store {
     /// Destroys a tenant's data keys and what lies under them, and says what that was. Once, and for good. The certificate is kept.
     pub async fn shred(&self, slug: &TenantSlug, by: &str) -> Result<ErasureCertificate, StoreError> {
-        let writing = Writing::of_its_own(self).await?;
+        let writing = self.writing().await?;
         let db = writing.executor();
         let missing = || StoreError::NotFound { what: "tenant", name: slug.to_string() };
         let found = tenants::find(db, slug).await?.ok_or_else(missing)?;
@@ -86,8 +86,9 @@ impl Store {
     /// The certificate of a tenant that was shredded.
     pub async fn erasure(&self, tenant: TenantId) -> Result<Option<ErasureCertificate>, StoreError> {
         let select = erasure::Entity::find().filter(erasure::Column::TenantId.eq(tenant));
-        let certificates = row::models(self.database(), select, |row| Ok(serde_json::from_str(&row.certificate)?));
-        Ok(certificates.await?.pop())
+        let reading = self.reading().await?;
+        let certificate = |row: erasure::Model| Ok(serde_json::from_str(&row.certificate)?);
+        Ok(row::models(&reading.executor(), select, certificate).await?.pop())
     }
 
     /// Drops from memory the data keys that went out of the database after that revision. Those of shredded tenants are not taken
@@ -95,7 +96,7 @@ impl Store {
     pub async fn drop_dead_keys(&self, since: Revision) -> Result<(), StoreError> {
         // One that does not parse must not keep the dead keys of the others alive.
         let state = |row: &QueryResult| Ok((row.try_get("", "id")?, row.try_get("", "state")?));
-        let states = row::each(self.database(), tenants::since(since), state).await?;
+        let states = row::each(&self.reading().await?.executor(), tenants::since(since), state).await?;
         let states: Vec<(TenantId, TenantState)> = states.into_iter().flatten().collect();
         let is_shredded = |(id, state): &(TenantId, TenantState)| (*state == TenantState::Shredded).then_some(*id);
         self.held().shredded(states.iter().filter_map(is_shredded)).await;
@@ -116,7 +117,7 @@ impl Store {
             .filter(tenant_key::Column::TenantId.in_subquery(changed));
         // An id that does not parse belongs to no key that is held; it must not keep the dead ones alive.
         let key = |row: &QueryResult| Ok((row.try_get("", "tenant_id")?, row.try_get::<String>("", "id")?.parse()?));
-        let keys = row::each(self.database(), living, key).await?;
+        let keys = row::each(&self.reading().await?.executor(), living, key).await?;
         Ok(keys.into_iter().flatten().collect())
     }
 }

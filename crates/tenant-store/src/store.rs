@@ -2,15 +2,19 @@
 
 mod change;
 pub(crate) mod connection;
+mod listen;
+pub(crate) mod patience;
 pub(crate) mod row;
 pub(crate) mod transaction;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use sea_orm::DatabaseConnection;
+use sea_orm::{DatabaseConnection, DbBackend};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
 use crate::data_keys::HeldKeys;
@@ -19,9 +23,13 @@ use crate::kek::KeyEncryption;
 use crate::migration;
 use crate::revision::{self, Revision};
 use crate::scope::{TenantScope, TenantStore};
-use transaction::Writing;
+use transaction::{Reading, Whose, Writing};
 
 pub use change::{Change, Put, Still};
+pub use listen::{Follower, Raised};
+
+/// How long one waits for another process to migrate.
+const MIGRATION_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// The platform: everything above tenants. Clones share one pool of connections.
 #[derive(Clone)]
@@ -38,8 +46,8 @@ struct Parts {
 }
 
 impl Store {
-    /// Opens the database at `url`: `sqlite://path`, `sqlite://path?mode=rwc` to create it, or `sqlite::memory:`. Neither
-    /// migrates it nor checks the keys. What seals secrets is wrapped under `kek`.
+    /// Opens the database at `url`: `postgres://role:password@host/database`, `sqlite://path`, `sqlite://path?mode=rwc` to create it, or
+    /// `sqlite::memory:`. Neither migrates it nor checks the keys. What seals secrets is wrapped under `kek`.
     ///
     /// A database in memory has a single connection, so everything else waits while a [`Change`] of it is open.
     pub async fn open(
@@ -54,10 +62,30 @@ impl Store {
 
     /// Applies the migrations that are missing, all or none, and says how many those were.
     pub async fn migrate(&self) -> Result<u32, StoreError> {
-        let writing = Writing::of_its_own(self).await?;
+        self.migrate_for(None).await
+    }
+
+    /// The same as the owner of the tables, where there are roles, and lets the role in `serving` read and write them.
+    pub async fn migrate_for(&self, serving: Option<&SecretString>) -> Result<u32, StoreError> {
+        let writing = self.turn_to_migrate().await?;
+        connection::unhurried(writing.executor()).await?;
         let applied = migration::apply(writing.executor()).await?;
+        if let Some(serving) = serving {
+            connection::admit(writing.executor(), serving.expose_secret()).await?;
+        }
         writing.finish(false).await?;
         Ok(applied)
+    }
+
+    /// The writer's turn, which another process that migrates may have for minutes.
+    async fn turn_to_migrate(&self) -> Result<Writing, StoreError> {
+        let deadline = Instant::now() + MIGRATION_TIMEOUT;
+        loop {
+            match self.writing().await {
+                Err(StoreError::Busy) if Instant::now() < deadline => {}
+                turn => return turn,
+            }
+        }
     }
 
     /// The migrations that are missing, oldest first. Those that a newer release has applied are no concern of this one.
@@ -78,6 +106,32 @@ impl Store {
     /// What wraps the data keys.
     pub fn key_encryption(&self) -> Arc<dyn KeyEncryption> {
         Arc::clone(&self.0.kek)
+    }
+
+    /// Fails if a migration is missing.
+    pub async fn require_migrations(&self) -> Result<(), StoreError> {
+        let pending = self.pending_migrations().await?;
+        if pending.is_empty() { Ok(()) } else { Err(StoreError::Unmigrated(pending)) }
+    }
+
+    /// Whether there are roles, of which one owns the tables and another one serves.
+    pub fn has_roles(&self) -> bool {
+        self.database().get_database_backend() == DbBackend::Postgres
+    }
+
+    /// Fails if the role that the URL names could read more than it should; only PostgreSQL has roles.
+    pub async fn check_role(&self) -> Result<(), StoreError> {
+        connection::check_role(self.database()).await
+    }
+
+    /// What a method of the platform that only reads works on.
+    pub(crate) async fn reading(&self) -> Result<Reading, StoreError> {
+        Reading::of_its_own(self, Whose::All).await
+    }
+
+    /// What a method of the platform that writes works on.
+    pub(crate) async fn writing(&self) -> Result<Writing, StoreError> {
+        Writing::of_its_own(self, Whose::All).await
     }
 
     pub(crate) fn database(&self) -> &DatabaseConnection {

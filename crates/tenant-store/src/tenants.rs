@@ -49,12 +49,13 @@ impl TenantSpec {
 impl Store {
     /// All tenants, ordered by slug.
     pub async fn tenants(&self) -> Result<Vec<Tenant>, StoreError> {
-        row::models(self.database(), tenant::Entity::find().order_by_asc(tenant::Column::Slug), parse).await
+        row::models(&self.reading().await?.executor(), tenant::Entity::find().order_by_asc(tenant::Column::Slug), parse)
+            .await
     }
 
     /// The tenant with that slug.
     pub async fn find_tenant(&self, slug: &TenantSlug) -> Result<Option<Tenant>, StoreError> {
-        find(self.database(), slug).await
+        find(&self.reading().await?.executor(), slug).await
     }
 }
 

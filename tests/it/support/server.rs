@@ -12,6 +12,7 @@ use mcp_mux::config::{
 };
 use mcp_mux::{App, open_store};
 use secrecy::SecretString;
+use tenant_store::testing::{TestDatabase, is_on_postgres};
 use tenant_store::{
     ApiKeyDigest, ApiKeyId, GrantSpec, Level, NewApiKey, OnToolChange, Store, TenantScope, TenantSpec, TenantStore,
     UpstreamAuth, UpstreamProtocol, UpstreamSpec,
@@ -41,8 +42,8 @@ pub(crate) struct TestServer {
     pub idp: Idp,
     /// What it was started with.
     pub config: Config,
-    /// Its database file.
-    pub database: PathBuf,
+    /// Its database.
+    pub database: TestDatabase,
     /// Its log.
     pub log: PathBuf,
 }
@@ -76,6 +77,7 @@ impl TestServer {
     ) -> Result<Self> {
         let idp = Idp::start().await?;
         let (database, log) = output_files(name)?;
+        let database = TestDatabase::to_be_looked_at(&database).await;
         let mut config = config(&idp, &database)?;
         change(&mut config)?;
         start_log(&log)?;
@@ -178,26 +180,42 @@ impl TestServer {
 
     /// Alters rows as somebody with a database tool would.
     pub(crate) async fn alter(&self, sql: &str) -> Result<()> {
-        anyhow::ensure!(tenant_store::testing::alter(&self.database, sql).await? > 0, "nothing was altered");
+        anyhow::ensure!(self.database.alter(sql).await? > 0, "nothing was altered");
         Ok(())
     }
 
     /// Lets the database refuse, or take again, to store tokens in place of others.
     pub(crate) async fn refuse_renewals(&self, refuses: bool) -> Result<()> {
-        let sql = if refuses {
-            "CREATE TRIGGER refuse BEFORE UPDATE OF sealed ON credential BEGIN SELECT RAISE(ABORT, 'refused'); END"
-        } else {
-            "DROP TRIGGER refuse"
-        };
-        tenant_store::testing::alter(&self.database, sql).await?;
-        Ok(())
+        let when = "BEFORE UPDATE OF sealed ON credential";
+        if refuses { self.refuse("renewal", (when, "true")).await } else { self.refuse_no_more("renewal").await }
     }
 
     /// Lets the database refuse to store anything new of principals.
     pub(crate) async fn refuse_accounts(&self) -> Result<()> {
-        let sql = "CREATE TRIGGER refuse_accounts BEFORE INSERT ON credential WHEN NEW.owner <> 'tenant' \
-                   BEGIN SELECT RAISE(ABORT, 'refused'); END";
-        tenant_store::testing::alter(&self.database, sql).await?;
+        self.refuse("account", ("BEFORE INSERT ON credential", "NEW.owner <> 'tenant'")).await
+    }
+
+    async fn refuse(&self, what: &str, (event, condition): (&str, &str)) -> Result<()> {
+        let sql = if is_on_postgres() {
+            format!(
+                "CREATE FUNCTION refuse_{what}() RETURNS trigger LANGUAGE plpgsql AS \
+                 $$ BEGIN RAISE EXCEPTION 'refused'; END $$; \
+                 CREATE TRIGGER refuse_{what} {event} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION refuse_{what}()"
+            )
+        } else {
+            format!("CREATE TRIGGER refuse_{what} {event} WHEN {condition} BEGIN SELECT RAISE(ABORT, 'refused'); END")
+        };
+        self.database.alter(&sql).await?;
+        Ok(())
+    }
+
+    async fn refuse_no_more(&self, what: &str) -> Result<()> {
+        let sql = if is_on_postgres() {
+            format!("DROP FUNCTION refuse_{what} CASCADE")
+        } else {
+            format!("DROP TRIGGER refuse_{what}")
+        };
+        self.database.alter(&sql).await?;
         Ok(())
     }
 
@@ -214,15 +232,12 @@ async fn launch(config: &Config, store: Store) -> Result<App> {
     Ok(App::start_with(config, store, listener, public_url).await?)
 }
 
-fn config(idp: &Idp, database: &Path) -> Result<Config> {
+fn config(idp: &Idp, database: &TestDatabase) -> Result<Config> {
     let key = crypto::Key::generate()?;
     Ok(Config {
         public_url: PublicUrl::try_from(Url::parse("http://127.0.0.1")?).map_err(anyhow::Error::msg)?,
         http: HttpConfig::default(),
-        database: DatabaseConfig {
-            url: Some(SecretString::from(format!("sqlite://{}?mode=rwc", database.display()))),
-            url_file: None,
-        },
+        database: DatabaseConfig { owner_url: database.owner_url.clone(), ..DatabaseConfig::at(database.url.clone()) },
         keys: KeysConfig { primary: Some(key.encode()), ..KeysConfig::default() },
         issuers: vec![IssuerConfig {
             scopes: vec!["mcp:use".to_owned()],

@@ -13,7 +13,6 @@ use mcp_mux::config::{
 };
 use mcp_mux::lifecycle::Tasks;
 use mcp_mux::{App, open_store, telemetry};
-use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Map, json};
 use tenant_store::Store;
@@ -116,7 +115,7 @@ fn config(folder: &Path, jwks_url: Url) -> Result<Config> {
     Ok(Config {
         public_url: public_url("127.0.0.1")?,
         http: HttpConfig::default(),
-        database: DatabaseConfig { url: Some(SecretString::from(database)), url_file: None },
+        database: DatabaseConfig::at(database),
         keys: KeysConfig { primary: Some(crypto::Key::generate()?.encode()), ..KeysConfig::default() },
         issuers: vec![IssuerConfig { jwks_url: Some(jwks_url), ..IssuerConfig::new("corp".parse()?, ISSUER) }],
         fronts: Vec::new(),

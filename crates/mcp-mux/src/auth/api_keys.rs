@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tenant_store::{ApiKey, Revision, Store, StoreError, Timestamp};
+use tokio::sync::Notify;
 
 use super::Identity;
 use super::error::{AuthError, Refusal};
 use crate::api_key::ApiKeySecret;
 use crate::caller::{Bounds, Principal};
 
-/// How often the revision is looked at: how long a key that was taken back may still be good.
-const POLL_EVERY: Duration = Duration::from_secs(1);
 /// How far in the future the end of a key lies that never ends.
 const ENDLESS: Duration = Duration::from_hours(24);
 
@@ -22,6 +21,7 @@ const ENDLESS: Duration = Duration::from_hours(24);
 pub struct ApiKeys {
     store: Store,
     current: ArcSwap<Known>,
+    wake: Notify,
 }
 
 #[derive(Debug)]
@@ -34,13 +34,18 @@ impl ApiKeys {
     /// Reads the keys.
     pub async fn open(store: Store) -> Result<Self, StoreError> {
         let known = Known::load(&store).await?;
-        Ok(Self { store, current: ArcSwap::from_pointee(known) })
+        Ok(Self { store, current: ArcSwap::from_pointee(known), wake: Notify::new() })
+    }
+
+    /// Looks at the revision now.
+    pub fn wake(&self) {
+        self.wake.notify_one();
     }
 
     /// Reads the keys again whenever the database has moved on, until dropped. While it cannot be read, the last ones stay.
     pub async fn keep_fresh(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(POLL_EVERY).await;
+            self.wake.notified().await;
             if let Err(error) = self.reload().await {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,

@@ -25,9 +25,9 @@ use super::schedule::{Due, HEARD_WAIT, Schedules};
 use super::snapshot::{Catalog, Snapshot};
 use crate::upstream::{Link, ListKind, Peer, Pool, Proofs, UpstreamError, list};
 
-/// How often the revision is looked at.
-const POLL_EVERY: Duration = Duration::from_secs(1);
-/// The least time between two looks.
+/// How often it is looked for what is due, at the least.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The least time between two looks at the revision.
 const RELOAD_GAP: Duration = Duration::from_millis(100);
 /// How many upstreams are listed at the same time.
 const LISTED_AT_ONCE_MAX: usize = 16;
@@ -98,7 +98,7 @@ impl Refresher {
         }
     }
 
-    /// Looks at the revision and the upstreams now rather than at the next tick.
+    /// Looks at the revision and the upstreams now.
     pub fn wake(&self) {
         self.wake.notify_one();
     }
@@ -108,10 +108,7 @@ impl Refresher {
     pub async fn run(self: Arc<Self>) {
         let follow = async {
             loop {
-                tokio::select! {
-                    () = self.wake.notified() => {}
-                    () = tokio::time::sleep(POLL_EVERY) => {}
-                }
+                self.wake.notified().await;
                 self.reload().await;
                 self.reloaded.notify_one();
                 // However many listings end one after the other.
@@ -135,7 +132,7 @@ impl Refresher {
                 (has_heard, is_full) = (false, due.len() == room);
                 // Where there is room, what is due now has begun.
                 let next = schedules.next_due().filter(|_| !is_full);
-                look_at = next.map_or(now + POLL_EVERY, |next| next.min(now + POLL_EVERY));
+                look_at = next.map_or(now + LOOK_EVERY, |next| next.min(now + LOOK_EVERY));
                 listings.extend(due.into_iter().map(|due| self.refresh_one(due)));
             }
             tokio::select! {

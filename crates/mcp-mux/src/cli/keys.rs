@@ -242,6 +242,11 @@ async fn forget(store: &Store) -> Result<()> {
         "what was deleted is still in the write-ahead log beside the database file, because somebody is reading it (a backup?): run \
          `mcp-mux keys forget` once that has ended"
     );
+    if store.has_roles() {
+        say(
+            "what was deleted stays in PostgreSQL's files until they are vacuumed, and in its log and backups while they are kept",
+        );
+    }
     Ok(())
 }
 

@@ -1,13 +1,10 @@
 //! `mcp-mux migrate`: the database's schema.
 
-use std::sync::Arc;
-
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
-use tenant_store::{Store, SystemClock};
 
 use super::{Settings, say};
-use crate::keys::KeyProviders;
+use crate::app;
 
 #[derive(Debug, Args)]
 pub(super) struct Migrate {
@@ -21,16 +18,17 @@ pub(super) struct Migrate {
 impl Migrate {
     pub(super) async fn run(&self) -> Result<()> {
         let config = self.settings.load()?;
-        let kek = Arc::new(KeyProviders::new(&config)?);
-        let store = Store::open(&config.database.resolve()?, kek, Arc::new(SystemClock)).await?;
+        let (store, owner) = app::connect(&config).await?;
         if self.check {
-            let pending = store.pending_migrations().await?;
-            if !pending.is_empty() {
-                bail!("the database lacks {}: run `mcp-mux migrate`", pending.join(", "));
-            }
+            store.require_migrations().await?;
             say("the database is up to date");
         } else {
-            say(&format!("{} migrations applied; the database is up to date", store.migrate().await?));
+            let owner = owner.context(
+                "tables of PostgreSQL belong to a role that does not serve: set `database.owner_url` to the URL of that role",
+            )?;
+            let applied = app::migrate(&config, &owner).await?;
+            store.check_role().await?;
+            say(&format!("{applied} migrations applied; the database is up to date"));
         }
         Ok(())
     }

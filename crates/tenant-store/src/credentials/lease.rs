@@ -173,7 +173,7 @@ impl Store {
             .filter(credential::Column::Owner.eq(owner))
             .filter(credential::Column::Kind.eq(CredentialKind::Tokens));
         let held = |row: credential::Model| Ok(AccountHeld { tenant: row.tenant_id, upstream: row.upstream_id });
-        row::models(self.database(), select, held).await
+        row::models(&self.reading().await?.executor(), select, held).await
     }
 }
 

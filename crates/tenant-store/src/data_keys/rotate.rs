@@ -18,7 +18,6 @@ use crate::error::StoreError;
 use crate::kek::{KekError, KeyPlace};
 use crate::name::KekId;
 use crate::scope::TenantStore;
-use crate::store::transaction::Writing;
 use crate::store::{Store, row};
 
 /// How many rows one step turns over.
@@ -82,7 +81,8 @@ impl Store {
     pub async fn kek_uses(&self) -> Result<Vec<KekUse>, StoreError> {
         let mut uses = BTreeMap::<KekId, (u64, u64)>::new();
         let living = tenant_key::Entity::find().filter(tenant_key::Column::State.ne(DataKeyState::Destroyed));
-        for kek in row::models(self.database(), living, |row| Ok(row.kek_id)).await? {
+        let keks = row::models(&self.reading().await?.executor(), living, |row| Ok(row.kek_id)).await?;
+        for kek in keks {
             uses.entry(kek).or_default().0 += 1;
         }
         for kek in row::models(self.database(), platform_key::Entity::find(), |row| Ok(row.kek_id)).await? {
@@ -104,13 +104,15 @@ impl Store {
             .filter(tenant_key::Column::KekId.ne(primary.clone()));
         let known: Vec<&str> = stuck.0.iter().map(|(id, _)| id.as_str()).collect();
         let step = select.clone().filter(tenant_key::Column::Id.is_not_in(known)).limit(STEP_ROWS);
-        for (key, before) in row::models(self.database(), step, wrapped_since).await? {
+        // Read before, so that no transaction is open while the key provider is asked.
+        let keys = row::models(&self.reading().await?.executor(), step, wrapped_since).await?;
+        for (key, before) in keys {
             match self.rewrap_one(&key, before).await {
                 Ok(is_done) => done += u64::from(is_done),
                 Err(error) => stuck.note(key.id.to_string(), error)?,
             }
         }
-        let left = select.count(self.database()).await.map_err(StoreError::read("tenant_key"))?;
+        let left = select.count(&self.reading().await?.executor()).await.map_err(StoreError::read("tenant_key"))?;
         Ok(Progress { done, left })
     }
 
@@ -125,7 +127,7 @@ impl Store {
             wrapped: Set(bytes),
             ..Default::default()
         };
-        let writing = Writing::of_its_own(self).await?;
+        let writing = self.writing().await?;
         let update = tenant_key::Entity::update_many()
             .set(columns)
             .filter(tenant_key::Column::TenantId.eq(key.tenant))
@@ -144,7 +146,7 @@ impl Store {
             let id: KeyId = key.id.parse().map_err(|_| StoreError::PlatformKey)?;
             let place = KeyPlace { owner: String::new(), key: id };
             let (kek, bytes) = self.rewrapped(place, &key.kek_id, &key.wrapped).await?;
-            let writing = Writing::of_its_own(self).await?;
+            let writing = self.writing().await?;
             let update = platform_key::Entity::update_many()
                 .set(platform_key::ActiveModel { kek_id: Set(kek), wrapped: Set(bytes), ..Default::default() })
                 .filter(platform_key::Column::Id.eq(key.id))

@@ -2,11 +2,15 @@
 //!
 //! A mark that is noted without the revision being raised lies one ahead of it, and counts as soon as it is raised by anybody.
 
+use sea_orm::DbBackend;
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::big_integer;
 
 /// The tables with rows of tenants, which have a column `tenant_id`.
-const TABLES: [&str; 6] = ["upstream", "credential", "tenant_grant", "tool", "offer", "tenant_key"];
+pub(super) const TABLES: [&str; 6] = ["upstream", "credential", "tenant_grant", "tool", "offer", "tenant_key"];
+
+/// The columns of a tenant's own row that say something.
+pub(super) const SAID: &str = "slug, display_name, state, egress_hosts";
 
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
@@ -19,6 +23,10 @@ impl MigrationTrait for Migration {
         let revisions = Index::create().name("tenant_revision").table("tenant").col("revision").to_owned();
         manager.create_index(revisions).await?;
         let db = manager.get_connection();
+        // PostgreSQL gets its triggers with the next migration, after its columns were altered.
+        if manager.get_database_backend() != DbBackend::Sqlite {
+            return Ok(());
+        }
         for table in TABLES {
             for (event, tenants) in
                 [("INSERT", "NEW.tenant_id"), ("UPDATE", "OLD.tenant_id, NEW.tenant_id"), ("DELETE", "OLD.tenant_id")]
@@ -27,8 +35,7 @@ impl MigrationTrait for Migration {
             }
         }
         db.execute_unprepared(&trigger("tenant", "INSERT", "INSERT", "NEW.id")).await?;
-        let update = "UPDATE OF slug, display_name, state, egress_hosts";
-        db.execute_unprepared(&trigger("tenant", "UPDATE", update, "NEW.id")).await?;
+        db.execute_unprepared(&trigger("tenant", "UPDATE", &format!("UPDATE OF {SAID}"), "NEW.id")).await?;
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::Store;
-use super::transaction::{OpenTransaction, Reading, SharedTransaction, Writing};
+use super::transaction::{OpenTransaction, Reading, SharedTransaction, Whose, Writing};
 use crate::error::StoreError;
 use crate::revision::{self, Revision};
 use crate::scope::{TenantScope, TenantStore};
@@ -66,7 +66,7 @@ impl Still {
     }
 
     pub(crate) async fn reading(&self) -> Result<Reading, StoreError> {
-        Reading::of_change(&Arc::downgrade(&self.shared)).await
+        Reading::of_change(&Arc::downgrade(&self.shared), Whose::All).await
     }
 }
 
@@ -87,10 +87,10 @@ impl Change {
     }
 
     pub(crate) async fn reading(&self) -> Result<Reading, StoreError> {
-        Reading::of_change(&Arc::downgrade(&self.shared)).await
+        Reading::of_change(&Arc::downgrade(&self.shared), Whose::All).await
     }
 
     pub(crate) async fn writing(&self) -> Result<Writing, StoreError> {
-        Writing::of_change(&Arc::downgrade(&self.shared)).await
+        Writing::of_change(&Arc::downgrade(&self.shared), Whose::All).await
     }
 }

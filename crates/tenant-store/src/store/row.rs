@@ -8,6 +8,7 @@ use sea_orm::{
 };
 use serde::Serialize;
 
+use super::patience::answered;
 use crate::error::StoreError;
 
 /// Why a row does not parse.
@@ -50,7 +51,7 @@ where
     E: EntityTrait,
 {
     let table = E::default().table_name();
-    let rows = db.query_all(&select.into_query()).await.map_err(StoreError::read(table))?;
+    let rows = answered(db.query_all(&select.into_query())).await.map_err(StoreError::read(table))?;
     let parse = |row| parse(row).map_err(|source| StoreError::Corrupt { table, row: name::<E>(row), source });
     Ok(rows.iter().map(parse).collect())
 }

@@ -1,25 +1,47 @@
 //! Transactions: who may write, and what a method reads or writes through.
 //!
 //! There is one writer at a time. Writers of this process take turns at a lock that is fair; a writer in another process is
-//! waited for by SQLite. A transaction asks for the right to write when it begins, so it never has to give up in the middle
-//! because somebody else wrote first. Who only reads needs no turn. Dropping any of these types undoes what was not finished.
+//! waited for by SQLite, or at an advisory lock of PostgreSQL. A transaction asks for the right to write when it begins, so it never has
+//! to give up in the middle because somebody else wrote first. Who only reads needs no turn. Dropping any of these types undoes what was
+//! not finished.
+//!
+//! On PostgreSQL every transaction says whose rows it is about, and row-level security lets it see no others: the filters of the
+//! statements say the same a second time.
 
 use std::sync::Weak;
 use std::time::Duration;
 
+use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::{
-    DatabaseConnection, DatabaseExecutor, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait as _,
+    AccessMode, ConnectionTrait as _, DatabaseConnection, DatabaseExecutor, DatabaseTransaction, DbBackend, DbErr,
+    IsolationLevel, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
 };
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard};
 use tokio::time::timeout;
 
 use super::Store;
+use super::patience::answered;
 use crate::error::StoreError;
+use crate::id::TenantId;
 use crate::revision::{self, Revision};
 
 /// How long a change waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The advisory lock of whoever writes, on PostgreSQL: a number that nobody else is likely to use.
+pub(crate) const WRITER_LOCK: i64 = 0x6d63_702d_6d75_7801;
+/// Whose rows a transaction may see, as the policies of row-level security read it.
+const WHOSE: &str = "mcp_mux.tenant";
+const WHOSE_ALL: &str = "*";
+
+/// Whose rows a method is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The platform's, and those of all tenants.
+    All,
+    /// One tenant's.
+    Tenant(TenantId),
+}
 
 /// A transaction that several methods share; empty once it is over.
 pub(crate) type SharedTransaction = Mutex<Option<OpenTransaction>>;
@@ -44,6 +66,7 @@ pub(crate) struct OpenTransaction {
 #[derive(Debug)]
 pub(crate) enum Reading {
     Pool(DatabaseConnection),
+    Own(DatabaseTransaction),
     Change(Shared),
 }
 
@@ -64,13 +87,13 @@ enum Place {
 impl OpenTransaction {
     pub(super) async fn begin(store: &Store) -> Result<Self, StoreError> {
         let turn = timeout(TURN_TIMEOUT, store.writer().lock_owned()).await.map_err(|_| StoreError::Busy)?;
-        let transaction = begin(store, SqliteTransactionMode::Immediate).await?;
+        let transaction = begin_writing(store).await?;
         Ok(Self { transaction, writes: true, changed: false, is_sound: true, turn: Some(turn) })
     }
 
     /// Begins one that only reads, and sees the database as it is at its first statement, whatever others write meanwhile.
     pub(super) async fn begin_reading(store: &Store) -> Result<Self, StoreError> {
-        let transaction = begin(store, SqliteTransactionMode::Deferred).await?;
+        let transaction = begin_reading(store).await?;
         Ok(Self { transaction, writes: false, changed: false, is_sound: true, turn: None })
     }
 
@@ -83,47 +106,126 @@ impl OpenTransaction {
             revision::raise(&self.transaction).await?;
         }
         let revision = revision::current(&self.transaction).await?;
-        self.transaction.commit().await.map_err(StoreError::Transaction)?;
+        answered(self.transaction.commit()).await.map_err(StoreError::Transaction)?;
         drop(self.turn);
         Ok(revision)
     }
 }
 
-async fn begin(store: &Store, mode: SqliteTransactionMode) -> Result<DatabaseTransaction, StoreError> {
-    let options = TransactionOptions { sqlite_transaction_mode: Some(mode), ..TransactionOptions::default() };
-    store.database().begin_with_options(options).await.map_err(StoreError::Transaction)
+/// Begins one that writes, as soon as nobody else does.
+async fn begin_writing(store: &Store) -> Result<DatabaseTransaction, StoreError> {
+    let transaction = begin(
+        store,
+        TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..match store.database().get_database_backend() {
+                // What was committed while this waited for its turn is seen, whatever the server's default is.
+                DbBackend::Postgres => TransactionOptions {
+                    isolation_level: Some(IsolationLevel::ReadCommitted),
+                    ..TransactionOptions::default()
+                },
+                _ => TransactionOptions::default(),
+            }
+        },
+    )
+    .await?;
+    if transaction.get_database_backend() == DbBackend::Postgres {
+        let lock = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT pg_advisory_xact_lock($1)",
+            [WRITER_LOCK.into()],
+        );
+        let failed = |error| if is_late(&error) { StoreError::Busy } else { StoreError::Transaction(error) };
+        answered(transaction.query_one_raw(lock)).await.map_err(failed)?;
+    }
+    Ok(transaction)
+}
+
+/// Begins one that sees the database as it is at its first statement, whatever others write meanwhile.
+async fn begin_reading(store: &Store) -> Result<DatabaseTransaction, StoreError> {
+    let options = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Deferred),
+        ..match store.database().get_database_backend() {
+            DbBackend::Postgres => TransactionOptions {
+                isolation_level: Some(IsolationLevel::RepeatableRead),
+                access_mode: Some(AccessMode::ReadOnly),
+                ..TransactionOptions::default()
+            },
+            _ => TransactionOptions::default(),
+        }
+    };
+    begin(store, options).await
+}
+
+async fn begin(store: &Store, options: TransactionOptions) -> Result<DatabaseTransaction, StoreError> {
+    answered(store.database().begin_with_options(options)).await.map_err(StoreError::Transaction)
+}
+
+/// Whether somebody else had the lock for too long.
+fn is_late(error: &DbErr) -> bool {
+    const LOCK_NOT_AVAILABLE: &str = "55P03";
+    let (DbErr::Query(RuntimeErr::SqlxError(error)) | DbErr::Exec(RuntimeErr::SqlxError(error))) = error else {
+        return false;
+    };
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.is_some_and(|code| code == LOCK_NOT_AVAILABLE)
+}
+
+/// From here on a transaction sees those rows only, where the database can hide others.
+async fn narrow(transaction: &DatabaseTransaction, whose: Whose) -> Result<(), StoreError> {
+    if transaction.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    let whose = match whose {
+        Whose::All => WHOSE_ALL.to_owned(),
+        Whose::Tenant(tenant) => tenant.to_string(),
+    };
+    let sql = "SELECT set_config($1, $2, true)";
+    let set = Statement::from_sql_and_values(DbBackend::Postgres, sql, [WHOSE.into(), whose.into()]);
+    answered(transaction.query_one_raw(set)).await.map_err(StoreError::Transaction)?;
+    Ok(())
 }
 
 impl Reading {
-    pub(crate) fn of_pool(store: &Store) -> Self {
-        Self::Pool(store.database().clone())
+    pub(crate) async fn of_its_own(store: &Store, whose: Whose) -> Result<Self, StoreError> {
+        if store.database().get_database_backend() == DbBackend::Sqlite {
+            return Ok(Self::Pool(store.database().clone()));
+        }
+        let transaction = begin_reading(store).await?;
+        narrow(&transaction, whose).await?;
+        Ok(Self::Own(transaction))
     }
 
-    pub(crate) async fn of_change(change: &Weak<SharedTransaction>) -> Result<Self, StoreError> {
-        Ok(Self::Change(lock(change).await?))
+    pub(crate) async fn of_change(change: &Weak<SharedTransaction>, whose: Whose) -> Result<Self, StoreError> {
+        let shared = lock(change).await?;
+        narrow(&shared.transaction, whose).await?;
+        Ok(Self::Change(shared))
     }
 
     pub(crate) fn executor(&self) -> DatabaseExecutor<'_> {
         match self {
             Self::Pool(database) => DatabaseExecutor::Connection(database),
+            Self::Own(transaction) => DatabaseExecutor::Transaction(transaction),
             Self::Change(shared) => DatabaseExecutor::Transaction(&shared.transaction),
         }
     }
 }
 
 impl Writing {
-    pub(crate) async fn of_its_own(store: &Store) -> Result<Self, StoreError> {
+    pub(crate) async fn of_its_own(store: &Store, whose: Whose) -> Result<Self, StoreError> {
         let OpenTransaction { transaction, turn, .. } = OpenTransaction::begin(store).await?;
+        narrow(&transaction, whose).await?;
         Ok(Self { transaction, place: Place::Own { turn } })
     }
 
-    pub(crate) async fn of_change(change: &Weak<SharedTransaction>) -> Result<Self, StoreError> {
+    pub(crate) async fn of_change(change: &Weak<SharedTransaction>, whose: Whose) -> Result<Self, StoreError> {
         let mut shared = lock(change).await?;
         if !shared.writes {
             return Err(StoreError::ReadOnly);
         }
         shared.is_sound = false;
         let transaction = shared.transaction.begin().await.map_err(StoreError::Transaction)?;
+        narrow(&transaction, whose).await?;
         shared.is_sound = true;
         Ok(Self { transaction, place: Place::Change(shared) })
     }
@@ -141,7 +243,7 @@ impl Writing {
                 if changed {
                     revision::raise(&transaction).await?;
                 }
-                transaction.commit().await.map_err(StoreError::Transaction)?;
+                answered(transaction.commit()).await.map_err(StoreError::Transaction)?;
                 drop(turn);
             }
             Place::Change(mut shared) => {

@@ -1,9 +1,9 @@
 //! From an upstream's old tools to its new ones: first a plan, which is pure, then the statements.
 
 use std::collections::{BTreeMap, HashSet};
-use std::slice;
 
 use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::OnConflict;
 use sea_orm::{
     ColumnTrait as _, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait as _, FromQueryResult,
     QueryFilter as _, QuerySelect as _,
@@ -140,10 +140,14 @@ impl<'t> Plan<'t> {
             delete.exec(db).await.map_err(StoreError::write("tool"))?;
         }
         self.check_names(db, upstream).await?;
-        for listed in &self.update {
-            let this = among(upstream, slice::from_ref(&listed.tool.local));
-            let update = tool::Entity::update_many().set(listed.columns()).filter(this);
-            update.exec(db).await.map_err(StoreError::write("tool"))?;
+        // Many in one statement: each is a round trip, during which nobody else writes.
+        for is_named in [true, false] {
+            let alike: Vec<_> = self.update.iter().filter(|listed| listed.is_named == is_named).collect();
+            for listed in alike.chunks(STATEMENT_ROWS_MAX) {
+                let rows = listed.iter().map(|listed| listed.row(upstream));
+                let update = tool::Entity::insert_many(rows).on_conflict(takes_over(is_named));
+                update.exec_without_returning(db).await.map_err(StoreError::write("tool"))?;
+            }
         }
         for listed in self.insert.chunks(STATEMENT_ROWS_MAX) {
             let rows = listed.iter().map(|listed| listed.row(upstream));
@@ -209,6 +213,14 @@ impl Listed<'_> {
             ..self.columns()
         }
     }
+}
+
+/// What a known row takes over from one that a listing makes: the columns of [`Listed::columns`].
+fn takes_over(is_named: bool) -> OnConflict {
+    use tool::Column::{Approved, Definition, Digest, Exposed, Local, Position, TenantId, UpstreamId, VanishedMs};
+
+    let columns = [Definition, Digest, Approved, Position, VanishedMs].into_iter().chain(is_named.then_some(Exposed));
+    OnConflict::columns([TenantId, UpstreamId, Local]).update_columns(columns).to_owned()
 }
 
 /// The rows of an upstream's tools with these names.

@@ -1,5 +1,6 @@
 //! API keys.
 
+use sea_orm::Value;
 use secrecy::SecretString;
 use tenant_store::{ApiKey, ApiKeyDigest, NewApiKey, TenantId, Timestamp};
 
@@ -71,11 +72,12 @@ async fn a_key_that_was_altered_from_outside_is_noticed_and_costs_only_itself() 
     let bed = Bed::new().await?;
     let one = bed.add_api_key(&new_key("one")?).await?;
     let two = bed.add_api_key(&new_key("two")?).await?;
-    for alteration in ["digest = x'00'", "tenants = 'all'", "subject = ''"] {
-        bed.sql(&format!("UPDATE api_key SET {alteration} WHERE id = ?"), vec![one.id.to_string().into()]).await?;
+    for (column, value) in [("digest", Value::from(vec![0_u8])), ("tenants", "all".into()), ("subject", "".into())] {
+        let sql = format!("UPDATE api_key SET {column} = ? WHERE id = ?");
+        bed.sql(&sql, vec![value, one.id.to_string().into()]).await?;
         let (good, bad): (Vec<_>, Vec<_>) = bed.api_keys().await?.into_iter().partition(Result::is_ok);
-        assert_eq!(good.into_iter().flatten().collect::<Vec<_>>(), std::slice::from_ref(&two), "{alteration}");
-        assert!(bad[0].as_ref().unwrap_err().to_string().contains("api_key"), "{alteration}");
+        assert_eq!(good.into_iter().flatten().collect::<Vec<_>>(), std::slice::from_ref(&two), "{column}");
+        assert!(bad[0].as_ref().unwrap_err().to_string().contains("api_key"), "{column}");
     }
     Ok(())
 }

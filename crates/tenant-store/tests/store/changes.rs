@@ -1,10 +1,11 @@
 //! Changes: one transaction, one revision, all or nothing; and writers that meet.
 
 use sea_orm::{ConnectionTrait as _, Statement};
+use tenant_store::testing::is_on_postgres;
 use tenant_store::{Revision, StoreError, TenantSpec, TenantStore, UpstreamSpec};
 use tokio::task::JoinSet;
 
-use crate::support::{Bed, grant_spec, other, put_upstream, scope, tool, upstream_spec};
+use crate::support::{Bed, grant_spec, put_upstream, scope, tool, upstream_spec};
 
 #[tokio::test]
 async fn a_change_raises_the_revision_once() -> anyhow::Result<()> {
@@ -276,7 +277,7 @@ async fn what_is_altered_by_others_counts_from_the_next_revision_on() -> anyhow:
     // Whoever alters it before the revision is raised, and after.
     for _ in 0..2 {
         let before = bed.revision().await?;
-        bed.sql("UPDATE upstream SET concurrency = 3", vec![]).await?;
+        bed.away.database().alter("UPDATE upstream SET concurrency = 3").await?;
         bed.globex().put_grant(&"analysts".parse()?, &grant_spec()?).await?;
         for grant in bed.globex().grants().await? {
             bed.globex().remove_grant(grant.id).await?;
@@ -289,11 +290,21 @@ async fn what_is_altered_by_others_counts_from_the_next_revision_on() -> anyhow:
 #[tokio::test]
 async fn every_table_with_rows_of_tenants_marks_them() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
-    let others = other(&bed.away).await?;
+    let others = bed.other().await?;
     let names = async |sql: &str| -> anyhow::Result<Vec<String>> {
         let rows = others.query_all_raw(Statement::from_string(others.get_database_backend(), sql)).await?;
         rows.iter().map(|row| Ok(row.try_get_by_index(0)?)).collect()
     };
+    if is_on_postgres() {
+        let of_tenants = "SELECT table_name::text FROM information_schema.columns WHERE column_name = 'tenant_id' \
+                          AND table_name <> 'erasure' ORDER BY table_name";
+        let marking = "SELECT relname::text FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid \
+                       WHERE tgname = relname || '_changed' AND relname <> 'tenant' ORDER BY relname";
+        let (of_tenants, marking) = (names(of_tenants).await?, names(marking).await?);
+        assert!(of_tenants.len() > 5, "{of_tenants:?}");
+        assert_eq!(of_tenants, marking);
+        return Ok(());
+    }
     let of_tenants = "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'erasure' AND EXISTS \
                       (SELECT 1 FROM pragma_table_info(sqlite_master.name) WHERE name = 'tenant_id') ORDER BY name";
     let marking = "SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND tbl_name <> 'tenant' \

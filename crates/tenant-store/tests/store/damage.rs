@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use sea_orm::Value;
+use tenant_store::testing::is_on_postgres;
 
 use crate::support::{Bed, grant_spec, put_upstream, tool};
 
@@ -76,6 +77,11 @@ async fn an_altered_row_is_named() -> anyhow::Result<()> {
         ("UPDATE credential SET key_id = ?", "key_x".into(), "credential", "name = token"),
         ("UPDATE revision SET value = ?", (-1).into(), "revision", "id = 1"),
     ] {
+        // PostgreSQL keeps texts out of columns of numbers.
+        if is_on_postgres() && sql.contains("concurrency") {
+            assert!(damaged(sql, value).await.is_err(), "{sql}");
+            continue;
+        }
         let bed = damaged(sql, value).await?;
         let complaints = complaints(&bed).await;
         let wanted = format!("the table `{table}` has a row that does not parse (");

@@ -10,6 +10,7 @@ mod keys;
 mod leases;
 mod offers;
 mod opening;
+mod postgres;
 mod support;
 mod tenants;
 mod tools;

@@ -7,12 +7,12 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait as _, Database};
 use secrecy::SecretString;
 use tempfile::TempDir;
-use tenant_store::testing::ThrowAway;
+use tenant_store::testing::{ThrowAway, is_on_postgres};
 use tenant_store::{LocalKeys, Revision, Store, SystemClock, TenantSpec};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Bed, other};
+use crate::support::Bed;
 
 /// Whatever does not wait is done by then.
 const LONG_ENOUGH: Duration = Duration::from_millis(200);
@@ -49,7 +49,10 @@ async fn a_migration_of_a_newer_release_does_not_stop_this_one_but_is_not_built_
     let bed = Bed::new().await?;
     bed.sql("INSERT INTO seaql_migrations VALUES ('m29991231_000001_future', 0)", vec![]).await?;
     assert_eq!(bed.pending_migrations().await?, Vec::<String>::new());
-    assert_eq!(bed.migrate().await.unwrap_err().to_string(), "cannot migrate the database; it was left as it was");
+    assert_eq!(bed.migrate().await?, 0, "there is nothing to do");
+    bed.sql("DELETE FROM seaql_migrations WHERE version LIKE '%_row_security'", vec![]).await?;
+    let owner = bed.owner().await?;
+    assert_eq!(owner.migrate().await.unwrap_err().to_string(), "cannot migrate the database; it was left as it was");
     Ok(())
 }
 
@@ -122,8 +125,11 @@ async fn a_file_outlives_the_store_that_wrote_it() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn the_file_is_set_up_for_readers_beside_a_writer() -> anyhow::Result<()> {
+    if is_on_postgres() {
+        return Ok(());
+    }
     let away = ThrowAway::new().await;
-    let other = other(&away).await?;
+    let other = away.database().other().await?;
     let mode =
         other.query_one_raw(sea_orm::Statement::from_string(other.get_database_backend(), "PRAGMA journal_mode"));
     assert_eq!(mode.await?.map(|row| row.try_get_by_index::<String>(0)).transpose()?.as_deref(), Some("wal"));
@@ -138,10 +144,10 @@ async fn a_database_that_does_not_open_says_how_to_mend_it_and_never_the_url() -
     let wanted = "does it exist? `?mode=rwc` at the end of the URL creates it";
     assert_eq!(error, format!("cannot open the database {}: {wanted}", path.display()));
 
-    let error = open("postgres://mux:CANARY-pw@localhost/mux").await.unwrap_err();
+    let error = open("postgres://mux:CANARY-pw@localhost/mux?host=/nowhere").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the database URL must begin with `sqlite:`, the one kind of database that is built in"
+        "cannot connect to PostgreSQL at /nowhere: does it run there, do role and database exist, and does its certificate name it?"
     );
     assert!(!format!("{error:?}").contains("CANARY-pw"));
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, Statement, Value};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, Statement, Value};
 use serde_json::value::RawValue;
-use tenant_store::testing::ThrowAway;
+use tenant_store::testing::{ThrowAway, is_on_postgres};
 use tenant_store::{
-    GrantSpec, Level, NewTool, OnToolChange, Store, Tenant, TenantScope, TenantSpec, TenantStore, Upstream,
+    GrantSpec, Level, LocalKeys, NewTool, OnToolChange, Store, Tenant, TenantScope, TenantSpec, TenantStore, Upstream,
     UpstreamAuth, UpstreamProtocol, UpstreamSpec,
 };
 
@@ -45,20 +46,41 @@ impl Bed {
         self.tenant(scope(&self.globex))
     }
 
-    /// Alters rows as somebody with a database tool would; answers how many.
+    /// Alters rows as somebody with a database tool would, who does not care whether they still fit each other; answers how many.
+    /// Parameters are written `?`.
     pub(crate) async fn sql(&self, sql: &str, values: Vec<Value>) -> anyhow::Result<u64> {
-        let other = other(&self.away).await?;
-        other.execute_unprepared("PRAGMA foreign_keys = OFF").await?;
-        let statement = Statement::from_sql_and_values(other.get_database_backend(), sql, values);
+        let other = self.other().await?;
+        let looking =
+            if is_on_postgres() { "SET session_replication_role = replica" } else { "PRAGMA foreign_keys = OFF" };
+        other.execute_unprepared(looking).await?;
+        let statement = Statement::from_sql_and_values(other.get_database_backend(), numbered(&other, sql), values);
         let altered = other.execute_raw(statement).await?.rows_affected();
         other.close().await?;
         Ok(altered)
     }
+
+    /// The store as whoever migrates has it.
+    pub(crate) async fn owner(&self) -> anyhow::Result<Store> {
+        let database = self.away.database();
+        let url = database.owner_url.as_ref().unwrap_or(&database.url);
+        let keys = Arc::new(LocalKeys::new(self.away.keys.clone()));
+        Ok(Store::open(url, keys, Arc::clone(&self.away.clock) as _).await?)
+    }
+
+    /// A connection of somebody else's to the same database.
+    pub(crate) async fn other(&self) -> anyhow::Result<DatabaseConnection> {
+        Ok(self.away.database().other().await?)
+    }
 }
 
-/// A connection of somebody else's to the same file.
-pub(crate) async fn other(away: &ThrowAway) -> anyhow::Result<DatabaseConnection> {
-    Ok(Database::connect(format!("sqlite://{}", away.path().display())).await?)
+/// The statement with its parameters as the database wants them.
+fn numbered(database: &DatabaseConnection, sql: &str) -> String {
+    if database.get_database_backend() == DbBackend::Sqlite {
+        return sql.to_owned();
+    }
+    let mut parts = sql.split('?');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.enumerate().fold(first, |sql, (index, part)| format!("{sql}${}{part}", index + 1))
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests open every door")]

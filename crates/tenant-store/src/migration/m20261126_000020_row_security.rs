@@ -1,0 +1,108 @@
+//! On PostgreSQL: sorts texts as SQLite does, marks tenants that changed, lets a transaction see the rows of that tenant only which it
+//! names, and tells whoever listens when the revision was raised.
+
+use sea_orm::DbBackend;
+use sea_orm_migration::prelude::*;
+
+use crate::store::transaction::WRITER_LOCK;
+
+use super::m20261126_000019_tenant_revision::{SAID, TABLES as MARKING};
+
+/// The tables with rows of tenants, and the column that says whose they are.
+const TABLES: [(&str, &str); 8] = [
+    ("tenant", "id"),
+    ("upstream", "tenant_id"),
+    ("credential", "tenant_id"),
+    ("tenant_grant", "tenant_id"),
+    ("tool", "tenant_id"),
+    ("offer", "tenant_id"),
+    ("tenant_key", "tenant_id"),
+    ("erasure", "tenant_id"),
+];
+
+/// Texts are compared byte by byte, whatever the language of the server.
+const COLLATE: &str = r#"
+DO $$
+DECLARE found record;
+BEGIN
+    FOR found IN SELECT table_name, column_name, data_type FROM information_schema.columns
+        WHERE table_schema = current_schema() AND data_type IN ('character varying', 'text')
+        -- Which is being written.
+        AND table_name <> 'seaql_migrations'
+    LOOP
+        EXECUTE format('ALTER TABLE %I ALTER COLUMN %I TYPE %s COLLATE "C"',
+            found.table_name, found.column_name, found.data_type);
+    END LOOP;
+END $$"#;
+
+const NOTIFY: [&str; 2] = [
+    r"CREATE FUNCTION tell_revision() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN PERFORM pg_notify('mcp_mux_revision', NEW.value::text); RETURN NULL; END $$",
+    "CREATE TRIGGER revision_told AFTER UPDATE ON revision FOR EACH ROW EXECUTE FUNCTION tell_revision()",
+];
+
+#[derive(DeriveMigrationName)]
+pub(super) struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        if manager.get_database_backend() != DbBackend::Postgres {
+            return Ok(());
+        }
+        let db = manager.get_connection();
+        db.execute_unprepared(COLLATE).await?;
+        for sql in marking() {
+            db.execute_unprepared(&sql).await?;
+        }
+        for (table, column) in TABLES {
+            for sql in security(table, column) {
+                db.execute_unprepared(&sql).await?;
+            }
+        }
+        for sql in NOTIFY {
+            db.execute_unprepared(sql).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Who names no tenant sees nothing. The platform's own work names all of them.
+fn security(table: &str, column: &str) -> [String; 3] {
+    let whose = "current_setting('mcp_mux.tenant', true)";
+    [
+        format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"),
+        format!("ALTER TABLE {table} FORCE ROW LEVEL SECURITY"),
+        format!("CREATE POLICY of_tenant ON {table} USING ({column} = {whose} OR {whose} = '*')"),
+    ]
+}
+
+/// What marks tenants, as the triggers of the migration before do on SQLite.
+fn marking() -> Vec<String> {
+    let function = |name: &str, tenants: &str| {
+        format!(
+            "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             PERFORM pg_advisory_xact_lock({WRITER_LOCK}); \
+             UPDATE tenant SET revision = now.value + 1 FROM revision AS now \
+             WHERE now.id = 1 AND tenant.revision <= now.value AND tenant.id IN ({tenants}); \
+             RETURN NULL; END $$"
+        )
+    };
+    // Whoever writes by hand takes a turn as we do: a revision must not be raised past a mark that is not committed.
+    // What a row was before it was inserted, or is after it was deleted, is null.
+    let mut statements = vec![
+        function("mark_tenant", "OLD.tenant_id, NEW.tenant_id"),
+        function("mark_tenant_itself", "NEW.id"),
+        format!(
+            "CREATE TRIGGER tenant_changed AFTER INSERT OR UPDATE OF {SAID} ON tenant \
+             FOR EACH ROW EXECUTE FUNCTION mark_tenant_itself()"
+        ),
+    ];
+    statements.extend(MARKING.map(|table| {
+        format!(
+            "CREATE TRIGGER {table}_changed AFTER INSERT OR UPDATE OR DELETE ON {table} \
+             FOR EACH ROW EXECUTE FUNCTION mark_tenant()"
+        )
+    }));
+    statements
+}
