@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use mcp_mux::config::Config;
+use secrecy::ExposeSecret as _;
 
 const BEGINNING: &str = "public_url = \"https://mcp.example.com\"\n";
 const DATABASE: &str = "[database]\nurl = \"sqlite::memory:\"\n";
@@ -126,5 +128,40 @@ fn every_link_between_pages_leads_somewhere() -> Result<()> {
             ensure!(folder.join(target).exists(), "{} links to {link}, which is not there", path.display());
         }
     }
+    Ok(())
+}
+
+/// Without containers: what docker-compose.yml mounts is there once its preparation has run, and the configuration is read with it.
+#[test]
+fn what_compose_mounts_is_what_its_preparation_makes() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir()?;
+    let script = folder.path().join("prepare.sh");
+    fs::copy(root.join("deploy/compose/prepare.sh"), &script)?;
+    let prepare = || anyhow::Ok(Command::new("bash").arg(&script).output()?.status.success());
+    ensure!(prepare()?);
+    let secrets = folder.path().join("secrets");
+    let key = fs::read(secrets.join("mcp-mux-key"))?;
+    ensure!(prepare()? && fs::read(secrets.join("mcp-mux-key"))? == key, "what is there stays as it is");
+
+    let compose = fs::read_to_string(root.join("docker-compose.yml"))?;
+    let mut mounted = 0;
+    for line in compose.lines().map(str::trim) {
+        let path = line.strip_prefix("file: ./").or_else(|| line.strip_prefix("- ./")?.split(':').next());
+        let Some(path) = path else { continue };
+        let made = path.strip_prefix("deploy/compose/secrets/").map(|name| secrets.join(name));
+        let file = made.unwrap_or_else(|| root.join(path));
+        ensure!(file.exists(), "{} is mounted and not there", file.display());
+        mounted += 1;
+    }
+    ensure!(mounted >= 8, "only {mounted} files are mounted");
+
+    let settings = fs::read_to_string(root.join("deploy/compose/mcp-mux.toml"))?;
+    let file = folder.path().join("mcp-mux.toml");
+    fs::write(&file, settings.replace("/run/secrets/", &format!("{}/", secrets.display())))?;
+    let config = Config::load(&file)?;
+    let url = config.database.resolve()?.expose_secret().to_owned();
+    let owner = config.database.resolve_owner()?.context("the owner migrates")?.expose_secret().to_owned();
+    ensure!(url.starts_with("postgres://mux:") && owner.starts_with("postgres://mux_owner:") && url != owner);
     Ok(())
 }
