@@ -123,11 +123,9 @@ fn explained_is_what_is_enforced(folder: &Path, users: &[Value]) -> Result<()> {
         let name = user.get("name").and_then(Value::as_str).context("a name")?;
         let groups: Vec<String> = serde_json::from_value(user.get("groups").cloned().unwrap_or_default())?;
         let promised: Vec<String> = serde_json::from_value(user.get("tools").cloned().unwrap_or_default())?;
-        let (whom, groups) = (format!("dev/{name}"), groups.join(","));
+        let whom = format!("dev/{name}");
         let mut arguments = vec!["explain", "--as", whom.as_str(), "-o", "json"];
-        if !groups.is_empty() {
-            arguments.extend(["--groups", groups.as_str()]);
-        }
+        arguments.extend(groups.iter().flat_map(|group| ["--group", group.as_str()]));
         let answer = run(folder, &arguments)?;
         let explained: Value = serde_json::from_slice(&answer.stdout).with_context(|| said(&answer))?;
         let tools = explained.get("tools").and_then(Value::as_array).context("tools")?;
@@ -145,7 +143,7 @@ fn explained_is_what_is_enforced(folder: &Path, users: &[Value]) -> Result<()> {
     for words in ["dave of dev", "1. no grant of tenant", "denied", "it would be allowed if they were in", "secret"] {
         assert!(told.contains(words), "{told}");
     }
-    let unknown = run(folder, &["explain", "--as", "dev", "--groups", "acme", "--tool", "acme__nothing"])?;
+    let unknown = run(folder, &["explain", "--as", "dev", "--group", "acme", "--tool", "acme__nothing"])?;
     assert!(said(&unknown).contains("no tenant that is served has a tool `acme__nothing`"), "{}", said(&unknown));
     Ok(())
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
-use tenant_store::{GrantId, Group, IssuerName, Subject};
+use tenant_store::{GrantId, Group, IssuerName, Subject, UpstreamAuth};
 
 use super::{Output, Settings, administration, print, print_json, spelt_out};
-use crate::app::open_store;
+use crate::app;
 use crate::caller::{Bounds, Caller, Principal};
 use crate::catalog::{Catalog, Explained, Snapshot};
 use crate::policy::{Change, Reason};
@@ -24,8 +24,8 @@ pub(super) struct Explain {
     /// Who: `ISSUER/SUBJECT`, or `ISSUER` alone for anybody of that provider who is in the groups
     #[arg(long = "as", value_name = "ISSUER[/SUBJECT]")]
     whom: Whom,
-    /// A group that the provider vouches for; as often as needed, or with commas between
-    #[arg(long = "group", visible_alias = "groups", value_name = "GROUP", value_delimiter = ',')]
+    /// A group that the provider vouches for; as often as needed
+    #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<Group>,
     /// The tool, by the name that clients see; without it all tools of the tenants in reach
     #[arg(long, value_name = "NAME")]
@@ -54,8 +54,14 @@ impl FromStr for Whom {
 impl Explain {
     pub(super) async fn run(&self) -> Result<()> {
         let config = self.settings.load()?;
-        let known = |name: &IssuerName| config.issuers.iter().any(|issuer| issuer.name == *name);
-        let catalog = Catalog::open(open_store(&config).await?, administration()).await?;
+        let name = &self.whom.issuer;
+        let is_configured = config.issuers.iter().any(|issuer| issuer.name == *name)
+            || config.fronts.iter().any(|front| front.name == *name);
+        // It reads and no more: neither is anything migrated, nor a key asked for.
+        let (store, _) = app::connect(&config).await?;
+        store.require_migrations().await?;
+        store.check_role().await?;
+        let catalog = Catalog::open(store, administration()).await?;
         let snapshot = catalog.snapshot();
         let caller = self.caller()?;
         let explained = self.explained(&snapshot, &caller)?;
@@ -63,10 +69,11 @@ impl Explain {
             let tools = explained.iter().map(|one| as_json(&snapshot, one));
             return print_json(&json!({
                 "issuer": self.whom.issuer, "subject": self.whom.subject, "groups": self.groups,
+                "configured": is_configured,
                 "tools": tools.collect::<Vec<_>>(),
             }));
         }
-        for line in self.who(&snapshot, known(&self.whom.issuer)) {
+        for line in self.who(&snapshot, is_configured) {
             print(&spelt_out(&line));
         }
         let is_short = self.tool.is_none();
@@ -89,12 +96,9 @@ impl Explain {
     }
 
     fn explained(&self, snapshot: &Snapshot, caller: &Caller) -> Result<Vec<Explained>> {
-        let mut explained = snapshot.explain(caller, self.tool.as_deref());
+        let explained = snapshot.explain(caller, self.tool.as_deref());
         if let Some(tool) = &self.tool {
             ensure!(!explained.is_empty(), "no tenant that is served has a tool `{tool}`");
-        } else {
-            let reach = snapshot.grants().reach(caller);
-            explained.retain(|one| reach.access(one.entry.tenant).is_some());
         }
         Ok(explained)
     }
@@ -105,7 +109,7 @@ impl Explain {
         let whom = self.whom.subject.as_ref().map_or_else(|| "anybody".to_owned(), ToString::to_string);
         let mut lines = vec![format!("{whom} of {issuer}")];
         if !is_configured {
-            lines.push(format!("  no issuer of the configuration is called {issuer}, though an Open WebUI may be"));
+            lines.push(format!("  {issuer} is no issuer or front of the configuration: nobody is let in by that name"));
         }
         for group in &self.groups {
             let is_named = snapshot.grants().names(issuer, group);
@@ -123,7 +127,7 @@ fn short(snapshot: &Snapshot, one: &Explained) -> String {
 
 /// All about a tool, step by step.
 fn long(snapshot: &Snapshot, one: &Explained) -> Vec<String> {
-    let Explained { entry, explanation, secrets } = one;
+    let Explained { entry, explanation, secrets, is_aggregate } = one;
     let mut lines = vec![format!(
         "{}: `{}` at upstream {} of tenant {}, which asks for {}",
         entry.exposed(),
@@ -132,12 +136,18 @@ fn long(snapshot: &Snapshot, one: &Explained) -> Vec<String> {
         entry.tenant_slug,
         entry.class()
     )];
+    if !is_aggregate {
+        lines.push("  it is for apps, and so shown at its tenant's own endpoint only".to_owned());
+    }
     let reasons = explanation.decision.reasons.iter().map(|reason| because(snapshot, one, reason));
     lines.extend(reasons.zip(1..).map(|(reason, number)| format!("  {number}. {reason}")));
     lines.push(format!("  {}", verdict(one)));
     let opposite = if explanation.decision.is_allowed() { "denied" } else { "allowed" };
     let changes = explanation.flip.iter().map(|change| would(snapshot, one, change));
     lines.push(format!("  it would be {opposite} if {}", changes.collect::<Vec<_>>().join(", and ")));
+    if matches!(entry.upstream.spec.auth, UpstreamAuth::Account(_)) {
+        lines.push("  each caller connects an account of their own first; calls without one say where".to_owned());
+    }
     for (name, version) in secrets {
         lines.push(match version {
             Some(version) => format!("  secret {name}: version {version} is stored"),
@@ -183,13 +193,10 @@ fn would(snapshot: &Snapshot, one: &Explained, change: &Change) -> String {
         Change::MakeGrant { level } => {
             format!("tenant {} had a grant for them that gives {level} and allows `{tool}`", one.entry.tenant_slug)
         }
-        Change::Cover { grant } => match snapshot.grants().find(one.entry.tenant, *grant) {
-            Some(found) if !found.spec.groups.is_empty() => {
-                let groups: Vec<String> = found.spec.groups.iter().map(|group| format!("`{group}`")).collect();
-                format!("they were in {} (grant {})", groups.join(" or "), named(grant))
-            }
-            _ => format!("grant {} named them", named(grant)),
-        },
+        Change::Cover { grant, group: Some(group) } => {
+            format!("they were in `{group}`, as grant {} says", named(grant))
+        }
+        Change::Cover { grant, group: None } => format!("grant {} named them", named(grant)),
         Change::Raise { grant, to } => format!("grant {} gave {to}", named(grant)),
         Change::Allow { grant } => format!("grant {} allowed `{tool}`", named(grant)),
         Change::Deny { grant } => format!("grant {} denied `{tool}`", named(grant)),
@@ -200,13 +207,13 @@ fn would(snapshot: &Snapshot, one: &Explained, change: &Change) -> String {
 }
 
 fn as_json(snapshot: &Snapshot, one: &Explained) -> Value {
-    let Explained { entry, explanation, secrets } = one;
+    let Explained { entry, explanation, secrets, is_aggregate } = one;
     let reasons = explanation.decision.reasons.iter().map(|reason| because(snapshot, one, reason));
     let changes = explanation.flip.iter().map(|change| would(snapshot, one, change));
     let secrets = secrets.iter().map(|(name, version)| json!({ "name": name, "version": version }));
     json!({
         "tool": entry.exposed(), "tenant": entry.tenant_slug, "upstream": entry.upstream.slug, "local": entry.local(),
-        "class": entry.class(), "allowed": explanation.decision.is_allowed(),
+        "class": entry.class(), "atAllTenants": is_aggregate, "allowed": explanation.decision.is_allowed(),
         "reasons": reasons.collect::<Vec<_>>(), "flip": changes.collect::<Vec<_>>(),
         "secrets": secrets.collect::<Vec<_>>(),
     })

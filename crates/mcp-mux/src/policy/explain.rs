@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use tenant_store::{Grant, GrantId, Level, ToolPattern};
+use tenant_store::{Grant, GrantId, Group, Level, ToolPattern};
 
 use super::access::GrantIndex;
 use super::decide::{Action, Decision, EntryFacts, Reason, decide};
@@ -28,10 +28,12 @@ pub enum Change {
         /// The level.
         level: Level,
     },
-    /// The grant covers the caller: by a group of its own issuer, or by name.
+    /// The grant covers the caller.
     Cover {
         /// The grant.
         grant: GrantId,
+        /// Because the caller's issuer vouches for this group, or else by name.
+        group: Option<Group>,
     },
     /// The grant gives a higher level.
     Raise {
@@ -73,49 +75,57 @@ pub fn explain(index: &GrantIndex, caller: &Caller, entry: &EntryFacts<'_>) -> E
         });
         allowed.into_iter().collect()
     } else {
-        way_in(index, caller, entry, &decision)
+        way_in(index, caller, entry)
     };
     Explanation { decision, flip }
 }
 
 /// What stands in the way, and the shortest way to be allowed where nothing allows it.
-fn way_in(index: &GrantIndex, caller: &Caller, entry: &EntryFacts<'_>, decision: &Decision) -> Vec<Change> {
-    let mut changes: Vec<Change> = Vec::new();
+fn way_in(index: &GrantIndex, caller: &Caller, entry: &EntryFacts<'_>) -> Vec<Change> {
+    let mut changes = Vec::new();
     if !caller.bounds.include(entry.tenant) {
         changes.push(Change::Unbind);
     }
     // As it would be for a proof that is good for the tenant.
     let covering = index.covering(&caller.principal, &caller.groups, entry.tenant);
-    let is_allowed = |grant: &Grant| grant.spec.level.covers(entry.class) && names(grant, entry);
-    if !covering.values().any(|grant| is_allowed(grant)) {
-        let own = covering.values().map(|grant| steps(grant, entry));
-        let others = index.others(&caller.principal.issuer, entry.tenant, &covering);
-        let joined = others.into_iter().map(|grant| {
-            let mut steps = steps(grant, entry);
-            steps.insert(0, Change::Cover { grant: grant.id });
-            steps.extend(denials(grant, entry));
-            steps
-        });
-        let new = vec![Change::MakeGrant { level: lowest(entry) }];
-        // The first of the shortest: a grant that covers the caller, then one that could, then a new one.
-        let shortest = own.chain(joined).chain([new]).min_by_key(Vec::len);
-        changes.extend(shortest.into_iter().flatten());
-    }
-    changes.extend(covering.values().flat_map(|grant| denials(grant, entry)));
-    for reason in &decision.reasons {
-        match reason {
-            Reason::Disabled { .. } => changes.push(Change::Enable),
-            Reason::NotApproved { .. } => changes.push(Change::Approve),
-            _ => {}
+    let own = among(&covering, entry);
+    let joined = joined(index, caller, entry, &covering);
+    let new = [vec![Change::MakeGrant { level: lowest(entry) }], denials(&covering, entry)].concat();
+    // The first of the shortest: with what covers the caller, then with what could, then with a new grant.
+    let shortest = own.into_iter().chain(joined).chain([new]).min_by_key(Vec::len);
+    changes.extend(shortest.into_iter().flatten());
+    changes.extend((!entry.enabled).then_some(Change::Enable));
+    changes.extend((!entry.approved).then_some(Change::Approve));
+    changes
+}
+
+/// What lets these grants allow the entry: the least that one of them lacks, and all that denies it. None without a grant.
+fn among(covering: &Grants<'_>, entry: &EntryFacts<'_>) -> Option<Vec<Change>> {
+    let least = covering.values().map(|grant| steps(grant, entry)).min_by_key(Vec::len)?;
+    Some([least, denials(covering, entry)].concat())
+}
+
+/// The same for whoever is covered by one grant more, and by all that come with the group that does it. Those that give the least first.
+fn joined(
+    index: &GrantIndex,
+    caller: &Caller,
+    entry: &EntryFacts<'_>,
+    covering: &Grants<'_>,
+) -> impl Iterator<Item = Vec<Change>> {
+    let mut ways = Vec::new();
+    for grant in index.others(&caller.principal.issuer, entry.tenant, covering) {
+        let by_group = grant.spec.groups.iter().map(|group| Some(group.clone()));
+        for group in by_group.chain(grant.spec.groups.is_empty().then_some(None)) {
+            let groups = caller.groups.iter().cloned().chain(group.clone()).collect::<Vec<_>>();
+            let mut after = index.covering(&caller.principal, &groups, entry.tenant);
+            after.insert(grant.id, grant);
+            let highest = after.values().map(|grant| grant.spec.level).max();
+            let cover = vec![Change::Cover { grant: grant.id, group }];
+            ways.extend(among(&after, entry).map(|changes| (highest, [cover, changes].concat())));
         }
     }
-    // Who is covered by nothing hears of no entry that is off.
-    let says = |wanted: Change| changes.contains(&wanted);
-    let (lacks_enable, lacks_approve) =
-        (!entry.enabled && !says(Change::Enable), !entry.approved && !says(Change::Approve));
-    changes.extend(lacks_enable.then_some(Change::Enable));
-    changes.extend(lacks_approve.then_some(Change::Approve));
-    changes
+    ways.sort_by_key(|(highest, _)| *highest);
+    ways.into_iter().map(|(_, changes)| changes)
 }
 
 /// What a grant lacks to allow the entry.
@@ -126,10 +136,15 @@ fn steps(grant: &Grant, entry: &EntryFacts<'_>) -> Vec<Change> {
     raise.into_iter().chain(allow).collect()
 }
 
-fn denials(grant: &Grant, entry: &EntryFacts<'_>) -> Vec<Change> {
+fn denials(grants: &Grants<'_>, entry: &EntryFacts<'_>) -> Vec<Change> {
     let hits = |pattern: &&ToolPattern| pattern.hits(entry.upstream_slug, entry.local, entry.exposed);
-    let undeny = |pattern: &ToolPattern| Change::Undeny { grant: grant.id, pattern: pattern.clone() };
-    grant.spec.deny.iter().filter(hits).map(undeny).collect()
+    let of_grant = |grant: &Grant| {
+        let mut patterns: Vec<_> = grant.spec.deny.iter().filter(hits).cloned().collect();
+        patterns.dedup();
+        let id = grant.id;
+        patterns.into_iter().map(move |pattern| Change::Undeny { grant: id, pattern })
+    };
+    grants.values().flat_map(|grant| of_grant(grant)).collect()
 }
 
 fn names(grant: &Grant, entry: &EntryFacts<'_>) -> bool {

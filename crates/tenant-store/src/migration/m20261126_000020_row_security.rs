@@ -82,15 +82,21 @@ fn marking() -> Vec<String> {
     let function = |name: &str, tenants: &str| {
         format!(
             "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-             PERFORM pg_advisory_xact_lock({WRITER_LOCK}); \
              UPDATE tenant SET revision = now.value + 1 FROM revision AS now \
              WHERE now.id = 1 AND tenant.revision <= now.value AND tenant.id IN ({tenants}); \
              RETURN NULL; END $$"
         )
     };
-    // Whoever writes by hand takes a turn as we do: a revision must not be raised past a mark that is not committed.
     // What a row was before it was inserted, or is after it was deleted, is null.
     let mut statements = vec![
+        // Whoever writes by hand takes a turn as we do, before the first row is locked: a revision must not be raised past a mark that
+        // is not committed, and a mark must not be made by a revision that is not the last.
+        format!(
+            "CREATE FUNCTION take_turn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF current_setting('transaction_isolation') <> 'read committed' THEN \
+             RAISE EXCEPTION 'rows of tenants are written in transactions that are read committed'; END IF; \
+             PERFORM pg_advisory_xact_lock({WRITER_LOCK}); RETURN NULL; END $$"
+        ),
         function("mark_tenant", "OLD.tenant_id, NEW.tenant_id"),
         function("mark_tenant_itself", "NEW.id"),
         format!(
@@ -98,6 +104,12 @@ fn marking() -> Vec<String> {
              FOR EACH ROW EXECUTE FUNCTION mark_tenant_itself()"
         ),
     ];
+    statements.extend(MARKING.into_iter().chain(["tenant"]).map(|table| {
+        format!(
+            "CREATE TRIGGER {table}_taking_turns BEFORE INSERT OR UPDATE OR DELETE ON {table} \
+             FOR EACH STATEMENT EXECUTE FUNCTION take_turn()"
+        )
+    }));
     statements.extend(MARKING.map(|table| {
         format!(
             "CREATE TRIGGER {table}_changed AFTER INSERT OR UPDATE OR DELETE ON {table} \

@@ -68,7 +68,10 @@ impl Follower {
     pub async fn next(&mut self) -> Result<(), StoreError> {
         if let Some(raised) = &mut self.raised {
             let is_lost = matches!(timeout(LOOK_EVERY_LISTENING, raised.next()).await, Ok(None));
-            self.raised.take_if(|_| is_lost);
+            if self.raised.take_if(|_| is_lost).is_some() {
+                // However often a server hangs up.
+                sleep(LOOK_EVERY).await;
+            }
             return Ok(());
         }
         let raised = self.store.raised().await;

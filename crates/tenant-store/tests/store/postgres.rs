@@ -6,11 +6,11 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, Statement, TransactionTrait as _};
 use secrecy::ExposeSecret as _;
 use tenant_store::testing::is_on_postgres;
-use tenant_store::{Store, StoreError, SystemClock};
+use tenant_store::{Store, StoreError, SystemClock, TenantStore, Upstream, UpstreamSpec};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Bed, grant_spec, put_upstream, tool};
+use crate::support::{Bed, grant_spec, put_upstream, scope, tool, upstream_spec};
 
 /// Whatever does not wait is done by then.
 const LONG_ENOUGH: Duration = Duration::from_millis(200);
@@ -165,7 +165,7 @@ async fn replicas_that_start_together_all_start() -> anyhow::Result<()> {
     }
     let bed = Bed::new().await?;
     // As if the last migration were missing, whose statements can be repeated.
-    let undone = "DROP TRIGGER revision_told ON revision; DROP FUNCTION tell_revision, mark_tenant, mark_tenant_itself CASCADE; \
+    let undone = "DROP TRIGGER revision_told ON revision; DROP FUNCTION tell_revision, take_turn, mark_tenant, mark_tenant_itself CASCADE; \
                   DELETE FROM seaql_migrations WHERE version LIKE '%_row_security'";
     let other = bed.other().await?;
     other.execute_unprepared(undone).await?;
@@ -220,5 +220,21 @@ async fn whoever_writes_by_hand_takes_a_turn() -> anyhow::Result<()> {
     let changed: Vec<_> =
         changed.into_iter().map(|tenant| Ok(tenant?.slug.to_string())).collect::<anyhow::Result<_>>()?;
     assert_eq!(changed, ["acme", "globex"]);
+
+    // Nor does it hold rows while it waits for its turn: ours, which has it, gets them.
+    let change = bed.begin().await?;
+    let mut by_hand = pin!(other.execute_unprepared("UPDATE upstream SET concurrency = 3"));
+    assert!(timeout(LONG_ENOUGH, &mut by_hand).await.is_err(), "it did not wait");
+    let upstream = put_upstream_with(&change.tenant(scope(&bed.acme)), 5).await?;
+    change.commit().await?;
+    by_hand.await?;
+    assert_eq!((upstream.spec.concurrency, bed.acme().upstream(upstream.id).await?.spec.concurrency), (5, 3));
+    let elsewhere = "BEGIN ISOLATION LEVEL REPEATABLE READ; UPDATE upstream SET concurrency = 4; COMMIT";
+    assert!(other.execute_unprepared(elsewhere).await.is_err());
     Ok(())
+}
+
+async fn put_upstream_with(rows: &TenantStore, concurrency: u32) -> anyhow::Result<Upstream> {
+    let spec = UpstreamSpec { concurrency, ..upstream_spec()? };
+    Ok(rows.put_upstream(&"jira".parse()?, &spec).await?.0)
 }

@@ -66,7 +66,11 @@ impl World {
                 Change::Allow { grant } => self.spec(grant).allow.push("desk/export".parse().unwrap()),
                 Change::Deny { grant } => self.spec(grant).deny.push("desk/export".parse().unwrap()),
                 Change::Undeny { grant, pattern } => self.spec(grant).deny.retain(|deny| *deny != pattern),
-                Change::Cover { grant } => {
+                Change::Cover { group: Some(group), .. } => {
+                    let groups = self.caller.groups.iter().cloned().chain([group]);
+                    self.caller.groups = groups.collect::<Vec<_>>().into();
+                }
+                Change::Cover { grant, group: None } => {
                     let subject = self.caller.principal.subject.clone();
                     self.spec(grant).subjects.push(subject);
                 }
@@ -102,13 +106,17 @@ fn any_spec() -> impl Strategy<Value = GrantSpec> {
     let level = prop_oneof![Just(Level::Read), Just(Level::Write), Just(Level::Admin)];
     let allow = prop::sample::select(vec!["*", "export", "desk/*", "other"]);
     let deny = prop::sample::select(vec![None, None, Some("EXPORT"), Some("desk/*"), Some("other")]);
-    let group = prop::sample::select(vec!["mine", "mine", "theirs"]);
-    (level, allow, deny, group).prop_map(|(level, allow, deny, group)| spec(level, allow, deny, group))
+    let groups = prop::sample::select(vec!["mine", "mine", "theirs", "others", "theirs others", ""]);
+    (level, allow, deny, groups).prop_map(|(level, allow, deny, groups)| {
+        let of: Vec<Group> = groups.split_whitespace().map(|group| group.parse().unwrap()).collect();
+        let subjects = if of.is_empty() { vec!["bob".parse().unwrap()] } else { Vec::new() };
+        GrantSpec { groups: of, subjects, ..spec(level, allow, deny, "replaced") }
+    })
 }
 
 prop_compose! {
     fn any_world()(
-        specs in prop::collection::vec(any_spec(), 0..4),
+        specs in prop::collection::vec(any_spec(), 0..5),
         class in prop_oneof![Just(ToolClass::Read), Just(ToolClass::Write), Just(ToolClass::Admin)],
         is_enabled in prop::bool::weighted(0.8),
         is_approved in prop::bool::weighted(0.8),
