@@ -18,6 +18,7 @@ mod conformance;
 mod connect;
 mod connect_attacks;
 mod credentials;
+mod database_away;
 mod dev;
 mod dialogue;
 mod egress;
