@@ -172,12 +172,19 @@ container_files() {
 
 # All tests, on SQLite or beside what the arguments start.
 tests() {
-    local profile=default color=never
+    local profile=default color=never which=()
+    if [[ -n ${left_out:-} ]]; then which=(-E "not $left_out"); fi
     if [[ -n ${CI:-} ]]; then profile=ci; fi
     if [[ -t 1 ]]; then color=always; fi
     rm -rf target/test-output
-    "$@" cargo-nextest nextest run --workspace --locked --profile "$profile" --color "$color" 2>&1 |
+    "$@" cargo-nextest nextest run --workspace --locked --profile "$profile" --color "$color" \
+        "${which[@]}" 2>&1 |
         tee -a "$NEXTEST_OUTPUT"
+}
+
+# What is called ten thousand times touches no database, and is not called so often again.
+tests_on_postgres() {
+    left_out='test(ten_thousand_)' tests tests/with-postgres.sh
 }
 
 # Runs after all other tests, because it reads what they logged and stored.
@@ -240,7 +247,7 @@ rm -f "$NEXTEST_OUTPUT"
 step "tests" tests
 if [[ $mode == all ]]; then
     step "no secret in any log or database" leaked_secrets
-    step "tests on PostgreSQL" tests tests/with-postgres.sh
+    step "tests on PostgreSQL" tests_on_postgres
     step "no secret in any log or dump" leaked_secrets
     step "examples in the documentation" cargo test --doc --workspace --locked
     step "the demo" cargo run --quiet --locked --example demo
