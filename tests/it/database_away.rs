@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use mcp_mux::App;
 use mcp_mux::config::DatabaseConfig;
-use mcp_mux::{App, open_store};
 use serde_json::json;
 use tempfile::TempDir;
 use tenant_store::Level;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, interval};
 
 use crate::support::canary;
 use crate::support::client::Http;
-use crate::support::server::{Setup, TestServer, scope};
+use crate::support::server::{Setup, TestServer};
 use crate::support::upstreams::RealUpstream;
 
 const AWAY: Duration = Duration::from_secs(30);
@@ -91,9 +91,7 @@ async fn a_database_that_is_away_for_half_a_minute_costs_no_call_and_what_change
     assert!(calls > 100, "{calls} calls");
     postgres.command("start")?;
 
-    let store = open_store(&server.config).await?;
-    let acme = store.find_tenant(&"acme".parse()?).await?.context("the tenant")?;
-    let rows = store.tenant(scope(acme.id));
+    let rows = server.rows("acme").await?;
     let grant = rows.grants().await?.pop().context("a grant")?;
     assert!(rows.remove_grant(grant.id).await?);
     let deadline = Instant::now() + FOLLOWED_WITHIN;

@@ -4,7 +4,6 @@ use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use secrecy::SecretString;
 use tenant_store::{Clock, Follower, Group, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
 
@@ -85,8 +84,8 @@ pub async fn open_store(config: &Config) -> Result<Store, StartError> {
 
 /// The same without asking whether the keys are those of the database.
 pub(crate) async fn open_unproved(config: &Config) -> Result<Store, StartError> {
-    let (store, owner) = connect(config).await?;
-    if let Some(owner) = owner {
+    let store = connect(config).await?;
+    if let Some(owner) = owner(config, &store).await? {
         migrate(config, &owner).await?;
     }
     store.require_migrations().await?;
@@ -94,17 +93,18 @@ pub(crate) async fn open_unproved(config: &Config) -> Result<Store, StartError> 
     Ok(store)
 }
 
-/// The database as it is, and who may migrate it, if that is not somebody else.
-pub(crate) async fn connect(config: &Config) -> Result<(Store, Option<Store>), StartError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+/// The database as it is.
+pub(crate) async fn connect(config: &Config) -> Result<Store, StartError> {
     let kek = Arc::new(KeyProviders::new(config)?);
-    let open = async |url: &SecretString| Store::open(url, Arc::clone(&kek) as _, Arc::clone(&clock)).await;
-    let store = open(&config.database.resolve()?).await?;
-    let owner = match config.database.resolve_owner()? {
-        Some(url) => Some(open(&url).await?),
+    Ok(Store::open(&config.database.resolve()?, kek, Arc::new(SystemClock)).await?)
+}
+
+/// The same as whoever may migrate it, if that is not somebody else.
+pub(crate) async fn owner(config: &Config, store: &Store) -> Result<Option<Store>, StartError> {
+    Ok(match config.database.resolve_owner()? {
+        Some(url) => Some(Store::open(&url, store.key_encryption(), Arc::new(SystemClock)).await?),
         None => (!store.has_roles()).then(|| store.clone()),
-    };
-    Ok((store, owner))
+    })
 }
 
 /// Brings the database up to date as its owner, and lets the role in that serves. Says how many migrations that took.

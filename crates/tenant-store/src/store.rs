@@ -68,9 +68,11 @@ impl Store {
     /// The same as the owner of the tables, where there are roles, and lets the role in `serving` read and write them.
     pub async fn migrate_for(&self, serving: Option<&SecretString>) -> Result<u32, StoreError> {
         let writing = self.turn_to_migrate().await?;
-        connection::unhurried(writing.executor()).await?;
+        if self.has_roles() {
+            connection::unhurried(writing.executor()).await?;
+        }
         let applied = migration::apply(writing.executor()).await?;
-        if let Some(serving) = serving {
+        if let Some(serving) = serving.filter(|_| self.has_roles()) {
             connection::admit(writing.executor(), serving.expose_secret()).await?;
         }
         writing.finish(false).await?;
@@ -121,7 +123,7 @@ impl Store {
 
     /// Fails if the role that the URL names could read more than it should; only PostgreSQL has roles.
     pub async fn check_role(&self) -> Result<(), StoreError> {
-        connection::check_role(self.database()).await
+        if self.has_roles() { connection::check_role(self.database()).await } else { Ok(()) }
     }
 
     /// What a method of the platform that only reads works on.

@@ -58,7 +58,7 @@ impl Explain {
         let is_configured = config.issuers.iter().any(|issuer| issuer.name == *name)
             || config.fronts.iter().any(|front| front.name == *name);
         // It reads and no more: neither is anything migrated, nor a key asked for.
-        let (store, _) = app::connect(&config).await?;
+        let store = app::connect(&config).await?;
         store.require_migrations().await?;
         store.check_role().await?;
         let catalog = Catalog::open(store, administration()).await?;

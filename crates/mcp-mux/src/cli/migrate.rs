@@ -18,12 +18,12 @@ pub(super) struct Migrate {
 impl Migrate {
     pub(super) async fn run(&self) -> Result<()> {
         let config = self.settings.load()?;
-        let (store, owner) = app::connect(&config).await?;
+        let store = app::connect(&config).await?;
         if self.check {
             store.require_migrations().await?;
             say("the database is up to date");
         } else {
-            let owner = owner.context(
+            let owner = app::owner(&config, &store).await?.context(
                 "tables of PostgreSQL belong to a role that does not serve: set `database.owner_url` to the URL of that role",
             )?;
             let applied = app::migrate(&config, &owner).await?;

@@ -8,7 +8,6 @@ use tenant_store::{
     Grant, GrantId, Group, IssuerName, Subject, Tenant, TenantId, TenantScope, TenantSlug, TenantState,
 };
 
-use super::explain::Grants;
 use crate::caller::{Caller, Principal};
 
 /// Every grant of every active tenant, found by whom it covers. Built once per snapshot.
@@ -39,6 +38,9 @@ pub struct Access {
     tenant_slug: TenantSlug,
     grants: Vec<Arc<CoveringGrant>>,
 }
+
+/// Grants by their ids.
+pub(super) type Grants<'g> = BTreeMap<GrantId, &'g Grant>;
 
 /// All the accesses of a caller, in the order of the tenants' slugs.
 #[derive(Debug, Clone, Default)]
@@ -84,32 +86,29 @@ impl GrantIndex {
     /// The grants in `tenant` that cover that principal in those groups.
     pub(super) fn covering(&self, principal: &Principal, groups: &[Group], tenant: TenantId) -> Grants<'_> {
         let Some(of_issuer) = self.by_issuer.get(&principal.issuer) else { return Grants::default() };
-        let by_subject = of_issuer.by_subject.get(&principal.subject);
-        let by_group = groups.iter().filter_map(|group| of_issuer.by_group.get(group));
-        of_tenant(by_subject.into_iter().chain(by_group), tenant)
+        of_tenant(of_issuer.covering(&principal.subject, groups), tenant)
     }
 
     /// The grant of that id.
     pub fn find(&self, tenant: TenantId, id: GrantId) -> Option<&Grant> {
-        let of_issuers = self.by_issuer.values();
-        let all = of_issuers.flat_map(|of_issuer| of_issuer.by_subject.values().chain(of_issuer.by_group.values()));
-        of_tenant(all, tenant).remove(&id)
+        of_tenant(self.by_issuer.values().flat_map(IssuerGrants::all), tenant).remove(&id)
     }
 
     /// The grants in `tenant` for principals of that issuer besides those.
     pub(super) fn others(&self, issuer: &IssuerName, tenant: TenantId, besides: &Grants<'_>) -> Vec<&Grant> {
         let Some(of_issuer) = self.by_issuer.get(issuer) else { return Vec::new() };
-        let all = of_tenant(of_issuer.by_subject.values().chain(of_issuer.by_group.values()), tenant);
-        all.into_iter().filter(|(id, _)| !besides.contains_key(id)).map(|(_, grant)| grant).collect()
+        of_tenant(of_issuer.all(), tenant)
+            .into_iter()
+            .filter(|(id, _)| !besides.contains_key(id))
+            .map(|(_, grant)| grant)
+            .collect()
     }
 
     /// What `caller` can reach. A group counts only as a group of the caller's own issuer. The cost grows with the caller's
     /// groups and grants, not with the number of tenants.
     pub fn reach(&self, caller: &Caller) -> Reach {
         let Some(of_issuer) = self.by_issuer.get(&caller.principal.issuer) else { return Reach::default() };
-        let by_subject = of_issuer.by_subject.get(&caller.principal.subject);
-        let by_group = caller.groups.iter().filter_map(|group| of_issuer.by_group.get(group));
-        let covering = by_subject.into_iter().chain(by_group).flatten();
+        let covering = of_issuer.covering(&caller.principal.subject, &caller.groups);
 
         // By id too: whatever happens to names, no tenant's grants open another's door.
         let mut by_tenant: BTreeMap<(&TenantSlug, TenantId), BTreeMap<GrantId, &Arc<CoveringGrant>>> = BTreeMap::new();
@@ -122,8 +121,21 @@ impl GrantIndex {
     }
 }
 
-fn of_tenant<'g>(grants: impl Iterator<Item = &'g Vec<Arc<CoveringGrant>>>, tenant: TenantId) -> Grants<'g> {
-    let grants = grants.flatten().filter(|covering| covering.tenant == tenant);
+impl IssuerGrants {
+    /// Those that name the subject or one of its groups.
+    fn covering(&self, subject: &Subject, groups: &[Group]) -> impl Iterator<Item = &Arc<CoveringGrant>> {
+        let by_group = groups.iter().filter_map(|group| self.by_group.get(group));
+        self.by_subject.get(subject).into_iter().chain(by_group).flatten()
+    }
+
+    /// Each as often as it names somebody.
+    fn all(&self) -> impl Iterator<Item = &Arc<CoveringGrant>> {
+        self.by_subject.values().chain(self.by_group.values()).flatten()
+    }
+}
+
+fn of_tenant<'g>(grants: impl Iterator<Item = &'g Arc<CoveringGrant>>, tenant: TenantId) -> Grants<'g> {
+    let grants = grants.filter(|covering| covering.tenant == tenant);
     grants.map(|covering| (covering.grant.id, &covering.grant)).collect()
 }
 

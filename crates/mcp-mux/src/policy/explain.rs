@@ -1,11 +1,9 @@
 //! Why somebody may use an entry or may not, and the least that would have to change for the opposite. The decision is the one that is
 //! enforced; nothing is decided here.
 
-use std::collections::BTreeMap;
-
 use tenant_store::{Grant, GrantId, Group, Level, ToolPattern};
 
-use super::access::GrantIndex;
+use super::access::{GrantIndex, Grants};
 use super::decide::{Action, Decision, EntryFacts, Reason, decide};
 use crate::caller::Caller;
 
@@ -155,9 +153,6 @@ fn names(grant: &Grant, entry: &EntryFacts<'_>) -> bool {
 fn lowest(entry: &EntryFacts<'_>) -> Level {
     [Level::Read, Level::Write].into_iter().find(|level| level.covers(entry.class)).unwrap_or(Level::Admin)
 }
-
-/// Grants by their ids.
-pub(super) type Grants<'g> = BTreeMap<GrantId, &'g Grant>;
 
 #[cfg(test)]
 mod tests;

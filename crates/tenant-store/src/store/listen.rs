@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use sea_orm::SqlxError;
 use sea_orm::sqlx::postgres::PgListener;
-use sea_orm::{DbBackend, SqlxError};
 use tokio::time::{sleep, timeout};
 
 use super::Store;
@@ -33,7 +33,7 @@ pub struct Follower {
 impl Store {
     /// Listens to new revisions; none, where the database does not tell of them.
     pub async fn raised(&self) -> Result<Option<Raised>, StoreError> {
-        if self.database().get_database_backend() != DbBackend::Postgres {
+        if !self.has_roles() {
             return Ok(None);
         }
         let listening = async {

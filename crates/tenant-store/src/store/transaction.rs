@@ -112,29 +112,19 @@ impl OpenTransaction {
     }
 }
 
-/// Begins one that writes, as soon as nobody else does.
+/// Begins one that writes, as soon as nobody else does. What was committed while it waited for its turn is seen, whatever the server's
+/// default is.
 async fn begin_writing(store: &Store) -> Result<DatabaseTransaction, StoreError> {
-    let transaction = begin(
-        store,
-        TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..match store.database().get_database_backend() {
-                // What was committed while this waited for its turn is seen, whatever the server's default is.
-                DbBackend::Postgres => TransactionOptions {
-                    isolation_level: Some(IsolationLevel::ReadCommitted),
-                    ..TransactionOptions::default()
-                },
-                _ => TransactionOptions::default(),
-            }
-        },
-    )
-    .await?;
-    if transaction.get_database_backend() == DbBackend::Postgres {
-        let lock = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT pg_advisory_xact_lock($1)",
-            [WRITER_LOCK.into()],
-        );
+    let transaction = if store.has_roles() {
+        let isolation_level = Some(IsolationLevel::ReadCommitted);
+        begin(store, TransactionOptions { isolation_level, ..TransactionOptions::default() }).await?
+    } else {
+        let mode = Some(SqliteTransactionMode::Immediate);
+        begin(store, TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() }).await?
+    };
+    if store.has_roles() {
+        let sql = "SELECT pg_advisory_xact_lock($1)";
+        let lock = Statement::from_sql_and_values(DbBackend::Postgres, sql, [WRITER_LOCK.into()]);
         let failed = |error| if is_late(&error) { StoreError::Busy } else { StoreError::Transaction(error) };
         answered(transaction.query_one_raw(lock)).await.map_err(failed)?;
     }
@@ -143,16 +133,12 @@ async fn begin_writing(store: &Store) -> Result<DatabaseTransaction, StoreError>
 
 /// Begins one that sees the database as it is at its first statement, whatever others write meanwhile.
 async fn begin_reading(store: &Store) -> Result<DatabaseTransaction, StoreError> {
-    let options = TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Deferred),
-        ..match store.database().get_database_backend() {
-            DbBackend::Postgres => TransactionOptions {
-                isolation_level: Some(IsolationLevel::RepeatableRead),
-                access_mode: Some(AccessMode::ReadOnly),
-                ..TransactionOptions::default()
-            },
-            _ => TransactionOptions::default(),
-        }
+    let options = if store.has_roles() {
+        let (isolation_level, access_mode) = (Some(IsolationLevel::RepeatableRead), Some(AccessMode::ReadOnly));
+        TransactionOptions { isolation_level, access_mode, ..TransactionOptions::default() }
+    } else {
+        let mode = Some(SqliteTransactionMode::Deferred);
+        TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() }
     };
     begin(store, options).await
 }
@@ -188,7 +174,7 @@ async fn narrow(transaction: &DatabaseTransaction, whose: Whose) -> Result<(), S
 
 impl Reading {
     pub(crate) async fn of_its_own(store: &Store, whose: Whose) -> Result<Self, StoreError> {
-        if store.database().get_database_backend() == DbBackend::Sqlite {
+        if !store.has_roles() {
             return Ok(Self::Pool(store.database().clone()));
         }
         let transaction = begin_reading(store).await?;

@@ -18,16 +18,21 @@ const LONG_ENOUGH: Duration = Duration::from_millis(200);
 const TABLES: [&str; 8] =
     ["tenant", "upstream", "credential", "tenant_grant", "tool", "offer", "tenant_key", "erasure"];
 
-/// A store in which both tenants have something in most tables.
-async fn filled() -> anyhow::Result<Bed> {
-    let bed = Bed::new().await?;
+/// A store on PostgreSQL; none, where the tests run on something else.
+async fn on_postgres() -> anyhow::Result<Option<Bed>> {
+    if is_on_postgres() { Bed::new().await.map(Some) } else { Ok(None) }
+}
+
+/// The same, in which both tenants have something in most tables.
+async fn filled() -> anyhow::Result<Option<Bed>> {
+    let Some(bed) = on_postgres().await? else { return Ok(None) };
     for (rows, slug) in [(bed.acme(), "acme"), (bed.globex(), "globex")] {
         let upstream = put_upstream(&rows, "jira").await?;
         rows.put_credential(upstream.id, &"token".parse()?, &"CANARY-row".into()).await?;
         rows.put_grant(&"analysts".parse()?, &grant_spec()?).await?;
         rows.replace_tools(&upstream, &[tool("a", &format!("{slug}__a"), "{}")?]).await?;
     }
-    Ok(bed)
+    Ok(Some(bed))
 }
 
 /// A connection as the role that serves.
@@ -49,10 +54,7 @@ async fn begin_as(serving: &DatabaseConnection, tenant: &str) -> anyhow::Result<
 
 #[tokio::test]
 async fn a_query_without_its_tenants_filter_finds_that_tenants_rows_only() -> anyhow::Result<()> {
-    if !is_on_postgres() {
-        return Ok(());
-    }
-    let bed = filled().await?;
+    let Some(bed) = filled().await? else { return Ok(()) };
     let serving = serving(&bed).await?;
     for tenant in [&bed.acme, &bed.globex] {
         let inside = begin_as(&serving, &tenant.id.to_string()).await?;
@@ -75,10 +77,7 @@ async fn a_query_without_its_tenants_filter_finds_that_tenants_rows_only() -> an
 
 #[tokio::test]
 async fn who_names_no_tenant_sees_nothing_and_writes_nothing() -> anyhow::Result<()> {
-    if !is_on_postgres() {
-        return Ok(());
-    }
-    let bed = filled().await?;
+    let Some(bed) = filled().await? else { return Ok(()) };
     let serving = serving(&bed).await?;
     // Before anything was set, and after a transaction in which it was.
     for _ in 0..2 {
@@ -101,10 +100,7 @@ async fn who_names_no_tenant_sees_nothing_and_writes_nothing() -> anyhow::Result
 
 #[tokio::test]
 async fn every_table_with_rows_of_tenants_is_guarded_from_its_owner_too() -> anyhow::Result<()> {
-    if !is_on_postgres() {
-        return Ok(());
-    }
-    let bed = Bed::new().await?;
+    let Some(bed) = on_postgres().await? else { return Ok(()) };
     let other = bed.other().await?;
     let names = async |sql: &str| -> anyhow::Result<Vec<String>> {
         let rows = other.query_all_raw(Statement::from_string(other.get_database_backend(), sql)).await?;
@@ -127,10 +123,7 @@ async fn every_table_with_rows_of_tenants_is_guarded_from_its_owner_too() -> any
 
 #[tokio::test]
 async fn a_role_that_could_see_more_does_not_serve() -> anyhow::Result<()> {
-    if !is_on_postgres() {
-        return Ok(());
-    }
-    let bed = Bed::new().await?;
+    let Some(bed) = on_postgres().await? else { return Ok(()) };
     bed.check_role().await?;
     let keys = || std::sync::Arc::new(tenant_store::LocalKeys::new(bed.away.keys.clone()));
     let url = bed.away.database().url.expose_secret().to_owned();
@@ -148,10 +141,7 @@ async fn a_role_that_could_see_more_does_not_serve() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_raised_revision_is_told_to_whoever_listens() -> anyhow::Result<()> {
-    if !is_on_postgres() {
-        return Ok(());
-    }
-    let bed = Bed::new().await?;
+    let Some(bed) = on_postgres().await? else { return Ok(()) };
     let mut raised = bed.raised().await?.ok_or_else(|| anyhow::anyhow!("PostgreSQL tells of them"))?;
     put_upstream(&bed.acme(), "jira").await?;
     assert_eq!(raised.next().await, Some(bed.revision().await?));
@@ -160,10 +150,7 @@ async fn a_raised_revision_is_told_to_whoever_listens() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_that_start_together_all_start() -> anyhow::Result<()> {
-    if !is_on_postgres() {
-        return Ok(());
-    }
-    let bed = Bed::new().await?;
+    let Some(bed) = on_postgres().await? else { return Ok(()) };
     // As if the last migration were missing, whose statements can be repeated.
     let undone = "DROP TRIGGER revision_told ON revision; DROP FUNCTION tell_revision, take_turn, mark_tenant, mark_tenant_itself CASCADE; \
                   DELETE FROM seaql_migrations WHERE version LIKE '%_row_security'";
@@ -188,10 +175,7 @@ async fn replicas_that_start_together_all_start() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn the_owner_is_not_let_in_as_the_one_who_serves() -> anyhow::Result<()> {
-    if !is_on_postgres() {
-        return Ok(());
-    }
-    let bed = Bed::new().await?;
+    let Some(bed) = on_postgres().await? else { return Ok(()) };
     let owner = bed.owner().await?;
     let error = owner.migrate_for(bed.away.database().owner_url.as_ref()).await.unwrap_err();
     assert!(matches!(&error, StoreError::MightyRole { name } if name == "mux_owner"), "{error}");
@@ -202,10 +186,7 @@ async fn the_owner_is_not_let_in_as_the_one_who_serves() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn whoever_writes_by_hand_takes_a_turn() -> anyhow::Result<()> {
-    if !is_on_postgres() {
-        return Ok(());
-    }
-    let bed = filled().await?;
+    let Some(bed) = filled().await? else { return Ok(()) };
     let before = bed.revision().await?;
     let other = bed.other().await?;
     let by_hand = other.begin().await?;

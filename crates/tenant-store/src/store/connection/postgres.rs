@@ -76,9 +76,6 @@ pub(crate) async fn check_role(database: &DatabaseConnection) -> Result<(), Stor
     const SQL: &str = "SELECT current_user::text AS name, rolsuper OR rolbypassrls AS bypasses, EXISTS (\
         SELECT 1 FROM pg_class WHERE oid = to_regclass('tenant') AND pg_has_role(relowner, 'MEMBER')) AS owns \
         FROM pg_roles WHERE rolname = current_user";
-    if database.get_database_backend() != DbBackend::Postgres {
-        return Ok(());
-    }
     let row = database.query_one_raw(Statement::from_string(DbBackend::Postgres, SQL)).await;
     let row = row.map_err(StoreError::read("pg_roles"))?;
     let row = row.ok_or_else(|| StoreError::NotFound { what: "role", name: "of the connection".to_owned() })?;
@@ -92,9 +89,6 @@ pub(crate) async fn check_role(database: &DatabaseConnection) -> Result<(), Stor
 
 /// Lets a transaction of the owner take as long as it must.
 pub(crate) async fn unhurried(owner: &DatabaseTransaction) -> Result<(), StoreError> {
-    if owner.get_database_backend() != DbBackend::Postgres {
-        return Ok(());
-    }
     let set = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
     owner.execute_unprepared(set).await.map_err(StoreError::Transaction)?;
     Ok(())
@@ -102,9 +96,6 @@ pub(crate) async fn unhurried(owner: &DatabaseTransaction) -> Result<(), StoreEr
 
 /// Lets the role that `url` names read and write the tables of `owner`, which is another one.
 pub(crate) async fn admit(owner: &DatabaseTransaction, url: &str) -> Result<(), StoreError> {
-    if owner.get_database_backend() != DbBackend::Postgres {
-        return Ok(());
-    }
     let options = options(url).map_err(StoreError::PostgresUrl)?;
     let name = options.get_username().to_owned();
     let sql = "SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %I TO %I; \
