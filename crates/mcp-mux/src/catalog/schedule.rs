@@ -15,9 +15,10 @@ use crate::upstream::Told;
 
 /// How long after its word a change is looked at: often there are several at once.
 pub(super) const HEARD_WAIT: Duration = Duration::from_millis(200);
-/// The least time between two listings of an upstream that tells of changes. It doubles, up to the regular interval, while the upstream
-/// tells of more before the time is over.
+/// The least time between two listings of an upstream that tells of changes.
 const GAP_FIRST: Duration = Duration::from_millis(250);
+/// How often in a row an upstream may tell of more before that time is over. From then on the time doubles, up to the regular interval.
+const HASTE_FREE: u32 = 6;
 /// The first wait after a failure; it doubles up to the regular interval.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
@@ -69,6 +70,8 @@ struct Times {
     rests_until: Instant,
     listed: Option<Instant>,
     gap: Duration,
+    /// How often it was hasty and not forgiven since.
+    haste: u32,
     /// It told of a change before the gap behind its last listing was over.
     is_hasty: bool,
     /// It told of a change since it was begun to be listed.
@@ -196,6 +199,7 @@ impl Times {
             rests_until: now,
             listed: None,
             gap: GAP_FIRST,
+            haste: 0,
             is_hasty: false,
             is_stale: false,
         }
@@ -214,8 +218,14 @@ impl Times {
     }
 
     fn begin(&mut self, every: Duration) {
-        let gap = if mem::take(&mut self.is_hasty) { self.gap.saturating_mul(2) } else { self.gap / 2 };
-        self.gap = gap.max(GAP_FIRST).min(every);
+        if mem::take(&mut self.is_hasty) {
+            // Where doubling goes no further, neither does this.
+            self.haste += u32::from(self.gap < every);
+        } else {
+            self.haste = self.haste.saturating_sub(1);
+        }
+        let doubled = 2_u32.saturating_pow(self.haste.saturating_sub(HASTE_FREE));
+        self.gap = GAP_FIRST.saturating_mul(doubled).min(every);
         self.is_stale = false;
     }
 
@@ -284,9 +294,21 @@ mod tests {
     fn who_tells_without_end_is_listed_hardly_more_often_than_others() {
         let count = listings(Duration::from_millis(100), true);
         let regular = usize::try_from(Duration::from_hours(2).as_secs() / EVERY.as_secs()).unwrap();
-        assert!(count < regular + 12, "{count}");
+        assert!(count < regular + 20, "{count}");
         let count = listings(Duration::from_mins(1), true);
         assert!(count > 100, "who tells now and then is heard: {count}");
+    }
+
+    #[test]
+    fn a_few_changes_in_a_row_are_each_looked_at_at_once() {
+        let mut times = listed(Instant::now());
+        for _ in 0..HASTE_FREE {
+            let now = times.listed.unwrap() + HEARD_WAIT / 2;
+            times.hear(Told::Changed, now, false);
+            assert_eq!(times.due, now + HEARD_WAIT);
+            times.begin(EVERY);
+            times.end(true, now + HEARD_WAIT, EVERY);
+        }
     }
 
     #[test]
@@ -316,7 +338,7 @@ mod tests {
     #[test]
     fn who_was_quiet_is_looked_at_at_once_again() {
         let begin = Instant::now();
-        let mut times = Times { gap: EVERY, ..listed(begin) };
+        let mut times = Times { haste: HASTE_FREE + 11, ..listed(begin) };
         for round in 1..=12 {
             times.begin(EVERY);
             times.end(true, begin + EVERY * round, EVERY);
