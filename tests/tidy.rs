@@ -42,7 +42,6 @@ const OWNED_WORDS: &[(&str, &[&str])] = &[
         "TenantScope::of",
         &[
             "crates/mcp-mux/src/policy",
-            "crates/mcp-mux/src/manifest/tests",
             "crates/mcp-mux/benches",
             "crates/mcp-mux/tests",
             "crates/tenant-store",

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures::future::try_join_all;
-use mcp_mux::manifest::{apply, parse};
+use mcp_mux::manifest::{Options, apply, parse};
+use mcp_mux::policy::Administration;
 use serde_json::{Value, json};
 use tenant_store::{AccountAuth, AccountListing};
 
@@ -13,7 +14,6 @@ use crate::oauth::text;
 use crate::support::accounts::{Bed, account_auth, configured, owner, principal};
 use crate::support::client::Http;
 use crate::support::provider::Provider;
-use crate::support::server::scope;
 
 /// What a call is told that has no account.
 const MISSING: &str = "your own account";
@@ -270,6 +270,7 @@ async fn a_disconnected_account_stops_at_once_and_is_taken_back() -> Result<()> 
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the test applies as an operator does")]
 async fn an_upstream_that_moves_takes_no_account_along_and_apply_says_so() -> Result<()> {
     let bed = Bed::new("accounts_moved").await?;
     for who in ["alice", "bob"] {
@@ -277,7 +278,8 @@ async fn an_upstream_that_moves_takes_no_account_along_and_apply_says_so() -> Re
     }
     let moved = "kind: Upstream\nmetadata: { tenant: acme, name: desk }\nspec:\n  http: { url: 'http://127.0.0.1:9/mcp' }\n  auth: { account: {} }\n";
     let manifest = parse("moved.yaml", &format!("apiVersion: mcp-mux/v1\n{moved}"))?;
-    let report = apply(bed.server.app.store(), &[manifest], scope).await?;
+    let administration = Administration::for_the_platform();
+    let report = apply(bed.server.app.store(), &[manifest], administration, Options::default()).await?;
     assert!(report.to_string().contains("2 accounts of callers were for another address and are gone"), "{report}");
     assert!(bed.rows().await?.accounts().await?.is_empty());
     Ok(())

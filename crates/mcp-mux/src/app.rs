@@ -93,6 +93,14 @@ pub(crate) async fn open_unproved(config: &Config) -> Result<Store, StartError> 
     Ok(store)
 }
 
+/// The database as it is, for whoever only looks: neither is anything migrated, nor a key asked for.
+pub(crate) async fn look_into(config: &Config) -> Result<Store, StartError> {
+    let store = connect(config).await?;
+    store.require_migrations().await?;
+    store.check_role().await?;
+    Ok(store)
+}
+
 /// The database as it is.
 pub(crate) async fn connect(config: &Config) -> Result<Store, StartError> {
     let kek = Arc::new(KeyProviders::new(config)?);

@@ -16,6 +16,7 @@ mod secret;
 mod serve;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -24,6 +25,9 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::policy::Administration;
 use crate::telemetry;
+
+/// The exit status that says that something would change. 1 says that something went wrong.
+const STATUS_DIFFERENT: u8 = 2;
 
 /// One MCP server in front of the MCP servers of many tenants.
 #[derive(Debug, Parser)]
@@ -47,8 +51,18 @@ enum Command {
     ///
     /// What they do not name stays as it is: leaving a document out takes nothing away, `mcp-mux delete` does. When anything is
     /// wrong, the error names file, line and field, and nothing is applied.
+    ///
+    /// Says who gains or loses what by it. An access test that would fail stops it.
     Apply(apply::Apply),
-    /// Takes an upstream or a grant away
+    /// Says what applying manifests would change, down to who gains or loses which tool
+    ///
+    /// The same work as `apply` does, undone at the end. Nothing is applied.
+    Diff(apply::Diff),
+    /// Finds what is wrong with manifests by themselves; needs neither a database nor a configuration
+    Validate(apply::Validate),
+    /// Takes an upstream, a grant or an access test away
+    ///
+    /// Says who loses or gains what by it. An access test that would fail stops it.
     Delete(delete::Delete),
     /// Brings the database up to date
     Migrate(migrate::Migrate),
@@ -106,9 +120,13 @@ impl Settings {
 }
 
 impl Cli {
-    /// Runs the command.
-    pub async fn run(self) -> Result<()> {
+    /// Runs the command, and says with which status the program ends.
+    pub async fn run(self) -> Result<ExitCode> {
         match self.command {
+            Command::Diff(diff) => {
+                return Ok(if diff.run().await? { ExitCode::SUCCESS } else { ExitCode::from(STATUS_DIFFERENT) });
+            }
+            Command::Validate(validate) => validate.run(),
             #[cfg(feature = "dev")]
             Command::Dev(dev) => Box::pin(dev.run()).await,
             Command::Serve(settings) => serve::run(&settings).await,
@@ -123,7 +141,8 @@ impl Cli {
             Command::Doctor(doctor) => doctor.run().await,
             Command::Explain(explain) => explain.run().await,
             Command::ExplainToken(explain) => explain.run().await,
-        }
+        }?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 

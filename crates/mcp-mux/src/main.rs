@@ -13,7 +13,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             mcp_mux::cli::report(&error);
             ExitCode::FAILURE
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
+fn run() -> Result<ExitCode> {
     // Before the first secret is read, an argument included.
     mcp_mux::lifecycle::withhold_memory().context("switching core dumps off")?;
     let cli = Cli::parse();

@@ -6,15 +6,21 @@
 mod apply;
 mod auth;
 mod document;
+mod effect;
 mod error;
 mod field;
+mod report;
+mod verify;
 mod yaml;
 
 use std::sync::Arc;
 
-pub use apply::{Applied, ApplyError, Dropped, Report, apply};
+pub use apply::{ApplyError, Options, apply, delete, validate};
 pub use document::{Document, Kind, Object};
+pub use effect::{Effect, Named, Thing, Whom};
 pub use error::ManifestError;
+pub use report::{Applied, Became, Dropped, Report};
+pub use verify::{Finding, Verified};
 
 /// Size of the largest manifest, in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 8 * 1024 * 1024;

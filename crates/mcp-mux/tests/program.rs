@@ -10,6 +10,9 @@ use std::process::{Child, Command, Output, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
+#[path = "program/access.rs"]
+mod access;
+
 /// A program that runs, and is killed when the test ends before it.
 struct Running(Child);
 

@@ -106,6 +106,20 @@ choice!(
     }
 );
 choice!(
+    /// The kinds of objects that somebody may manage.
+    ManagedKind, "a kind of object", "`tenant`, `upstream`, `grant` or `access-test`",
+    {
+        /// A tenant, by its slug.
+        Tenant = "tenant",
+        /// An upstream, by its slug.
+        Upstream = "upstream",
+        /// A grant, by its name.
+        Grant = "grant",
+        /// An access test, by its name.
+        AccessTest = "access-test",
+    }
+);
+choice!(
     /// What happens when an upstream changes the definition of a tool that it listed before.
     OnToolChange, "the answer to a changed tool", "`accept` or `quarantine`",
     {

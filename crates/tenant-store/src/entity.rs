@@ -1,9 +1,11 @@
 //! The tables as sea-orm sees them. Columns hold the types that their text must parse to, so a row that was altered from outside
 //! is noticed when it is read. Numbers are signed 64-bit and lists are JSON in text columns, because every database has those.
 
+pub(crate) mod access_test;
 pub(crate) mod api_key;
 pub(crate) mod credential;
 pub(crate) mod erasure;
+pub(crate) mod managed;
 pub(crate) mod offer;
 pub(crate) mod platform_key;
 pub(crate) mod revision;

@@ -3,10 +3,11 @@
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QueryOrder as _, Select};
 
-use crate::choice::Level;
+use crate::choice::{Level, ManagedKind};
 use crate::entity::tenant_grant;
 use crate::error::StoreError;
 use crate::id::{GrantId, TenantId};
+use crate::managed;
 use crate::name::{GrantName, Group, IssuerName, Subject, ToolPattern};
 use crate::scope::TenantStore;
 use crate::store::{Put, row};
@@ -70,12 +71,18 @@ impl TenantStore {
     /// Deletes a grant; `false` if there is none.
     pub async fn remove_grant(&self, id: GrantId) -> Result<bool, StoreError> {
         let writing = self.writing().await?;
+        let db = writing.executor();
+        let this = of_tenant(self.id()).filter(tenant_grant::Column::Id.eq(id));
+        let name = row::models(db, this, |row| Ok(row.name)).await?.pop();
         let delete = tenant_grant::Entity::delete_many()
             .filter(tenant_grant::Column::TenantId.eq(self.id()))
             .filter(tenant_grant::Column::Id.eq(id));
-        let deleted = delete.exec(writing.executor()).await.map_err(StoreError::write("tenant_grant"))?;
-        writing.finish(deleted.rows_affected > 0).await?;
-        Ok(deleted.rows_affected > 0)
+        delete.exec(db).await.map_err(StoreError::write("tenant_grant"))?;
+        if let Some(name) = &name {
+            managed::forget(db, self.id(), ManagedKind::Grant, name.as_str()).await?;
+        }
+        writing.finish(name.is_some()).await?;
+        Ok(name.is_some())
     }
 }
 

@@ -5,6 +5,7 @@
 //! database, bound to the tenant, the upstream, its address, owner, name, kind and version, under a data key of their tenant, which
 //! is itself wrapped under a key that never lies there.
 
+mod access_tests;
 mod api_keys;
 mod choice;
 mod clock;
@@ -16,6 +17,7 @@ mod error;
 mod grants;
 mod id;
 mod kek;
+mod managed;
 mod migration;
 mod name;
 mod offers;
@@ -33,8 +35,11 @@ mod tools;
 mod upstream_auth;
 mod upstreams;
 
+pub use access_tests::{AccessTest, AccessTestSpec};
 pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
-pub use choice::{ChoiceError, CredentialKind, DataKeyState, Level, OfferKind, OnToolChange, TenantState, ToolClass};
+pub use choice::{
+    ChoiceError, CredentialKind, DataKeyState, Level, ManagedKind, OfferKind, OnToolChange, TenantState, ToolClass,
+};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use credentials::{Account, AccountHeld, CredentialOwner, CredentialSlot, SECRET_BYTES_MAX, SealedCredential};
 pub use data_keys::{DataKey, KekUse, Progress, Stuck};
@@ -43,11 +48,12 @@ pub use error::{PostgresUrlError, StoreError};
 pub use grants::{Grant, GrantSpec};
 pub use id::{ApiKeyId, GrantId, IdError, TenantId, UpstreamId};
 pub use kek::{Asking, KekError, KeyEncryption, KeyPlace, LocalKeys};
+pub use managed::Managed;
 pub use name::{
-    ApiKeyName, AwsAccessKeyId, AwsName, ExposedName, GrantName, Group, HeaderText, HostPattern, IssuerName, KekId,
-    LocalName, NameError, OAuthAudience, OAuthClientId, OAuthIssuer, OAuthKeyId, OAuthResource, OAuthScope,
-    OAuthTokenUrl, OfferKey, QueryParameter, SecretName, Subject, TenantSlug, ToolPattern, ToolPrefix, UpstreamSlug,
-    UserName, percent_decodings,
+    AccessTestName, ApiKeyName, AwsAccessKeyId, AwsName, ExposedName, GrantName, Group, HeaderText, HostPattern,
+    IssuerName, KekId, LocalName, ManagerName, NameError, OAuthAudience, OAuthClientId, OAuthIssuer, OAuthKeyId,
+    OAuthResource, OAuthScope, OAuthTokenUrl, OfferKey, QueryParameter, SecretName, Subject, TenantSlug, ToolPattern,
+    ToolPrefix, UpstreamSlug, UserName, percent_decodings,
 };
 pub use offers::{NewOffer, Offer, PromptName};
 pub use protocol::UpstreamProtocol;

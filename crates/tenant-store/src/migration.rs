@@ -23,6 +23,7 @@ mod m20261125_000017_upstream_protocol;
 mod m20261126_000018_offer_vanished;
 mod m20261126_000019_tenant_revision;
 mod m20261126_000020_row_security;
+mod m20261126_000022_access_test;
 
 use std::collections::HashSet;
 
@@ -59,6 +60,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000018_offer_vanished::Migration),
             Box::new(m20261126_000019_tenant_revision::Migration),
             Box::new(m20261126_000020_row_security::Migration),
+            Box::new(m20261126_000022_access_test::Migration),
         ]
     }
 }

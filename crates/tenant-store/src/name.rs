@@ -140,6 +140,16 @@ name!(
     "a grant's name", "1 to 40 of `a-z` and `0-9`, with single hyphens between them"
 );
 name!(
+    /// An access test's name, unique in its tenant.
+    AccessTestName, slug, NAME_BYTES_MAX,
+    "an access test's name", "1 to 40 of `a-z` and `0-9`, with single hyphens between them"
+);
+name!(
+    /// Who manages objects by manifests: a repository, a team.
+    ManagerName, slug, NAME_BYTES_MAX,
+    "a manager's name", "1 to 40 of `a-z` and `0-9`, with single hyphens between them"
+);
+name!(
     /// A secret's name, unique in its upstream. Never the secret.
     SecretName, slug, NAME_BYTES_MAX,
     "a secret's name", "1 to 40 of `a-z` and `0-9`, with single hyphens between them"

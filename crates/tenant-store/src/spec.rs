@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::access_tests::AccessTestSpec;
 use crate::grants::GrantSpec;
 use crate::tenants::TenantSpec;
 use crate::upstream_auth::{AccountAuth, AccountListing, UpstreamAuth};
@@ -23,6 +24,8 @@ const CLASSES_MAX: usize = 1000;
 const COVERED_MAX: usize = 1000;
 /// How many allow patterns, and how many deny patterns, a grant may have.
 const PATTERNS_MAX: usize = 1000;
+/// How many groups somebody in an access test may be in, and how many names it may list.
+const TESTED_MAX: usize = 100;
 /// Length of the longest display name, in characters.
 const DISPLAY_NAME_CHARS_MAX: usize = 100;
 /// Length of the longest upstream URL, in bytes.
@@ -67,6 +70,12 @@ pub enum SpecField {
     Allow,
     /// What a grant denies.
     Deny,
+    /// The groups of somebody in an access test.
+    TestedGroups,
+    /// What an access test says that they can use.
+    Can,
+    /// What it says that they cannot.
+    Cannot,
 }
 
 /// A specification that breaks a rule. The message names the part and the rule.
@@ -109,6 +118,9 @@ impl fmt::Display for SpecField {
             Self::Subjects => "the list of subjects",
             Self::Allow => "the list of allow patterns",
             Self::Deny => "the list of deny patterns",
+            Self::TestedGroups => "the list of groups",
+            Self::Can => "the list of what they can use",
+            Self::Cannot => "the list of what they cannot use",
         })
     }
 }
@@ -142,6 +154,23 @@ impl GrantSpec {
         rule(!self.allow.is_empty(), SpecField::Allow, "must not be empty: \"*\" allows every tool of the tenant")?;
         rule(self.allow.len() <= PATTERNS_MAX, SpecField::Allow, "must have at most 1000 patterns")?;
         rule(self.deny.len() <= PATTERNS_MAX, SpecField::Deny, "must have at most 1000 patterns")
+    }
+}
+
+impl AccessTestSpec {
+    /// Checks what the types of the parts cannot say.
+    pub fn check(&self) -> Result<(), SpecError> {
+        let somebody = !self.groups.is_empty() || self.subject.is_some();
+        rule(somebody, SpecField::TestedGroups, "must not be empty unless a subject is named")?;
+        rule(self.groups.len() <= TESTED_MAX, SpecField::TestedGroups, "must have at most 100 groups")?;
+        let says = !self.can.is_empty() || !self.cannot.is_empty();
+        rule(
+            says,
+            SpecField::Can,
+            "must not be empty unless something stands under `cannot`: a test must test something",
+        )?;
+        rule(self.can.len() <= TESTED_MAX, SpecField::Can, "must have at most 100 names")?;
+        rule(self.cannot.len() <= TESTED_MAX, SpecField::Cannot, "must have at most 100 names")
     }
 }
 

@@ -11,10 +11,11 @@ use sea_orm::{
 };
 use url::Url;
 
-use crate::choice::{OnToolChange, ToolClass};
+use crate::choice::{ManagedKind, OnToolChange, ToolClass};
 use crate::entity::{credential, upstream};
 use crate::error::StoreError;
 use crate::id::{TenantId, UpstreamId};
+use crate::managed;
 use crate::name::{LocalName, ToolPrefix, UpstreamSlug};
 use crate::protocol::UpstreamProtocol;
 use crate::scope::TenantStore;
@@ -109,12 +110,18 @@ impl TenantStore {
     /// Deletes an upstream with its credentials and tools; `false` if there is none.
     pub async fn remove_upstream(&self, id: UpstreamId) -> Result<bool, StoreError> {
         let writing = self.writing().await?;
+        let db = writing.executor();
+        let this = of_tenant(self.id()).filter(upstream::Column::Id.eq(id));
+        let slug = row::models(db, this, |row| Ok(row.slug)).await?.pop();
         let delete = upstream::Entity::delete_many()
             .filter(upstream::Column::TenantId.eq(self.id()))
             .filter(upstream::Column::Id.eq(id));
-        let deleted = delete.exec(writing.executor()).await.map_err(StoreError::write("upstream"))?;
-        writing.finish(deleted.rows_affected > 0).await?;
-        Ok(deleted.rows_affected > 0)
+        delete.exec(db).await.map_err(StoreError::write("upstream"))?;
+        if let Some(slug) = &slug {
+            managed::forget(db, self.id(), ManagedKind::Upstream, slug.as_str()).await?;
+        }
+        writing.finish(slug.is_some()).await?;
+        Ok(slug.is_some())
     }
 }
 

@@ -284,7 +284,7 @@ async fn install_as(
         protocol,
         prefix: None,
         auth,
-        call_timeout: std::time::Duration::from_secs(3),
+        call_timeout: std::time::Duration::from_secs(5),
         concurrency: 8,
         on_tool_change: OnToolChange::Accept,
         classes: std::collections::BTreeMap::new(),

@@ -1,14 +1,16 @@
 //! The snapshot that requests read, and the one place that holds the current one.
 
-use std::collections::{HashMap, HashSet};
+mod read;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use moka::sync::Cache;
 use tenant_store::{
-    EgressHosts, ExposedName, Grant, LocalName, Offer, Revision, SealedCredential, Still, Store, StoreError, Tenant,
-    TenantId, TenantScope, TenantSlug, TenantState, TenantStore, Tool, ToolClass, Upstream, UpstreamId,
+    EgressHosts, ExposedName, LocalName, Revision, SealedCredential, Store, StoreError, Tenant, TenantId, TenantScope,
+    TenantSlug, Tool, ToolClass, Upstream, UpstreamId,
 };
 use tokio::sync::{Mutex, watch};
 
@@ -212,73 +214,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads the whole of the database as it is at one moment, one tenant at a time. A tenant with a row that does not parse is
-    /// left out and costs nobody else anything: a grant that was taken away elsewhere must not live on because of it.
-    pub async fn load(store: &Store, administration: Administration) -> Result<Self, StoreError> {
-        let still = store.still().await?;
-        let revision = still.revision().await?;
-        let tenants = still.tenants(None).await?;
-        let mut all = Self::new(revision, GrantIndex::default(), HashMap::new());
-        for error in tenants.iter().filter_map(|tenant| tenant.as_ref().err()) {
-            left_out(error);
-        }
-        all.take(&still, tenants.into_iter().flatten(), administration).await?;
-        Ok(all)
-    }
-
-    /// The same, where only those tenants are read that changed after this one was.
-    async fn next(&self, store: &Store, administration: Administration) -> Result<Self, StoreError> {
-        let still = store.still().await?;
-        let revision = still.revision().await?;
-        let tenants: Result<Vec<_>, _> = still.tenants(Some(self.revision)).await?.into_iter().collect();
-        // Whose row it is that does not parse nobody knows, nor what was changed in a database that was put back to an earlier state.
-        let Some(tenants) = tenants.ok().filter(|_| self.revision <= revision) else {
-            drop(still);
-            return Self::load(store, administration).await;
-        };
-        // What is there no more was changed, too.
-        let alive = still.tenant_ids().await?;
-        let mut old: HashSet<TenantId> = self.shelves.keys().filter(|id| !alive.contains(id)).copied().collect();
-        old.extend(tenants.iter().map(|tenant| tenant.id));
-        let (mut grants, mut shelves) = (self.grants.clone(), self.shelves.clone());
-        grants.remove(&old);
-        shelves.retain(|tenant, _| !old.contains(tenant));
-        let mut next = Self::new(revision, grants, shelves);
-        next.take(&still, tenants, administration).await?;
-        Ok(next)
-    }
-
     fn new(revision: Revision, grants: GrantIndex, shelves: HashMap<TenantId, Arc<Shelf>>) -> Self {
         let views = Cache::builder()
             .max_capacity(VIEW_CACHE_BYTES_MAX)
             .weigher(|_, view: &Arc<View>| u32::try_from(view.weight()).unwrap_or(u32::MAX))
             .build_with_hasher(RandomState::default());
         Self { revision, grants, shelves, views }
-    }
-
-    /// Reads these tenants, which are not in it.
-    #[expect(clippy::disallowed_methods, reason = "this is where the grants of the database begin to count")]
-    async fn take(
-        &mut self,
-        still: &Still,
-        tenants: impl IntoIterator<Item = Tenant>,
-        administration: Administration,
-    ) -> Result<(), StoreError> {
-        for tenant in tenants {
-            // Nobody reaches what is suspended or shredded, and nothing of it is called.
-            if tenant.state != TenantState::Active {
-                continue;
-            }
-            match read(&tenant, &still.tenant(administration.scope(tenant.id))).await {
-                Ok((shelf, its_grants)) => {
-                    self.grants.add(&tenant, its_grants);
-                    self.shelves.insert(tenant.id, Arc::new(shelf));
-                }
-                Err(error @ StoreError::Corrupt { .. }) => left_out(&error),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     /// What a caller can reach.
@@ -301,8 +242,22 @@ impl Snapshot {
         self.views.get_with((face, reach.key()), || Arc::new(View::build(self, face, reach)))
     }
 
+    /// The short name of a tenant that is served.
+    pub fn tenant_slug(&self, tenant: TenantId) -> Option<&TenantSlug> {
+        Some(self.shelves.get(&tenant)?.tenant_slug())
+    }
+
+    /// The tenants of which something is not what it was in `before`.
+    pub fn changed_since(&self, before: &Self) -> BTreeSet<TenantId> {
+        let is_same = |id: &TenantId| match (self.shelves.get(id), before.shelves.get(id)) {
+            (Some(after), Some(before)) => Arc::ptr_eq(after, before),
+            _ => false,
+        };
+        self.shelves.keys().chain(before.shelves.keys()).filter(|id| !is_same(id)).copied().collect()
+    }
+
     /// Every tenant's shelf, for work that no caller asked for.
-    pub(super) fn shelves(&self) -> impl Iterator<Item = (TenantId, &Shelf)> {
+    pub fn shelves(&self) -> impl Iterator<Item = (TenantId, &Shelf)> {
         self.shelves.iter().map(|(tenant, shelf)| (*tenant, &**shelf))
     }
 
@@ -311,37 +266,6 @@ impl Snapshot {
         let upstream = self.shelves.get(&tenant).and_then(|shelf| shelf.upstream(upstream));
         upstream.is_some_and(|upstream| upstream.spec.enabled)
     }
-}
-
-/// One tenant's part of a snapshot.
-async fn read(tenant: &Tenant, rows: &TenantStore) -> Result<(Shelf, Vec<Grant>), StoreError> {
-    let grants = rows.grants().await?;
-    let upstreams: HashMap<_, _> =
-        rows.upstreams().await?.into_iter().map(|upstream| (upstream.id, Arc::new(upstream))).collect();
-    let tools = rows.tools().await?;
-    let offers = rows.offers().await?;
-    let own = Own::of(&offers, |id| upstreams.get(&id).is_some_and(|upstream| upstream.spec.enabled));
-    let names = own_names(&tools);
-    let entry =
-        |tool: &Tool| Entry::from_row(tenant, upstreams.get(&tool.upstream)?, tool, (&names, &own)).map(Arc::new);
-    let entries = tools.iter().filter_map(entry).collect();
-    let item = |offer: &Offer| Item::from_row(tenant, upstreams.get(&offer.upstream)?, offer, &own).map(Arc::new);
-    let items = offers.iter().filter_map(item).collect();
-    let credentials = rows.sealed_credentials().await?;
-    let egress_hosts = tenant.spec.egress_hosts.clone();
-    let tenant_name = tenant.spec.display_name.clone();
-    let tenant_slug = tenant.slug.clone();
-    let only_with_resources = own.only;
-    let shelf =
-        Shelf { tenant_slug, tenant_name, upstreams, entries, items, only_with_resources, credentials, egress_hosts };
-    Ok((shelf, grants))
-}
-
-fn left_out(error: &StoreError) {
-    tracing::error!(
-        error = error as &dyn std::error::Error,
-        "a tenant's rows are unreadable: it is not served until they are mended"
-    );
 }
 
 /// The holder of the current snapshot.

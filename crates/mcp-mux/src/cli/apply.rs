@@ -1,4 +1,4 @@
-//! `mcp-mux apply`: makes the database hold what manifests say.
+//! `mcp-mux apply`, `diff` and `validate`: makes the database hold what manifests say, or says what that would change.
 
 use std::fs;
 use std::io::Read as _;
@@ -6,35 +6,129 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
+use tenant_store::Revision;
 
-use super::{Settings, administration, say_lines};
-use crate::app::open_store;
-use crate::manifest::{self, ApplyError, MANIFEST_BYTES_MAX, Manifest};
+use super::{Output, Settings, administration, print_json, say, say_lines};
+use crate::app::{self, open_store};
+use crate::manifest::{self, ApplyError, MANIFEST_BYTES_MAX, Manifest, Options, Report};
 
 #[derive(Debug, Args)]
 pub(super) struct Apply {
-    /// Manifests: files, folders of `.yaml` files, or `-` for stdin
-    #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    how: How,
+    /// Only say what would change; nothing is applied
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     settings: Settings,
 }
 
-impl Apply {
-    pub(super) async fn run(&self) -> Result<()> {
+#[derive(Debug, Args)]
+pub(super) struct Diff {
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    how: How,
+    /// End with exit status 2 if anything would change
+    #[arg(long)]
+    exit_code: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Validate {
+    #[command(flatten)]
+    files: Files,
+}
+
+#[derive(Debug, Args)]
+struct Files {
+    /// Manifests: files, folders of `.yaml` files, or `-` for stdin
+    #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct How {
+    /// Take away what the managers of these documents (`metadata.managedBy`) managed before, and what is in none of them any more
+    ///
+    /// Tenants stay: with one would go everything that is sealed for it.
+    #[arg(long)]
+    prune: bool,
+    /// Take over objects that another manager manages
+    #[arg(long)]
+    take_over: bool,
+    /// Fail if the configuration is not at this revision, which `mcp-mux diff` says
+    #[arg(long, value_name = "REVISION")]
+    if_revision: Option<u64>,
+    /// How to print it: for people on stderr, or for programs on stdout
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+impl Files {
+    fn read(&self) -> Result<Vec<Manifest>> {
         let mut manifests = Vec::new();
         for file in &self.files {
             read(file, &mut manifests)?;
         }
-        let store = open_store(&self.settings.load()?).await?;
-        let administration = administration();
-        let report = manifest::apply(&store, &manifests, |tenant| administration.scope(tenant)).await;
-        let report = report.map_err(|error| match error {
-            ApplyError::Manifest(error) => show(error),
-            error => anyhow::Error::from(error).context("nothing was applied"),
-        })?;
-        say_lines(&report.to_string());
+        Ok(manifests)
+    }
+}
+
+impl How {
+    fn options(&self, dry_run: bool) -> Options {
+        let Self { prune, take_over, if_revision, .. } = *self;
+        Options { dry_run, prune, take_over, if_revision: if_revision.map(Revision) }
+    }
+
+    fn tell(&self, report: &Report) -> Result<()> {
+        match self.output {
+            Output::Table => say_lines(&report.to_string()),
+            Output::Json => print_json(report)?,
+        }
         Ok(())
+    }
+}
+
+impl Apply {
+    pub(super) async fn run(&self) -> Result<()> {
+        let manifests = self.files.read()?;
+        let config = self.settings.load()?;
+        let store = if self.dry_run { app::look_into(&config).await? } else { open_store(&config).await? };
+        let report = manifest::apply(&store, &manifests, administration(), self.how.options(self.dry_run)).await;
+        self.how.tell(&report.map_err(not_applied)?)
+    }
+}
+
+impl Diff {
+    /// `false` if the exit status has to say that something would change.
+    pub(super) async fn run(&self) -> Result<bool> {
+        let manifests = self.files.read()?;
+        let store = app::look_into(&self.settings.load()?).await?;
+        let report = manifest::apply(&store, &manifests, administration(), self.how.options(true)).await;
+        let report = report.map_err(not_applied)?;
+        self.how.tell(&report)?;
+        Ok(!self.exit_code || !report.is_a_change())
+    }
+}
+
+impl Validate {
+    pub(super) fn run(&self) -> Result<()> {
+        let manifests = self.files.read()?;
+        let documents = manifest::validate(&manifests).map_err(show)?;
+        say(&format!("{documents} documents are well formed; whether they fit the database, `mcp-mux diff` tells"));
+        Ok(())
+    }
+}
+
+fn not_applied(error: ApplyError) -> anyhow::Error {
+    match error {
+        ApplyError::Manifest(error) => show(error),
+        error => anyhow::Error::from(error).context("nothing was applied"),
     }
 }
 

@@ -1,13 +1,14 @@
-//! `mcp-mux delete`: takes an upstream or a grant away. `apply` only makes and changes.
+//! `mcp-mux delete`: takes an upstream, a grant or an access test away. `apply` does so only where it prunes.
 
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
-use tenant_store::{GrantName, TenantSlug, TenantStore, UpstreamSlug};
+use tenant_store::{AccessTestName, GrantName, TenantSlug, UpstreamSlug};
 
-use super::{Settings, administration, say};
+use super::{Settings, administration, say_lines};
 use crate::app::open_store;
+use crate::manifest::{self, Kind};
 
 #[derive(Debug, Args)]
 pub(super) struct Delete {
@@ -23,6 +24,11 @@ enum Thing {
     Grant {
         /// TENANT/NAME
         name: Named<GrantName>,
+    },
+    /// Takes an access test away: nothing looks at it any more
+    AccessTest {
+        /// TENANT/NAME
+        name: Named<AccessTestName>,
     },
     /// Takes an upstream away, with its tools and its stored secrets
     Upstream {
@@ -49,33 +55,16 @@ impl<N: FromStr<Err = tenant_store::NameError>> FromStr for Named<N> {
 
 impl Delete {
     pub(super) async fn run(&self) -> Result<()> {
-        let (Thing::Grant { name: Named { tenant, .. } } | Thing::Upstream { name: Named { tenant, .. } }) =
-            &self.thing;
+        let (kind, tenant, name) = match &self.thing {
+            Thing::Grant { name } => (Kind::Grant, &name.tenant, name.name.as_str()),
+            Thing::Upstream { name } => (Kind::Upstream, &name.tenant, name.name.as_str()),
+            Thing::AccessTest { name } => (Kind::AccessTest, &name.tenant, name.name.as_str()),
+        };
         let store = open_store(&self.settings.load()?).await?;
-        let found = store.find_tenant(tenant).await?.with_context(|| format!("there is no tenant `{tenant}`"))?;
-        let rows = store.tenant(administration().scope(found.id));
-        match &self.thing {
-            Thing::Grant { name } => grant(&rows, name).await,
-            Thing::Upstream { name } => upstream(&rows, name).await,
-        }
+        let deleted = manifest::delete(&store, (kind, tenant, name), administration()).await;
+        let report = deleted.context("nothing was taken away")?;
+        let report = report.with_context(|| format!("there is no {kind} `{tenant}/{name}`"))?;
+        say_lines(&report.to_string());
+        Ok(())
     }
-}
-
-async fn grant(rows: &TenantStore, Named { tenant, name }: &Named<GrantName>) -> Result<()> {
-    let grants = rows.grants().await?;
-    let Some(grant) = grants.into_iter().find(|grant| grant.name == *name) else {
-        bail!("tenant `{tenant}` has no grant `{name}`");
-    };
-    rows.remove_grant(grant.id).await?;
-    say(&format!("grant `{tenant}/{name}` is taken away"));
-    Ok(())
-}
-
-async fn upstream(rows: &TenantStore, Named { tenant, name }: &Named<UpstreamSlug>) -> Result<()> {
-    let Some(upstream) = rows.find_upstream(name).await? else {
-        bail!("tenant `{tenant}` has no upstream `{name}`");
-    };
-    rows.remove_upstream(upstream.id).await?;
-    say(&format!("upstream `{tenant}/{name}` is taken away, with its tools and secrets"));
-    Ok(())
 }

@@ -1,48 +1,34 @@
 //! From documents to rows: one transaction and one revision, or nothing at all.
 
-use std::collections::HashMap;
-use std::fmt;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tenant_store::{
-    Change, EgressHosts, Put, Revision, Store, StoreError, Tenant, TenantId, TenantScope, TenantSlug, TenantStore,
-    Upstream, UpstreamSlug, UpstreamSpec,
+    Change, EgressHosts, Managed, ManagedKind, ManagerName, Revision, Store, StoreError, Tenant, TenantSlug,
+    TenantStore, Upstream, UpstreamSlug, UpstreamSpec,
 };
 use url::Url;
 
 use super::Manifest;
 use super::document::{Document, Kind, Object};
+use super::effect::Effect;
 use super::error::{ManifestError, Source};
+use super::report::{Applied, Dropped, Report};
+use super::verify::{self, Finding, verify};
+use crate::catalog::Snapshot;
+use crate::policy::Administration;
 
-/// What applying did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// What became of each object, in the order in which they were applied.
-    pub applied: Vec<Applied>,
-    /// The state of the configuration since then.
-    pub revision: Revision,
-}
-
-/// What became of one object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// Its kind.
-    pub kind: Kind,
-    /// Its name, with that of its tenant in front.
-    pub name: String,
-    /// What became of it.
-    pub put: Put,
-    /// What is gone because it was for another address, or another authorization server.
-    pub dropped: Dropped,
-}
-
-/// What an upstream that moved lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Dropped {
-    /// Secrets that an operator had set.
-    pub secrets: usize,
-    /// Accounts that callers had connected.
-    pub accounts: usize,
+/// How manifests are applied.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Only say what would become of it.
+    pub dry_run: bool,
+    /// Take away what those who manage these documents managed before, and what is not in them any more.
+    pub prune: bool,
+    /// Take over what somebody else manages.
+    pub take_over: bool,
+    /// Fail if the configuration is not in this state any more.
+    pub if_revision: Option<Revision>,
 }
 
 /// Why nothing was applied.
@@ -61,9 +47,31 @@ pub enum ApplyError {
         /// Why not.
         source: StoreError,
     },
+    /// The configuration is not what it was when somebody looked.
+    #[error(
+        "the configuration is at revision {found}, and not at {expected}: somebody changed it meanwhile; look at `mcp-mux diff` again"
+    )]
+    Moved {
+        /// Where it should be.
+        expected: Revision,
+        /// Where it is.
+        found: Revision,
+    },
+    /// There is nothing whose former part could be taken away.
+    #[error(
+        "`--prune` takes away what the same manager managed before: say `managedBy` under `metadata` of each document"
+    )]
+    NobodyManages,
+    /// An access test fails.
+    #[error("what these manifests say breaks access tests:{}", lines(.0))]
+    Tests(Vec<Finding>),
     /// The database failed.
     #[error("the database failed; nothing was applied")]
     Store(#[from] StoreError),
+}
+
+fn lines(findings: &[Finding]) -> String {
+    findings.iter().map(|finding| format!("\n  {finding}")).collect()
 }
 
 /// A document and the file it is from.
@@ -73,27 +81,30 @@ struct Entry<'m> {
     document: &'m Document,
 }
 
-/// An open change, and the tenants that documents named so far.
-struct Applying<S> {
+/// An open change, and what it is compared with.
+struct Applying {
     change: Change,
+    before: Snapshot,
+    /// Those that documents named so far.
     tenants: HashMap<TenantSlug, Tenant>,
-    scope: S,
+    administration: Administration,
+    options: Options,
+    applied: Vec<Applied>,
+    kept: Vec<String>,
 }
 
-/// Makes the database hold what the manifests say; what they do not name stays as it is. Tenants come first, then upstreams,
-/// then grants, wherever they stand.
+/// Makes the database hold what the manifests say; what they do not name stays as it is, or is taken away where that is asked for.
+/// Tenants come first, then upstreams, grants and access tests, wherever they stand.
 pub async fn apply(
     store: &Store,
     manifests: &[Manifest],
-    scope: impl Fn(TenantId) -> TenantScope,
+    administration: Administration,
+    options: Options,
 ) -> Result<Report, ApplyError> {
     let entries = in_order(manifests)?;
-    let mut applying = Applying { change: store.begin().await?, tenants: HashMap::new(), scope };
-    let mut applied = Vec::new();
+    let mut applying = Applying::begin(store, administration, options).await?;
     for entry in &entries {
-        let object = entry.document.object();
-        let (put, dropped) = applying.put(*entry).await?;
-        applied.push(Applied { kind: object.kind(), name: object.name(), put, dropped });
+        applying.put(*entry).await?;
     }
     // An upstream of these documents is shown where it says its address rather than where its tenant lists hosts.
     for kind in [Kind::Upstream, Kind::Tenant] {
@@ -101,8 +112,31 @@ pub async fn apply(
             applying.check_hosts(*entry).await?;
         }
     }
-    let revision = applying.change.commit().await?;
-    Ok(Report { applied, revision })
+    if options.prune {
+        applying.prune(&entries).await?;
+    }
+    applying.finish().await
+}
+
+/// Takes one object of a tenant away; none if there is no such object. A tenant is not taken away so.
+pub async fn delete(
+    store: &Store,
+    (kind, tenant, name): (Kind, &TenantSlug, &str),
+    administration: Administration,
+) -> Result<Option<Report>, ApplyError> {
+    let mut applying = Applying::begin(store, administration, Options::default()).await?;
+    let Some(found) = applying.change.find_tenant(tenant).await? else { return Ok(None) };
+    let rows = applying.change.tenant(administration.scope(found.id));
+    if !remove(&rows, kind.managed(), name).await? {
+        return Ok(None);
+    }
+    applying.applied.push(Applied::removed(kind, tenant, name));
+    applying.finish().await.map(Some)
+}
+
+/// Finds what is wrong with the manifests by themselves, whatever the database holds.
+pub fn validate(manifests: &[Manifest]) -> Result<usize, ManifestError> {
+    Ok(in_order(manifests)?.len())
 }
 
 /// All documents in the order of their kinds, each object once.
@@ -124,9 +158,44 @@ fn in_order(manifests: &[Manifest]) -> Result<Vec<Entry<'_>>, ManifestError> {
     Ok(entries)
 }
 
-impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
-    /// What became of an object, and what it lost.
-    async fn put(&mut self, entry: Entry<'_>) -> Result<(Put, Dropped), ApplyError> {
+impl Applying {
+    async fn begin(store: &Store, administration: Administration, options: Options) -> Result<Self, ApplyError> {
+        // Read before the turn to write is taken, so that others wait only for what changed since.
+        let before = Snapshot::load(store, administration).await?;
+        let change = store.begin().await?;
+        let before = before.next_of(&change.so_far(), administration).await?;
+        match options.if_revision {
+            Some(expected) if expected != before.revision => {
+                Err(ApplyError::Moved { expected, found: before.revision })
+            }
+            _ => Ok(Self {
+                change,
+                before,
+                tenants: HashMap::new(),
+                administration,
+                options,
+                applied: Vec::new(),
+                kept: Vec::new(),
+            }),
+        }
+    }
+
+    /// Makes it last, unless it breaks an access test or was only to be looked at.
+    async fn finish(self) -> Result<Report, ApplyError> {
+        let still = self.change.so_far();
+        let after = self.before.next_of(&still, self.administration).await?;
+        let tests = verify(&after, &still.access_tests().await?);
+        if !tests.failures.is_empty() {
+            return Err(ApplyError::Tests(tests.failures));
+        }
+        let effects = Effect::between(&self.before, &after);
+        let unlisted = unlisted(&after, &self.before);
+        let is_made = !self.options.dry_run;
+        let revision = if is_made { self.change.commit().await? } else { self.before.revision };
+        Ok(Report { is_made, applied: self.applied, kept: self.kept, effects, unlisted, tests, revision })
+    }
+
+    async fn put(&mut self, entry: Entry<'_>) -> Result<(), ApplyError> {
         let object = entry.document.object();
         let mut dropped = Dropped::default();
         let put = match object {
@@ -140,9 +209,55 @@ impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
                 rows.put_upstream(slug, spec).await.map(|(_, put)| put)
             }
             Object::Grant { name, spec, .. } => self.rows(entry).await?.put_grant(name, spec).await.map(|(_, put)| put),
+            Object::AccessTest { name, spec, .. } => self.rows(entry).await?.put_access_test(name, spec).await,
         };
         let put = put.map_err(|source| ApplyError::Object { kind: object.kind(), name: object.name(), source })?;
-        Ok((put, dropped))
+        self.take_charge(entry).await?;
+        self.applied.push(Applied { kind: object.kind(), name: object.name(), became: put.into(), dropped });
+        Ok(())
+    }
+
+    /// Notes by whom an object is managed. Where its document does not say, that stays as it was.
+    async fn take_charge(&mut self, entry: Entry<'_>) -> Result<(), ApplyError> {
+        let Some(manager) = &entry.document.manager else { return Ok(()) };
+        let object = entry.document.object();
+        let (kind, name) = (object.kind().managed(), object.own_name());
+        let rows = self.rows(entry).await?;
+        let managed = rows.managed().await?;
+        let present = managed.iter().find(|managed| managed.kind == kind && managed.name == name);
+        match present.map(|present| &present.manager) {
+            Some(present) if present == manager => return Ok(()),
+            Some(present) if !self.options.take_over => return Err(others(entry, present).into()),
+            _ => {}
+        }
+        Ok(rows.set_manager(kind, name, manager).await?)
+    }
+
+    /// Takes away what the managers of these documents managed and these documents do not have. A tenant is not taken away so: with
+    /// it would go what is sealed for it.
+    async fn prune(&mut self, entries: &[Entry<'_>]) -> Result<(), ApplyError> {
+        let managers: HashSet<_> = entries.iter().filter_map(|entry| entry.document.manager.as_ref()).collect();
+        if managers.is_empty() {
+            return Err(ApplyError::NobodyManages);
+        }
+        let objects = entries.iter().map(|entry| entry.document.object());
+        let named: HashSet<_> =
+            objects.map(|object| (object.tenant(), object.kind().managed(), object.own_name())).collect();
+        for tenant in self.change.so_far().tenants(None).await? {
+            let tenant = tenant?;
+            let rows = self.change.tenant(self.administration.scope(tenant.id));
+            for Managed { kind, name, manager } in rows.managed().await? {
+                if !managers.contains(&manager) || named.contains(&(&tenant.slug, kind, name.as_str())) {
+                    continue;
+                }
+                if remove(&rows, kind, &name).await? {
+                    self.applied.push(Applied::removed(kind.into(), &tenant.slug, &name));
+                } else {
+                    self.kept.push(tenant.slug.to_string());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether the hosts that a tenant is narrowed to cover its upstreams: an upstream of these documents, or, where a document is
@@ -155,7 +270,7 @@ impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
             let field = outside_field(&hosts, spec);
             field.map(|field| outside(entry, field, None))
         } else {
-            let upstreams = self.change.tenant((self.scope)(tenant.id)).upstreams().await?;
+            let upstreams = self.change.tenant(self.administration.scope(tenant.id)).upstreams().await?;
             let other = upstreams.iter().find(|upstream| outside_field(&hosts, &upstream.spec).is_some());
             other.map(|upstream| outside(entry, "spec.egress.hosts", Some(&upstream.slug)))
         };
@@ -165,7 +280,7 @@ impl<S: Fn(TenantId) -> TenantScope> Applying<S> {
     /// The rows of a document's tenant.
     async fn rows(&mut self, entry: Entry<'_>) -> Result<TenantStore, ApplyError> {
         let tenant = self.tenant(entry).await?.id;
-        Ok(self.change.tenant((self.scope)(tenant)))
+        Ok(self.change.tenant(self.administration.scope(tenant)))
     }
 
     /// A document's tenant, which is in the database or in an earlier document.
@@ -221,32 +336,49 @@ fn unknown_tenant(entry: Entry<'_>, slug: &TenantSlug) -> ManifestError {
     ManifestError::new(entry.file, entry.document.tenant_at.problem("metadata.tenant", message))
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Applied { kind, name, put, dropped } in &self.applied {
-            writeln!(f, "{:9}  {kind:8}  {name}", word(*put))?;
-            if dropped.secrets > 0 {
-                writeln!(
-                    f,
-                    "           its secrets were for another address and are gone: set them again with `mcp-mux secret set`"
-                )?;
-            }
-            match dropped.accounts {
-                0 => {}
-                1 => writeln!(f, "           1 account of a caller was for another address and is gone")?,
-                count => writeln!(f, "           {count} accounts of callers were for another address and are gone")?,
+/// Somebody else manages the object.
+fn others(entry: Entry<'_>, manager: &ManagerName) -> ManifestError {
+    let message = format!("`{manager}` manages this already: leave it to them, or take it over with `--take-over`");
+    ManifestError::new(entry.file, entry.document.name_at.problem("metadata.managedBy", message))
+}
+
+/// Takes an object away; `false` if there is none, or if it is one that stays.
+async fn remove(rows: &TenantStore, kind: ManagedKind, name: &str) -> Result<bool, StoreError> {
+    match kind {
+        ManagedKind::Tenant => Ok(false),
+        ManagedKind::Upstream => {
+            let upstreams = rows.upstreams().await?;
+            match upstreams.iter().find(|upstream| upstream.slug.as_str() == name) {
+                Some(upstream) => rows.remove_upstream(upstream.id).await,
+                None => Ok(false),
             }
         }
-        let count = |wanted| self.applied.iter().filter(|applied| applied.put == wanted).count();
-        let (created, changed, unchanged) = (count(Put::Created), count(Put::Changed), count(Put::Unchanged));
-        write!(f, "{created} created, {changed} changed, {unchanged} unchanged; revision {}", self.revision)
+        ManagedKind::Grant => {
+            let grants = rows.grants().await?;
+            match grants.iter().find(|grant| grant.name.as_str() == name) {
+                Some(grant) => rows.remove_grant(grant.id).await,
+                None => Ok(false),
+            }
+        }
+        ManagedKind::AccessTest => {
+            let tests = rows.access_tests().await?;
+            match tests.iter().find(|test| test.name.as_str() == name) {
+                Some(test) => rows.remove_access_test(&test.name).await,
+                None => Ok(false),
+            }
+        }
     }
 }
 
-fn word(put: Put) -> &'static str {
-    match put {
-        Put::Created => "created",
-        Put::Changed => "changed",
-        Put::Unchanged => "unchanged",
-    }
+/// The upstreams that were not there before and of which nothing is known.
+fn unlisted(after: &Snapshot, before: &Snapshot) -> Vec<String> {
+    let (mut unlisted, known) = (verify::unlisted(after), verify::unlisted(before));
+    unlisted.retain(|tenant, upstreams| {
+        upstreams.retain(|upstream| known.get(tenant).is_none_or(|known| !known.contains(upstream)));
+        !upstreams.is_empty()
+    });
+    let name = |(tenant, upstreams): (TenantSlug, Vec<String>)| {
+        upstreams.into_iter().map(move |upstream| format!("{tenant}/{upstream}"))
+    };
+    unlisted.into_iter().flat_map(name).collect()
 }

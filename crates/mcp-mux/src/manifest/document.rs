@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use serde::Serialize;
 use tenant_store::{
-    EgressHosts, GrantName, GrantSpec, HostPattern, LocalName, OnToolChange, SpecError, SpecField, TenantSlug,
-    TenantSpec, ToolClass, UpstreamProtocol, UpstreamSlug, UpstreamSpec,
+    AccessTestName, AccessTestSpec, EgressHosts, GrantName, GrantSpec, HostPattern, LocalName, ManagedKind,
+    ManagerName, OnToolChange, SpecError, SpecField, TenantSlug, TenantSpec, ToolClass, UpstreamProtocol, UpstreamSlug,
+    UpstreamSpec,
 };
 use url::Url;
 
@@ -18,9 +20,7 @@ use super::yaml::Node;
 /// The one version of the format there is.
 const API_VERSION: &str = "mcp-mux/v1";
 /// The kinds of documents that are read.
-const KINDS: [&str; 3] = ["Tenant", "Upstream", "Grant"];
-/// The kind of a document of a later version.
-const ACCESS_TEST: &str = "AccessTest";
+const KINDS: [&str; 4] = ["Tenant", "Upstream", "Grant", "AccessTest"];
 const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_mins(1);
 const CONCURRENCY_DEFAULT: u32 = 64;
 
@@ -28,6 +28,8 @@ const CONCURRENCY_DEFAULT: u32 = 64;
 #[derive(Debug, Clone)]
 pub struct Document {
     object: Object,
+    /// By whom the object is managed, where the document says so.
+    pub(super) manager: Option<ManagerName>,
     /// Where its tenant is named.
     pub(super) tenant_at: Place,
     /// Where it is named.
@@ -64,10 +66,19 @@ pub enum Object {
         /// What it should be.
         spec: GrantSpec,
     },
+    /// An access test.
+    AccessTest {
+        /// In which tenant.
+        tenant: TenantSlug,
+        /// Its name.
+        name: AccessTestName,
+        /// What it should be.
+        spec: AccessTestSpec,
+    },
 }
 
 /// The kinds of objects, in the order in which they are applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Kind {
     /// A tenant.
     Tenant,
@@ -75,6 +86,8 @@ pub enum Kind {
     Upstream,
     /// A grant, which needs its tenant.
     Grant,
+    /// An access test, which needs its tenant.
+    AccessTest,
 }
 
 impl Document {
@@ -91,6 +104,7 @@ impl Object {
             Self::Tenant { .. } => Kind::Tenant,
             Self::Upstream { .. } => Kind::Upstream,
             Self::Grant { .. } => Kind::Grant,
+            Self::AccessTest { .. } => Kind::AccessTest,
         }
     }
 
@@ -98,7 +112,17 @@ impl Object {
     pub fn tenant(&self) -> &TenantSlug {
         match self {
             Self::Tenant { slug, .. } => slug,
-            Self::Upstream { tenant, .. } | Self::Grant { tenant, .. } => tenant,
+            Self::Upstream { tenant, .. } | Self::Grant { tenant, .. } | Self::AccessTest { tenant, .. } => tenant,
+        }
+    }
+
+    /// Its own name.
+    pub fn own_name(&self) -> &str {
+        match self {
+            Self::Tenant { slug, .. } => slug.as_str(),
+            Self::Upstream { slug, .. } => slug.as_str(),
+            Self::Grant { name, .. } => name.as_str(),
+            Self::AccessTest { name, .. } => name.as_str(),
         }
     }
 
@@ -106,8 +130,30 @@ impl Object {
     pub fn name(&self) -> String {
         match self {
             Self::Tenant { slug, .. } => slug.to_string(),
-            Self::Upstream { tenant, slug, .. } => format!("{tenant}/{slug}"),
-            Self::Grant { tenant, name, .. } => format!("{tenant}/{name}"),
+            other => format!("{}/{}", other.tenant(), other.own_name()),
+        }
+    }
+}
+
+impl Kind {
+    /// The same, as the database knows it.
+    pub(super) fn managed(self) -> ManagedKind {
+        match self {
+            Self::Tenant => ManagedKind::Tenant,
+            Self::Upstream => ManagedKind::Upstream,
+            Self::Grant => ManagedKind::Grant,
+            Self::AccessTest => ManagedKind::AccessTest,
+        }
+    }
+}
+
+impl From<ManagedKind> for Kind {
+    fn from(kind: ManagedKind) -> Self {
+        match kind {
+            ManagedKind::Tenant => Self::Tenant,
+            ManagedKind::Upstream => Self::Upstream,
+            ManagedKind::Grant => Self::Grant,
+            ManagedKind::AccessTest => Self::AccessTest,
         }
     }
 }
@@ -118,6 +164,7 @@ impl fmt::Display for Kind {
             Self::Tenant => "Tenant",
             Self::Upstream => "Upstream",
             Self::Grant => "Grant",
+            Self::AccessTest => "AccessTest",
         })
     }
 }
@@ -151,33 +198,51 @@ fn read(document: &Field<'_>, is_first: bool) -> Result<Document, Problem> {
         "Tenant" => tenant(&metadata, &spec),
         "Upstream" => upstream(&metadata, &spec),
         "Grant" => grant(&metadata, &spec),
-        ACCESS_TEST => Err(kind.problem("`AccessTest` is not read by this version: leave these documents out")),
+        "AccessTest" => access_test(&metadata, &spec),
         other => Err(kind.problem(format!("`{}` is unknown; {}", other.escape_debug(), suggestion(other, &KINDS)))),
     }
 }
 
 fn tenant(metadata: &Field<'_>, spec: &Field<'_>) -> Result<Document, Problem> {
-    let name = metadata.fields(&["name"])?.get("name")?;
+    let metadata = metadata.fields(&["name", "managedBy"])?;
+    let name = metadata.get("name")?;
     let slug: TenantSlug = name.parse()?;
     let object = Object::Tenant { spec: tenant_spec(spec, &slug)?, slug };
     let host_at = spec.place_of(&["egress", "hosts"]);
-    Ok(Document { object, tenant_at: name.place(), name_at: name.place(), host_at })
+    let manager = manager(&metadata)?;
+    Ok(Document { object, manager, tenant_at: name.place(), name_at: name.place(), host_at })
 }
 
 fn upstream(metadata: &Field<'_>, spec: &Field<'_>) -> Result<Document, Problem> {
-    let metadata = metadata.fields(&["tenant", "name"])?;
-    let (tenant, name) = (metadata.get("tenant")?, metadata.get("name")?);
-    let spec_of = Box::new(upstream_spec(spec)?);
-    let object = Object::Upstream { tenant: tenant.parse()?, slug: name.parse()?, spec: spec_of };
-    let host_at = spec.place_of(&[kind_of(spec), "url"]);
-    Ok(Document { object, tenant_at: tenant.place(), name_at: name.place(), host_at })
+    let document = of_tenant(metadata, |tenant, name| {
+        Ok(Object::Upstream { tenant, slug: name.parse()?, spec: Box::new(upstream_spec(spec)?) })
+    })?;
+    Ok(Document { host_at: spec.place_of(&[kind_of(spec), "url"]), ..document })
 }
 
 fn grant(metadata: &Field<'_>, spec: &Field<'_>) -> Result<Document, Problem> {
-    let metadata = metadata.fields(&["tenant", "name"])?;
+    of_tenant(metadata, |tenant, name| Ok(Object::Grant { tenant, name: name.parse()?, spec: grant_spec(spec)? }))
+}
+
+fn access_test(metadata: &Field<'_>, spec: &Field<'_>) -> Result<Document, Problem> {
+    of_tenant(metadata, |tenant, name| {
+        Ok(Object::AccessTest { tenant, name: name.parse()?, spec: access_test_spec(spec)? })
+    })
+}
+
+/// An object of a tenant.
+fn of_tenant(
+    metadata: &Field<'_>,
+    object: impl FnOnce(TenantSlug, &Field<'_>) -> Result<Object, Problem>,
+) -> Result<Document, Problem> {
+    let metadata = metadata.fields(&["tenant", "name", "managedBy"])?;
     let (tenant, name) = (metadata.get("tenant")?, metadata.get("name")?);
-    let object = Object::Grant { tenant: tenant.parse()?, name: name.parse()?, spec: grant_spec(spec)? };
-    Ok(Document { object, tenant_at: tenant.place(), name_at: name.place(), host_at: name.place() })
+    let (object, manager) = (object(tenant.parse()?, &name)?, manager(&metadata)?);
+    Ok(Document { object, manager, tenant_at: tenant.place(), name_at: name.place(), host_at: name.place() })
+}
+
+fn manager(metadata: &Fields<'_>) -> Result<Option<ManagerName>, Problem> {
+    metadata.find("managedBy").map(|field| field.parse()).transpose()
 }
 
 fn tenant_spec(field: &Field<'_>, slug: &TenantSlug) -> Result<TenantSpec, Problem> {
@@ -275,6 +340,21 @@ fn grant_spec(field: &Field<'_>) -> Result<GrantSpec, Problem> {
     Ok(spec)
 }
 
+fn access_test_spec(field: &Field<'_>) -> Result<AccessTestSpec, Problem> {
+    let fields = field.fields(&["as", "can", "cannot"])?;
+    let who = fields.get("as")?.fields(&["issuer", "groups", "subject"])?;
+    let names = |name| fields.find(name).map_or(Ok(Vec::new()), |field: Field<'_>| field.parse_items());
+    let spec = AccessTestSpec {
+        issuer: who.get("issuer")?.parse()?,
+        groups: who.find("groups").map_or(Ok(Vec::new()), |field| field.parse_items())?,
+        subject: who.find("subject").map(|field| field.parse()).transpose()?,
+        can: names("can")?,
+        cannot: names("cannot")?,
+    };
+    spec.check().map_err(|error| broken_rule(field, error))?;
+    Ok(spec)
+}
+
 /// Puts a broken rule where its field is or, if that is missing, should be.
 fn broken_rule(spec: &Field<'_>, error: SpecError) -> Problem {
     let path: &[&str] = match error.field() {
@@ -295,6 +375,9 @@ fn broken_rule(spec: &Field<'_>, error: SpecError) -> Problem {
         SpecField::Subjects => &["subjects"],
         SpecField::Allow => &["tools", "allow"],
         SpecField::Deny => &["tools", "deny"],
+        SpecField::TestedGroups => &["as", "groups"],
+        SpecField::Can => &["can"],
+        SpecField::Cannot => &["cannot"],
     };
     spec.place_of(path).problem(&format!("spec.{}", path.join(".")), error.rule())
 }

@@ -8,12 +8,12 @@ use insta::assert_snapshot;
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
 use secrecy::SecretString;
-use tenant_store::{
-    Level, LocalKeys, OnToolChange, Revision, Store, SystemClock, TenantScope, TenantSpec, ToolClass, UpstreamAuth,
-};
+use tenant_store::{Level, LocalKeys, OnToolChange, Revision, Store, SystemClock, TenantSpec, ToolClass, UpstreamAuth};
 
 use super::*;
+use crate::policy::Administration;
 
+mod access;
 mod auth;
 mod openapi;
 
@@ -93,13 +93,19 @@ fn a_misspelt_field_is_shown_with_the_right_one() {
     assert_snapshot!(upstream_error("colour: red"), @"acme.yaml:6:3: `spec.colour`: is unknown; known here: `http`, `openapi`, `prefix`, `auth`, `onToolChange`, `classes`, `timeout`, `concurrency`, `enabled`");
     assert_snapshot!(error("apiVersion: mcp-mux/v1\nkind: tenant\nmetadata: { name: acme }\nspec: {}"), @"acme.yaml:2:7: `kind`: `tenant` is unknown; did you mean `Tenant`?");
     assert_snapshot!(error("apiVersion: mcp-mux/v1\nkind: Tennant\nmetadata: { name: acme }\nspec: {}"), @"acme.yaml:2:7: `kind`: `Tennant` is unknown; did you mean `Tenant`?");
-    assert_snapshot!(error("apiVersion: mcp-mux/v1\nkind: Pod\nmetadata: { name: acme }\nspec: {}"), @"acme.yaml:2:7: `kind`: `Pod` is unknown; known here: `Tenant`, `Upstream`, `Grant`");
+    assert_snapshot!(error("apiVersion: mcp-mux/v1\nkind: Pod\nmetadata: { name: acme }\nspec: {}"), @"acme.yaml:2:7: `kind`: `Pod` is unknown; known here: `Tenant`, `Upstream`, `Grant`, `AccessTest`");
 }
 
 #[test]
-fn an_access_test_is_refused_until_it_is_read() {
-    let text = "apiVersion: mcp-mux/v1\nkind: AccessTest\nmetadata: { tenant: acme, name: t }\nspec: { can: [] }";
-    assert_snapshot!(error(text), @"acme.yaml:2:7: `kind`: `AccessTest` is not read by this version: leave these documents out");
+fn an_access_test_is_about_somebody_and_says_something() {
+    let test = |spec: &str| {
+        let head = "apiVersion: mcp-mux/v1\nkind: AccessTest\nmetadata: { tenant: acme, name: t }\nspec: ";
+        error(&format!("{head}{spec}"))
+    };
+    assert_snapshot!(test("{}"), @"acme.yaml:4:7: `spec.as`: is missing");
+    assert_snapshot!(test("{ as: { issuer: corp }, can: [acme__x] }"), @"acme.yaml:4:13: `spec.as.groups`: must not be empty unless a subject is named");
+    assert_snapshot!(test("{ as: { issuer: corp, groups: [g] } }"), @"acme.yaml:4:7: `spec.can`: must not be empty unless something stands under `cannot`: a test must test something");
+    assert_snapshot!(test("{ as: { issuer: corp, groups: [g] }, cant: [x] }"), @"acme.yaml:4:44: `spec.cant`: is unknown; did you mean `can`?");
 }
 
 #[test]
@@ -252,36 +258,41 @@ async fn store() -> anyhow::Result<Store> {
     Ok(store)
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests open every door")]
-async fn apply_all(store: &Store, texts: &[&str]) -> anyhow::Result<Report> {
+async fn apply_with(store: &Store, texts: &[&str], options: Options) -> anyhow::Result<Report> {
     let names = ["one.yaml", "two.yaml"];
     let manifests = names.iter().zip(texts).map(|(name, text)| parse(name, text)).collect::<Result<Vec<_>, _>>()?;
-    Ok(apply(store, &manifests, TenantScope::of).await?)
+    Ok(apply(store, &manifests, Administration::of_test(), options).await?)
+}
+
+async fn apply_all(store: &Store, texts: &[&str]) -> anyhow::Result<Report> {
+    apply_with(store, texts, Options::default()).await
 }
 
 #[tokio::test]
 async fn documents_are_applied_in_one_revision_whatever_their_order() -> anyhow::Result<()> {
     let store = store().await?;
     assert_snapshot!(apply_all(&store, &[GOOD]).await?, @r#"
-    created    Tenant    acme
-    created    Upstream  acme/jira
-    created    Upstream  acme/wiki
-    created    Grant     acme/analysts
+    created    Tenant      acme
+    created    Upstream    acme/jira
+    created    Upstream    acme/wiki
+    created    Grant       acme/analysts
+    in acme, group acme-analysts of corp, whom no grant covered there
+    upstream acme/wiki: what it lists is not known yet
     4 created, 0 changed, 0 unchanged; revision 1
     "#);
     assert_snapshot!(apply_all(&store, &[GOOD]).await?, @r#"
-    unchanged  Tenant    acme
-    unchanged  Upstream  acme/jira
-    unchanged  Upstream  acme/wiki
-    unchanged  Grant     acme/analysts
+    unchanged  Tenant      acme
+    unchanged  Upstream    acme/jira
+    unchanged  Upstream    acme/wiki
+    unchanged  Grant       acme/analysts
     0 created, 0 changed, 4 unchanged; revision 1
     "#);
     let changed = GOOD.replace("level: read", "level: write").replace("Acme Corp", "Acme");
     assert_snapshot!(apply_all(&store, &[&changed]).await?, @r#"
-    changed    Tenant    acme
-    unchanged  Upstream  acme/jira
-    unchanged  Upstream  acme/wiki
-    changed    Grant     acme/analysts
+    changed    Tenant      acme
+    unchanged  Upstream    acme/jira
+    unchanged  Upstream    acme/wiki
+    changed    Grant       acme/analysts
     0 created, 2 changed, 2 unchanged; revision 2
     "#);
     assert_eq!(store.revision().await?, Revision(2));
@@ -349,9 +360,10 @@ async fn an_object_is_defined_once() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn what_the_database_refuses_is_named_and_applies_nothing() -> anyhow::Result<()> {
-    let keys = Arc::new(LocalKeys::new(KeyRing::new(Key::generate()?, Vec::new())));
-    let empty = Store::open(&SecretString::from("sqlite::memory:"), keys, Arc::new(SystemClock)).await?;
-    let error = apply_all(&empty, &[GOOD]).await.unwrap_err();
+    let store = store().await?;
+    apply_all(&store, &[GOOD]).await?;
+    store.shred(&"acme".parse()?, "a test").await?;
+    let error = apply_all(&store, &[GOOD]).await.unwrap_err();
     assert_snapshot!(error, @"Tenant `acme` cannot be stored; nothing was applied");
     Ok(())
 }

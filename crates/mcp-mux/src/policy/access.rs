@@ -94,6 +94,11 @@ impl GrantIndex {
         of_tenant(self.by_issuer.values().flat_map(IssuerGrants::all), tenant).remove(&id)
     }
 
+    /// All grants, each as often as it names somebody.
+    pub fn all(&self) -> impl Iterator<Item = &Grant> {
+        self.by_issuer.values().flat_map(IssuerGrants::all).map(|covering| &covering.grant)
+    }
+
     /// The grants in `tenant` for principals of that issuer besides those.
     pub(super) fn others(&self, issuer: &IssuerName, tenant: TenantId, besides: &Grants<'_>) -> Vec<&Grant> {
         let Some(of_issuer) = self.by_issuer.get(issuer) else { return Vec::new() };

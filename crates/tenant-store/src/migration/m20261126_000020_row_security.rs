@@ -68,7 +68,7 @@ impl MigrationTrait for Migration {
 }
 
 /// Who names no tenant sees nothing. The platform's own work names all of them.
-fn security(table: &str, column: &str) -> [String; 3] {
+pub(super) fn security(table: &str, column: &str) -> [String; 3] {
     let whose = "current_setting('mcp_mux.tenant', true)";
     [
         format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"),
@@ -104,12 +104,7 @@ fn marking() -> Vec<String> {
              FOR EACH ROW EXECUTE FUNCTION mark_tenant_itself()"
         ),
     ];
-    statements.extend(MARKING.into_iter().chain(["tenant"]).map(|table| {
-        format!(
-            "CREATE TRIGGER {table}_taking_turns BEFORE INSERT OR UPDATE OR DELETE ON {table} \
-             FOR EACH STATEMENT EXECUTE FUNCTION take_turn()"
-        )
-    }));
+    statements.extend(MARKING.into_iter().chain(["tenant"]).map(taking_turns));
     statements.extend(MARKING.map(|table| {
         format!(
             "CREATE TRIGGER {table}_changed AFTER INSERT OR UPDATE OR DELETE ON {table} \
@@ -117,4 +112,12 @@ fn marking() -> Vec<String> {
         )
     }));
     statements
+}
+
+/// Whoever writes to it waits for a turn.
+pub(super) fn taking_turns(table: &str) -> String {
+    format!(
+        "CREATE TRIGGER {table}_taking_turns BEFORE INSERT OR UPDATE OR DELETE ON {table} \
+         FOR EACH STATEMENT EXECUTE FUNCTION take_turn()"
+    )
 }

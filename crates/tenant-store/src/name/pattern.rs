@@ -17,6 +17,11 @@ impl ToolPattern {
 }
 
 impl ToolPattern {
+    /// Whether it is the name that clients see, as it is written.
+    pub fn is_shown_as(&self, exposed: &str) -> bool {
+        glob(&self.0, exposed)
+    }
+
     /// Whether it names that entry by any of its names: at its upstream, with or without the upstream's own before it, or as
     /// clients see it; in capitals or not, percent-encoded or not, however often. What denies is read widely, so that a spelling does
     /// not decide; one that takes more than a few rounds to decode is hit by every pattern.

@@ -76,6 +76,11 @@ impl Change {
         TenantStore::new(self.store.clone(), scope, Some(Arc::downgrade(&self.shared)))
     }
 
+    /// The database as this change has it so far, for whoever only reads.
+    pub fn so_far(&self) -> Still {
+        Still { store: self.store.clone(), shared: Arc::clone(&self.shared) }
+    }
+
     /// Makes the change last. The revision is another one only if something changed.
     pub async fn commit(self) -> Result<Revision, StoreError> {
         let transaction = self.shared.lock().await.take().ok_or(StoreError::ChangeOver)?;

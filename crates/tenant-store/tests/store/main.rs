@@ -1,5 +1,6 @@
 //! The store seen from outside, against a real database file.
 
+mod access_tests;
 mod api_keys;
 mod changes;
 mod credentials;

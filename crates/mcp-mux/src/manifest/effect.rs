@@ -1,0 +1,158 @@
+//! What a change means for people: who gains and who loses which tools, prompts and resources.
+//!
+//! It is said for each group and each principal that a grant names, as if they had nothing else. What somebody in several groups has
+//! is what any of these gives, without what any of these denies; so gains, losses and denials together say it for everybody.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use tenant_store::{Grant, Group, IssuerName, Subject, TenantId, TenantSlug};
+
+use crate::caller::{Bounds, Caller, Principal};
+use crate::catalog::{Shelf, Snapshot};
+use crate::policy::{Action, EntryFacts, Reach, Reason, decide};
+
+/// What changes for somebody in a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Effect {
+    /// In which tenant.
+    pub tenant: TenantSlug,
+    /// For whom.
+    pub whom: Whom,
+    /// Whether a grant covers them there, if that is another answer than before.
+    pub is_covered: Option<bool>,
+    /// What they can use from now on.
+    pub gained: BTreeSet<Thing>,
+    /// What they can use no more.
+    pub lost: BTreeSet<Thing>,
+    /// What is denied to them from now on, whatever other grants allow.
+    pub denied: BTreeSet<Thing>,
+    /// What is denied to them no more, so that other grants can allow it.
+    pub undenied: BTreeSet<Thing>,
+}
+
+/// Those whom a grant can name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Whom {
+    /// Whose names these are.
+    pub issuer: IssuerName,
+    /// Everybody in a group, or one principal.
+    #[serde(flatten)]
+    pub named: Named,
+}
+
+/// How a grant names somebody.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Named {
+    /// Everybody in this group.
+    Group(Group),
+    /// This principal.
+    Subject(Subject),
+}
+
+/// Something that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Thing {
+    /// Its kind.
+    pub kind: &'static str,
+    /// The name by which clients know it.
+    pub name: String,
+}
+
+/// What somebody has in one tenant.
+#[derive(Debug, Default)]
+struct Has {
+    is_covered: bool,
+    allowed: BTreeSet<Thing>,
+    denied: BTreeSet<Thing>,
+}
+
+impl Effect {
+    /// What is different for anybody in `after`, ordered by tenant and then by whom.
+    pub fn between(before: &Snapshot, after: &Snapshot) -> Vec<Self> {
+        let changed = after.changed_since(before);
+        let grants = before.grants().all().chain(after.grants().all()).filter(|grant| changed.contains(&grant.tenant));
+        let named: BTreeSet<(TenantId, Whom)> =
+            grants.flat_map(|grant| Whom::named_in(grant).map(|whom| (grant.tenant, whom))).collect();
+        let effect = |(tenant, whom)| Self::for_whom(before, after, tenant, whom);
+        let mut effects: Vec<Self> = named.into_iter().filter_map(effect).collect();
+        effects.sort_by(|one, other| (&one.tenant, &one.whom).cmp(&(&other.tenant, &other.whom)));
+        effects
+    }
+
+    fn for_whom(before: &Snapshot, after: &Snapshot, tenant: TenantId, whom: Whom) -> Option<Self> {
+        let caller = whom.as_caller(tenant)?;
+        let slug = after.tenant_slug(tenant).or_else(|| before.tenant_slug(tenant))?.clone();
+        let (had, has) = (Has::of(before, &caller), Has::of(after, &caller));
+        let new = |before: &BTreeSet<Thing>, after: &BTreeSet<Thing>| after.difference(before).cloned().collect();
+        let effect = Self {
+            tenant: slug,
+            whom,
+            is_covered: (had.is_covered != has.is_covered).then_some(has.is_covered),
+            gained: new(&had.allowed, &has.allowed),
+            lost: new(&has.allowed, &had.allowed),
+            denied: new(&had.denied, &has.denied),
+            undenied: new(&has.denied, &had.denied),
+        };
+        let sets = [&effect.gained, &effect.lost, &effect.denied, &effect.undenied];
+        (effect.is_covered.is_some() || sets.iter().any(|set| !set.is_empty())).then_some(effect)
+    }
+}
+
+impl Whom {
+    /// Somebody of whom no more is known than a name in a grant.
+    fn as_caller(&self, tenant: TenantId) -> Option<Caller> {
+        /// No provider names a person so.
+        const NOBODY_IN_PARTICULAR: &str = "(anybody in this group)";
+
+        let (subject, groups) = match &self.named {
+            Named::Subject(subject) => (subject.clone(), Vec::new()),
+            Named::Group(group) => (NOBODY_IN_PARTICULAR.parse().ok()?, vec![group.clone()]),
+        };
+        let principal = Principal { issuer: self.issuer.clone(), subject };
+        Some(Caller::supposed(principal, groups.into(), Bounds::Tenants([tenant].into())))
+    }
+
+    fn named_in(grant: &Grant) -> impl Iterator<Item = Self> {
+        let groups = grant.spec.groups.iter().cloned().map(Named::Group);
+        let named = groups.chain(grant.spec.subjects.iter().cloned().map(Named::Subject));
+        named.map(|named| Self { issuer: grant.spec.issuer.clone(), named })
+    }
+}
+
+impl Has {
+    fn of(snapshot: &Snapshot, caller: &Caller) -> Self {
+        let reach = snapshot.grants().reach(caller);
+        let mut has = Self { is_covered: !reach.accesses().is_empty(), ..Self::default() };
+        for shelf in reach.accesses().iter().filter_map(|access| snapshot.shelf(access)) {
+            for (thing, facts) in things(shelf) {
+                has.take(&reach, thing, &facts);
+            }
+        }
+        has
+    }
+
+    fn take(&mut self, reach: &Reach, thing: Thing, facts: &EntryFacts<'_>) {
+        let decision = decide(reach, Action::Call, facts);
+        if decision.is_allowed() {
+            self.allowed.insert(thing);
+        } else if decision.reasons.iter().any(|reason| matches!(reason, Reason::Denied { .. })) {
+            self.denied.insert(thing);
+        }
+    }
+}
+
+/// Everything that a tenant has.
+fn things(shelf: &Shelf) -> impl Iterator<Item = (Thing, EntryFacts<'_>)> {
+    let tools =
+        shelf.entries().iter().map(|entry| (Thing { kind: "tool", name: entry.exposed().to_string() }, entry.facts()));
+    let items = shelf.items().iter().map(|item| {
+        let facts = item.facts();
+        // The query of a signed URL opens what it names.
+        let name = facts.exposed.split(['?', '#']).next().unwrap_or_default().to_owned();
+        (Thing { kind: item.kind.as_str(), name }, facts)
+    });
+    tools.chain(items)
+}

@@ -1,0 +1,165 @@
+//! Access tests: what certain people must be able to use and what they must not is looked up in the state that a change would make.
+//! The decision is the one that is enforced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tenant_store::{AccessTest, AccessTestName, Group, TenantSlug, ToolPattern};
+
+use crate::caller::{Bounds, Caller, Principal};
+use crate::catalog::{Entry, Item, Shelf, Snapshot};
+use crate::policy::{Action, Decision, EntryFacts, Reach, Reason, decide};
+
+/// How many names a failure lists of those that are too many.
+const SHOWN_MAX: usize = 5;
+
+/// What access tests found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// How many tests there are.
+    pub tests: usize,
+    /// What does not hold.
+    pub failures: Vec<Finding>,
+    /// What could not be looked at, because nobody knows yet what an upstream lists.
+    pub unknown: Vec<Finding>,
+}
+
+/// What a test found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The test's tenant, where it is served.
+    pub tenant: Option<TenantSlug>,
+    /// The test.
+    pub test: AccessTestName,
+    /// What is the matter.
+    pub message: String,
+}
+
+/// Somebody in a test, and all that they can use.
+struct Tried<'s> {
+    snapshot: &'s Snapshot,
+    reach: Reach,
+    allowed: Vec<(EntryFacts<'s>, Decision)>,
+}
+
+/// Looks at every test.
+pub(super) fn verify(snapshot: &Snapshot, tests: &[AccessTest]) -> Verified {
+    let unlisted = unlisted(snapshot);
+    let mut verified = Verified { tests: tests.len(), ..Verified::default() };
+    for test in tests {
+        let finding =
+            |message| Finding { tenant: snapshot.tenant_slug(test.tenant).cloned(), test: test.name.clone(), message };
+        let Some(tried) = Tried::of(snapshot, test) else { continue };
+        for name in &test.spec.can {
+            match tried.can(name) {
+                Ok(()) => {}
+                Err(why) if is_open(&unlisted, snapshot, name) => verified.unknown.push(finding(why)),
+                Err(why) => verified.failures.push(finding(why)),
+            }
+        }
+        for pattern in &test.spec.cannot {
+            verified.failures.extend(tried.cannot(pattern).err().map(&finding));
+        }
+    }
+    verified
+}
+
+impl<'s> Tried<'s> {
+    fn of(snapshot: &'s Snapshot, test: &AccessTest) -> Option<Self> {
+        let groups: Vec<Group> = test.spec.groups.clone();
+        let subject = test.spec.subject.clone().or_else(|| "(anybody in these groups)".parse().ok())?;
+        let principal = Principal { issuer: test.spec.issuer.clone(), subject };
+        let caller = Caller::supposed(principal, groups.into(), Bounds::Everything);
+        let reach = snapshot.grants().reach(&caller);
+        let shelves = reach.accesses().iter().filter_map(|access| snapshot.shelf(access));
+        let decided = shelves.flat_map(facts_of).map(|facts| (facts, decide(&reach, Action::Call, &facts)));
+        let allowed = decided.filter(|(_, decision)| decision.is_allowed()).collect();
+        Some(Self { snapshot, reach, allowed })
+    }
+
+    fn can(&self, name: &ToolPattern) -> Result<(), String> {
+        if self.allowed.iter().any(|(facts, _)| name.is_shown_as(facts.exposed)) {
+            return Ok(());
+        }
+        let mut all = self.snapshot.shelves().flat_map(|(_, shelf)| facts_of(shelf));
+        let is_there = all.any(|facts| name.is_shown_as(facts.exposed));
+        Err(if is_there {
+            format!("they must be able to use `{name}`, and cannot")
+        } else {
+            format!("they must be able to use `{name}`, and there is no such thing")
+        })
+    }
+
+    fn cannot(&self, pattern: &ToolPattern) -> Result<(), String> {
+        // As in grants, what denies is read widely.
+        let is_hit = |facts: &EntryFacts<'_>| pattern.hits(facts.upstream_slug, facts.local, facts.exposed);
+        let found: Vec<_> = self.allowed.iter().filter(|(facts, _)| is_hit(facts)).collect();
+        if let Some((_, decision)) = found.first() {
+            let names: Vec<_> = found.iter().take(SHOWN_MAX).map(|(facts, _)| format!("`{}`", facts.exposed)).collect();
+            let more = found.len().saturating_sub(SHOWN_MAX);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let by = self.by(decision);
+            return Err(format!(
+                "they must not be able to use `{pattern}`, and can use {}{more}{by}",
+                names.join(", ")
+            ));
+        }
+        // What it may list one day counts too, where a whole tenant is meant.
+        let whole = pattern.as_str().strip_suffix("__*");
+        let access = self.reach.accesses().iter().find(|access| Some(access.tenant_slug().as_str()) == whole);
+        access.map_or(Ok(()), |access| {
+            let tenant = access.tenant_slug();
+            Err(format!("they must not be able to use `{pattern}`, and a grant in tenant {tenant} covers them"))
+        })
+    }
+
+    /// By which grants.
+    fn by(&self, decision: &Decision) -> String {
+        let grants = decision.reasons.iter().filter_map(|reason| match reason {
+            Reason::Allowed { grant, .. } => self.snapshot.grants().all().find(|other| other.id == *grant),
+            _ => None,
+        });
+        let names: BTreeSet<_> = grants.map(|grant| grant.name.to_string()).collect();
+        if names.is_empty() {
+            return String::new();
+        }
+        format!(" by grant {}", names.into_iter().collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// All that a tenant has.
+fn facts_of(shelf: &Shelf) -> impl Iterator<Item = EntryFacts<'_>> {
+    let tools = shelf.entries().iter().map(|entry: &Arc<Entry>| entry.facts());
+    tools.chain(shelf.items().iter().map(|item: &Arc<Item>| item.facts()))
+}
+
+/// The upstreams that are in use and of which nothing is known, by tenant.
+pub(super) fn unlisted(snapshot: &Snapshot) -> BTreeMap<TenantSlug, Vec<String>> {
+    let mut unlisted: BTreeMap<TenantSlug, Vec<String>> = BTreeMap::new();
+    for (_, shelf) in snapshot.shelves() {
+        let known: BTreeSet<_> = facts_of(shelf).map(|facts| facts.upstream).collect();
+        for upstream in shelf.upstreams().filter(|upstream| upstream.spec.enabled && !known.contains(&upstream.id)) {
+            unlisted.entry(shelf.tenant_slug().clone()).or_default().push(upstream.slug.to_string());
+        }
+    }
+    unlisted.values_mut().for_each(|upstreams| upstreams.sort());
+    unlisted
+}
+
+/// Whether something of that name may be listed yet. No slug has a `_`, so a name's first two end its tenant's.
+fn is_open(unlisted: &BTreeMap<TenantSlug, Vec<String>>, snapshot: &Snapshot, name: &ToolPattern) -> bool {
+    let Some((slug, _)) = name.as_str().split_once("__") else { return false };
+    let is_served = snapshot.shelves().any(|(_, shelf)| shelf.tenant_slug().as_str() == slug);
+    !is_served || unlisted.contains_key(slug)
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(tenant) = &self.tenant {
+            write!(f, "{tenant}/")?;
+        }
+        write!(f, "{}: {}", self.test, self.message)
+    }
+}
