@@ -1,4 +1,4 @@
-//! Manifests: the desired state as YAML documents, read into typed objects and applied in one transaction.
+//! Manifests: the desired state as YAML documents, read into typed objects, applied in one transaction, and written again.
 //!
 //! Whatever is wrong is found before anything is written, and is shown with file, line, column and field. A manifest names
 //! secrets and never holds them.
@@ -11,6 +11,7 @@ mod error;
 mod field;
 mod report;
 mod verify;
+mod write;
 mod yaml;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use effect::{Effect, Named, Thing, Whom};
 pub use error::ManifestError;
 pub use report::{Applied, Became, Dropped, Report};
 pub use verify::{Finding, Verified};
+pub use write::{WriteError, write};
 
 /// Size of the largest manifest, in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -21,6 +21,11 @@ impl EgressHosts {
     pub fn cover(&self, url: &Url) -> bool {
         url.host().is_some_and(|host| self.0.iter().any(|pattern| pattern.covers(&host)))
     }
+
+    /// The hosts, as the operator named them.
+    pub fn patterns(&self) -> &[HostPattern] {
+        &self.0
+    }
 }
 
 impl TryFrom<Vec<HostPattern>> for EgressHosts {

@@ -53,7 +53,7 @@ pub use name::{
     AccessTestName, ApiKeyName, AwsAccessKeyId, AwsName, ExposedName, GrantName, Group, HeaderText, HostPattern,
     IssuerName, KekId, LocalName, ManagerName, NameError, OAuthAudience, OAuthClientId, OAuthIssuer, OAuthKeyId,
     OAuthResource, OAuthScope, OAuthTokenUrl, OfferKey, QueryParameter, SecretName, Subject, TenantSlug, ToolPattern,
-    ToolPrefix, UpstreamSlug, UserName, percent_decodings,
+    ToolPrefix, UpstreamSlug, UserName, is_visible, percent_decodings,
 };
 pub use offers::{NewOffer, Offer, PromptName};
 pub use protocol::UpstreamProtocol;

@@ -3,6 +3,7 @@
 mod grammar;
 mod pattern;
 
+pub use grammar::is_visible;
 pub use pattern::percent_decodings;
 
 use std::borrow::Borrow;

@@ -18,11 +18,11 @@ use super::field::{Field, Fields, suggestion};
 use super::yaml::Node;
 
 /// The one version of the format there is.
-const API_VERSION: &str = "mcp-mux/v1";
+pub(super) const API_VERSION: &str = "mcp-mux/v1";
 /// The kinds of documents that are read.
 const KINDS: [&str; 4] = ["Tenant", "Upstream", "Grant", "AccessTest"];
-const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_mins(1);
-const CONCURRENCY_DEFAULT: u32 = 64;
+pub(super) const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_mins(1);
+pub(super) const CONCURRENCY_DEFAULT: u32 = 64;
 
 /// One document: an object as it should be.
 #[derive(Debug, Clone)]

@@ -108,7 +108,12 @@ pub(super) fn printable(text: &str) -> Result<Arc<str>, Problem> {
 
 /// What can be seen: two names that look the same to a person should not differ in what nobody sees.
 pub(super) fn visible(text: &str) -> Result<Arc<str>, Problem> {
-    each(text, |c| !c.is_control() && !INVISIBLE.iter().any(|range| range.contains(&c)))
+    each(text, is_visible)
+}
+
+/// Whether a character shows itself, and leaves the direction of others alone.
+pub fn is_visible(c: char) -> bool {
+    !c.is_control() && !INVISIBLE.iter().any(|range| range.contains(&c))
 }
 
 pub(super) fn word(text: &str) -> Result<Arc<str>, Problem> {
