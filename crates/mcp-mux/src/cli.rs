@@ -9,6 +9,7 @@ mod delete;
 mod dev;
 mod doctor;
 mod explain;
+mod export;
 mod key;
 mod keys;
 mod migrate;
@@ -63,6 +64,12 @@ enum Command {
     /// Takes an upstream, a grant or an access test away
     ///
     /// Says who loses or gains what by it. An access test that would fail stops it.
+    /// Writes what the database holds as manifests, to stdout
+    ///
+    /// Tenants, upstreams and grants, and never a secret. Applied again they change nothing: `mcp-mux export | mcp-mux apply -f -`.
+    /// Applied to an empty database they make all but the secrets, the accounts of callers and the API keys.
+    Export(export::Export),
+    /// Takes an upstream or a grant away
     Delete(delete::Delete),
     /// Brings the database up to date
     Migrate(migrate::Migrate),
@@ -131,6 +138,7 @@ impl Cli {
             Command::Dev(dev) => Box::pin(dev.run()).await,
             Command::Serve(settings) => serve::run(&settings).await,
             Command::Apply(apply) => apply.run().await,
+            Command::Export(export) => export.run().await,
             Command::Delete(delete) => delete.run().await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Secret(secret) => secret.run().await,

@@ -8,6 +8,7 @@ mod auth;
 mod document;
 mod effect;
 mod error;
+mod export;
 mod field;
 mod report;
 mod verify;
@@ -20,9 +21,10 @@ pub use apply::{ApplyError, Options, apply, delete, validate};
 pub use document::{Document, Kind, Object};
 pub use effect::{Effect, Named, Thing, Whom};
 pub use error::ManifestError;
+pub use export::{Exported, Unsaid, export};
 pub use report::{Applied, Became, Dropped, Report};
 pub use verify::{Finding, Verified};
-pub use write::{WriteError, write};
+pub use write::{WriteError, write, write_managed};
 
 /// Size of the largest manifest, in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 8 * 1024 * 1024;

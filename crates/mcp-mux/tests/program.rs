@@ -2,6 +2,9 @@
 
 #![cfg(feature = "dev")]
 
+#[path = "program/export.rs"]
+mod export;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;

@@ -9,7 +9,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use serde_saphyr::{DoubleQuoted, SerializeError, SerializerOptions, ser_options};
 use tenant_store::{
-    EgressHosts, GrantSpec, OnToolChange, TenantSlug, TenantSpec, UpstreamProtocol, UpstreamSpec, is_visible,
+    AccessTestSpec, EgressHosts, GrantSpec, ManagerName, OnToolChange, TenantSlug, TenantSpec, UpstreamProtocol,
+    UpstreamSpec, is_visible,
 };
 
 use super::document::{API_VERSION, CALL_TIMEOUT_DEFAULT, CONCURRENCY_DEFAULT, Object};
@@ -19,11 +20,18 @@ use super::document::{API_VERSION, CALL_TIMEOUT_DEFAULT, CONCURRENCY_DEFAULT, Ob
 #[error("the {kind} `{name}` cannot be written as a manifest", kind = .0.kind(), name = .0.name())]
 pub struct WriteError(Box<Object>, #[source] SerializeError);
 
-/// Writes the objects, one document each, in their order.
+/// Writes the objects, one document each, in their order, without saying who manages them.
 pub fn write<'o>(objects: impl IntoIterator<Item = &'o Object>) -> Result<String, WriteError> {
+    write_managed(objects.into_iter().map(|object| (object, None)))
+}
+
+/// Writes the objects, and who manages them, one document each, in their order.
+pub fn write_managed<'o>(
+    objects: impl IntoIterator<Item = (&'o Object, Option<&'o ManagerName>)>,
+) -> Result<String, WriteError> {
     let mut text = String::new();
-    for object in objects {
-        let document = document(object, text.is_empty());
+    for (object, manager) in objects {
+        let document = document(object, manager, text.is_empty());
         let written = serde_saphyr::to_string_with_options(&Shown(&document), options());
         text.push_str(if text.is_empty() { "" } else { "---\n" });
         text.push_str(&written.map_err(|error| WriteError(Box::new(object.clone()), error))?);
@@ -97,13 +105,15 @@ fn texts<T: AsRef<str>>(items: &[T]) -> Value {
 }
 
 /// One document. Only the first of a manifest needs to say the version of the format.
-fn document(object: &Object, is_first: bool) -> Value {
+fn document(object: &Object, manager: Option<&ManagerName>, is_first: bool) -> Value {
     let own = |tenant: &TenantSlug, name: &str| Fields::default().with("tenant", tenant.as_str()).with("name", name);
     let (metadata, spec) = match object {
         Object::Tenant { slug, spec } => (Fields::default().with("name", slug.as_str()), tenant(slug, spec)),
         Object::Upstream { tenant, slug, spec } => (own(tenant, slug.as_str()), upstream(spec)),
         Object::Grant { tenant, name, spec } => (own(tenant, name.as_str()), grant(spec)),
+        Object::AccessTest { tenant, name, spec } => (own(tenant, name.as_str()), access_test(spec)),
     };
+    let metadata = metadata.with_any("managedBy", manager.map(ManagerName::as_str));
     Fields::default()
         .with_any("apiVersion", is_first.then_some(API_VERSION))
         .with("kind", object.kind().to_string())
@@ -158,4 +168,13 @@ fn grant(spec: &GrantSpec) -> Fields {
         .with_list("subjects", subjects)
         .with("level", level.as_str())
         .with("tools", Fields::default().with("allow", texts(allow)).with_list("deny", deny))
+}
+
+fn access_test(spec: &AccessTestSpec) -> Fields {
+    let AccessTestSpec { issuer, groups, subject, can, cannot } = spec;
+    let who = Fields::default()
+        .with("issuer", issuer.as_str())
+        .with_list("groups", groups)
+        .with_any("subject", subject.as_ref().map(AsRef::as_ref).map(Value::from));
+    Fields::default().with("as", who).with_list("can", can).with_list("cannot", cannot)
 }

@@ -13,9 +13,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tenant_store::{
-    AccountAuth, AccountClient, AccountListing, AuthorizationServer, ClientProof, GrantSpec, Level, Listing, LocalName,
-    OnToolChange, RequestedType, TenantSpec, TokenExchange, TokenRequest, ToolClass, UpstreamAuth, UpstreamProtocol,
-    UpstreamSpec, is_visible,
+    AccessTestSpec, AccountAuth, AccountClient, AccountListing, AuthorizationServer, ClientProof, GrantSpec, Level,
+    Listing, LocalName, OnToolChange, RequestedType, TenantSpec, TokenExchange, TokenRequest, ToolClass, UpstreamAuth,
+    UpstreamProtocol, UpstreamSpec, is_visible,
 };
 
 use super::super::{Object, parse, write};
@@ -271,12 +271,22 @@ fn grant() -> BoxedStrategy<GrantSpec> {
         .boxed()
 }
 
+fn access_test() -> BoxedStrategy<AccessTestSpec> {
+    (slug(), vec(text(), 0..4), option::of(text()), vec(text(), 0..4), vec(text(), 0..4))
+        .prop_filter_map("not such a test", |(issuer, groups, subject, can, cannot)| {
+            let spec = AccessTestSpec { issuer, groups, subject, can, cannot };
+            spec.check().is_ok().then_some(spec)
+        })
+        .boxed()
+}
+
 fn object() -> BoxedStrategy<Object> {
     prop_oneof![
         1 => (slug(), tenant()).prop_map(|(slug, spec)| Object::Tenant { slug, spec }),
         3 => (slug(), slug(), upstream())
             .prop_map(|(tenant, slug, spec)| Object::Upstream { tenant, slug, spec: Box::new(spec) }),
         1 => (slug(), slug(), grant()).prop_map(|(tenant, name, spec)| Object::Grant { tenant, name, spec }),
+        1 => (slug(), slug(), access_test()).prop_map(|(tenant, name, spec)| Object::AccessTest { tenant, name, spec }),
     ]
     .boxed()
 }
