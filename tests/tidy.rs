@@ -87,7 +87,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["dev"],
-    &["app", "bridge"],
+    &["app", "bridge", "import"],
     &["http"],
     &["auth", "gateway"],
     &["mux", "manifest"],

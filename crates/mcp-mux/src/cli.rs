@@ -10,6 +10,7 @@ mod dev;
 mod doctor;
 mod explain;
 mod export;
+mod import;
 mod key;
 mod keys;
 mod migrate;
@@ -69,6 +70,17 @@ enum Command {
     /// Tenants, upstreams and grants, and never a secret. Applied again they change nothing: `mcp-mux export | mcp-mux apply -f -`.
     /// Applied to an empty database they make all but the secrets, the accounts of callers and the API keys.
     Export(export::Export),
+    /// Writes the configuration of mcpo, MetaMCP, MCPHub or a client as manifests, to stdout
+    ///
+    /// What could not be carried over, and why, is said on stderr, with commands that set the secrets; no secret is repeated. Reads
+    /// one file and touches no database.
+    ///
+    ///   mcp-mux import mcpo config.json --tenant acme --issuer corp --group acme-staff --output acme
+    ///   less acme/report.txt
+    ///   mcp-mux apply -f acme/manifest.yaml
+    ///   sh acme/secrets.sh
+    #[command(verbatim_doc_comment)]
+    Import(import::Import),
     /// Takes an upstream or a grant away
     Delete(delete::Delete),
     /// Brings the database up to date
@@ -139,6 +151,7 @@ impl Cli {
             Command::Serve(settings) => serve::run(&settings).await,
             Command::Apply(apply) => apply.run().await,
             Command::Export(export) => export.run().await,
+            Command::Import(import) => import.run(),
             Command::Delete(delete) => delete.run().await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Secret(secret) => secret.run().await,

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "dev")]
 pub mod dev;
+pub mod import;
 pub mod lifecycle;
 pub mod manifest;
 pub mod telemetry;

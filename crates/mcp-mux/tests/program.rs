@@ -4,6 +4,8 @@
 
 #[path = "program/export.rs"]
 mod export;
+#[path = "program/import.rs"]
+mod import;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
