@@ -89,6 +89,11 @@ id!(
     ApiKeyId, "key_", "an API key"
 );
 
+id!(
+    /// Which replica: one process that serves, from its start to its end.
+    ReplicaId, "rep_", "a replica"
+);
+
 fn uuid_at(at: Timestamp) -> Uuid {
     let millis = u64::try_from(at.as_millis()).unwrap_or(0);
     let nanos = u32::try_from(millis % 1_000).unwrap_or(0) * 1_000_000;

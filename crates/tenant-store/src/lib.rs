@@ -23,6 +23,7 @@ mod name;
 mod offers;
 mod platform_keys;
 mod protocol;
+mod replicas;
 mod revision;
 mod scope;
 mod shred;
@@ -46,7 +47,7 @@ pub use data_keys::{DataKey, KekUse, Progress, Stuck};
 pub use egress_hosts::EgressHosts;
 pub use error::{PostgresUrlError, StoreError};
 pub use grants::{Grant, GrantSpec};
-pub use id::{ApiKeyId, GrantId, IdError, TenantId, UpstreamId};
+pub use id::{ApiKeyId, GrantId, IdError, ReplicaId, TenantId, UpstreamId};
 pub use kek::{Asking, KekError, KeyEncryption, KeyPlace, LocalKeys};
 pub use managed::Managed;
 pub use name::{
@@ -57,11 +58,12 @@ pub use name::{
 };
 pub use offers::{NewOffer, Offer, PromptName};
 pub use protocol::UpstreamProtocol;
+pub use replicas::{Beat, REPLICA_SILENCE_MAX, Replica};
 pub use revision::Revision;
 pub use scope::{TenantScope, TenantStore};
 pub use shred::ErasureCertificate;
 pub use spec::{SpecError, SpecField};
-pub use store::{Change, Follower, Put, Raised, Still, Store};
+pub use store::{Change, Follower, Lead, Put, Raised, Still, Store};
 pub use tenants::{Tenant, TenantSpec};
 pub use tools::{Digest, NameGiven, NewTool, Replaced, Tool};
 pub use upstream_auth::{

@@ -24,6 +24,7 @@ mod m20261126_000018_offer_vanished;
 mod m20261126_000019_tenant_revision;
 mod m20261126_000020_row_security;
 mod m20261126_000022_access_test;
+mod m20261126_000021_replica;
 
 use std::collections::HashSet;
 
@@ -61,6 +62,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000019_tenant_revision::Migration),
             Box::new(m20261126_000020_row_security::Migration),
             Box::new(m20261126_000022_access_test::Migration),
+            Box::new(m20261126_000021_replica::Migration),
         ]
     }
 }

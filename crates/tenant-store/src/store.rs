@@ -2,6 +2,7 @@
 
 mod change;
 pub(crate) mod connection;
+mod lead;
 mod listen;
 pub(crate) mod patience;
 pub(crate) mod row;
@@ -26,6 +27,7 @@ use crate::scope::{TenantScope, TenantStore};
 use transaction::{Reading, Whose, Writing};
 
 pub use change::{Change, Put, Still};
+pub use lead::Lead;
 pub use listen::{Follower, Raised};
 
 /// How long one waits for another process to migrate.

@@ -12,6 +12,7 @@ mod leases;
 mod offers;
 mod opening;
 mod postgres;
+mod replicas;
 mod support;
 mod tenants;
 mod tools;
