@@ -91,7 +91,7 @@ const LAYERS: &[&[&str]] = &[
     &["http"],
     &["auth", "gateway"],
     &["mux", "manifest"],
-    &["catalog", "keys"],
+    &["catalog", "keys", "replicas"],
     &["upstream"],
     &["audit", "usage"],
     &["policy"],

@@ -67,6 +67,7 @@ async fn a_database_that_is_away_for_half_a_minute_costs_no_call_and_what_change
     let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: Some(&key), level: Level::Write };
     let server = TestServer::start_with("database_away", &[setup], |config| {
         config.database = postgres.config()?;
+        config.admin.listen = Some("127.0.0.1:0".parse()?);
         Ok(())
     })
     .await?;
@@ -89,6 +90,11 @@ async fn a_database_that_is_away_for_half_a_minute_costs_no_call_and_what_change
         }
     }
     assert!(calls > 100, "{calls} calls");
+    // Which is said, and is no reason to call somebody else.
+    let admin = server.app.admin_address().context("probes are answered")?;
+    let ready = Http::new(&format!("http://{admin}/readyz"), None)?;
+    let answer = ready.request(reqwest::Method::GET).await?;
+    assert_eq!((answer.status, &answer.json()?["status"]), (200, &json!("degraded")), "{}", answer.text);
     postgres.command("start")?;
 
     let rows = server.rows("acme").await?;
@@ -100,5 +106,6 @@ async fn a_database_that_is_away_for_half_a_minute_costs_no_call_and_what_change
             ensure!(Instant::now() < deadline, "a replica still shows what was taken away");
         }
     }
+    assert_eq!(ready.request(reqwest::Method::GET).await?.json()?["status"], "ready");
     Ok(())
 }

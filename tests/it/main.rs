@@ -35,6 +35,7 @@ mod old_sse;
 mod openapi;
 mod outage;
 mod policy;
+mod probes;
 mod protocol;
 mod provider;
 mod running;

@@ -18,7 +18,7 @@ use http::{StatusCode, Uri};
 use jsonwebtoken::Algorithm;
 use mcp_mux::auth::Authenticator;
 use mcp_mux::config::{
-    CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl,
+    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl,
     TelemetryConfig,
 };
 use mcp_mux::lifecycle::Tasks;
@@ -51,7 +51,9 @@ async fn authenticator(signers: &[&Signer], tasks: &Tasks) -> Result<Authenticat
     let issuer = IssuerConfig { jwks_url: Some(url.parse()?), ..IssuerConfig::new("corp".parse()?, ISSUER) };
     let config = Config {
         public_url: PublicUrl::try_from("https://mcp.example.com".parse::<url::Url>()?).map_err(anyhow::Error::msg)?,
-        http: HttpConfig::default(),
+        // No load balancer takes it out, so none is waited for.
+        http: HttpConfig { drain_delay_seconds: 0, ..HttpConfig::default() },
+        admin: AdminConfig::default(),
         database: DatabaseConfig::default(),
         keys: KeysConfig::default(),
         issuers: vec![issuer],

@@ -3,6 +3,7 @@
 use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tenant_store::{Clock, Follower, Group, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
@@ -13,11 +14,12 @@ use crate::catalog::{Catalog, Face, Refresher};
 use crate::config::{Config, ConfigError, PublicUrl};
 use crate::egress::{Egress, EgressError};
 use crate::gateway::{ConnectLinks, Gateway};
-use crate::http::{Connect, ProtectedResources, Server, router};
+use crate::http::{Connect, Probed, ProtectedResources, Server, admin_router, router};
 use crate::keys::{KeyProviders, KeysError};
 use crate::lifecycle::Tasks;
 use crate::mux::{Handles, Mux, OwnAccounts};
 use crate::policy::Administration;
+use crate::replicas::Heart;
 use crate::upstream::{Accounts, Pool};
 
 /// Why a server did not start.
@@ -33,10 +35,12 @@ pub enum StartError {
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: set `http.listen` to a free address")]
+    #[error("cannot listen on {address}: set `{setting}` to a free address")]
     Listen {
         /// The configured address.
         address: SocketAddr,
+        /// Where it is configured.
+        setting: &'static str,
         /// Why not.
         #[source]
         source: std::io::Error,
@@ -50,6 +54,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct App {
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     public_url: PublicUrl,
     store: Store,
     catalog: Arc<Catalog>,
@@ -57,6 +62,8 @@ pub struct App {
     api_keys: Arc<ApiKeys>,
     accounts: Accounts,
     tasks: Tasks,
+    /// How long it serves after it was told to stop, and how long it then waits for what runs.
+    drain: (Duration, Duration),
 }
 
 /// What somebody sees.
@@ -140,13 +147,30 @@ async fn follow(mut follower: Follower, refresher: Arc<Refresher>, api_keys: Arc
     }
 }
 
+/// A listener, and where it is: not where it was configured if that was port 0.
+async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, setting, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// Answers probes until nothing else runs any more.
+fn answer_probes(listener: TcpListener, probed: Probed) {
+    probed.tasks.clone().spawn_last(|over| async move {
+        let served = axum::serve(listener, admin_router(probed)).with_graceful_shutdown(over.cancelled_owned());
+        if let Err(error) = served.into_future().await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the admin listener ended");
+        }
+    });
+}
+
 impl App {
     /// Starts a server on its own listener.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         config.check()?;
         let store = open_store(config).await?;
-        let address = config.http.listen;
-        let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let (listener, _) = listen("http.listen", config.http.listen).await?;
         Self::start_with(config, store, listener, config.public_url.clone()).await
     }
 
@@ -157,8 +181,12 @@ impl App {
         listener: TcpListener,
         public_url: PublicUrl,
     ) -> Result<Self, StartError> {
-        let address = config.http.listen;
-        let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
+        let (setting, address) = ("http.listen", config.http.listen);
+        let address = listener.local_addr().map_err(|source| StartError::Listen { address, setting, source })?;
+        let admin = match config.admin.listen {
+            Some(address) => Some(listen("admin.listen", address).await?),
+            None => None,
+        };
         let tasks = Tasks::default();
         let catalog = Arc::new(Catalog::open(store.clone(), administration()).await?);
         let egress = Egress::new(&config.egress)?;
@@ -194,6 +222,9 @@ impl App {
         tasks.spawn(async move { kek.keep_alive().await });
         tasks.spawn(Arc::clone(&refresher).run());
         tasks.spawn(follow(store.follow(), Arc::clone(&refresher), Arc::clone(&api_keys)));
+        let heart = Heart::new(store.clone(), &*clock, [catalog.changes(), api_keys.changes()]);
+        let replica = heart.id();
+        tasks.spawn_last(|over| heart.run(over));
         let shutdown = tasks.shutdown();
         tasks.spawn_draining(async move {
             let served = axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned());
@@ -201,13 +232,25 @@ impl App {
                 tracing::error!(error = &error as &dyn std::error::Error, "the listener ended");
             }
         });
-        tracing::info!(%address, public_url = %public_url, "mcp-mux serves");
-        Ok(Self { address, public_url, store, catalog, refresher, api_keys, accounts, tasks })
+        let probed = Probed { catalog: Arc::clone(&catalog), tasks: tasks.clone() };
+        let admin_address = admin.map(|(listener, address)| {
+            answer_probes(listener, probed);
+            tracing::info!(%address, "probes are answered");
+            address
+        });
+        let drain = (config.http.drain_delay(), config.http.drain_timeout());
+        tracing::info!(%address, public_url = %public_url, %replica, "mcp-mux serves");
+        Ok(Self { address, admin_address, public_url, store, catalog, refresher, api_keys, accounts, tasks, drain })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the admin listener is, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// The URL of the aggregate endpoint.
@@ -251,8 +294,12 @@ impl App {
         &self.tasks
     }
 
-    /// Stops: nothing new is accepted, what runs is finished. `false` if something had to be left behind.
+    /// Stops: says that it is not ready any more and serves for a while nevertheless, then accepts nothing new and finishes what runs.
+    /// `false` if something had to be left behind.
     pub async fn stop(self) -> bool {
-        self.tasks.stop().await
+        let (delay, timeout) = self.drain;
+        self.tasks.drain();
+        tokio::time::sleep(delay).await;
+        self.tasks.stop_within(timeout).await
     }
 }

@@ -10,10 +10,12 @@ mod dev;
 mod doctor;
 mod explain;
 mod export;
+mod healthcheck;
 mod import;
 mod key;
 mod keys;
 mod migrate;
+mod replicas;
 mod secret;
 mod serve;
 
@@ -109,6 +111,12 @@ enum Command {
     /// Reads the database, not a server: what the tools were when they were listed last, and what grants say now. The decision is made
     /// by the code that servers enforce.
     Explain(explain::Explain),
+    /// Lists the processes that serve from the database, and whether each has come to its present state
+    Replicas(replicas::Replicas),
+    /// Asks the server on this machine whether it is ready: exit status 1 if it is not
+    ///
+    /// At `admin.listen`, which must be set. For container health checks, where there is no other program.
+    Healthcheck(Settings),
     /// Says what a token, read from stdin, would be taken for, and why it would be refused
     ///
     /// The same verification that requests go through. The token is not repeated. Exit status 1 if it would be refused.
@@ -161,6 +169,8 @@ impl Cli {
             Command::Bridge(bridge) => bridge.run().await,
             Command::Doctor(doctor) => doctor.run().await,
             Command::Explain(explain) => explain.run().await,
+            Command::Replicas(replicas) => replicas.run().await,
+            Command::Healthcheck(settings) => healthcheck::run(&settings).await,
             Command::ExplainToken(explain) => explain.run().await,
         }?;
         Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@
 mod bridge;
 mod egress;
 mod front;
+mod http;
 mod issuer;
 mod keys;
 mod login;
@@ -16,6 +17,7 @@ mod unreadable;
 pub use bridge::{BridgeKey, ChildEnvironment, ChildVariable};
 pub use egress::{EgressConfig, Network, Ports};
 pub use front::{Front, FrontConfig, FrontMode, FrontProof};
+pub use http::{AdminConfig, HttpConfig};
 pub use issuer::{AppOnly, GraphConfig, IntrospectionConfig, IssuerConfig, Preset, TokenMode};
 pub use keys::{AppRoleConfig, KeysConfig, KubernetesConfig, SecretSource, VaultConfig, VaultLogin};
 pub use login::LoginConfig;
@@ -23,7 +25,6 @@ pub use profile::{ClaimMark, ClaimPath, Profile, SigningAlgorithm, TokenType, Wa
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,9 @@ pub struct Config {
     /// The listener.
     #[serde(default)]
     pub http: HttpConfig,
+    /// The listener for operators' own programs.
+    #[serde(default)]
+    pub admin: AdminConfig,
     /// Where everything is remembered.
     pub database: DatabaseConfig,
     /// The keys that wrap what seals credentials.
@@ -70,38 +74,6 @@ pub struct Config {
     /// Logs.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
-}
-
-/// The listener and what it lets in.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HttpConfig {
-    /// The address to listen on; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Hosts accepted besides that of `public_url`, as `host` or `host:port`.
-    pub allowed_hosts: Vec<String>,
-    /// Origins of browser pages that may call, as `https://webui.example.com`; none by default.
-    pub allowed_origins: Vec<String>,
-    /// Seconds after which the caller of an open stream is judged again: how long one goes on that was taken its access.
-    pub recheck_seconds: u64,
-}
-
-impl HttpConfig {
-    /// The time after which the caller of an open stream is judged again.
-    pub fn recheck_every(&self) -> Duration {
-        Duration::from_secs(self.recheck_seconds)
-    }
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            allowed_hosts: Vec::new(),
-            allowed_origins: Vec::new(),
-            recheck_seconds: 30,
-        }
-    }
 }
 
 /// The database.
@@ -222,11 +194,6 @@ impl TryFrom<Url> for PublicUrl {
     }
 }
 
-/// Whether a text is an origin as browsers send it, which knows no path, no `*` and no port that its scheme has anyway.
-fn is_origin(text: &str) -> bool {
-    Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text.to_ascii_lowercase())
-}
-
 /// Whether a URL stays on this machine.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -328,18 +295,11 @@ impl Config {
             fronts.push(front.resolve()?);
         }
         front::check_secrets(&fronts)?;
-        if let Some(text) = self.http.allowed_origins.iter().find(|text| !is_origin(text)) {
-            let problem =
-                format!("has `{text}`: an origin is scheme, host and port only, as https://webui.example.com");
-            return Err(setting("http.allowed_origins", problem));
-        }
+        self.http.check()?;
         self.keys.vault.as_ref().map(VaultConfig::login).transpose()?;
         self.check_unnamed_tokens()?;
         if !(NAME_CHARS_LEAST..=64).contains(&self.catalog.name_chars_max) {
             return Err(setting("catalog.name_chars_max", "must be from 32 to 64"));
-        }
-        if !(1..=30).contains(&self.http.recheck_seconds) {
-            return Err(setting("http.recheck_seconds", "must be from 1 to 30"));
         }
         if self.catalog.refresh_seconds == 0 {
             return Err(setting("catalog.refresh_seconds", "must be at least 1"));

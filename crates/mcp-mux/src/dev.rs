@@ -31,7 +31,7 @@ use self::upstreams::{DemoUpstream, SECRET_NAME, UPSTREAMS};
 use crate::app::{App, Seen, open_store};
 use crate::caller::Principal;
 use crate::config::{
-    CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl,
+    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl,
     TelemetryConfig, TokenType,
 };
 use crate::lifecycle::Tasks;
@@ -160,7 +160,9 @@ fn config(settings: &DevSettings, public_url: &PublicUrl, issuer: &str) -> Resul
     let database = format!("sqlite://{}?mode=rwc", folder.join("dev.db").display());
     Ok(Config {
         public_url: public_url.clone(),
-        http: HttpConfig::default(),
+        // No load balancer takes it out, so none is waited for.
+        http: HttpConfig { drain_delay_seconds: 0, ..HttpConfig::default() },
+        admin: AdminConfig::default(),
         database: DatabaseConfig::at(database),
         keys: KeysConfig { primary_file: Some(key_file(folder)?), ..KeysConfig::default() },
         issuers: vec![IssuerConfig {

@@ -5,6 +5,7 @@ mod connect;
 mod cross_origin;
 mod identified;
 mod origin;
+mod probes;
 mod problem;
 mod watch;
 mod well_known;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, PROXY_AUTHORIZATION};
+use axum::http::header::{AUTHORIZATION, CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::{MethodRouter, any, get, post};
@@ -27,6 +28,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use self::connect::Connect;
 use self::identified::Identified;
 use self::origin::{Guarded, OriginGuard};
+use self::probes::Asks;
+pub use self::probes::{Probe, Probed, admin_router};
 use self::watch::Watch;
 pub use self::well_known::ProtectedResources;
 use crate::auth::{self, Authenticator};
@@ -91,6 +94,10 @@ pub const ROUTES: [Route; 12] = [
     Route { path: "/connect/{tenant}/{upstream}/client.json", methods: &["GET"], kind: Kind::ClientDocument },
 ];
 
+/// Every route of the admin listener, which is another one than that of the clients. A test compares this list as well.
+pub const PROBES: [Probe; 2] =
+    [Probe { path: "/healthz", asks: Asks::Alive }, Probe { path: "/readyz", asks: Asks::Ready }];
+
 /// What the routes share.
 #[derive(Debug)]
 pub struct Server {
@@ -111,13 +118,23 @@ pub struct Server {
 /// The whole surface.
 pub fn router(server: Server, public_url: &PublicUrl, hosts: &[String], origins: &[String]) -> Router {
     let guard = Arc::new(OriginGuard::new(public_url, hosts, origins));
+    let tasks = server.tasks.clone();
     let layers = ServiceBuilder::new() // A request passes these lines top to bottom.
-        .layer_fn(Identified) // First, so that everything below can name the request.
+        .map_response(move |response| parting(&tasks, response)) // Whatever is answered.
+        .layer_fn(Identified) // Before all others, so that everything below can name the request.
         .layer(CatchPanicLayer::custom(problem::panicked)) // A mistake of ours costs one answer, not the connection.
         .layer_fn(move |inner| Guarded::new(&guard, inner)) // Before auth: a page of another site learns nothing.
         .option_layer(cross_origin::layer(origins)); // Before auth: a browser's preflight shows no token; after `origin`.
     let routes = ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, handler(route.kind)));
     routes.fallback(problem::not_found).layer(layers).with_state(Arc::new(server))
+}
+
+/// A client that is answered by a server which is about to stop asks its next question over another connection, which leads elsewhere.
+fn parting<B>(tasks: &Tasks, mut response: http::Response<B>) -> http::Response<B> {
+    if tasks.is_draining() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn handler(kind: Kind) -> MethodRouter<Arc<Server>> {
@@ -197,8 +214,6 @@ fn strip_credentials(headers: &mut HeaderMap, configured: &[HeaderName]) {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::header::HeaderValue;
-
     use super::*;
 
     #[test]

@@ -29,8 +29,10 @@ pub mod http;
 pub mod keys;
 pub mod mux;
 pub mod policy;
+pub mod replicas;
 mod upstream;
 
 pub use app::{App, StartError, open_store};
 pub use egress::{Egress, EgressError};
+pub use replicas::wait_for_replicas;
 pub use upstream::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount};

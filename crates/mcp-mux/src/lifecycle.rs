@@ -3,17 +3,38 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// How long a shutdown waits for running calls before it ends them.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long it waits then for what was spawned to outlive them.
+const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The tasks of one server and the signal that ends them. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+/// The tasks of one server and the signals that end them. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Tasks {
     tracker: TaskTracker,
+    last: TaskTracker,
+    /// The server is about to stop.
+    draining: CancellationToken,
     shutdown: CancellationToken,
+    /// Nothing runs any more. Ends with it: `shutdown`.
+    over: CancellationToken,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        let over = CancellationToken::new();
+        Self {
+            tracker: TaskTracker::new(),
+            last: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            shutdown: over.child_token(),
+            over,
+        }
+    }
 }
 
 impl Tasks {
@@ -36,6 +57,12 @@ impl Tasks {
         tokio::spawn(self.tracker.track_future(task));
     }
 
+    /// Runs what outlives everything else: `task` is given the signal that nothing else runs any more, and ends then by itself.
+    pub fn spawn_last<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(CancellationToken) -> F) {
+        #[expect(clippy::disallowed_methods, reason = "this is the module that spawns")]
+        tokio::spawn(self.last.track_future(task(self.over.clone())));
+    }
+
     /// How many run.
     pub fn running(&self) -> usize {
         self.tracker.len()
@@ -46,16 +73,34 @@ impl Tasks {
         self.shutdown.clone()
     }
 
+    /// Says that the server is about to stop. Everything goes on meanwhile.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Whether it is about to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled() || self.shutdown.is_cancelled()
+    }
+
     /// Tells every task to stop and waits for the draining ones; `false` if some had to be left behind.
     pub async fn stop(&self) -> bool {
+        self.stop_within(DRAIN_TIMEOUT).await
+    }
+
+    /// The same where the draining ones have that much time.
+    pub async fn stop_within(&self, drain_timeout: Duration) -> bool {
         self.shutdown.cancel();
         self.tracker.close();
-        tokio::time::timeout(DRAIN_TIMEOUT, self.tracker.wait()).await.is_ok()
+        let finished = timeout(drain_timeout, self.tracker.wait()).await.is_ok();
+        self.over.cancel();
+        self.last.close();
+        timeout(LAST_TIMEOUT, self.last.wait()).await.is_ok() && finished
     }
 
     /// A guard that stops everything when it is dropped, for embedding a server in tests and examples.
     pub fn stop_on_drop(&self) -> DropGuard {
-        self.shutdown.clone().drop_guard()
+        self.over.clone().drop_guard()
     }
 }
 

@@ -372,3 +372,42 @@ async fn accounts_are_listed_without_what_lies_in_them_and_taken_back_as_chosen(
     assert!(said(&unknown).contains("tenant `acme` has no upstream `jra`"), "{}", said(&unknown));
     Ok(())
 }
+
+#[test]
+fn a_server_is_asked_whether_it_is_ready_and_listed_until_it_ends() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    configure(folder, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+    let nowhere = run(folder, &["healthcheck"])?;
+    assert!(!nowhere.status.success() && said(&nowhere).contains("set `admin.listen`"), "{}", said(&nowhere));
+
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let told = |arguments: &[&str]| {
+        let mut command = program(folder);
+        command.env("MCP_MUX__ADMIN__LISTEN", format!("0.0.0.0:{port}")).env("MCP_MUX__HTTP__DRAIN_DELAY_SECONDS", "0");
+        command.args(arguments);
+        command
+    };
+    let listed =
+        || -> Result<Vec<Value>> { Ok(serde_json::from_slice(&run(folder, &["replicas", "-o", "json"])?.stdout)?) };
+    assert!(!told(&["healthcheck"]).output()?.status.success(), "nobody serves");
+    assert!(listed()?.is_empty());
+
+    let mut running = Running(told(&["serve"]).stderr(Stdio::piped()).spawn()?);
+    let mut lines = BufReader::new(running.0.stderr.take().context("stderr is piped")?).lines();
+    ensure!(lines.any(|line| line.is_ok_and(|line| line.contains("mcp-mux serves"))), "it does not serve");
+    let healthy = told(&["healthcheck"]).output()?;
+    assert!(healthy.status.success() && said(&healthy).contains(r#""status":"ready""#), "{}", said(&healthy));
+    while listed()?.is_empty() {}
+    let replicas = listed()?;
+    assert_eq!(replicas.iter().map(|replica| replica.get("behind")).collect::<Vec<_>>(), [Some(&json!(0))]);
+    let table = String::from_utf8(run(folder, &["replicas"])?.stdout)?;
+    assert!(table.starts_with("rep_") && table.contains("up to date"), "{table}");
+
+    ensure!(Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status()?.success());
+    // What it says until its end is read, so that it does not wait for a reader.
+    lines.for_each(drop);
+    assert!(running.0.wait()?.success());
+    assert!(listed()?.is_empty(), "who has ended is not listed");
+    Ok(())
+}

@@ -23,8 +23,8 @@ mod m20261125_000017_upstream_protocol;
 mod m20261126_000018_offer_vanished;
 mod m20261126_000019_tenant_revision;
 mod m20261126_000020_row_security;
-mod m20261126_000022_access_test;
 mod m20261126_000021_replica;
+mod m20261126_000022_access_test;
 
 use std::collections::HashSet;
 

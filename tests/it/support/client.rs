@@ -140,6 +140,11 @@ impl Http {
         Ok(Self { client: self.client.clone(), url: self.url.clone(), headers })
     }
 
+    /// The same client at another address, which it calls over other connections.
+    pub(crate) fn at(&self, url: &str) -> Self {
+        Self { client: self.client.clone(), url: url.to_owned(), headers: self.headers.clone() }
+    }
+
     /// Posts a body as it is.
     pub(crate) async fn post(&self, body: impl Into<reqwest::Body>) -> Result<Answer> {
         self.send(self.client.post(&self.url).body(body)).await

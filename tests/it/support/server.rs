@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, Result};
 use axum::Router;
 use mcp_mux::config::{
-    CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, LogFormat, PublicUrl,
-    TelemetryConfig,
+    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, LogFormat,
+    PublicUrl, TelemetryConfig,
 };
 use mcp_mux::{App, open_store};
 use secrecy::SecretString;
@@ -236,7 +236,9 @@ fn config(idp: &Idp, database: &TestDatabase) -> Result<Config> {
     let key = crypto::Key::generate()?;
     Ok(Config {
         public_url: PublicUrl::try_from(Url::parse("http://127.0.0.1")?).map_err(anyhow::Error::msg)?,
-        http: HttpConfig::default(),
+        // No load balancer takes it out, so none is waited for.
+        http: HttpConfig { drain_delay_seconds: 0, ..HttpConfig::default() },
+        admin: AdminConfig::default(),
         database: DatabaseConfig { owner_url: database.owner_url.clone(), ..DatabaseConfig::at(database.url.clone()) },
         keys: KeysConfig { primary: Some(key.encode()), ..KeysConfig::default() },
         issuers: vec![IssuerConfig {
@@ -307,7 +309,7 @@ async fn install_as(
     Ok(())
 }
 
-async fn rows(store: &Store, tenant: &str) -> Result<TenantStore> {
+pub(crate) async fn rows(store: &Store, tenant: &str) -> Result<TenantStore> {
     let tenant = store.find_tenant(&tenant.parse()?).await?.context("the tenant exists")?;
     Ok(store.tenant(scope(tenant.id)))
 }
@@ -318,7 +320,7 @@ pub(crate) fn scope(tenant: tenant_store::TenantId) -> TenantScope {
 }
 
 /// Files that the scan for leaked secrets reads after the test run.
-fn output_files(name: &str) -> Result<(PathBuf, PathBuf)> {
+pub(crate) fn output_files(name: &str) -> Result<(PathBuf, PathBuf)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-output");
     fs::create_dir_all(&folder)?;
     let stem = format!("{name}-{}", uuid::Uuid::new_v4().simple());

@@ -118,7 +118,7 @@ impl Drop for RunningCall {
     }
 }
 
-/// A real MCP server with the tools `whoami` (reads), `change` (writes) and `wait` (answers when it is cancelled).
+/// A real MCP server with the tools `whoami` (reads), `change` (writes) and `wait` (answers when it is cancelled or told to go on).
 #[derive(Debug, Clone)]
 pub(crate) struct RealUpstream {
     name: String,
@@ -129,6 +129,8 @@ pub(crate) struct RealUpstream {
     pub waiting: Arc<Notify>,
     /// A call of `wait` was cancelled.
     pub cancelled: Arc<Notify>,
+    /// Lets a call of `wait` go on.
+    pub go_on: Arc<Notify>,
     /// The calls of `wait`.
     pub calls: Calls,
 }
@@ -142,6 +144,7 @@ impl RealUpstream {
             sessions: Arc::default(),
             waiting: Arc::default(),
             cancelled: Arc::default(),
+            go_on: Arc::default(),
             calls: Calls::default(),
         }
     }
@@ -253,8 +256,10 @@ impl ServerHandler for RealUpstream {
         if request.name == "wait" {
             self.waiting.notify_one();
             let _running = self.calls.begin();
-            context.ct.cancelled().await;
-            self.cancelled.notify_one();
+            tokio::select! {
+                () = context.ct.cancelled() => self.cancelled.notify_one(),
+                () = self.go_on.notified() => {}
+            }
         }
         let _parts = context.extensions.get::<Parts>();
         let text = format!("{} at {} with {}", request.name, self.name, json!(request.arguments));

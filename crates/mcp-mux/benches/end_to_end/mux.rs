@@ -8,7 +8,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use jsonwebtoken::Algorithm;
 use mcp_mux::config::{
-    CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl,
+    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl,
     TelemetryConfig,
 };
 use mcp_mux::lifecycle::Tasks;
@@ -114,7 +114,9 @@ fn config(folder: &Path, jwks_url: Url) -> Result<Config> {
     let database = format!("sqlite://{}?mode=rwc", folder.join("mcp-mux.db").display());
     Ok(Config {
         public_url: public_url("127.0.0.1")?,
-        http: HttpConfig::default(),
+        // No load balancer takes it out, so none is waited for.
+        http: HttpConfig { drain_delay_seconds: 0, ..HttpConfig::default() },
+        admin: AdminConfig::default(),
         database: DatabaseConfig::at(database),
         keys: KeysConfig { primary: Some(crypto::Key::generate()?.encode()), ..KeysConfig::default() },
         issuers: vec![IssuerConfig { jwks_url: Some(jwks_url), ..IssuerConfig::new("corp".parse()?, ISSUER) }],

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tenant_store::{ApiKey, Revision, Store, StoreError, Timestamp};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::Identity;
 use super::error::{AuthError, Refusal};
@@ -21,6 +21,7 @@ const ENDLESS: Duration = Duration::from_hours(24);
 pub struct ApiKeys {
     store: Store,
     current: ArcSwap<Known>,
+    changed: watch::Sender<Revision>,
     wake: Notify,
 }
 
@@ -34,7 +35,13 @@ impl ApiKeys {
     /// Reads the keys.
     pub async fn open(store: Store) -> Result<Self, StoreError> {
         let known = Known::load(&store).await?;
-        Ok(Self { store, current: ArcSwap::from_pointee(known), wake: Notify::new() })
+        let (changed, _) = watch::channel(known.revision);
+        Ok(Self { store, current: ArcSwap::from_pointee(known), changed, wake: Notify::new() })
+    }
+
+    /// Tells of each revision whose keys are good from then on.
+    pub fn changes(&self) -> watch::Receiver<Revision> {
+        self.changed.subscribe()
     }
 
     /// Looks at the revision now.
@@ -58,7 +65,10 @@ impl ApiKeys {
     /// Reads the keys again if the database has moved on.
     pub async fn reload(&self) -> Result<(), StoreError> {
         if self.store.revision().await? != self.current.load().revision {
-            self.current.store(Arc::new(Known::load(&self.store).await?));
+            let known = Known::load(&self.store).await?;
+            let revision = known.revision;
+            self.current.store(Arc::new(known));
+            self.changed.send_replace(revision);
         }
         Ok(())
     }

@@ -115,8 +115,21 @@ impl Refresher {
                 tokio::time::sleep(RELOAD_GAP).await;
             }
         };
-        let listen = hearing::listen(&self.catalog, &self.pool, &self.heard);
-        tokio::join!(follow, listen, self.list(Schedules::new(self.every)));
+        tokio::join!(follow, self.lead());
+    }
+
+    /// Lists and listens whenever no other replica does: one is enough, since all read what it stores.
+    async fn lead(&self) {
+        loop {
+            let mut lead = self.catalog.store().lead().await;
+            tracing::info!("this replica lists the upstreams");
+            let listen = hearing::listen(&self.catalog, &self.pool, &self.heard);
+            let work = async { tokio::join!(listen, self.list(Schedules::new(self.every))) };
+            tokio::select! {
+                () = lead.lost() => tracing::warn!("this replica cannot tell any more whether another one lists the upstreams"),
+                _ = work => {}
+            }
+        }
     }
 
     /// Lists what is due, for ever. What takes long keeps nothing else waiting, and however many tell of changes, it is looked once per

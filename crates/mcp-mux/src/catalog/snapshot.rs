@@ -4,6 +4,7 @@ mod read;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
@@ -13,6 +14,7 @@ use tenant_store::{
     TenantSlug, Tool, ToolClass, Upstream, UpstreamId,
 };
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 use super::definition::Definition;
 use super::item::{Item, Own};
@@ -275,6 +277,8 @@ pub struct Catalog {
     administration: Administration,
     current: ArcSwap<Snapshot>,
     changed: watch::Sender<Revision>,
+    /// When the database answered last.
+    answered_at: watch::Sender<Instant>,
     /// One at a time reads and replaces, so that a slow reading of an old state never replaces a newer one. Holds the revision up
     /// to which dead data keys were dropped.
     reloading: Mutex<Revision>,
@@ -286,7 +290,8 @@ impl Catalog {
         let snapshot = Snapshot::load(&store, administration).await?;
         let reloading = Mutex::new(snapshot.revision);
         let (changed, _) = watch::channel(snapshot.revision);
-        Ok(Self { store, administration, current: ArcSwap::from_pointee(snapshot), changed, reloading })
+        let (answered_at, _) = watch::channel(Instant::now());
+        Ok(Self { store, administration, current: ArcSwap::from_pointee(snapshot), changed, answered_at, reloading })
     }
 
     /// The snapshot of this moment. A request takes it once and decides by nothing else.
@@ -299,11 +304,17 @@ impl Catalog {
         self.changed.subscribe()
     }
 
+    /// How long ago the database answered, which is asked every few seconds. The snapshot may be as old.
+    pub fn silence(&self) -> Duration {
+        self.answered_at.borrow().elapsed()
+    }
+
     /// Replaces the snapshot if the database has moved on; `true` if it had. Then the data keys that are no more are dropped from
     /// memory. When the database cannot be read, the last snapshot stays, and the next call tries again what is left to do.
     pub async fn reload(&self) -> Result<bool, StoreError> {
         let mut swept_at = self.reloading.lock().await;
         let moved = self.store.revision().await? != self.current.load().revision;
+        self.answered_at.send_replace(Instant::now());
         if moved {
             let snapshot = self.snapshot().next(&self.store, self.administration).await?;
             let revision = snapshot.revision;

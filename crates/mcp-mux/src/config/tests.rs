@@ -33,6 +33,26 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
+fn nobody_listens_for_probes_unless_it_is_said_where() {
+    assert_eq!(parse(SMALLEST, &[]).unwrap().admin.listen, None);
+    let config = parse(SMALLEST, &[("MCP_MUX__ADMIN__LISTEN", "0.0.0.0:8081")]).unwrap();
+    assert_eq!(config.admin.listen, Some("0.0.0.0:8081".parse().unwrap()));
+}
+
+#[test]
+fn a_drain_has_an_end() {
+    for (settings, accepted) in [
+        ("drain_delay_seconds = 0", true),
+        ("drain_delay_seconds = 601", false),
+        ("drain_timeout_seconds = 1", true),
+        ("drain_timeout_seconds = 0", false),
+        ("drain_timeout_seconds = 601", false),
+    ] {
+        assert_eq!(parse(&format!("http.{settings}\n{SMALLEST}"), &[]).is_ok(), accepted, "{settings}");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_an_error_that_names_it() {
     let error = parse(&format!("colour = 1\n{SMALLEST}"), &[]).unwrap_err();
     assert!(error.to_string().contains("colour"), "{error}");

@@ -48,6 +48,10 @@ pub(super) async fn not_found() -> Response<Body> {
     plain(StatusCode::NOT_FOUND, "there is nothing at this path: MCP is at /mcp")
 }
 
+pub(super) async fn no_probe() -> Response<Body> {
+    plain(StatusCode::NOT_FOUND, "there is nothing at this path: this listener answers probes, at /healthz and /readyz")
+}
+
 pub(super) fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
     tracing::error!(fault = Fault::Ours.as_str(), "a request met a mistake of ours");
     plain(StatusCode::INTERNAL_SERVER_ERROR, "mcp-mux made a mistake; its log says more")
