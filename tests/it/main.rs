@@ -38,6 +38,7 @@ mod policy;
 mod probes;
 mod protocol;
 mod provider;
+mod replicas;
 mod running;
 mod secrets;
 mod session;

@@ -5,6 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 pub(crate) mod accounts;
 pub(crate) mod api;
+pub(crate) mod balancer;
 pub(crate) mod bridge;
 pub(crate) mod browser;
 pub(crate) mod client;
@@ -13,6 +14,7 @@ pub(crate) mod driver;
 pub(crate) mod forwarder;
 pub(crate) mod identity;
 pub(crate) mod old_sse;
+pub(crate) mod process;
 pub(crate) mod provider;
 pub(crate) mod raw_session;
 pub(crate) mod rich;
