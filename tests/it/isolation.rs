@@ -1,5 +1,6 @@
 //! The isolation table: each route and each MCP method, with what tenant B's caller gets when it asks for tenant A's thing.
-//! The table compares itself with the routes and methods that exist, so that a new one without a row fails here.
+//! The table compares itself with the routes and methods that exist, so that a new one without a row fails here. What the admin listener
+//! answers has a table of its own in `probes`.
 
 use std::collections::BTreeSet;
 

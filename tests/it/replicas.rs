@@ -12,7 +12,7 @@ use futures::future::try_join_all;
 use mcp_mux::config::Config;
 use mcp_mux::{open_store, wait_for_replicas};
 use secrecy::ExposeSecret as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 use tenant_store::testing::{TestDatabase, is_on_postgres};
 use tenant_store::{Level, Store, TenantStore, UpstreamSpec};
@@ -160,7 +160,7 @@ impl Client<'_> {
         ensure!(answer.status == 200, "{} {}", answer.status, answer.text);
         let expected = format!("whoami at acme with {{\"number\":{number}}}");
         let answer = answer.json()?;
-        ensure!(answer["result"]["content"][0]["text"] == Value::from(expected), "{answer}");
+        ensure!(answer["result"]["content"][0]["text"] == expected, "{answer}");
         Ok(())
     }
 

@@ -49,7 +49,8 @@ enum Command {
     /// Serves MCP to clients, as the configuration says
     ///
     /// Brings the database up to date, proves that the keys fit it, and listens until it is told to stop with Ctrl-C or
-    /// SIGTERM. Running calls are finished first; a second signal ends at once.
+    /// SIGTERM. Then it serves for a few seconds more, as something that is not ready (`http.drain_delay_seconds`), and finishes
+    /// running calls; a second signal ends at once.
     Serve(Settings),
     /// Makes the database hold what manifests say, in one transaction
     ///

@@ -95,7 +95,7 @@ async fn another([one, other]: &mut [watch::Receiver<Revision>; 2]) {
         changed = other.changed() => changed.is_err(),
     };
     if is_gone {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -411,3 +411,34 @@ fn a_server_is_asked_whether_it_is_ready_and_listed_until_it_ends() -> Result<()
     assert!(listed()?.is_empty(), "who has ended is not listed");
     Ok(())
 }
+
+#[test]
+fn a_second_signal_ends_at_once() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    configure(folder, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    fs::write(
+        folder.join("mcp-mux.toml"),
+        fs::read_to_string(folder.join("mcp-mux.toml"))?
+            .replace("[http]\n", "[http]\ndrain_delay_seconds = 600\n")
+            .replace("[keys]\n", &format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n[keys]\n")),
+    )?;
+    let mut running = Running(program(folder).arg("serve").stderr(Stdio::piped()).spawn()?);
+    let mut lines = BufReader::new(running.0.stderr.take().context("stderr is piped")?).lines();
+    ensure!(lines.any(|line| line.is_ok_and(|line| line.contains("mcp-mux serves"))), "it does not serve");
+    let id = running.0.id().to_string();
+    let interrupt = || -> Result<()> {
+        ensure!(Command::new("kill").args(["-INT", &id]).status()?.success(), "the signal was not sent");
+        Ok(())
+    };
+    interrupt()?;
+    let mut health = run(folder, &["healthcheck"])?;
+    while health.status.success() {
+        health = run(folder, &["healthcheck"])?;
+    }
+    assert!(said(&health).contains(r#"the server is not ready: {"status":"draining""#), "{}", said(&health));
+    interrupt()?;
+    assert!(running.0.wait()?.success());
+    Ok(())
+}

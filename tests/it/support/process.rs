@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use super::balancer::Place;
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
-const END_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
+const END_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A server that runs, and is killed when the test ends before it.
 #[derive(Debug)]
