@@ -61,8 +61,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000018_offer_vanished::Migration),
             Box::new(m20261126_000019_tenant_revision::Migration),
             Box::new(m20261126_000020_row_security::Migration),
-            Box::new(m20261126_000022_access_test::Migration),
             Box::new(m20261126_000021_replica::Migration),
+            Box::new(m20261126_000022_access_test::Migration),
         ]
     }
 }
