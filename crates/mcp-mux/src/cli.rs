@@ -16,6 +16,7 @@ mod key;
 mod keys;
 mod migrate;
 mod replicas;
+mod revoke;
 mod secret;
 mod serve;
 
@@ -93,6 +94,15 @@ enum Command {
     /// A secret goes in and never comes out: it is sealed for one tenant, one upstream and the address which that has now. When
     /// the address changes, the secret is dropped and must be set again.
     Secret(secret::Secret),
+    /// Revokes a user, a group, a tenant, an upstream, a tool, an API key or a secret, and waits until every replica has it
+    ///
+    /// What is revoked stays so until `mcp-mux reinstate`, whatever grants and manifests say. Running calls and open streams that depend on
+    /// it end. Exit status 1 if a replica did not say in time that it knows.
+    Revoke(revoke::Revoke),
+    /// Takes a revocation back
+    Reinstate(revoke::Reinstate),
+    /// Lists what is revoked
+    Revocations(revoke::Revocations),
     /// Makes and takes back the API keys of scripts and services
     Key(key::Key),
     /// Lists and takes back the accounts that callers connected at upstreams
@@ -165,6 +175,9 @@ impl Cli {
             Command::Migrate(migrate) => migrate.run().await,
             Command::Secret(secret) => secret.run().await,
             Command::Account(account) => account.run().await,
+            Command::Revoke(revoke) => revoke.run().await,
+            Command::Reinstate(reinstate) => reinstate.run().await,
+            Command::Revocations(revocations) => revocations.run().await,
             Command::Key(key) => key.run().await,
             Command::Keys(keys) => keys.run().await,
             Command::Bridge(bridge) => bridge.run().await,

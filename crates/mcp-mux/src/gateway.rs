@@ -29,7 +29,8 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Method, Request, Response};
-use tenant_store::Clock;
+use tenant_store::{Clock, Revision};
+use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use self::account_missing::Missing;
@@ -43,7 +44,7 @@ use self::replay::{Position, Replays};
 use self::request::{Accepts, read, require_json};
 use self::session::{Session, Sessions};
 use self::subscribed::Subscribed;
-use crate::caller::Caller;
+use crate::caller::{Caller, Principal};
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
 use crate::mux::{CallError, Endpoint, Handles, Listed, Mux, TaskAct, Wanted};
@@ -152,6 +153,16 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Whether nobody is let in as that principal.
+    pub fn is_revoked(&self, principal: &Principal) -> bool {
+        self.mux.is_revoked(principal)
+    }
+
+    /// Tells of each new state of what is decided by.
+    pub fn revisions(&self) -> watch::Receiver<Revision> {
+        self.mux.revisions()
+    }
+
     /// A face for `mux`; `handles` are the ids of legacy sessions, `links` lead to `/connect`, `tasks` drive the streams.
     pub fn new(mux: Mux, handles: Handles, links: ConnectLinks, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
         let (sessions, streams, calls) = (Sessions::new(handles), Streams::new(), Calls::default());

@@ -16,6 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
+use axum::http::Uri;
 use axum::http::header::{AUTHORIZATION, CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use axum::middleware;
 use axum::response::Response;
@@ -32,7 +33,7 @@ use self::probes::Asks;
 pub use self::probes::{Probe, Probed, admin_router};
 use self::watch::Watch;
 pub use self::well_known::ProtectedResources;
-use crate::auth::{self, Authenticator};
+use crate::auth::{self, AuthError, Authenticator, Identity};
 use crate::caller::{Caller, RequestId};
 use crate::config::PublicUrl;
 use crate::gateway::Gateway;
@@ -175,8 +176,7 @@ async fn tenant(
 /// Identity first: nothing else about a request is judged, and its body is not read, before it is known who asks.
 async fn mcp(server: &Arc<Server>, endpoint: Endpoint, mut request: Request) -> Response {
     let resource = server.resources.of(&endpoint);
-    let identity = match server.authenticator.authenticate(request.uri(), request.headers(), &resource.audiences).await
-    {
+    let identity = match server.identify(request.uri(), request.headers(), &resource.audiences).await {
         Ok(identity) => identity,
         Err(error) => return problem::unauthorized(&error, &resource, request.method()),
     };
@@ -198,6 +198,14 @@ async fn mcp(server: &Arc<Server>, endpoint: Endpoint, mut request: Request) -> 
     let watch = Watch { server: Arc::clone(server), uri, headers, resource, caller: Arc::clone(&caller) };
     let answer = std::pin::pin!(server.gateway.handle(&caller, &endpoint, request));
     watch.over(answer).await
+}
+
+impl Server {
+    /// Who asks, if that is proved and not revoked.
+    async fn identify(&self, uri: &Uri, headers: &HeaderMap, audiences: &[String]) -> Result<Identity, AuthError> {
+        let identity = self.authenticator.authenticate(uri, headers, audiences).await?;
+        if self.gateway.is_revoked(&identity.principal) { Err(AuthError::Revoked) } else { Ok(identity) }
+    }
 }
 
 /// Removes what proves or names the caller, also in the headers that the settings name (`configured`).

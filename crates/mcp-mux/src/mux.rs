@@ -28,12 +28,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tenant_store::{Clock, Store};
+use tenant_store::{Clock, Revision, Store};
+use tokio::sync::watch;
 
 use self::parked::ParkingLot;
 use self::questions::Questions;
 use self::subscriptions::SOURCES_MAX;
-use crate::caller::{Caller, Quota};
+use crate::caller::{Caller, Principal, Quota};
 use crate::catalog::{Catalog, Face, Page, Snapshot, View};
 use crate::lifecycle::Tasks;
 use crate::policy::Reach;
@@ -139,6 +140,30 @@ impl Mux {
     pub fn may_use(&self, caller: &Caller, matter: &Matter) -> bool {
         let sight = self.sight(caller, &matter.endpoint);
         sight.target(&matter.thing).is_some_and(|target| target.place() == matter.target)
+    }
+
+    /// Whether nobody is let in as that principal.
+    pub fn is_revoked(&self, principal: &Principal) -> bool {
+        self.catalog.snapshot().grants().revoked().has(principal)
+    }
+
+    /// Tells of each new snapshot: what was decided may be decided otherwise then.
+    pub fn revisions(&self) -> watch::Receiver<Revision> {
+        self.catalog.changes()
+    }
+
+    /// Waits until `caller` may not use that any more, or it leads elsewhere.
+    async fn taken_back(&self, caller: &Caller, sight: &Sight, matter: impl Fn() -> Matter) {
+        let mut changes = self.revisions();
+        if !self.is_current(sight) {
+            changes.mark_changed();
+        }
+        while changes.changed().await.is_ok() {
+            if !self.may_use(caller, &matter()) {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Whether nothing changed since that was seen.

@@ -5,9 +5,11 @@
 mod access;
 mod decide;
 mod explain;
+mod revoked;
 mod scope;
 
 pub use access::{Access, GrantIndex, Reach, ReachKey};
 pub use decide::{Action, Decision, EntryFacts, Reason, Verdict, decide};
 pub use explain::{Change, Explanation, explain};
+pub use revoked::RevokedCallers;
 pub use scope::{Administration, own_account};

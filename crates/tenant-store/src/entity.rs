@@ -10,6 +10,7 @@ pub(crate) mod offer;
 pub(crate) mod platform_key;
 pub(crate) mod replica;
 pub(crate) mod revision;
+pub(crate) mod revocation;
 pub(crate) mod tenant;
 pub(crate) mod tenant_grant;
 pub(crate) mod tenant_key;

@@ -25,6 +25,7 @@ mod m20261126_000019_tenant_revision;
 mod m20261126_000020_row_security;
 mod m20261126_000021_replica;
 mod m20261126_000022_access_test;
+mod m20261126_000023_revocation;
 
 use std::collections::HashSet;
 
@@ -63,6 +64,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000020_row_security::Migration),
             Box::new(m20261126_000021_replica::Migration),
             Box::new(m20261126_000022_access_test::Migration),
+            Box::new(m20261126_000023_revocation::Migration),
         ]
     }
 }

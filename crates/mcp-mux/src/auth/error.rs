@@ -35,6 +35,9 @@ pub enum AuthError {
     /// Its token is good and lacks an OAuth scope. These, separated by spaces, are what its issuer is to be asked for.
     #[error("the token lacks an OAuth scope")]
     InsufficientScope(Arc<str>),
+    /// An operator revoked whose token it is.
+    #[error("the principal is revoked")]
+    Revoked,
     /// Whoever could say whether the token is good, or whose it is, cannot be asked.
     #[error("the identity provider cannot be asked")]
     ProviderUnavailable,
@@ -142,7 +145,7 @@ impl AuthError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed | Self::FrontHeader(_) | Self::InQuery => StatusCode::BAD_REQUEST,
-            Self::InsufficientScope(_) | Self::GroupsOverage => StatusCode::FORBIDDEN,
+            Self::InsufficientScope(_) | Self::GroupsOverage | Self::Revoked => StatusCode::FORBIDDEN,
             Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Missing | Self::MissingProof | Self::Invalid(_) => StatusCode::UNAUTHORIZED,
         }
@@ -152,7 +155,9 @@ impl AuthError {
     /// token would help.
     pub fn challenge_error(&self) -> Option<&'static str> {
         match self {
-            Self::Missing | Self::MissingProof | Self::ProviderUnavailable | Self::GroupsOverage => None,
+            Self::Missing | Self::MissingProof | Self::ProviderUnavailable | Self::GroupsOverage | Self::Revoked => {
+                None
+            }
             Self::Malformed | Self::FrontHeader(_) | Self::InQuery => Some("invalid_request"),
             Self::InsufficientScope(_) => Some("insufficient_scope"),
             Self::Invalid(_) => Some("invalid_token"),
@@ -183,6 +188,7 @@ impl AuthError {
             Self::GroupsOverage => {
                 "you are in too many groups for your token to list them: ask your administrator to send application roles or only assigned groups"
             }
+            Self::Revoked => "your access was revoked: ask an operator",
             Self::ProviderUnavailable => "the identity provider cannot be reached: try again in a moment",
         }
     }

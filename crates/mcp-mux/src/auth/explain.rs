@@ -179,6 +179,7 @@ fn mend(error: &AuthError) -> &'static str {
         AuthError::InsufficientScope(_) => {
             "let the client ask for the scope in `required_scopes`; where it is spelt otherwise, set `scope_claims`"
         }
+        AuthError::Revoked => "`mcp-mux revocations` says since when and why, and `mcp-mux reinstate` takes it back",
         AuthError::ProviderUnavailable => "run `mcp-mux doctor`: the provider's keys or answers cannot be had",
         AuthError::Invalid(refusal) => mend_refusal(*refusal),
     }

@@ -165,7 +165,7 @@ fn next(
 fn sources_of(snapshot: &Snapshot) -> HashMap<Key, Source> {
     let mut sources = HashMap::new();
     for (tenant, shelf) in snapshot.shelves() {
-        for upstream in shelf.upstreams().filter(|upstream| upstream.spec.enabled) {
+        for upstream in shelf.upstreams_in_use() {
             let stored = shelf.credentials(upstream.id).into_iter().cloned().collect();
             let source = Source { upstream: Arc::clone(upstream), stored, hosts: shelf.egress_hosts().cloned() };
             sources.insert((tenant, upstream.id), source);

@@ -11,6 +11,7 @@ use tenant_store::{
 
 use super::definition::DefinitionError;
 use super::named::Named;
+use super::snapshot::RevokedThings;
 use super::uri;
 use super::view::Face;
 use crate::json::{self, Members};
@@ -44,6 +45,7 @@ pub struct Item {
     /// What the tenant's own endpoint shows in place of the two, because it belongs to an app.
     at_tenant: Option<Box<str>>,
     keeps_own_key: bool,
+    revoked: bool,
 }
 
 /// Which of a tenant's prompts and resources are known by one upstream only.
@@ -69,7 +71,12 @@ pub(super) fn parse(kind: OfferKind, raw: &RawValue) -> Result<(Named, OfferKey)
 }
 
 impl Item {
-    pub(super) fn from_row(tenant: &Tenant, upstream: &Arc<Upstream>, offer: &Offer, own: &Own) -> Option<Self> {
+    pub(super) fn from_row(
+        tenant: &Tenant,
+        upstream: &Arc<Upstream>,
+        offer: &Offer,
+        (own, revoked): (&Own, &RevokedThings),
+    ) -> Option<Self> {
         let (named, key) = parse(offer.kind, &offer.definition).ok().filter(|(_, key)| *key == offer.key)?;
         let carried = |own: &str| uri::carry(&tenant.slug, &upstream.slug, own);
         let exposed = match offer.kind {
@@ -99,6 +106,7 @@ impl Item {
             at_tenant: at_tenant.map(Into::into),
             exposed: exposed.into(),
             keeps_own_key,
+            revoked: revoked.has(upstream.id, key.as_str()),
             key,
         })
     }
@@ -114,6 +122,7 @@ impl Item {
             class: ToolClass::Read,
             enabled: self.upstream.spec.enabled,
             approved: true,
+            revoked: self.revoked,
         }
     }
 

@@ -91,7 +91,7 @@ impl Schedules {
         }
         let mut known = HashSet::new();
         for (tenant, shelf) in snapshot.shelves() {
-            for upstream in shelf.upstreams().filter(|upstream| upstream.spec.enabled) {
+            for upstream in shelf.upstreams_in_use() {
                 let key = (tenant, upstream.id);
                 known.insert(key);
                 self.put(key, Conditions::of(shelf, upstream), now);

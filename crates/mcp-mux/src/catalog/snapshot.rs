@@ -1,6 +1,7 @@
 //! The snapshot that requests read, and the one place that holds the current one.
 
 mod read;
+mod revoked;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tenant_store::{
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
+pub(super) use self::revoked::RevokedThings;
 use super::definition::Definition;
 use super::item::{Item, Own};
 use super::view::{Face, View};
@@ -42,6 +44,7 @@ pub struct Entry {
     class: ToolClass,
     enabled: bool,
     approved: bool,
+    revoked: bool,
     keeps_own_name: bool,
     renamed: Box<str>,
     /// What the tenant's own endpoint shows in its place, because it belongs to an app.
@@ -53,7 +56,7 @@ impl Entry {
         tenant: &Tenant,
         upstream: &Arc<Upstream>,
         tool: &Tool,
-        (names, own): (&HashSet<&str>, &Own),
+        (names, own, revoked): (&HashSet<&str>, &Own, &RevokedThings),
     ) -> Option<Self> {
         let definition = Definition::parse(&tool.definition).ok()?;
         let keeps_own_name = names.contains(tool.local.as_str());
@@ -66,6 +69,7 @@ impl Entry {
             class,
             enabled: tool.enabled && upstream.spec.enabled,
             approved: tool.approved.as_ref() == Some(&tool.digest),
+            revoked: revoked.has(upstream.id, tool.local.as_str()),
             keeps_own_name,
             at_tenant: definition.with_apps(exposed, tenant.slug.as_str(), carried).map(Into::into),
             renamed: definition.renamed(tool.exposed.as_str(), tenant.slug.as_str()).into(),
@@ -101,6 +105,7 @@ impl Entry {
             class: self.class,
             enabled: self.enabled,
             approved: self.approved,
+            revoked: self.revoked,
         }
     }
 
@@ -156,6 +161,7 @@ pub struct Shelf {
     only_with_resources: Option<UpstreamId>,
     credentials: Vec<SealedCredential>,
     egress_hosts: Option<EgressHosts>,
+    revoked: RevokedThings,
 }
 
 impl Shelf {
@@ -187,6 +193,22 @@ impl Shelf {
     /// The upstream, if it still belongs to the tenant.
     pub fn upstream(&self, id: UpstreamId) -> Option<&Arc<Upstream>> {
         self.upstreams.get(&id)
+    }
+
+    /// Whether the tenant has that upstream, not switched off and not revoked.
+    pub fn uses(&self, upstream: UpstreamId) -> bool {
+        let is_enabled = self.upstream(upstream).is_some_and(|upstream| upstream.spec.enabled);
+        is_enabled && !self.revoked.has_upstream(upstream)
+    }
+
+    /// Whether what has that name at that upstream is revoked.
+    pub fn has_revoked(&self, upstream: UpstreamId, local: &str) -> bool {
+        self.revoked.has(upstream, local)
+    }
+
+    /// The tenant's upstreams that are in use, in no particular order.
+    pub fn upstreams_in_use(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams().filter(|upstream| self.uses(upstream.id))
     }
 
     /// The tenant's upstreams, in no particular order.
@@ -263,10 +285,9 @@ impl Snapshot {
         self.shelves.iter().map(|(tenant, shelf)| (*tenant, &**shelf))
     }
 
-    /// Whether that upstream of that tenant is configured and not switched off.
+    /// Whether that upstream of that tenant is in use.
     pub(super) fn uses(&self, (tenant, upstream): (TenantId, UpstreamId)) -> bool {
-        let upstream = self.shelves.get(&tenant).and_then(|shelf| shelf.upstream(upstream));
-        upstream.is_some_and(|upstream| upstream.spec.enabled)
+        self.shelves.get(&tenant).is_some_and(|shelf| shelf.uses(upstream))
     }
 }
 

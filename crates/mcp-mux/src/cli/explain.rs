@@ -108,8 +108,11 @@ impl Explain {
             lines.push(format!("  {issuer} is no issuer or front of the configuration: nobody is let in by that name"));
         }
         for group in &self.groups {
-            let is_named = snapshot.grants().names(issuer, group);
-            lines.push(format!("  group {group}: {}", if is_named { "grants name it" } else { "no grant names it" }));
+            let grants = snapshot.grants();
+            let is_named = grants.names(issuer, group);
+            let is_revoked = grants.revoked().has_group(issuer, group);
+            let named = if is_named { "grants name it" } else { "no grant names it" };
+            lines.push(format!("  group {group}: {}", if is_revoked { "revoked, so it gives nothing" } else { named }));
         }
         lines
     }
@@ -178,6 +181,8 @@ fn because(snapshot: &Snapshot, one: &Explained, reason: &Reason) -> String {
         Reason::Denied { grant, pattern } => format!("grant {} denies `{pattern}`", named(grant)),
         Reason::Disabled { .. } => "the tool or its upstream is switched off".to_owned(),
         Reason::NotApproved { .. } => "its definition changed and is not approved".to_owned(),
+        Reason::Revoked { .. } => "the tool or its upstream is revoked".to_owned(),
+        Reason::CallerRevoked => "they are revoked".to_owned(),
     }
 }
 
@@ -199,6 +204,8 @@ fn would(snapshot: &Snapshot, one: &Explained, change: &Change) -> String {
         Change::Undeny { grant, pattern } => format!("grant {} did not deny `{pattern}`", named(grant)),
         Change::Enable => "the tool and its upstream were switched on".to_owned(),
         Change::Approve => "its definition were approved".to_owned(),
+        Change::Reinstate => "the tool and its upstream were reinstated".to_owned(),
+        Change::ReinstateCaller => "they were reinstated".to_owned(),
     }
 }
 

@@ -72,7 +72,7 @@ fn described(replica: &Replica, revision: Revision) -> Value {
 }
 
 /// As people read it, in UTC.
-fn date(at: Timestamp) -> String {
+pub(super) fn date(at: Timestamp) -> String {
     let since = Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0));
     httpdate::fmt_http_date(UNIX_EPOCH + since)
 }

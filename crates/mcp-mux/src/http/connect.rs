@@ -82,6 +82,12 @@ enum Posted {
     Refused(&'static str),
 }
 
+impl Visitor {
+    fn principal(&self) -> Principal {
+        Principal { issuer: self.issuer.clone(), subject: self.subject.clone() }
+    }
+}
+
 impl Connect {
     /// For the people who sign in by `login`; `keys` seal their cookies.
     pub fn new(
@@ -96,12 +102,13 @@ impl Connect {
     }
 
     fn visitor(&self, headers: &HeaderMap) -> Option<Visitor> {
-        self.cookies.read(Purpose::Visitor, headers, self.clock.now())
+        let visitor: Option<Visitor> = self.cookies.read(Purpose::Visitor, headers, self.clock.now());
+        visitor.filter(|visitor| !self.accounts.is_revoked(&visitor.principal()))
     }
 
     fn caller(&self, visitor: &Visitor, request_id: RequestId) -> Caller {
         Caller {
-            principal: Principal { issuer: visitor.issuer.clone(), subject: visitor.subject.clone() },
+            principal: visitor.principal(),
             client: None,
             access_token: None,
             groups: visitor.groups.clone().into(),
@@ -152,6 +159,12 @@ impl Connect {
             Ok(signed_in) => signed_in,
             Err(error) => return with_cookie(failed_login(&error), self.cookies.clear(Purpose::SignIn)),
         };
+        if self.accounts.is_revoked(&principal) {
+            return with_cookie(
+                refused("Your access was revoked: ask an operator."),
+                self.cookies.clear(Purpose::SignIn),
+            );
+        }
         self.accounts.keep_named(&principal, &mut groups);
         tracing::info!(
             principal.issuer = %principal.issuer, principal.id = %principal.subject, "somebody signed in with a browser"

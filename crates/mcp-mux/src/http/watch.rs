@@ -9,6 +9,8 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::http::{Response, Uri};
 use http_body::{Frame, SizeHint};
+use tenant_store::Revision;
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Server;
@@ -59,9 +61,14 @@ impl Watch {
     /// Judges again and again, and returns once the caller was told that its proof ended.
     async fn look(&self) {
         let mut unanswered = 0;
+        let mut changes = self.server.gateway.revisions();
         loop {
-            tokio::time::sleep(self.server.recheck_every).await;
-            match self.server.authenticator.authenticate(&self.uri, &self.headers, &self.resource.audiences).await {
+            tokio::select! {
+                () = tokio::time::sleep(self.server.recheck_every) => {}
+                // Whoever is revoked is so at once; nothing else about a proof changes with the database.
+                () = revoked(&self.server, &self.caller, &mut changes) => {}
+            }
+            match self.server.identify(&self.uri, &self.headers, &self.resource.audiences).await {
                 Ok(identity) if identity.is_of(&self.caller) => unanswered = 0,
                 Ok(_) => {
                     tracing::info!(request.id = %self.caller.request_id, "a running call lost a part of its caller's identity");
@@ -77,6 +84,16 @@ impl Watch {
         }
         self.caller.ended.cancel();
     }
+}
+
+/// Waits until the caller is revoked.
+async fn revoked(server: &Server, caller: &Caller, changes: &mut watch::Receiver<Revision>) {
+    while changes.changed().await.is_ok() {
+        if server.gateway.is_revoked(&caller.principal) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// A body that tells its watcher when it is gone.

@@ -140,7 +140,7 @@ pub(super) fn unlisted(snapshot: &Snapshot) -> BTreeMap<TenantSlug, Vec<String>>
     let mut unlisted: BTreeMap<TenantSlug, Vec<String>> = BTreeMap::new();
     for (_, shelf) in snapshot.shelves() {
         let known: BTreeSet<_> = facts_of(shelf).map(|facts| facts.upstream).collect();
-        for upstream in shelf.upstreams().filter(|upstream| upstream.spec.enabled && !known.contains(&upstream.id)) {
+        for upstream in shelf.upstreams_in_use().filter(|upstream| !known.contains(&upstream.id)) {
             unlisted.entry(shelf.tenant_slug().clone()).or_default().push(upstream.slug.to_string());
         }
     }

@@ -173,13 +173,14 @@ impl Mux {
         }
         let rpc = call.rpc(params)?;
         let deadline = caller.deadline.min(Instant::now() + call.target.upstream.spec.call_timeout);
+        let matter = || Matter { endpoint: endpoint.clone(), thing: call.thing.clone(), target: call.target.place() };
         let reply = tokio::select! {
             biased;
             () = caller.ended.cancelled() => return Err(CallError::SignedOut),
             reply = self.reply(caller, &call.target, (&rpc, peer, deadline)) => reply,
+            () = self.taken_back(caller, &sight, matter) => return Err(CallError::Unknown(call.thing.word())),
         };
         // What was decided before a long call may have been taken back meanwhile.
-        let matter = || Matter { endpoint: endpoint.clone(), thing: call.thing.clone(), target: call.target.place() };
         if !self.is_current(&sight) && !self.may_use(caller, &matter()) {
             return Err(CallError::Unknown(ask.wish.thing().word()));
         }

@@ -80,6 +80,11 @@ struct Spot {
 }
 
 impl OwnAccounts {
+    /// Whether nobody is let in as that principal.
+    pub fn is_revoked(&self, principal: &Principal) -> bool {
+        self.mux.is_revoked(principal)
+    }
+
     /// The accounts of whoever calls through `mux`.
     pub fn new(mux: Mux, accounts: Accounts) -> Self {
         Self { mux, accounts }

@@ -261,6 +261,7 @@ impl Sight {
             class: ToolClass::Read,
             enabled: target.upstream.spec.enabled,
             approved: true,
+            revoked: target.shelf.has_revoked(target.upstream.id, local),
         };
         decide(&self.reach, Action::Call, &facts)
     }

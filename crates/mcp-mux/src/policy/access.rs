@@ -8,12 +8,14 @@ use tenant_store::{
     Grant, GrantId, Group, IssuerName, Subject, Tenant, TenantId, TenantScope, TenantSlug, TenantState,
 };
 
+use super::revoked::RevokedCallers;
 use crate::caller::{Caller, Principal};
 
 /// Every grant of every active tenant, found by whom it covers. Built once per snapshot.
 #[derive(Debug, Clone, Default)]
 pub struct GrantIndex {
     by_issuer: HashMap<IssuerName, IssuerGrants, RandomState>,
+    revoked: Arc<RevokedCallers>,
 }
 
 /// The grants that name somebody of one issuer.
@@ -46,6 +48,7 @@ pub(super) type Grants<'g> = BTreeMap<GrantId, &'g Grant>;
 #[derive(Debug, Clone, Default)]
 pub struct Reach {
     accesses: Vec<Access>,
+    is_revoked: bool,
 }
 
 /// Two reaches with the same key see the same things in the same snapshot: it lists the grants that made the reach.
@@ -83,9 +86,20 @@ impl GrantIndex {
         self.by_issuer.get(issuer).is_some_and(|of_issuer| of_issuer.by_group.contains_key(group))
     }
 
-    /// The grants in `tenant` that cover that principal in those groups.
+    /// From here on these callers are revoked, and no others.
+    pub fn set_revoked(&mut self, revoked: RevokedCallers) {
+        self.revoked = Arc::new(revoked);
+    }
+
+    /// The callers that are revoked.
+    pub fn revoked(&self) -> &RevokedCallers {
+        &self.revoked
+    }
+
+    /// The grants in `tenant` that cover that principal in those groups, but for what is revoked.
     pub(super) fn covering(&self, principal: &Principal, groups: &[Group], tenant: TenantId) -> Grants<'_> {
         let Some(of_issuer) = self.by_issuer.get(&principal.issuer) else { return Grants::default() };
+        let groups = self.revoked.without(&principal.issuer, groups);
         of_tenant(of_issuer.covering(&principal.subject, groups), tenant)
     }
 
@@ -112,24 +126,31 @@ impl GrantIndex {
     /// What `caller` can reach. A group counts only as a group of the caller's own issuer. The cost grows with the caller's
     /// groups and grants, not with the number of tenants.
     pub fn reach(&self, caller: &Caller) -> Reach {
+        if self.revoked.has(&caller.principal) {
+            return Reach { is_revoked: true, ..Reach::default() };
+        }
         let Some(of_issuer) = self.by_issuer.get(&caller.principal.issuer) else { return Reach::default() };
-        let covering = of_issuer.covering(&caller.principal.subject, &caller.groups);
+        let groups = self.revoked.without(&caller.principal.issuer, &caller.groups);
+        let covering = of_issuer.covering(&caller.principal.subject, groups);
 
         // By id too: whatever happens to names, no tenant's grants open another's door.
         let mut by_tenant: BTreeMap<(&TenantSlug, TenantId), BTreeMap<GrantId, &Arc<CoveringGrant>>> = BTreeMap::new();
         for grant in covering.filter(|grant| caller.bounds.include(grant.tenant)) {
             by_tenant.entry((&grant.tenant_slug, grant.tenant)).or_default().insert(grant.grant.id, grant);
         }
-        Reach {
-            accesses: by_tenant.into_values().filter_map(|grants| Access::from_grants(grants.into_values())).collect(),
-        }
+        let accesses = by_tenant.into_values().filter_map(|grants| Access::from_grants(grants.into_values())).collect();
+        Reach { accesses, is_revoked: false }
     }
 }
 
 impl IssuerGrants {
     /// Those that name the subject or one of its groups.
-    fn covering(&self, subject: &Subject, groups: &[Group]) -> impl Iterator<Item = &Arc<CoveringGrant>> {
-        let by_group = groups.iter().filter_map(|group| self.by_group.get(group));
+    fn covering<'i, 'g>(
+        &'i self,
+        subject: &Subject,
+        groups: impl Iterator<Item = &'g Group>,
+    ) -> impl Iterator<Item = &'i Arc<CoveringGrant>> {
+        let by_group = groups.filter_map(|group| self.by_group.get(group));
         self.by_subject.get(subject).into_iter().chain(by_group).flatten()
     }
 
@@ -193,7 +214,14 @@ impl Reach {
     /// Only what lies in the tenant called `slug`: nothing, when the caller does not reach it or there is no such tenant.
     #[must_use]
     pub fn narrowed_to(self, slug: &str) -> Self {
-        Self { accesses: self.accesses.into_iter().filter(|access| access.tenant_slug.as_str() == slug).collect() }
+        let Self { accesses, is_revoked } = self;
+        let accesses = accesses.into_iter().filter(|access| access.tenant_slug.as_str() == slug).collect();
+        Self { accesses, is_revoked }
+    }
+
+    /// Whether the caller is revoked, and reaches nothing for that.
+    pub fn is_revoked(&self) -> bool {
+        self.is_revoked
     }
 
     /// What tells reaches apart within one snapshot.

@@ -36,6 +36,8 @@ pub struct EntryFacts<'e> {
     pub enabled: bool,
     /// Its definition is the approved one.
     pub approved: bool,
+    /// It or its upstream is revoked.
+    pub revoked: bool,
 }
 
 /// The outcome, and how it came about.
@@ -61,6 +63,8 @@ pub enum Verdict {
 /// One step of a decision, with the row behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
+    /// The caller is revoked.
+    CallerRevoked,
     /// No grant of the entry's tenant covers the caller.
     NoGrant {
         /// The entry's tenant.
@@ -104,6 +108,11 @@ pub enum Reason {
         /// The upstream.
         upstream: UpstreamId,
     },
+    /// The entry or its upstream is revoked.
+    Revoked {
+        /// The upstream.
+        upstream: UpstreamId,
+    },
 }
 
 impl Decision {
@@ -114,10 +123,11 @@ impl Decision {
 }
 
 /// Decides. An action is allowed if some covering grant of the entry's tenant gives the level and names the entry, no
-/// covering grant denies it, it is switched on, and its definition is the approved one.
+/// covering grant denies it, it is switched on, its definition is the approved one, and nothing of it is revoked.
 pub fn decide(reach: &Reach, action: Action, entry: &EntryFacts<'_>) -> Decision {
     let Some(access) = reach.access(entry.tenant) else {
-        return Decision { action, verdict: Verdict::Deny, reasons: vec![Reason::NoGrant { tenant: entry.tenant }] };
+        let reason = if reach.is_revoked() { Reason::CallerRevoked } else { Reason::NoGrant { tenant: entry.tenant } };
+        return Decision { action, verdict: Verdict::Deny, reasons: vec![reason] };
     };
     let allows = |pattern: &&ToolPattern| pattern.matches(entry.upstream_slug, entry.local);
     let denies = |pattern: &&ToolPattern| pattern.hits(entry.upstream_slug, entry.local, entry.exposed);
@@ -146,6 +156,10 @@ pub fn decide(reach: &Reach, action: Action, entry: &EntryFacts<'_>) -> Decision
     if !entry.approved {
         refused = true;
         reasons.push(Reason::NotApproved { upstream: entry.upstream });
+    }
+    if entry.revoked {
+        refused = true;
+        reasons.push(Reason::Revoked { upstream: entry.upstream });
     }
     let verdict = if allowed && !refused { Verdict::Allow } else { Verdict::Deny };
     Decision { action, verdict, reasons }

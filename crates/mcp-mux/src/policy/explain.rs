@@ -61,6 +61,10 @@ pub enum Change {
     Enable,
     /// The entry's present definition is approved.
     Approve,
+    /// The caller is reinstated.
+    ReinstateCaller,
+    /// The entry and its upstream are reinstated.
+    Reinstate,
 }
 
 /// Explains what is decided about a call of `entry` for `caller`.
@@ -81,6 +85,9 @@ pub fn explain(index: &GrantIndex, caller: &Caller, entry: &EntryFacts<'_>) -> E
 /// What stands in the way, and the shortest way to be allowed where nothing allows it.
 fn way_in(index: &GrantIndex, caller: &Caller, entry: &EntryFacts<'_>) -> Vec<Change> {
     let mut changes = Vec::new();
+    if index.revoked().has(&caller.principal) {
+        changes.push(Change::ReinstateCaller);
+    }
     if !caller.bounds.include(entry.tenant) {
         changes.push(Change::Unbind);
     }
@@ -94,6 +101,7 @@ fn way_in(index: &GrantIndex, caller: &Caller, entry: &EntryFacts<'_>) -> Vec<Ch
     changes.extend(shortest.into_iter().flatten());
     changes.extend((!entry.enabled).then_some(Change::Enable));
     changes.extend((!entry.approved).then_some(Change::Approve));
+    changes.extend(entry.revoked.then_some(Change::Reinstate));
     changes
 }
 

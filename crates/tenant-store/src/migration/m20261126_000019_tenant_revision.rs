@@ -27,17 +27,19 @@ impl MigrationTrait for Migration {
         if manager.get_database_backend() != DbBackend::Sqlite {
             return Ok(());
         }
-        for table in TABLES {
-            for (event, tenants) in
-                [("INSERT", "NEW.tenant_id"), ("UPDATE", "OLD.tenant_id, NEW.tenant_id"), ("DELETE", "OLD.tenant_id")]
-            {
-                db.execute_unprepared(&trigger(table, event, event, tenants)).await?;
-            }
+        for sql in TABLES.into_iter().flat_map(marking) {
+            db.execute_unprepared(&sql).await?;
         }
         db.execute_unprepared(&trigger("tenant", "INSERT", "INSERT", "NEW.id")).await?;
         db.execute_unprepared(&trigger("tenant", "UPDATE", &format!("UPDATE OF {SAID}"), "NEW.id")).await?;
         Ok(())
     }
+}
+
+/// Marks the tenants of rows of `table`, on SQLite.
+pub(super) fn marking(table: &str) -> [String; 3] {
+    [("INSERT", "NEW.tenant_id"), ("UPDATE", "OLD.tenant_id, NEW.tenant_id"), ("DELETE", "OLD.tenant_id")]
+        .map(|(event, tenants)| trigger(table, event, event, tenants))
 }
 
 /// Marks `tenants` after `event` on a row of `table`, unless they are marked already.

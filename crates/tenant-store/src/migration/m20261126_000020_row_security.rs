@@ -105,12 +105,7 @@ fn marking() -> Vec<String> {
         ),
     ];
     statements.extend(MARKING.into_iter().chain(["tenant"]).map(taking_turns));
-    statements.extend(MARKING.map(|table| {
-        format!(
-            "CREATE TRIGGER {table}_changed AFTER INSERT OR UPDATE OR DELETE ON {table} \
-             FOR EACH ROW EXECUTE FUNCTION mark_tenant()"
-        )
-    }));
+    statements.extend(MARKING.map(marking_after));
     statements
 }
 
@@ -119,5 +114,13 @@ pub(super) fn taking_turns(table: &str) -> String {
     format!(
         "CREATE TRIGGER {table}_taking_turns BEFORE INSERT OR UPDATE OR DELETE ON {table} \
          FOR EACH STATEMENT EXECUTE FUNCTION take_turn()"
+    )
+}
+
+/// Whoever writes a row to it marks the row's tenant.
+pub(super) fn marking_after(table: &str) -> String {
+    format!(
+        "CREATE TRIGGER {table}_changed AFTER INSERT OR UPDATE OR DELETE ON {table} \
+         FOR EACH ROW EXECUTE FUNCTION mark_tenant()"
     )
 }

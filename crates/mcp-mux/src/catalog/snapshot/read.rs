@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tenant_store::{Grant, Offer, Still, Store, StoreError, Tenant, TenantId, TenantState, TenantStore, Tool};
 
+use super::revoked::RevokedThings;
 use super::{Entry, Shelf, Snapshot, own_names};
 use crate::catalog::item::{Item, Own};
-use crate::policy::{Administration, GrantIndex};
+use crate::policy::{Administration, GrantIndex, RevokedCallers};
 
 impl Snapshot {
     /// Reads the whole of the database as it is at one moment, one tenant at a time. A tenant with a row that does not parse is
@@ -60,12 +61,16 @@ impl Snapshot {
         tenants: impl IntoIterator<Item = Tenant>,
         administration: Administration,
     ) -> Result<(), StoreError> {
+        let revocations = still.revocations().await?;
+        self.grants.set_revoked(RevokedCallers::of(&revocations));
+        let mut revoked = RevokedThings::by_tenant(&revocations);
         for tenant in tenants {
-            // Nobody reaches what is suspended or shredded, and nothing of it is called.
-            if tenant.state != TenantState::Active {
+            let revoked = revoked.remove(&tenant.id).unwrap_or_default();
+            // Nobody reaches what is suspended, shredded or revoked, and nothing of it is called.
+            if tenant.state != TenantState::Active || revoked.has_all() {
                 continue;
             }
-            match read(&tenant, &still.tenant(administration.scope(tenant.id))).await {
+            match read(&tenant, &still.tenant(administration.scope(tenant.id)), revoked).await {
                 Ok((shelf, its_grants)) => {
                     self.grants.add(&tenant, its_grants);
                     self.shelves.insert(tenant.id, Arc::new(shelf));
@@ -79,26 +84,38 @@ impl Snapshot {
 }
 
 /// One tenant's part of a snapshot.
-async fn read(tenant: &Tenant, rows: &TenantStore) -> Result<(Shelf, Vec<Grant>), StoreError> {
+async fn read(tenant: &Tenant, rows: &TenantStore, revoked: RevokedThings) -> Result<(Shelf, Vec<Grant>), StoreError> {
     let grants = rows.grants().await?;
     let upstreams: HashMap<_, _> =
         rows.upstreams().await?.into_iter().map(|upstream| (upstream.id, Arc::new(upstream))).collect();
     let tools = rows.tools().await?;
     let offers = rows.offers().await?;
-    let own = Own::of(&offers, |id| upstreams.get(&id).is_some_and(|upstream| upstream.spec.enabled));
+    let is_used = |id| upstreams.get(&id).is_some_and(|upstream| upstream.spec.enabled) && !revoked.has_upstream(id);
+    let own = Own::of(&offers, is_used);
     let names = own_names(&tools);
-    let entry =
-        |tool: &Tool| Entry::from_row(tenant, upstreams.get(&tool.upstream)?, tool, (&names, &own)).map(Arc::new);
+    let entry = |tool: &Tool| {
+        Entry::from_row(tenant, upstreams.get(&tool.upstream)?, tool, (&names, &own, &revoked)).map(Arc::new)
+    };
     let entries = tools.iter().filter_map(entry).collect();
-    let item = |offer: &Offer| Item::from_row(tenant, upstreams.get(&offer.upstream)?, offer, &own).map(Arc::new);
+    let item =
+        |offer: &Offer| Item::from_row(tenant, upstreams.get(&offer.upstream)?, offer, (&own, &revoked)).map(Arc::new);
     let items = offers.iter().filter_map(item).collect();
     let credentials = rows.sealed_credentials().await?;
     let egress_hosts = tenant.spec.egress_hosts.clone();
     let tenant_name = tenant.spec.display_name.clone();
     let tenant_slug = tenant.slug.clone();
     let only_with_resources = own.only;
-    let shelf =
-        Shelf { tenant_slug, tenant_name, upstreams, entries, items, only_with_resources, credentials, egress_hosts };
+    let shelf = Shelf {
+        tenant_slug,
+        tenant_name,
+        upstreams,
+        entries,
+        items,
+        only_with_resources,
+        credentials,
+        egress_hosts,
+        revoked,
+    };
     Ok((shelf, grants))
 }
 

@@ -49,6 +49,7 @@ impl Bed {
             class: ToolClass::Write,
             enabled: true,
             approved: true,
+            revoked: false,
         }
     }
 

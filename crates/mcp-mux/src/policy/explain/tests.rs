@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tenant_store::{
-    ExposedName, Grant, GrantId, GrantSpec, Group, Level, Tenant, TenantId, TenantSpec, TenantState, Timestamp,
-    ToolClass, ToolPattern, UpstreamId, UpstreamSlug,
+    ExposedName, Grant, GrantId, GrantSpec, Group, Level, Revocation, Revoked, Tenant, TenantId, TenantSpec,
+    TenantState, Timestamp, ToolClass, ToolPattern, UpstreamId, UpstreamSlug,
 };
 
+use super::super::RevokedCallers;
 use super::*;
 use crate::caller::Bounds;
 
@@ -22,6 +23,8 @@ struct World {
     class: ToolClass,
     is_enabled: bool,
     is_approved: bool,
+    is_revoked: bool,
+    revoked: Vec<Revoked>,
 }
 
 const LOCAL: &str = "export";
@@ -37,6 +40,7 @@ impl World {
             class: self.class,
             enabled: self.is_enabled,
             approved: self.is_approved,
+            revoked: self.is_revoked,
         }
     }
 
@@ -44,6 +48,9 @@ impl World {
     fn index(&self) -> GrantIndex {
         let mut index = GrantIndex::default();
         index.add(&self.tenant, self.grants.clone());
+        let at = Timestamp::from_millis(1);
+        let revocations = self.revoked.iter().cloned().map(|what| Revocation { what, reason: String::new(), at });
+        index.set_revoked(RevokedCallers::of(&revocations.collect::<Vec<_>>()));
         index
     }
 
@@ -62,6 +69,8 @@ impl World {
                 Change::Unbind => self.caller.bounds = Bounds::Everything,
                 Change::Enable => self.is_enabled = true,
                 Change::Approve => self.is_approved = true,
+                Change::Reinstate => self.is_revoked = false,
+                Change::ReinstateCaller => self.revoked.retain(|what| !matches!(what, Revoked::Principal { .. })),
                 Change::Raise { grant, to } => self.spec(grant).level = to,
                 Change::Allow { grant } => self.spec(grant).allow.push("desk/export".parse().unwrap()),
                 Change::Deny { grant } => self.spec(grant).deny.push("desk/export".parse().unwrap()),
@@ -114,6 +123,15 @@ fn any_spec() -> impl Strategy<Value = GrantSpec> {
     })
 }
 
+fn any_revoked() -> impl Strategy<Value = Vec<Revoked>> {
+    let issuer = || "corp".parse().unwrap();
+    let principal = |subject: &str| Revoked::Principal { issuer: issuer(), subject: subject.parse().unwrap() };
+    let group = |group: &str| Revoked::Group { issuer: issuer(), group: group.parse().unwrap() };
+    let other = Revoked::Group { issuer: "other".parse().unwrap(), group: "mine".parse().unwrap() };
+    let all = vec![principal("alice"), principal("bob"), group("mine"), group("theirs"), other];
+    prop::sample::subsequence(all, 0..2)
+}
+
 prop_compose! {
     fn any_world()(
         specs in prop::collection::vec(any_spec(), 0..5),
@@ -121,6 +139,8 @@ prop_compose! {
         is_enabled in prop::bool::weighted(0.8),
         is_approved in prop::bool::weighted(0.8),
         is_bound in prop::bool::weighted(0.1),
+        is_revoked in prop::bool::weighted(0.1),
+        revoked in any_revoked(),
     ) -> World {
         let at = Timestamp::from_millis(1);
         let spec = TenantSpec::named("Acme");
@@ -137,6 +157,8 @@ prop_compose! {
             class,
             is_enabled,
             is_approved,
+            is_revoked,
+            revoked,
         }
     }
 }
