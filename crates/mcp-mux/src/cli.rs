@@ -76,8 +76,8 @@ enum Command {
     Export(export::Export),
     /// Writes the configuration of mcpo, MetaMCP, MCPHub or a client as manifests, to stdout
     ///
-    /// What could not be carried over, and why, is said on stderr, with commands that set the secrets; no secret is repeated. Reads
-    /// one file and touches no database.
+    /// What could not be carried over, and why, is said on stderr, with commands that set the secrets.
+    /// No secret is repeated. It reads one file and touches no database.
     ///
     ///   mcp-mux import mcpo config.json --tenant acme --issuer corp --group acme-staff --output acme
     ///   less acme/report.txt

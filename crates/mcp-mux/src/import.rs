@@ -178,7 +178,7 @@ impl<'o> Draft<'o> {
         let url = &spec.url;
         let is_public = url.scheme() == "https"
             && url.port_or_known_default() == Some(443)
-            && url.domain().is_some_and(|domain| domain.contains('.') && !domain.ends_with(".local"));
+            && url.domain().is_some_and(|domain| domain.contains('.'));
         if !is_public {
             self.inside.push(url.origin().ascii_serialization());
         }

@@ -75,43 +75,42 @@ impl Import {
         };
         let imported = import::import(self.format.into(), &self.file.display().to_string(), &text, &options)?;
         let manifest = manifest::write(&imported.objects)?;
-        match &self.output {
-            Some(folder) => self.write(folder, &manifest, &imported, source)?,
-            None => {
-                report(&imported).iter().for_each(|line| say(line));
-                commands(&imported, source).iter().for_each(|line| say(line));
-                if !manifest.is_empty() {
-                    print(manifest.trim_end());
-                }
+        if let Some(folder) = &self.output {
+            write(folder, &manifest, &imported, source)?;
+        } else {
+            for line in report(&imported).iter().chain(&commands(&imported, source)) {
+                say(line);
+            }
+            if !manifest.is_empty() {
+                print(manifest.trim_end());
             }
         }
         let (objects, secrets, notes) = (imported.objects.len(), imported.secrets.len(), imported.report.len());
         say(&format!("{objects} objects, {secrets} secrets to set, {notes} things to look at"));
         Ok(())
     }
+}
 
-    /// All three files, or none where one is there already.
-    fn write(&self, folder: &Path, manifest: &str, imported: &Imported, source: &str) -> Result<()> {
-        for name in [MANIFEST, SECRETS, REPORT] {
-            let path = folder.join(name);
-            if path.symlink_metadata().is_ok() {
-                bail!("{} is there already, and nothing is written: name another folder", path.display());
-            }
+/// All three files, or none where one is there already.
+fn write(folder: &Path, manifest: &str, imported: &Imported, source: &str) -> Result<()> {
+    for name in [MANIFEST, SECRETS, REPORT] {
+        let path = folder.join(name);
+        if path.symlink_metadata().is_ok() {
+            bail!("{} is there already, and nothing is written: name another folder", path.display());
         }
-        fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
-        let script = format!("#!/bin/sh\n{}\n", commands(imported, source).join("\n"));
-        for (name, text) in [(MANIFEST, manifest), (SECRETS, &script), (REPORT, &(report(imported).join("\n") + "\n"))]
-        {
-            let path = folder.join(name);
-            let file = OpenOptions::new().write(true).create_new(true).open(&path);
-            file.and_then(|mut file| file.write_all(text.as_bytes()))
-                .with_context(|| format!("writing {}", path.display()))?;
-        }
-        say(&format!("read {}, then:", folder.join(REPORT).display()));
-        say(&format!("  mcp-mux apply -f {}", quoted(&folder.join(MANIFEST).display().to_string())));
-        say(&format!("  sh {}", quoted(&folder.join(SECRETS).display().to_string())));
-        Ok(())
     }
+    fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
+    let script = format!("#!/bin/sh\n{}\n", commands(imported, source).join("\n"));
+    for (name, text) in [(MANIFEST, manifest), (SECRETS, &script), (REPORT, &(report(imported).join("\n") + "\n"))] {
+        let path = folder.join(name);
+        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    say(&format!("read {}, then:", folder.join(REPORT).display()));
+    say(&format!("  mcp-mux apply -f {}", quoted(&folder.join(MANIFEST).display().to_string())));
+    say(&format!("  sh {}", quoted(&folder.join(SECRETS).display().to_string())));
+    Ok(())
 }
 
 fn read(file: &Path) -> Result<String> {

@@ -126,7 +126,7 @@ impl Shown {
                 _ if self.auth != UpstreamAuth::None => self.lose(value.name(), ONE_WAY),
                 Err(_) => self.lose(value.name(), "mcp-mux writes that header itself, or its name is none"),
                 Ok(header) if headers.contains_key(&header) => {
-                    self.lose(value.name(), "the same header is there already")
+                    self.lose(value.name(), "the same header is there already");
                 }
                 Ok(_) if headers.len() == HEADERS_MAX => self.lose(value.name(), "an upstream has at most 8 headers"),
                 Ok(header) => {

@@ -75,7 +75,7 @@ fn read_security<'s>(
     let is_read = match kind {
         "apiKey" => api_key(&mut details, wanted)?,
         "http" => http(&mut details, wanted)?,
-        "oauth2" | "openIdConnect" => token(&mut details, wanted)?,
+        "oauth2" | "openIdConnect" => token(&mut details, wanted),
         _ => false,
     };
     if !is_read {
@@ -113,14 +113,14 @@ fn http<'s>(details: &mut Fields<'s>, wanted: &mut Wanted<'s>) -> Result<bool, I
     Ok(true)
 }
 
-fn token<'s>(details: &mut Fields<'s>, wanted: &mut Wanted<'s>) -> Result<bool, ImportError> {
+fn token<'s>(details: &mut Fields<'s>, wanted: &mut Wanted<'s>) -> bool {
     let client = (details.take("tokenUrl"), details.take("clientId"), details.take("clientSecret"));
     let scopes = details.take("scopes");
     let token = details.take("token");
     match (client, token) {
         ((Some(url), Some(id), Some(secret)), _) => wanted.client = Some((url, id, secret, scopes)),
         (_, Some(token)) => wanted.headers.push(("authorization".to_owned(), token, Form::Behind("Bearer"))),
-        _ => return Ok(false),
+        _ => return false,
     }
-    Ok(true)
+    true
 }

@@ -64,8 +64,8 @@ fn shown(text: &str) -> String {
     for c in text.chars() {
         match u32::from(c) {
             _ if c == '\n' || is_visible(c) => shown.push(c),
-            code @ ..=0xffff => shown.push_str(&format!("\\u{code:04x}")),
-            code => shown.push_str(&format!("\\U{code:08x}")),
+            code @ ..=0xffff => shown.extend(format!("\\u{code:04x}").chars()),
+            code => shown.extend(format!("\\U{code:08x}").chars()),
         }
     }
     shown
@@ -86,6 +86,11 @@ impl Fields {
             self.0.insert(name.to_owned(), value.into());
         }
         self
+    }
+
+    /// The text, if there is one.
+    fn with_text(self, name: &str, text: Option<&impl AsRef<str>>) -> Self {
+        self.with_any(name, text.map(AsRef::as_ref))
     }
 
     /// The list, if anything is in it.
@@ -146,7 +151,7 @@ fn upstream(spec: &UpstreamSpec) -> Fields {
         }
     };
     fields
-        .with_any("prefix", prefix.as_ref().map(AsRef::as_ref).map(Value::from))
+        .with_text("prefix", prefix.as_ref())
         .with("auth", auth::auth(auth))
         .with_any("onToolChange", (*on_tool_change != OnToolChange::Accept).then_some(on_tool_change.as_str()))
         .with_any("classes", (!classes.is_empty()).then_some(named))

@@ -1,5 +1,7 @@
 //! `mcp-mux export` through the program, on the database that the tests run on.
 
+use std::fmt::Write as _;
+
 use secrecy::ExposeSecret as _;
 use tenant_store::testing::TestDatabase;
 
@@ -30,7 +32,7 @@ fn configure_for(database: &TestDatabase, folder: &Path) -> Result<()> {
     let (_, after) = rest.split_once('\n').context("a line")?;
     let mut urls = format!("url = \"{}\"\n", database.url.expose_secret());
     if let Some(owner) = &database.owner_url {
-        urls.push_str(&format!("owner_url = \"{}\"\n", owner.expose_secret()));
+        writeln!(urls, "owner_url = \"{}\"", owner.expose_secret())?;
     }
     Ok(fs::write(folder.join("mcp-mux.toml"), format!("{before}{urls}{after}"))?)
 }
@@ -47,11 +49,12 @@ fn everything() -> Result<String> {
         .to_owned();
     for (number, auth) in WAYS.iter().enumerate() {
         let auth = auth.replace("{ca}", &ca);
-        text.push_str(&format!(
+        writeln!(
+            text,
             "---\nkind: Upstream\nmetadata: {{ tenant: acme, name: '{number}' }}\nspec: {{ http: {{ url: \
              'https://mcp.acme.example/{number}?a=b' }}, auth: {auth}, prefix: 'no', onToolChange: quarantine, classes: {{ '@a': \
-             admin, 'on': read }}, timeout: 2m, concurrency: 1, enabled: false }}\n"
-        ));
+             admin, 'on': read }}, timeout: 2m, concurrency: 1, enabled: false }}"
+        )?;
     }
     text.push_str(
         "---\nkind: AccessTest\nmetadata: { tenant: globex, name: '1', managedBy: 'on' }\nspec: { as: { issuer: corp, groups: [a], subject: \

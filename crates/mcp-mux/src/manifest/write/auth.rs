@@ -58,18 +58,18 @@ fn token_request(request: &TokenRequest) -> Fields {
         AuthorizationServer::TokenUrl(url) => Fields::default().with("tokenUrl", url.as_str()),
     };
     client_proof(server.with("clientId", client_id.as_str()), proof)
-        .with_any("scope", scope.as_ref().map(|scope| scope.as_str()))
-        .with_any("resource", resource.as_ref().map(|resource| resource.as_str()))
-        .with_any("audience", audience.as_ref().map(|audience| audience.as_str()))
+        .with_text("scope", scope.as_ref())
+        .with_text("resource", resource.as_ref())
+        .with_text("audience", audience.as_ref())
 }
 
 fn client_proof(fields: Fields, proof: &ClientProof) -> Fields {
     match proof {
         ClientProof::Basic { secret } => fields.with("secret", secret.as_str()),
         ClientProof::Post { secret } => fields.with("secret", secret.as_str()).with("clientAuth", "post"),
-        ClientProof::PrivateKeyJwt { private_key, key_id } => fields
-            .with("privateKey", named(private_key))
-            .with_any("keyId", key_id.as_ref().map(|key_id| key_id.as_str())),
+        ClientProof::PrivateKeyJwt { private_key, key_id } => {
+            fields.with("privateKey", named(private_key)).with_text("keyId", key_id.as_ref())
+        }
     }
 }
 
@@ -101,9 +101,9 @@ fn account(account: &AccountAuth) -> Fields {
         }
     };
     Fields::default()
-        .with_any("issuer", issuer.as_ref().map(|issuer| issuer.as_str()))
+        .with_text("issuer", issuer.as_ref())
         .with_any("client", client)
-        .with_any("scope", scope.as_ref().map(|scope| scope.as_str()))
-        .with_any("resource", resource.as_ref().map(|resource| resource.as_str()))
+        .with_text("scope", scope.as_ref())
+        .with_text("resource", resource.as_ref())
         .with_any("listing", listing)
 }
