@@ -69,6 +69,7 @@ fn what_is_found_is_what_the_file_says() {
         "both": {"type": "sse", "url": "https://a.example/sse", "headers": {"authorization": "bearer x", "X-B": "y"}},
         "one": {"url": "https://b.example/mcp?v=1", "headers": {"Authorization": "Bearer x"}, "disabled": true},
         "key": {"url": "https://c.example/mcp?v=1&apiKey=x"},
+        "bare": {"url": "https://f.example/?key=x"},
         "two": {"url": "https://d.example/?token=x&a=b&secret=y"},
         "env": {"url": "https://e.example/", "headers": {"Authorization": "Bearer ${env:TOKEN}", "X-K": "$KEY"}},
     }});
@@ -87,12 +88,14 @@ fn what_is_found_is_what_the_file_says() {
     both https://a.example/sse {"headers":{"headers":{"authorization":"authorization","x-b":"x-b"}}} true
     one https://b.example/mcp?v=1 {"bearer":{"secret":"token"}} false
     key https://c.example/mcp?v=1 {"query":{"parameter":"apiKey","secret":"apikey"}} true
+    bare https://f.example/ {"query":{"parameter":"key","secret":"key"}} true
     two https://d.example/?a=b {"query":{"parameter":"token","secret":"token"}} true
     env https://e.example/ {"headers":{"headers":{"authorization":"authorization","x-k":"x-k"}}} true
     jq -er 'getpath(["mcpServers","both","headers","authorization"]) | strings' < "$SOURCE" | mcp-mux secret set acme/both/authorization
     jq -er 'getpath(["mcpServers","both","headers","X-B"]) | strings' < "$SOURCE" | mcp-mux secret set acme/both/x-b
     jq -er 'getpath(["mcpServers","one","headers","Authorization"]) | strings | sub("^ *bearer +"; ""; "i")' < "$SOURCE" | mcp-mux secret set acme/one/token
     jq -er 'getpath(["mcpServers","key","url"]) | strings | capture("[?&]apiKey=(?<value>[^&#]*)").value' < "$SOURCE" | mcp-mux secret set acme/key/apikey
+    jq -er 'getpath(["mcpServers","bare","url"]) | strings | capture("[?&]key=(?<value>[^&#]*)").value' < "$SOURCE" | mcp-mux secret set acme/bare/key
     jq -er 'getpath(["mcpServers","two","url"]) | strings | capture("[?&]token=(?<value>[^&#]*)").value' < "$SOURCE" | mcp-mux secret set acme/two/token
     printf 'Bearer %s' "${TOKEN:?}" | mcp-mux secret set acme/env/authorization
     printf %s "${KEY:?}" | mcp-mux secret set acme/env/x-k
