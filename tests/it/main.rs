@@ -39,6 +39,7 @@ mod probes;
 mod protocol;
 mod provider;
 mod replicas;
+mod revocations;
 mod running;
 mod secrets;
 mod session;

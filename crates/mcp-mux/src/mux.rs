@@ -152,8 +152,13 @@ impl Mux {
         self.catalog.changes()
     }
 
+    /// What becomes of a call that its caller may not make any more.
+    fn taken_back(&self, caller: &Caller, thing: &Thing) -> CallError {
+        if self.is_revoked(&caller.principal) { CallError::SignedOut } else { CallError::Unknown(thing.word()) }
+    }
+
     /// Waits until `caller` may not use that any more, or it leads elsewhere.
-    async fn taken_back(&self, caller: &Caller, sight: &Sight, matter: impl Fn() -> Matter) {
+    async fn until_taken_back(&self, caller: &Caller, sight: &Sight, matter: impl Fn() -> Matter) {
         let mut changes = self.revisions();
         if !self.is_current(sight) {
             changes.mark_changed();

@@ -184,6 +184,14 @@ impl TestServer {
         Ok(())
     }
 
+    /// From here on the database tells nobody of changes.
+    pub(crate) async fn tell_nobody(&self) -> Result<()> {
+        if is_on_postgres() {
+            self.database.alter("DROP TRIGGER revision_told ON revision").await?;
+        }
+        Ok(())
+    }
+
     /// Lets the database refuse, or take again, to store tokens in place of others.
     pub(crate) async fn refuse_renewals(&self, refuses: bool) -> Result<()> {
         let when = "BEFORE UPDATE OF sealed ON credential";

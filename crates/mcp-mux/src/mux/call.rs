@@ -178,11 +178,11 @@ impl Mux {
             biased;
             () = caller.ended.cancelled() => return Err(CallError::SignedOut),
             reply = self.reply(caller, &call.target, (&rpc, peer, deadline)) => reply,
-            () = self.taken_back(caller, &sight, matter) => return Err(CallError::Unknown(call.thing.word())),
+            () = self.until_taken_back(caller, &sight, matter) => return Err(self.taken_back(caller, &call.thing)),
         };
         // What was decided before a long call may have been taken back meanwhile.
         if !self.is_current(&sight) && !self.may_use(caller, &matter()) {
-            return Err(CallError::Unknown(ask.wish.thing().word()));
+            return Err(self.taken_back(caller, &call.thing));
         }
         let reply = reply.map_err(|error| failed(call.target.slugs(), error))?;
         let asking = call.asking(&reply, (rpc, own));

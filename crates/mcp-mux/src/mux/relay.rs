@@ -413,7 +413,7 @@ impl Relay {
         let standing = Arc::clone(&self.standing);
         self.decide_at = Instant::now() + standing.mux.recheck_every;
         let may_go_on = standing.mux.may_use(&standing.caller, &self.matter());
-        if may_go_on { None } else { Some(self.end(Err(CallError::Unknown(standing.thing.word())))) }
+        if may_go_on { None } else { Some(self.end(Err(standing.mux.taken_back(&standing.caller, &standing.thing)))) }
     }
 
     fn late(&mut self) -> Step {

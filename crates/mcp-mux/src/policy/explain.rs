@@ -120,7 +120,9 @@ fn joined(
 ) -> impl Iterator<Item = Vec<Change>> {
     let mut ways = Vec::new();
     for grant in index.others(&caller.principal.issuer, entry.tenant, covering) {
-        let by_group = grant.spec.groups.iter().map(|group| Some(group.clone()));
+        // A revoked one gives nothing to whoever joins it.
+        let is_good = |group: &&Group| !index.revoked().has_group(&caller.principal.issuer, group);
+        let by_group = grant.spec.groups.iter().filter(is_good).map(|group| Some(group.clone()));
         for group in by_group.chain(grant.spec.groups.is_empty().then_some(None)) {
             let groups = caller.groups.iter().cloned().chain(group.clone()).collect::<Vec<_>>();
             let mut after = index.covering(&caller.principal, &groups, entry.tenant);

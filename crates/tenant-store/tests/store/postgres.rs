@@ -15,7 +15,7 @@ use crate::support::{Bed, grant_spec, put_upstream, scope, tool, upstream_spec};
 /// Whatever does not wait is done by then.
 const LONG_ENOUGH: Duration = Duration::from_millis(200);
 /// The tables with rows of tenants.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "tenant",
     "upstream",
     "credential",
@@ -26,6 +26,7 @@ const TABLES: [&str; 10] = [
     "erasure",
     "access_test",
     "managed",
+    "revocation",
 ];
 
 /// A store on PostgreSQL; none, where the tests run on something else.
@@ -163,13 +164,13 @@ async fn replicas_that_start_together_all_start() -> anyhow::Result<()> {
     let Some(bed) = on_postgres().await? else { return Ok(()) };
     // As if migrations were missing whose statements can be repeated.
     let undone = "DROP TRIGGER revision_told ON revision; DROP FUNCTION tell_revision, take_turn, mark_tenant, mark_tenant_itself CASCADE; \
-                  DELETE FROM seaql_migrations WHERE version LIKE '%_row_security' OR version LIKE '%_access_test'";
+                  DELETE FROM seaql_migrations WHERE version LIKE '%_row_security' OR version LIKE '%_access_test' OR version LIKE '%_revocation'";
     let other = bed.other().await?;
     other.execute_unprepared(undone).await?;
     for table in TABLES {
         other.execute_unprepared(&format!("DROP POLICY of_tenant ON {table}")).await?;
     }
-    other.execute_unprepared("DROP TABLE access_test, managed").await?;
+    other.execute_unprepared("DROP TABLE access_test, managed, revocation").await?;
     let mut starting = JoinSet::new();
     for _ in 0..6 {
         let (owner, serving) = (bed.owner().await?, bed.away.database().url.clone());
@@ -179,7 +180,7 @@ async fn replicas_that_start_together_all_start() -> anyhow::Result<()> {
     while let Some(outcome) = starting.join_next().await {
         applied += outcome??;
     }
-    assert_eq!(applied, 2);
+    assert_eq!(applied, 3);
     bed.check_role().await?;
     Ok(())
 }
