@@ -37,6 +37,10 @@ bench *arguments:
 bench-parts:
     cargo bench --package mcp-mux --bench identity --bench parts
 
+# what 10,000 tenants cost in memory, at the start and at a change; on PostgreSQL within tests/with-postgres.sh; see docs/capacity.md
+capacity *sizes:
+    cargo bench --package mcp-mux --bench capacity -- {{ sizes }}
+
 # what continuous integration runs, exactly: before a review
 ci:
     .ci/run

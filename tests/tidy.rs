@@ -75,6 +75,7 @@ const OWNED_WORDS: &[(&str, &[&str])] = &[
             "crates/mcp-mux/src/egress",
             "crates/mcp-mux/src/keys",
             "crates/mcp-mux/src/upstream",
+            "crates/mcp-mux/benches/capacity",
             "crates/mcp-mux/tests",
             "examples",
             "tests",

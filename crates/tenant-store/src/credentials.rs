@@ -248,9 +248,7 @@ impl TenantStore {
     /// The tenant's own secrets, sealed, ordered by upstream and name. Each comes with its wrapped data key, read in the same
     /// statement, so that whoever holds one can open it while keys are turned over.
     pub async fn sealed_credentials(&self) -> Result<Vec<SealedCredential>, StoreError> {
-        let select = select(self.id())
-            .filter(credential::Column::Owner.eq(CredentialOwner::Tenant))
-            .filter(credential::Column::Kind.eq(CredentialKind::Secret));
+        let select = of_tenants_themselves().filter(credential::Column::TenantId.eq(self.id()));
         row::rows(&self.reading().await?.executor(), select, parse).await
     }
 
@@ -345,9 +343,19 @@ async fn write(db: &DatabaseTransaction, credential: &SealedCredential) -> Resul
     Ok(())
 }
 
+/// The secrets that all tenants have themselves; within one, ordered by upstream and name.
+pub(crate) fn of_tenants_themselves() -> Select<credential::Entity> {
+    of_all()
+        .filter(credential::Column::Owner.eq(CredentialOwner::Tenant))
+        .filter(credential::Column::Kind.eq(CredentialKind::Secret))
+}
+
 fn select(tenant: TenantId) -> Select<credential::Entity> {
+    of_all().filter(credential::Column::TenantId.eq(tenant))
+}
+
+fn of_all() -> Select<credential::Entity> {
     credential::Entity::find()
-        .filter(credential::Column::TenantId.eq(tenant))
         .inner_join(upstream::Entity)
         .inner_join(tenant_key::Entity)
         .column_as(upstream::Column::Url, URL)
@@ -358,7 +366,7 @@ fn select(tenant: TenantId) -> Select<credential::Entity> {
         .order_by_asc(credential::Column::Name)
 }
 
-fn parse(row: &QueryResult) -> Result<SealedCredential, row::BoxError> {
+pub(crate) fn parse(row: &QueryResult) -> Result<SealedCredential, row::BoxError> {
     let model = credential::Model::from_query_result(row, "")?;
     let key = WrappedKey {
         tenant: model.tenant_id,

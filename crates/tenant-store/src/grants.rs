@@ -46,7 +46,7 @@ pub struct GrantSpec {
 impl TenantStore {
     /// The grants, ordered by name.
     pub async fn grants(&self) -> Result<Vec<Grant>, StoreError> {
-        let select = of_tenant(self.id()).order_by_asc(tenant_grant::Column::Name);
+        let select = in_order().filter(tenant_grant::Column::TenantId.eq(self.id()));
         row::models(&self.reading().await?.executor(), select, parse).await
     }
 
@@ -84,6 +84,11 @@ impl TenantStore {
         writing.finish(name.is_some()).await?;
         Ok(name.is_some())
     }
+}
+
+/// Those of all tenants; within one, ordered by name.
+pub(crate) fn in_order() -> Select<tenant_grant::Entity> {
+    tenant_grant::Entity::find().order_by_asc(tenant_grant::Column::Name)
 }
 
 fn of_tenant(tenant: TenantId) -> Select<tenant_grant::Entity> {
@@ -129,7 +134,7 @@ fn columns(spec: &GrantSpec) -> Result<tenant_grant::ActiveModel, StoreError> {
     })
 }
 
-fn parse(model: tenant_grant::Model) -> Result<Grant, row::BoxError> {
+pub(crate) fn parse(model: tenant_grant::Model) -> Result<Grant, row::BoxError> {
     let spec = GrantSpec {
         issuer: model.issuer,
         groups: serde_json::from_str(&model.groups)?,

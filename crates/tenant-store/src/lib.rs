@@ -7,6 +7,7 @@
 
 mod access_tests;
 mod api_keys;
+mod bulk;
 mod choice;
 mod clock;
 mod credentials;
@@ -39,6 +40,7 @@ mod upstreams;
 
 pub use access_tests::{AccessTest, AccessTestSpec};
 pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
+pub use bulk::TenantRows;
 pub use choice::{
     ChoiceError, CredentialKind, DataKeyState, Level, ManagedKind, OfferKind, OnToolChange, TenantState, ToolClass,
 };

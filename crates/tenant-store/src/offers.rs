@@ -73,13 +73,7 @@ pub struct NewOffer {
 impl TenantStore {
     /// The offers, ordered by the slug of their upstream, then as the upstream lists them.
     pub async fn offers(&self) -> Result<Vec<Offer>, StoreError> {
-        let select = offer::Entity::find()
-            .filter(offer::Column::TenantId.eq(self.id()))
-            .filter(offer::Column::VanishedMs.is_null())
-            .inner_join(upstream::Entity)
-            .order_by_asc(upstream::Column::Slug)
-            .order_by_asc(offer::Column::Kind)
-            .order_by_asc(offer::Column::Position);
+        let select = in_order().filter(offer::Column::TenantId.eq(self.id()));
         row::models(&self.reading().await?.executor(), select, parse).await
     }
 
@@ -117,6 +111,16 @@ impl TenantStore {
         writing.finish(true).await?;
         Ok(Replaced::Changed)
     }
+}
+
+/// Those of all tenants that are listed now; within one, ordered by the slug of their upstream, then as the upstream lists them.
+pub(crate) fn in_order() -> Select<offer::Entity> {
+    offer::Entity::find()
+        .filter(offer::Column::VanishedMs.is_null())
+        .inner_join(upstream::Entity)
+        .order_by_asc(upstream::Column::Slug)
+        .order_by_asc(offer::Column::Kind)
+        .order_by_asc(offer::Column::Position)
 }
 
 fn check(kind: OfferKind, offers: &[NewOffer]) -> Result<(), StoreError> {
@@ -217,7 +221,7 @@ fn row_of_vanished(old: offer::Model, now: Timestamp) -> offer::ActiveModel {
     }
 }
 
-fn parse(model: offer::Model) -> Result<Offer, row::BoxError> {
+pub(crate) fn parse(model: offer::Model) -> Result<Offer, row::BoxError> {
     Ok(Offer {
         tenant: model.tenant_id,
         upstream: model.upstream_id,

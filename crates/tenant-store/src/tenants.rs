@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, EntityTrait as _, FromQueryResult as _, QueryFilter as _, QueryOrder as _,
-    QueryResult, Select,
+    QueryResult, QuerySelect as _, Select,
 };
 
 use crate::choice::TenantState;
@@ -71,7 +71,8 @@ impl Still {
     /// The ids of all tenants. One that does not parse is nobody's.
     pub async fn tenant_ids(&self) -> Result<HashSet<TenantId>, StoreError> {
         let id = |row: &QueryResult| Ok(row.try_get("", "id")?);
-        let ids = row::each(&self.reading().await?.executor(), tenant::Entity::find(), id).await?;
+        let select = tenant::Entity::find().select_only().column(tenant::Column::Id);
+        let ids = row::each(&self.reading().await?.executor(), select, id).await?;
         Ok(ids.into_iter().flatten().collect())
     }
 }

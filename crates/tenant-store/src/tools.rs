@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DeriveValueType, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    ColumnTrait as _, ConnectionTrait, DeriveValueType, EntityTrait as _, QueryFilter as _, QueryOrder as _, Select,
 };
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -123,13 +123,7 @@ impl FromStr for Digest {
 impl TenantStore {
     /// The tools, ordered by the slug of their upstream, then as the upstream lists them.
     pub async fn tools(&self) -> Result<Vec<Tool>, StoreError> {
-        let select = tool::Entity::find()
-            .filter(tool::Column::TenantId.eq(self.id()))
-            .filter(tool::Column::VanishedMs.is_null())
-            .inner_join(upstream::Entity)
-            .order_by_asc(upstream::Column::Slug)
-            .order_by_asc(tool::Column::Position)
-            .order_by_asc(tool::Column::Local);
+        let select = in_order().filter(tool::Column::TenantId.eq(self.id()));
         row::models(&self.reading().await?.executor(), select, parse).await
     }
 
@@ -182,6 +176,16 @@ impl TenantStore {
     }
 }
 
+/// Those of all tenants that are listed now; within one, ordered by the slug of their upstream, then as the upstream lists them.
+pub(crate) fn in_order() -> Select<tool::Entity> {
+    tool::Entity::find()
+        .filter(tool::Column::VanishedMs.is_null())
+        .inner_join(upstream::Entity)
+        .order_by_asc(upstream::Column::Slug)
+        .order_by_asc(tool::Column::Position)
+        .order_by_asc(tool::Column::Local)
+}
+
 fn hex_value(digit: u8) -> Result<u8, DigestError> {
     match digit {
         b'0'..=b'9' => Ok(digit - b'0'),
@@ -190,7 +194,7 @@ fn hex_value(digit: u8) -> Result<u8, DigestError> {
     }
 }
 
-fn parse(model: tool::Model) -> Result<Tool, row::BoxError> {
+pub(crate) fn parse(model: tool::Model) -> Result<Tool, row::BoxError> {
     let definition = RawValue::from_string(model.definition)?;
     if Digest::of(&definition) != model.digest {
         return Err("the definition was altered: it does not have the digest that is noted beside it".into());

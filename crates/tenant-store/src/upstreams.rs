@@ -74,7 +74,7 @@ impl Upstream {
 impl TenantStore {
     /// The upstreams, ordered by slug.
     pub async fn upstreams(&self) -> Result<Vec<Upstream>, StoreError> {
-        let select = of_tenant(self.id()).order_by_asc(upstream::Column::Slug);
+        let select = in_order().filter(upstream::Column::TenantId.eq(self.id()));
         row::models(&self.reading().await?.executor(), select, parse).await
     }
 
@@ -150,6 +150,11 @@ pub(crate) async fn next_credential_version(db: &DatabaseTransaction, of: &Upstr
     raised.await?.pop().ok_or_else(missing)
 }
 
+/// Those of all tenants; within one, ordered by slug.
+pub(crate) fn in_order() -> Select<upstream::Entity> {
+    upstream::Entity::find().order_by_asc(upstream::Column::Slug)
+}
+
 fn of_tenant(tenant: TenantId) -> Select<upstream::Entity> {
     upstream::Entity::find().filter(upstream::Column::TenantId.eq(tenant))
 }
@@ -208,7 +213,7 @@ fn columns(spec: &UpstreamSpec) -> Result<upstream::ActiveModel, StoreError> {
     })
 }
 
-fn parse(model: upstream::Model) -> Result<Upstream, row::BoxError> {
+pub(crate) fn parse(model: upstream::Model) -> Result<Upstream, row::BoxError> {
     let spec = UpstreamSpec {
         url: model.url.parse()?,
         protocol: serde_json::from_str(&model.protocol)?,

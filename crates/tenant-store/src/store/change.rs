@@ -66,7 +66,11 @@ impl Still {
     }
 
     pub(crate) async fn reading(&self) -> Result<Reading, StoreError> {
-        Reading::of_change(&Arc::downgrade(&self.shared), Whose::All).await
+        self.reading_of(Whose::All).await
+    }
+
+    pub(crate) async fn reading_of(&self, whose: Whose) -> Result<Reading, StoreError> {
+        Reading::of_change(&Arc::downgrade(&self.shared), whose).await
     }
 }
 

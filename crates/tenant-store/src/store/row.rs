@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::patience::answered;
 use crate::error::StoreError;
+use crate::id::TenantId;
 
 /// Why a row does not parse.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
@@ -50,10 +51,34 @@ where
     C: ConnectionTrait,
     E: EntityTrait,
 {
+    Ok(all(db, select).await?.iter().map(|row| parsed::<E, R>(row, &parse)).collect())
+}
+
+/// The rows of `select`, each with the tenant in its column `tenant_id` and through `parse`. One whose tenant cannot be read is nobody's.
+pub(crate) async fn by_tenant<C, E, R>(
+    db: &C,
+    select: Select<E>,
+    parse: impl Fn(&QueryResult) -> Result<R, BoxError>,
+) -> Result<impl Iterator<Item = (TenantId, Result<R, StoreError>)>, StoreError>
+where
+    C: ConnectionTrait,
+    E: EntityTrait,
+{
+    let rows = all(db, select).await?.into_iter();
+    Ok(rows.filter_map(move |row| Some((row.try_get("", "tenant_id").ok()?, parsed::<E, R>(&row, &parse)))))
+}
+
+async fn all<C: ConnectionTrait, E: EntityTrait>(db: &C, select: Select<E>) -> Result<Vec<QueryResult>, StoreError> {
+    let failed = StoreError::read(E::default().table_name());
+    answered(db.query_all(&select.into_query())).await.map_err(failed)
+}
+
+fn parsed<E: EntityTrait, R>(
+    row: &QueryResult,
+    parse: impl Fn(&QueryResult) -> Result<R, BoxError>,
+) -> Result<R, StoreError> {
     let table = E::default().table_name();
-    let rows = answered(db.query_all(&select.into_query())).await.map_err(StoreError::read(table))?;
-    let parse = |row| parse(row).map_err(|source| StoreError::Corrupt { table, row: name::<E>(row), source });
-    Ok(rows.iter().map(parse).collect())
+    parse(row).map_err(|source| StoreError::Corrupt { table, row: name::<E>(row), source })
 }
 
 /// A row's primary key, as far as it can be read.

@@ -1,9 +1,10 @@
 //! Reading a snapshot: the whole of the database at one moment, or what changed since another one was read.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::mem;
 use std::sync::Arc;
 
-use tenant_store::{Grant, Offer, Still, Store, StoreError, Tenant, TenantId, TenantState, TenantStore, Tool};
+use tenant_store::{Offer, Still, Store, StoreError, Tenant, TenantId, TenantRows, TenantScope, TenantState, Tool};
 
 use super::revoked::RevokedThings;
 use super::{Entry, Shelf, Snapshot, own_names};
@@ -11,7 +12,7 @@ use crate::catalog::item::{Item, Own};
 use crate::policy::{Administration, GrantIndex, RevokedCallers};
 
 impl Snapshot {
-    /// Reads the whole of the database as it is at one moment, one tenant at a time. A tenant with a row that does not parse is
+    /// Reads the whole of the database as it is at one moment, hundreds of tenants at a time. A tenant with a row that does not parse is
     /// left out and costs nobody else anything: a grant that was taken away elsewhere must not live on because of it.
     pub async fn load(store: &Store, administration: Administration) -> Result<Self, StoreError> {
         Self::all_of(&store.still().await?, administration).await
@@ -53,7 +54,7 @@ impl Snapshot {
         Ok(next)
     }
 
-    /// Reads these tenants, which are not in it.
+    /// Reads these tenants, which are not in it, many at once.
     #[expect(clippy::disallowed_methods, reason = "this is where the grants of the database begin to count")]
     async fn take(
         &mut self,
@@ -64,59 +65,59 @@ impl Snapshot {
         let revocations = still.revocations().await?;
         self.grants.set_revoked(RevokedCallers::of(&revocations));
         let mut revoked = RevokedThings::by_tenant(&revocations);
-        for tenant in tenants {
-            let revoked = revoked.remove(&tenant.id).unwrap_or_default();
-            // Nobody reaches what is suspended, shredded or revoked, and nothing of it is called.
-            if tenant.state != TenantState::Active || revoked.has_all() {
-                continue;
-            }
-            match read(&tenant, &still.tenant(administration.scope(tenant.id)), revoked).await {
-                Ok((shelf, its_grants)) => {
-                    self.grants.add(&tenant, its_grants);
-                    self.shelves.insert(tenant.id, Arc::new(shelf));
+        // Nobody reaches what is suspended, shredded or revoked, and nothing of it is called.
+        let is_revoked = |tenant: &Tenant| revoked.get(&tenant.id).is_some_and(RevokedThings::has_all);
+        let active = tenants.into_iter().filter(|tenant| tenant.state == TenantState::Active && !is_revoked(tenant));
+        let active: BTreeMap<TenantId, Tenant> = active.map(|tenant| (tenant.id, tenant)).collect();
+        let scopes: Vec<TenantScope> = active.keys().map(|id| administration.scope(*id)).collect();
+        for part in still.parts(&scopes).await? {
+            for (scope, rows) in still.rows_of(part).await? {
+                let Some(tenant) = active.get(&scope.tenant()) else { continue };
+                match rows {
+                    Ok(mut rows) => {
+                        self.grants.add(tenant, mem::take(&mut rows.grants));
+                        let revoked = revoked.remove(&tenant.id).unwrap_or_default();
+                        self.shelves.insert(tenant.id, Arc::new(Shelf::of(tenant, rows, revoked)));
+                    }
+                    Err(error @ StoreError::Corrupt { .. }) => left_out(&error),
+                    Err(error) => return Err(error),
                 }
-                Err(error @ StoreError::Corrupt { .. }) => left_out(&error),
-                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 }
 
-/// One tenant's part of a snapshot.
-async fn read(tenant: &Tenant, rows: &TenantStore, revoked: RevokedThings) -> Result<(Shelf, Vec<Grant>), StoreError> {
-    let grants = rows.grants().await?;
-    let upstreams: HashMap<_, _> =
-        rows.upstreams().await?.into_iter().map(|upstream| (upstream.id, Arc::new(upstream))).collect();
-    let tools = rows.tools().await?;
-    let offers = rows.offers().await?;
-    let is_used = |id| upstreams.get(&id).is_some_and(|upstream| upstream.spec.enabled) && !revoked.has_upstream(id);
-    let own = Own::of(&offers, is_used);
-    let names = own_names(&tools);
-    let entry = |tool: &Tool| {
-        Entry::from_row(tenant, upstreams.get(&tool.upstream)?, tool, (&names, &own, &revoked)).map(Arc::new)
-    };
-    let entries = tools.iter().filter_map(entry).collect();
-    let item =
-        |offer: &Offer| Item::from_row(tenant, upstreams.get(&offer.upstream)?, offer, (&own, &revoked)).map(Arc::new);
-    let items = offers.iter().filter_map(item).collect();
-    let credentials = rows.sealed_credentials().await?;
-    let egress_hosts = tenant.spec.egress_hosts.clone();
-    let tenant_name = tenant.spec.display_name.clone();
-    let tenant_slug = tenant.slug.clone();
-    let only_with_resources = own.only;
-    let shelf = Shelf {
-        tenant_slug,
-        tenant_name,
-        upstreams,
-        entries,
-        items,
-        only_with_resources,
-        credentials,
-        egress_hosts,
-        revoked,
-    };
-    Ok((shelf, grants))
+impl Shelf {
+    /// One tenant's part of a snapshot.
+    fn of(tenant: &Tenant, rows: TenantRows, revoked: RevokedThings) -> Self {
+        let TenantRows { tools, offers, sealed_credentials: credentials, .. } = rows;
+        let upstreams: HashMap<_, _> =
+            rows.upstreams.into_iter().map(|upstream| (upstream.id, Arc::new(upstream))).collect();
+        let is_used = |id| {
+            let is_enabled = upstreams.get(&id).is_some_and(|upstream| upstream.spec.enabled);
+            is_enabled && !revoked.has_upstream(id)
+        };
+        let own = Own::of(&offers, is_used);
+        let names = own_names(&tools);
+        let entry = |tool: &Tool| {
+            Entry::from_row(tenant, upstreams.get(&tool.upstream)?, tool, (&names, &own, &revoked)).map(Arc::new)
+        };
+        let item = |offer: &Offer| {
+            Item::from_row(tenant, upstreams.get(&offer.upstream)?, offer, (&own, &revoked)).map(Arc::new)
+        };
+        Self {
+            tenant_slug: tenant.slug.clone(),
+            tenant_name: tenant.spec.display_name.clone(),
+            entries: tools.iter().filter_map(entry).collect(),
+            items: offers.iter().filter_map(item).collect(),
+            only_with_resources: own.only,
+            credentials,
+            egress_hosts: tenant.spec.egress_hosts.clone(),
+            upstreams,
+            revoked,
+        }
+    }
 }
 
 fn left_out(error: &StoreError) {
