@@ -168,7 +168,7 @@ impl Mux {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Whether nothing changed since that was seen.

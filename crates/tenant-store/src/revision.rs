@@ -4,13 +4,14 @@ use std::fmt;
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait as _, ConnectionTrait, EntityTrait as _, ExprTrait as _, QueryFilter as _};
+use serde::Serialize;
 
 use crate::entity::revision;
 use crate::error::StoreError;
 use crate::store::row;
 
 /// The state of the configuration: another number, another state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Revision(pub u64);
 
 impl fmt::Display for Revision {

@@ -114,11 +114,10 @@ impl fmt::Display for SpecField {
             Self::CallTimeout => "the call timeout",
             Self::Concurrency => "the concurrency",
             Self::Classes => "the list of tool classes",
-            Self::Groups => "the list of groups",
+            Self::Groups | Self::TestedGroups => "the list of groups",
             Self::Subjects => "the list of subjects",
             Self::Allow => "the list of allow patterns",
             Self::Deny => "the list of deny patterns",
-            Self::TestedGroups => "the list of groups",
             Self::Can => "the list of what they can use",
             Self::Cannot => "the list of what they cannot use",
         })

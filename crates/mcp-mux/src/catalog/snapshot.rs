@@ -42,13 +42,19 @@ pub struct Entry {
     /// What the upstream says about it.
     pub definition: Definition,
     class: ToolClass,
-    enabled: bool,
-    approved: bool,
-    revoked: bool,
+    state: EntryState,
     keeps_own_name: bool,
     renamed: Box<str>,
     /// What the tenant's own endpoint shows in its place, because it belongs to an app.
     at_tenant: Option<Box<str>>,
+}
+
+/// What else but grants decides whether a tool can be used.
+#[derive(Debug)]
+struct EntryState {
+    is_enabled: bool,
+    is_approved: bool,
+    is_revoked: bool,
 }
 
 impl Entry {
@@ -67,9 +73,11 @@ impl Entry {
             tenant: tenant.id,
             tenant_slug: tenant.slug.clone(),
             class,
-            enabled: tool.enabled && upstream.spec.enabled,
-            approved: tool.approved.as_ref() == Some(&tool.digest),
-            revoked: revoked.has(upstream.id, tool.local.as_str()),
+            state: EntryState {
+                is_enabled: tool.enabled && upstream.spec.enabled,
+                is_approved: tool.approved.as_ref() == Some(&tool.digest),
+                is_revoked: revoked.has(upstream.id, tool.local.as_str()),
+            },
             keeps_own_name,
             at_tenant: definition.with_apps(exposed, tenant.slug.as_str(), carried).map(Into::into),
             renamed: definition.renamed(tool.exposed.as_str(), tenant.slug.as_str()).into(),
@@ -103,9 +111,9 @@ impl Entry {
             local: self.definition.local.as_str(),
             exposed: self.exposed.as_str(),
             class: self.class,
-            enabled: self.enabled,
-            approved: self.approved,
-            revoked: self.revoked,
+            enabled: self.state.is_enabled,
+            approved: self.state.is_approved,
+            revoked: self.state.is_revoked,
         }
     }
 

@@ -93,7 +93,7 @@ async fn revoked(server: &Server, caller: &Caller, changes: &mut watch::Receiver
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// A body that tells its watcher when it is gone.

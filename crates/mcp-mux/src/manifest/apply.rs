@@ -71,7 +71,7 @@ pub enum ApplyError {
 }
 
 fn lines(findings: &[Finding]) -> String {
-    findings.iter().map(|finding| format!("\n  {finding}")).collect()
+    findings.iter().fold(String::new(), |lines, finding| lines + "\n  " + &finding.to_string())
 }
 
 /// A document and the file it is from.

@@ -30,7 +30,6 @@ pub struct Report {
     #[serde(rename = "accessTests")]
     pub tests: Verified,
     /// The state of the configuration since then; or, if nothing was made, that which was looked at.
-    #[serde(serialize_with = "number")]
     pub revision: Revision,
 }
 
@@ -91,10 +90,6 @@ impl From<Put> for Became {
             Put::Unchanged => Self::Unchanged,
         }
     }
-}
-
-fn number<S: serde::Serializer>(Revision(number): &Revision, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(*number)
 }
 
 impl fmt::Display for Became {

@@ -144,7 +144,9 @@ pub(super) fn unlisted(snapshot: &Snapshot) -> BTreeMap<TenantSlug, Vec<String>>
             unlisted.entry(shelf.tenant_slug().clone()).or_default().push(upstream.slug.to_string());
         }
     }
-    unlisted.values_mut().for_each(|upstreams| upstreams.sort());
+    for upstreams in unlisted.values_mut() {
+        upstreams.sort();
+    }
     unlisted
 }
 

@@ -447,7 +447,7 @@ impl Relay {
 /// Waits until something changed since the last time.
 async fn moved(changes: &mut watch::Receiver<Revision>) {
     if changes.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a change means for people, and what stops it.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
 use insta::assert_snapshot;
@@ -180,11 +181,13 @@ fn manifest(grants: &[Given]) -> String {
         let groups: Vec<_> = groups.iter().filter_map(|group| GROUPS.get(*group)).collect();
         let level = if *writes { "write" } else { "read" };
         let deny = deny.map_or_else(String::new, |deny| format!(", deny: [\"{}\"]", PATTERNS[deny]));
-        text += &format!(
+        write!(
+            text,
             "---\nkind: Grant\nmetadata: {{ tenant: acme, name: g{number}, managedBy: test }}\n\
              spec: {{ issuer: corp, groups: {groups:?}, level: {level}, tools: {{ allow: [\"{}\"]{deny} }} }}\n",
             PATTERNS[*allow]
-        );
+        )
+        .unwrap();
     }
     text
 }
