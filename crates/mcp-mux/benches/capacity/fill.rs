@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use crypto::{Key, KeyRing};
 use secrecy::SecretString;
 use serde_json::json;
@@ -106,7 +106,7 @@ pub(crate) fn group(number: usize, place: usize) -> String {
 }
 
 fn grant(number: usize, place: usize) -> Result<GrantSpec> {
-    let (level, allow, deny) = PATTERNS[place % PATTERNS.len()];
+    let (level, allow, deny) = PATTERNS.into_iter().cycle().nth(place).context("there are patterns")?;
     let patterns = |texts: &[&str]| texts.iter().map(|text| text.parse()).collect::<Result<_, _>>();
     Ok(GrantSpec {
         issuer: "corp".parse()?,
@@ -121,7 +121,8 @@ fn grant(number: usize, place: usize) -> Result<GrantSpec> {
 /// What the upstream of a tenant lists; `news` is said in each description.
 pub(crate) fn tools(number: usize, count: usize, news: &str) -> Result<Vec<NewTool>> {
     let tool = |place: usize| {
-        let local = format!("{}_{place}", VERBS[place % VERBS.len()]);
+        let verb = VERBS.into_iter().cycle().nth(place).context("there are verbs")?;
+        let local = format!("{verb}_{place}");
         Ok(NewTool {
             exposed: format!("{}__{local}", slug(number)).parse()?,
             definition: serde_json::from_str(&definition(&local, news))?,

@@ -1,5 +1,6 @@
 //! The table that is printed.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -20,7 +21,7 @@ pub(crate) fn table(sizes: Sizes, filled: Duration, measured: &Value) -> Result<
     let times = |path: &str| -> Result<String> {
         Ok(format!("{:.2} / {:.2} ms", number(&format!("{path}/median"))?, number(&format!("{path}/worst"))?))
     };
-    let per_tool = (number("/full")? - number("/empty")?) * 1024.0 / (tenants * tools).max(1) as f64;
+    let per_tool = (number("/full")? - number("/empty")?) * 1024.0 / f64::from(u32::try_from(tenants * tools)?.max(1));
     let rows = [
         ("tenants, upstreams and keys", format!("{tenants} each")),
         ("tools / grants", format!("{} / {}", tenants * tools, tenants * grants)),
@@ -37,7 +38,7 @@ pub(crate) fn table(sizes: Sizes, filled: Duration, measured: &Value) -> Result<
     let list = ("the first list after a change: median / worst", times("/grant/list")?);
     let mut table = format!("| what | {database} |\n| --- | ---: |\n");
     for (what, value) in rows.into_iter().chain([list]) {
-        table.push_str(&format!("| {what} | {value} |\n"));
+        writeln!(table, "| {what} | {value} |")?;
     }
     Ok(table)
 }

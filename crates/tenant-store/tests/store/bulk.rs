@@ -16,11 +16,9 @@ async fn fill(rows: &TenantStore, number: usize) -> anyhow::Result<()> {
     // The later one comes first in the order of slugs.
     for slug in ["wiki", "desk"] {
         let upstream = put_upstream(rows, slug).await?;
-        let tools =
-            ["b", "a", "gone"].map(|local| tool(local, &format!("{slug}_{local}"), &format!(r#"{{"a":{number}}}"#)));
-        let tools = tools.into_iter().collect::<Result<Vec<_>, _>>()?;
-        rows.replace_tools(&upstream, &tools).await?;
-        rows.replace_tools(&upstream, tools.get(..2).unwrap_or_default()).await?;
+        let new = |local: &str| tool(local, &format!("{slug}_{local}"), &format!(r#"{{"a":{number}}}"#));
+        rows.replace_tools(&upstream, &[new("b")?, new("a")?, new("gone")?]).await?;
+        rows.replace_tools(&upstream, &[new("b")?, new("a")?]).await?;
         if number.is_multiple_of(2) {
             rows.put_credential(upstream.id, &"token".parse()?, &"CANARY-bulk".into()).await?;
             let note = NewOffer { key: "note://a".parse()?, exposed: None, definition: serde_json::from_str("{}")? };
