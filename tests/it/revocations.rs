@@ -9,6 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tenant_store::testing::is_on_postgres;
 use tenant_store::{Level, Revoked, Store, Upstream};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::support::canary;
@@ -117,18 +118,18 @@ async fn a_hundred_revocations_of_which_nobody_is_told_are_on_three_replicas_wit
     // One after the other, so that each meets another moment of the replicas' looks; what waits for one keeps no other back.
     let mut ticks = interval(Duration::from_millis(60));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut measured = Vec::new();
+    let mut measured = JoinSet::new();
     for number in 0..CHANGES {
         ticks.tick().await;
         let subject = format!("user-{number}");
         let clients = clients(&server, &others, &subject)?;
         let began = Instant::now();
         server.app.store().revoke(&user(&subject)?, "a test").await?;
-        measured.push(tokio::spawn(async move { slowly(&clients, (403, 0), began).await }));
+        measured.spawn(async move { slowly(&clients, (403, 0), began).await });
     }
     let mut delays = Vec::new();
-    for one in measured {
-        delays.push(one.await??);
+    while let Some(delay) = measured.join_next().await {
+        delays.push(delay??);
     }
     let p99 = p99(delays);
     println!("without notifications: p99 {p99:?}");
