@@ -1,9 +1,9 @@
 //! Spellings of URIs that no list has: upstreams read them in their own ways, and none of these leads past a grant.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use rmcp::model::ProtocolVersion;
 use serde_json::json;
-use tenant_store::{GrantSpec, Level, UpstreamAuth};
+use tenant_store::{GrantSpec, Level, Revoked, UpstreamAuth};
 
 use crate::support::rich::Rich;
 use crate::support::server::{Setup, TestServer};
@@ -73,6 +73,29 @@ async fn what_is_denied_is_not_read_under_another_spelling() -> Result<()> {
         ] {
             assert_eq!(read(&server, own).await?, NONE, "{deny} {own:?}");
         }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_revoked_is_not_read_under_another_spelling() -> Result<()> {
+    let server = bed("spellings_revoked", ("*", &[])).await?;
+    let files = server.rows("acme").await?.find_upstream(&"files".parse()?).await?.context("the upstream")?;
+    let local = "file:///private/k".parse()?;
+    let revoked = Revoked::Tool { tenant: files.tenant, upstream: files.id, local };
+    server.app.store().revoke(&revoked, "a test").await?;
+    server.app.follow().await?;
+    assert_eq!(read(&server, "file:///private/other").await?, None);
+    for own in [
+        "file:///private/k",
+        "file:///./private/k",
+        "file:///%2e/private/k",
+        "file:/private/k",
+        "file:///pri\nvate/k",
+        "file:///private/%6b",
+        "file:///private/%256b",
+    ] {
+        assert_eq!(read(&server, own).await?, NONE, "{own:?}");
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ enum Command {
     Serve(Settings),
     /// Makes the database hold what manifests say, in one transaction
     ///
-    /// What they do not name stays as it is: leaving a document out takes nothing away, `mcp-mux delete` does. When anything is
+    /// What they do not name stays as it is: leaving a document out takes nothing away, `mcp-mux delete` and `--prune` do. When anything is
     /// wrong, the error names file, line and field, and nothing is applied.
     ///
     /// Says who gains or loses what by it. An access test that would fail stops it.
@@ -66,12 +66,9 @@ enum Command {
     Diff(apply::Diff),
     /// Finds what is wrong with manifests by themselves; needs neither a database nor a configuration
     Validate(apply::Validate),
-    /// Takes an upstream, a grant or an access test away
-    ///
-    /// Says who loses or gains what by it. An access test that would fail stops it.
     /// Writes what the database holds as manifests, to stdout
     ///
-    /// Tenants, upstreams and grants, and never a secret. Applied again they change nothing: `mcp-mux export | mcp-mux apply -f -`.
+    /// Tenants, upstreams, grants and access tests, and never a secret. Applied again they change nothing: `mcp-mux export | mcp-mux apply -f -`.
     /// Applied to an empty database they make all but the secrets, the accounts of callers and the API keys.
     Export(export::Export),
     /// Writes the configuration of mcpo, MetaMCP, MCPHub or a client as manifests, to stdout
@@ -85,7 +82,9 @@ enum Command {
     ///   sh acme/secrets.sh
     #[command(verbatim_doc_comment)]
     Import(import::Import),
-    /// Takes an upstream or a grant away
+    /// Takes an upstream, a grant or an access test away
+    ///
+    /// Says who loses or gains what by it. An access test that would fail stops it.
     Delete(delete::Delete),
     /// Brings the database up to date
     Migrate(migrate::Migrate),

@@ -50,8 +50,8 @@ impl TenantStore {
             .to_owned();
         let insert = managed::Entity::insert(row).on_conflict(known);
         insert.exec_without_returning(writing.executor()).await.map_err(StoreError::write("managed"))?;
-        // Nothing is served otherwise for it, and nobody has to look.
-        writing.finish(false).await
+        // Nothing is served otherwise for it, and whoever looked at the configuration before has to look again.
+        writing.finish(true).await
     }
 }
 

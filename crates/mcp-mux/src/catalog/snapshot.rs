@@ -235,23 +235,33 @@ impl Shelf {
     }
 }
 
+/// What a snapshot regards besides what operators configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Regard {
+    /// What is revoked: so requests are decided.
+    Revocations,
+    /// Nothing: so manifests are judged, which say what holds once everything is reinstated.
+    Nothing,
+}
+
 /// An immutable copy of everything that requests decide by.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The state of the database that this is a copy of.
     pub revision: Revision,
+    regard: Regard,
     grants: GrantIndex,
     shelves: HashMap<TenantId, Arc<Shelf>>,
     views: Cache<(Face, ReachKey), Arc<View>, RandomState>,
 }
 
 impl Snapshot {
-    fn new(revision: Revision, grants: GrantIndex, shelves: HashMap<TenantId, Arc<Shelf>>) -> Self {
+    fn new((revision, regard): (Revision, Regard), grants: GrantIndex, shelves: HashMap<TenantId, Arc<Shelf>>) -> Self {
         let views = Cache::builder()
             .max_capacity(VIEW_CACHE_BYTES_MAX)
             .weigher(|_, view: &Arc<View>| u32::try_from(view.weight()).unwrap_or(u32::MAX))
             .build_with_hasher(RandomState::default());
-        Self { revision, grants, shelves, views }
+        Self { revision, regard, grants, shelves, views }
     }
 
     /// What a caller can reach.
@@ -343,13 +353,14 @@ impl Catalog {
     pub async fn reload(&self) -> Result<bool, StoreError> {
         let mut swept_at = self.reloading.lock().await;
         let moved = self.store.revision().await? != self.current.load().revision;
-        self.answered_at.send_replace(Instant::now());
         if moved {
             let snapshot = self.snapshot().next(&self.store, self.administration).await?;
             let revision = snapshot.revision;
             self.current.store(Arc::new(snapshot));
             self.changed.send_replace(revision);
         }
+        // Not before what it holds could be read, too.
+        self.answered_at.send_replace(Instant::now());
         let revision = self.current.load().revision;
         self.store.drop_idle_keys().await;
         if *swept_at != revision {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tenant_store::{Replica, Revision, Timestamp};
 
 use super::{Output, Settings, print, print_json, say};
-use crate::app::open_unproved;
+use crate::app::look_into;
 
 /// From how long a silence on something is wrong: a replica speaks several times in that time.
 const SILENT_AFTER: Duration = Duration::from_secs(15);
@@ -24,7 +24,7 @@ pub(super) struct Replicas {
 
 impl Replicas {
     pub(super) async fn run(&self) -> Result<()> {
-        let store = open_unproved(&self.settings.load()?).await?;
+        let store = look_into(&self.settings.load()?).await?;
         // Whoever comes to a revision says so later, so that nobody is ahead of it.
         let replicas = store.replicas().await?;
         let revision = store.revision().await?;

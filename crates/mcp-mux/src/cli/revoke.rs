@@ -204,7 +204,10 @@ impl Revoke {
         let behind = wait_for_replicas(store, revision, Duration::from_secs(self.wait)).await?;
         if behind.is_empty() {
             let count = store.replicas().await?.len();
-            say(&format!("in force on all {count} replicas after {:.1} s", began.elapsed().as_secs_f64()));
+            let elapsed = began.elapsed().as_secs_f64();
+            say(&format!(
+                "in force on all {count} replicas that were heard of in the last minute, after {elapsed:.1} s"
+            ));
             return Ok(());
         }
         let ids: Vec<_> = behind.iter().map(|replica| replica.beat.id.to_string()).collect();

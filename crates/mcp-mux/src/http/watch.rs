@@ -66,7 +66,10 @@ impl Watch {
             tokio::select! {
                 () = tokio::time::sleep(self.server.recheck_every) => {}
                 // Whoever is revoked is so at once; nothing else about a proof changes with the database.
-                () = revoked(&self.server, &self.caller, &mut changes) => {}
+                () = revoked(&self.server, &self.caller, &mut changes) => {
+                    tracing::info!(request.id = %self.caller.request_id, "a running call's caller is revoked");
+                    break;
+                }
             }
             match self.server.identify(&self.uri, &self.headers, &self.resource.audiences).await {
                 Ok(identity) if identity.is_of(&self.caller) => unanswered = 0,
@@ -88,12 +91,12 @@ impl Watch {
 
 /// Waits until the caller is revoked.
 async fn revoked(server: &Server, caller: &Caller, changes: &mut watch::Receiver<Revision>) {
-    while changes.changed().await.is_ok() {
-        if server.gateway.is_revoked(&caller.principal) {
-            return;
+    // Also what happened before it was listened to.
+    while !server.gateway.is_revoked(&caller.principal) {
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
-    std::future::pending::<()>().await;
 }
 
 /// A body that tells its watcher when it is gone.

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tenant_store::{
-    Change, EgressHosts, Managed, ManagedKind, ManagerName, Revision, Store, StoreError, Tenant, TenantSlug,
-    TenantStore, Upstream, UpstreamSlug, UpstreamSpec,
+    AccessTest, Change, EgressHosts, Managed, ManagedKind, ManagerName, Revision, Revoked, Store, StoreError, Tenant,
+    TenantSlug, TenantState, TenantStore, Upstream, UpstreamSlug, UpstreamSpec,
 };
 use url::Url;
 
@@ -13,7 +13,7 @@ use super::Manifest;
 use super::document::{Document, Kind, Object};
 use super::effect::Effect;
 use super::error::{ManifestError, Source};
-use super::report::{Applied, Dropped, Report};
+use super::report::{Applied, Became, Dropped, Report};
 use super::verify::{self, Finding, verify};
 use crate::catalog::Snapshot;
 use crate::policy::Administration;
@@ -62,6 +62,15 @@ pub enum ApplyError {
         "`--prune` takes away what the same manager managed before: say `managedBy` under `metadata` of each document"
     )]
     NobodyManages,
+    /// What is to be taken away is revoked.
+    #[error(
+        "upstream `{name}`, or a tool of it, is revoked: if it were taken away, another one of that name would not be; see `mcp-mux revocations`, \
+         and reinstate it first"
+    )]
+    Revoked {
+        /// Its name, with that of its tenant in front.
+        name: String,
+    },
     /// An access test fails.
     #[error("what these manifests say breaks access tests:{}", lines(.0))]
     Tests(Vec<Finding>),
@@ -85,6 +94,7 @@ struct Entry<'m> {
 struct Applying {
     change: Change,
     before: Snapshot,
+    tests_before: Vec<AccessTest>,
     /// Those that documents named so far.
     tenants: HashMap<TenantSlug, Tenant>,
     administration: Administration,
@@ -127,6 +137,7 @@ pub async fn delete(
     let mut applying = Applying::begin(store, administration, Options::default()).await?;
     let Some(found) = applying.change.find_tenant(tenant).await? else { return Ok(None) };
     let rows = applying.change.tenant(administration.scope(found.id));
+    applying.check_revoked((&found, kind.managed(), name)).await?;
     if !remove(&rows, kind.managed(), name).await? {
         return Ok(None);
     }
@@ -161,9 +172,10 @@ fn in_order(manifests: &[Manifest]) -> Result<Vec<Entry<'_>>, ManifestError> {
 impl Applying {
     async fn begin(store: &Store, administration: Administration, options: Options) -> Result<Self, ApplyError> {
         // Read before the turn to write is taken, so that others wait only for what changed since.
-        let before = Snapshot::load(store, administration).await?;
+        let before = Snapshot::load_unrevoked(store, administration).await?;
         let change = store.begin().await?;
         let before = before.next_of(&change.so_far(), administration).await?;
+        let tests_before = change.so_far().access_tests().await?;
         match options.if_revision {
             Some(expected) if expected != before.revision => {
                 Err(ApplyError::Moved { expected, found: before.revision })
@@ -171,6 +183,7 @@ impl Applying {
             _ => Ok(Self {
                 change,
                 before,
+                tests_before,
                 tenants: HashMap::new(),
                 administration,
                 options,
@@ -182,21 +195,28 @@ impl Applying {
 
     /// Makes it last, unless it breaks an access test or was only to be looked at.
     async fn finish(self) -> Result<Report, ApplyError> {
-        let still = self.change.so_far();
-        let after = self.before.next_of(&still, self.administration).await?;
-        let tests = verify(&after, &still.access_tests().await?);
+        let Self { change, before, tests_before, applied, kept, options, administration, .. } = self;
+        let still = change.so_far();
+        let after = before.next_of(&still, administration).await?;
+        let tests = still.access_tests().await?;
+        // Others wait for their turn: whoever only looks needs it no more.
+        let change = (!options.dry_run).then_some(change);
+        drop(still);
+        let tests = verify((&before, &tests_before), (&after, &tests));
         if !tests.failures.is_empty() {
             return Err(ApplyError::Tests(tests.failures));
         }
-        let effects = Effect::between(&self.before, &after);
-        let unlisted = unlisted(&after, &self.before);
-        let is_made = !self.options.dry_run;
-        let revision = if is_made { self.change.commit().await? } else { self.before.revision };
-        Ok(Report { is_made, applied: self.applied, kept: self.kept, effects, unlisted, tests, revision })
+        let (is_made, revision) = match change {
+            Some(change) => (true, change.commit().await?),
+            None => (false, before.revision),
+        };
+        let (effects, unlisted) = (Effect::between(&before, &after), unlisted(&after, &before));
+        Ok(Report { is_made, applied, kept, effects, unlisted, tests, revision })
     }
 
     async fn put(&mut self, entry: Entry<'_>) -> Result<(), ApplyError> {
         let object = entry.document.object();
+        let is_taken_over = self.check_manager(entry).await?;
         let mut dropped = Dropped::default();
         let put = match object {
             Object::Tenant { slug, spec } => self.change.put_tenant(slug, spec).await.map(|(tenant, put)| {
@@ -212,25 +232,45 @@ impl Applying {
             Object::AccessTest { name, spec, .. } => self.rows(entry).await?.put_access_test(name, spec).await,
         };
         let put = put.map_err(|source| ApplyError::Object { kind: object.kind(), name: object.name(), source })?;
-        self.take_charge(entry).await?;
-        self.applied.push(Applied { kind: object.kind(), name: object.name(), became: put.into(), dropped });
+        let mut became = Became::from(put);
+        if let Some(manager) = entry.document.manager.as_ref().filter(|_| is_taken_over) {
+            let (kind, name) = (object.kind().managed(), object.own_name());
+            self.rows(entry).await?.set_manager(kind, name, manager).await?;
+            became = if became == Became::Unchanged { Became::Changed } else { became };
+        }
+        self.applied.push(Applied { kind: object.kind(), name: object.name(), became, dropped });
         Ok(())
     }
 
-    /// Notes by whom an object is managed. Where its document does not say, that stays as it was.
-    async fn take_charge(&mut self, entry: Entry<'_>) -> Result<(), ApplyError> {
-        let Some(manager) = &entry.document.manager else { return Ok(()) };
+    /// Whether the document's manager becomes that of the object. What somebody else manages is not written over, unless that is meant; nor
+    /// by a document that names nobody.
+    async fn check_manager(&mut self, entry: Entry<'_>) -> Result<bool, ApplyError> {
         let object = entry.document.object();
+        let Some(tenant) = self.change.find_tenant(object.tenant()).await? else { return Ok(true) };
+        let managed = self.change.tenant(self.administration.scope(tenant.id)).managed().await?;
         let (kind, name) = (object.kind().managed(), object.own_name());
-        let rows = self.rows(entry).await?;
-        let managed = rows.managed().await?;
         let present = managed.iter().find(|managed| managed.kind == kind && managed.name == name);
-        match present.map(|present| &present.manager) {
-            Some(present) if present == manager => return Ok(()),
-            Some(present) if !self.options.take_over => return Err(others(entry, present).into()),
-            _ => {}
+        match (present.map(|present| &present.manager), &entry.document.manager) {
+            (Some(present), Some(manager)) if present == manager => Ok(false),
+            (Some(present), _) if !self.options.take_over => Err(others(entry, present).into()),
+            _ => Ok(true),
         }
-        Ok(rows.set_manager(kind, name, manager).await?)
+    }
+
+    /// A revoked upstream stays: one that were made under its name later would not be revoked.
+    async fn check_revoked(&self, (tenant, kind, name): (&Tenant, ManagedKind, &str)) -> Result<(), ApplyError> {
+        if kind != ManagedKind::Upstream {
+            return Ok(());
+        }
+        let rows = self.change.tenant(self.administration.scope(tenant.id));
+        let upstreams = rows.upstreams().await?;
+        let Some(found) = upstreams.iter().find(|upstream| upstream.slug.as_str() == name) else { return Ok(()) };
+        let revocations = self.change.so_far().revocations().await?;
+        let is_revoked = revocations.iter().any(|revocation| match &revocation.what {
+            Revoked::Upstream { upstream, .. } | Revoked::Tool { upstream, .. } => *upstream == found.id,
+            _ => false,
+        });
+        if is_revoked { Err(ApplyError::Revoked { name: format!("{}/{name}", tenant.slug) }) } else { Ok(()) }
     }
 
     /// Takes away what the managers of these documents managed and these documents do not have. A tenant is not taken away so: with
@@ -250,9 +290,10 @@ impl Applying {
                 if !managers.contains(&manager) || named.contains(&(&tenant.slug, kind, name.as_str())) {
                     continue;
                 }
+                self.check_revoked((&tenant, kind, &name)).await?;
                 if remove(&rows, kind, &name).await? {
                     self.applied.push(Applied::removed(kind.into(), &tenant.slug, &name));
-                } else {
+                } else if tenant.state != TenantState::Shredded {
                     self.kept.push(tenant.slug.to_string());
                 }
             }

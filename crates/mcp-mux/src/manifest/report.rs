@@ -119,8 +119,13 @@ impl fmt::Display for Report {
         for finding in &self.tests.unknown {
             writeln!(f, "access test {finding}; it is looked at again with every change")?;
         }
-        if self.tests.tests > 0 {
-            writeln!(f, "{} access tests: none fails", self.tests.tests)?;
+        for finding in &self.tests.already {
+            writeln!(f, "access test {finding}; so it was before")?;
+        }
+        match (self.tests.tests, self.tests.already.len()) {
+            (0, _) => {}
+            (tests, 0) => writeln!(f, "{tests} access tests: none fails")?,
+            (tests, _) => writeln!(f, "{tests} access tests: none fails that did not before")?,
         }
         let count = |wanted| self.applied.iter().filter(|applied| applied.became == wanted).count();
         let (created, changed, unchanged) = (count(Became::Created), count(Became::Changed), count(Became::Unchanged));

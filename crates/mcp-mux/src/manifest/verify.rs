@@ -8,9 +8,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use tenant_store::{AccessTest, AccessTestName, Group, TenantSlug, ToolPattern};
 
+use super::effect::plain;
 use crate::caller::{Bounds, Caller, Principal};
 use crate::catalog::{Entry, Item, Shelf, Snapshot};
-use crate::policy::{Action, Decision, EntryFacts, Reach, Reason, decide};
+use crate::policy::{Access, Action, Decision, EntryFacts, Reach, Reason, decide};
 
 /// How many names a failure lists of those that are too many.
 const SHOWN_MAX: usize = 5;
@@ -20,8 +21,10 @@ const SHOWN_MAX: usize = 5;
 pub struct Verified {
     /// How many tests there are.
     pub tests: usize,
-    /// What does not hold.
+    /// What does not hold any more.
     pub failures: Vec<Finding>,
+    /// What did not hold before either, and is no reason to refuse the change.
+    pub already: Vec<Finding>,
     /// What could not be looked at, because nobody knows yet what an upstream lists.
     pub unknown: Vec<Finding>,
 }
@@ -37,6 +40,25 @@ pub struct Finding {
     pub message: String,
 }
 
+/// Why somebody cannot use something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    /// It is nowhere.
+    Nowhere,
+    /// It is there.
+    Denied,
+}
+
+impl Lack {
+    fn of(self, name: &ToolPattern) -> String {
+        let why = match self {
+            Self::Nowhere => "there is no such thing",
+            Self::Denied => "cannot",
+        };
+        format!("they must be able to use `{name}`, and {why}")
+    }
+}
+
 /// Somebody in a test, and all that they can use.
 struct Tried<'s> {
     snapshot: &'s Snapshot,
@@ -44,8 +66,16 @@ struct Tried<'s> {
     allowed: Vec<(EntryFacts<'s>, Decision)>,
 }
 
-/// Looks at every test.
-pub(super) fn verify(snapshot: &Snapshot, tests: &[AccessTest]) -> Verified {
+/// Looks at every test. What failed before in the same way may go on to do so: an upstream that lists something else must not keep
+/// everybody from changing anything, least of all from taking access away.
+pub(super) fn verify(before: (&Snapshot, &[AccessTest]), after: (&Snapshot, &[AccessTest])) -> Verified {
+    let failed = look_at(before).failures;
+    let mut verified = look_at(after);
+    (verified.already, verified.failures) = verified.failures.into_iter().partition(|finding| failed.contains(finding));
+    verified
+}
+
+fn look_at((snapshot, tests): (&Snapshot, &[AccessTest])) -> Verified {
     let unlisted = unlisted(snapshot);
     let mut verified = Verified { tests: tests.len(), ..Verified::default() };
     for test in tests {
@@ -55,8 +85,10 @@ pub(super) fn verify(snapshot: &Snapshot, tests: &[AccessTest]) -> Verified {
         for name in &test.spec.can {
             match tried.can(name) {
                 Ok(()) => {}
-                Err(why) if is_open(&unlisted, snapshot, name) => verified.unknown.push(finding(why)),
-                Err(why) => verified.failures.push(finding(why)),
+                Err(Lack::Nowhere) if is_open(&unlisted, snapshot, name) => {
+                    verified.unknown.push(finding(Lack::Nowhere.of(name)));
+                }
+                Err(lack) => verified.failures.push(finding(lack.of(name))),
             }
         }
         for pattern in &test.spec.cannot {
@@ -79,17 +111,13 @@ impl<'s> Tried<'s> {
         Some(Self { snapshot, reach, allowed })
     }
 
-    fn can(&self, name: &ToolPattern) -> Result<(), String> {
+    fn can(&self, name: &ToolPattern) -> Result<(), Lack> {
         if self.allowed.iter().any(|(facts, _)| name.is_shown_as(facts.exposed)) {
             return Ok(());
         }
         let mut all = self.snapshot.shelves().flat_map(|(_, shelf)| facts_of(shelf));
         let is_there = all.any(|facts| name.is_shown_as(facts.exposed));
-        Err(if is_there {
-            format!("they must be able to use `{name}`, and cannot")
-        } else {
-            format!("they must be able to use `{name}`, and there is no such thing")
-        })
+        Err(if is_there { Lack::Denied } else { Lack::Nowhere })
     }
 
     fn cannot(&self, pattern: &ToolPattern) -> Result<(), String> {
@@ -97,7 +125,8 @@ impl<'s> Tried<'s> {
         let is_hit = |facts: &EntryFacts<'_>| pattern.hits(facts.upstream_slug, facts.local, facts.exposed);
         let found: Vec<_> = self.allowed.iter().filter(|(facts, _)| is_hit(facts)).collect();
         if let Some((_, decision)) = found.first() {
-            let names: Vec<_> = found.iter().take(SHOWN_MAX).map(|(facts, _)| format!("`{}`", facts.exposed)).collect();
+            let names: Vec<_> =
+                found.iter().take(SHOWN_MAX).map(|(facts, _)| format!("`{}`", plain(facts.exposed))).collect();
             let more = found.len().saturating_sub(SHOWN_MAX);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let by = self.by(decision);
@@ -107,8 +136,11 @@ impl<'s> Tried<'s> {
             ));
         }
         // What it may list one day counts too, where a whole tenant is meant.
-        let whole = pattern.as_str().strip_suffix("__*");
-        let access = self.reach.accesses().iter().find(|access| Some(access.tenant_slug().as_str()) == whole);
+        let pattern_of = |access: &&Access| {
+            let (pattern, slug) = (pattern.as_str().to_lowercase(), access.tenant_slug());
+            pattern == "*" || pattern.strip_suffix("__*") == Some(slug.as_str())
+        };
+        let access = self.reach.accesses().iter().find(pattern_of);
         access.map_or(Ok(()), |access| {
             let tenant = access.tenant_slug();
             Err(format!("they must not be able to use `{pattern}`, and a grant in tenant {tenant} covers them"))

@@ -249,7 +249,7 @@ impl Heard {
     /// It is not listened to any more. Is the upstream not there any more, nobody says goodbye to it.
     fn note_gone(&self, (_, upstream): Place, sight: &Sight) {
         let shelf = sight.snapshot.shelf_in(self.scope);
-        let current = shelf.and_then(|shelf| shelf.upstreams().find(|current| current.id == upstream));
+        let current = shelf.and_then(|shelf| shelf.upstreams_in_use().find(|current| current.id == upstream));
         self.link.follow(current.map(|current| &**current), shelf.and_then(|shelf| shelf.egress_hosts()));
     }
 }

@@ -241,10 +241,13 @@ impl Sight {
         let unlisted = Unlisted::parse(&target.local)?;
         let is_allowed = |local: &String| self.decision(&target, local).is_allowed();
         let is_denied = |local: &String| {
-            self.decision(&target, local).reasons.iter().any(|reason| matches!(reason, Reason::Denied { .. }))
+            let refuses = |reason: &Reason| matches!(reason, Reason::Denied { .. } | Reason::Revoked { .. });
+            self.decision(&target, local).reasons.iter().any(refuses)
         };
         let is_printed_right = unlisted.printed.is_empty() || unlisted.printed.iter().any(is_allowed);
-        let is_refused = !is_allowed(&target.local) || !is_printed_right || unlisted.readings.iter().any(is_denied);
+        let is_refused = !is_allowed(&target.local)
+            || !is_printed_right
+            || unlisted.readings.iter().chain(&unlisted.printed).any(is_denied);
         (!is_refused).then_some(target)
     }
 

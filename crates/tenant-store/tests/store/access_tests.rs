@@ -57,7 +57,7 @@ async fn who_manages_an_object_is_forgotten_with_it() -> anyhow::Result<()> {
         rows.set_manager(kind, "jira", &one).await?;
         rows.set_manager(kind, "jira", &two).await?;
     }
-    assert_eq!(bed.revision().await?, revision, "nothing is served otherwise");
+    assert!(bed.revision().await? > revision, "whoever looked before has to look again");
     let of = |kind| Managed { kind, name: "jira".to_owned(), manager: two.clone() };
     let all = [of(ManagedKind::AccessTest), of(ManagedKind::Grant), of(ManagedKind::Upstream)];
     assert_eq!(rows.managed().await?, all);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tenant_store::{Offer, Still, Store, StoreError, Tenant, TenantId, TenantRows, TenantScope, TenantState, Tool};
 
 use super::revoked::RevokedThings;
-use super::{Entry, Shelf, Snapshot, own_names};
+use super::{Entry, Regard, Shelf, Snapshot, own_names};
 use crate::catalog::item::{Item, Own};
 use crate::policy::{Administration, GrantIndex, RevokedCallers};
 
@@ -15,7 +15,12 @@ impl Snapshot {
     /// Reads the whole of the database as it is at one moment, hundreds of tenants at a time. A tenant with a row that does not parse is
     /// left out and costs nobody else anything: a grant that was taken away elsewhere must not live on because of it.
     pub async fn load(store: &Store, administration: Administration) -> Result<Self, StoreError> {
-        Self::all_of(&store.still().await?, administration).await
+        Self::read_all(&store.still().await?, administration, Regard::Revocations).await
+    }
+
+    /// The same as it would be if nothing were revoked: what grants and manifests say.
+    pub async fn load_unrevoked(store: &Store, administration: Administration) -> Result<Self, StoreError> {
+        Self::read_all(&store.still().await?, administration, Regard::Nothing).await
     }
 
     /// What changed since this one was read is read anew, and what did not is shared with it.
@@ -23,10 +28,10 @@ impl Snapshot {
         self.next_of(&store.still().await?, administration).await
     }
 
-    async fn all_of(still: &Still, administration: Administration) -> Result<Self, StoreError> {
+    async fn read_all(still: &Still, administration: Administration, regard: Regard) -> Result<Self, StoreError> {
         let revision = still.revision().await?;
         let tenants = still.tenants(None).await?;
-        let mut all = Self::new(revision, GrantIndex::default(), HashMap::new());
+        let mut all = Self::new((revision, regard), GrantIndex::default(), HashMap::new());
         for error in tenants.iter().filter_map(|tenant| tenant.as_ref().err()) {
             left_out(error);
         }
@@ -40,7 +45,7 @@ impl Snapshot {
         let tenants: Result<Vec<_>, _> = still.tenants(Some(self.revision)).await?.into_iter().collect();
         // Whose row it is that does not parse nobody knows, nor what was changed in a database that was put back to an earlier state.
         let Some(tenants) = tenants.ok().filter(|_| self.revision <= revision) else {
-            return Self::all_of(still, administration).await;
+            return Self::read_all(still, administration, self.regard).await;
         };
         // What is there no more was changed, too.
         let alive = still.tenant_ids().await?;
@@ -49,7 +54,7 @@ impl Snapshot {
         let (mut grants, mut shelves) = (self.grants.clone(), self.shelves.clone());
         grants.remove(&old);
         shelves.retain(|tenant, _| !old.contains(tenant));
-        let mut next = Self::new(revision, grants, shelves);
+        let mut next = Self::new((revision, self.regard), grants, shelves);
         next.take(still, tenants, administration).await?;
         Ok(next)
     }
@@ -62,7 +67,10 @@ impl Snapshot {
         tenants: impl IntoIterator<Item = Tenant>,
         administration: Administration,
     ) -> Result<(), StoreError> {
-        let revocations = still.revocations().await?;
+        let revocations = match self.regard {
+            Regard::Revocations => still.revocations().await?,
+            Regard::Nothing => Vec::new(),
+        };
         self.grants.set_revoked(RevokedCallers::of(&revocations));
         let mut revoked = RevokedThings::by_tenant(&revocations);
         // Nobody reaches what is suspended, shredded or revoked, and nothing of it is called.

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result};
 use insta::assert_snapshot;
 use proptest::prelude::*;
-use tenant_store::{NewTool, Revision, Store};
+use tenant_store::{NewTool, Revision, Revoked, Store};
 
 use super::{apply_all, apply_with, store};
 use crate::caller::{Bounds, Caller, Principal};
 use crate::catalog::{Face, Snapshot};
-use crate::manifest::{Became, Effect, Named, Options};
+use crate::manifest::{Became, Effect, Kind, Named, Options, delete};
 use crate::policy::Administration;
 
 const COMPANIES: &str = include_str!("../../../../../examples/access/companies.yaml");
@@ -119,6 +119,52 @@ async fn what_is_not_listed_yet_is_covered_by_tests_of_whole_tenants() -> Result
 }
 
 #[tokio::test]
+async fn what_failed_before_keeps_nobody_from_taking_access_away() -> Result<()> {
+    let store = companies().await?;
+    apply_all(&store, &[TESTS]).await?;
+    // The upstream lists something else than it did.
+    list(&store, "acme", "jira", &["create_issue"]).await?;
+    let staff = &"globex".parse()?;
+    let report = delete(&store, (Kind::Grant, staff, "staff"), Administration::of_test()).await?.context("a grant")?;
+    assert_eq!(report.tests.already.len(), 1, "{report}");
+    assert!(report.to_string().contains("and there is no such thing; so it was before"), "{report}");
+    assert!(apply_all(&store, &[MISTAKE]).await.is_err(), "what is worse than before is refused");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_revoked_hides_no_mistake() -> Result<()> {
+    let store = companies().await?;
+    apply_all(&store, &[TESTS]).await?;
+    let acme = store.find_tenant(&"acme".parse()?).await?.context("acme")?.id;
+    let group = Revoked::Group { issuer: "corp".parse()?, group: "globex-staff".parse()? };
+    for what in [Revoked::Tenant { tenant: acme }, group] {
+        store.revoke(&what, "a test").await?;
+        assert!(apply_all(&store, &[MISTAKE]).await.is_err(), "{what:?}");
+        store.reinstate(&what).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_revoked_upstream_is_not_taken_away() -> Result<()> {
+    let store = companies().await?;
+    let tenant = store.find_tenant(&"globex".parse()?).await?.context("globex")?;
+    let rows = store.tenant(Administration::of_test().scope(tenant.id));
+    let upstream = rows.find_upstream(&"wiki".parse()?).await?.context("wiki")?.id;
+    let what = Revoked::Upstream { tenant: tenant.id, upstream };
+    store.revoke(&what, "a test").await?;
+    let (acme, _) = COMPANIES.split_once("---\nkind: Tenant").unwrap_or_default();
+    let prune = Options { prune: true, ..Options::default() };
+    let error = apply_with(&store, &[acme], prune).await.unwrap_err().to_string();
+    assert!(error.starts_with("upstream `globex/wiki`, or a tool of it, is revoked"), "{error}");
+    assert!(delete(&store, (Kind::Upstream, &tenant.slug, "wiki"), Administration::of_test()).await.is_err());
+    store.reinstate(&what).await?;
+    apply_with(&store, &[acme], prune).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn only_what_the_same_manager_managed_is_taken_away() -> Result<()> {
     let store = companies().await?;
     let own = "apiVersion: mcp-mux/v1\nkind: Grant\nmetadata: { tenant: acme, name: own }\n\
@@ -131,13 +177,16 @@ async fn only_what_the_same_manager_managed_is_taken_away() -> Result<()> {
     let report = apply_with(&store, &[acme], prune).await?;
     let removed: Vec<_> = report.applied.iter().filter(|applied| applied.became == Became::Removed).collect();
     let names: Vec<_> = removed.iter().map(|applied| applied.name.as_str()).collect();
-    assert_eq!((names, report.kept), (vec!["globex/staff", "globex/wiki"], vec!["globex".to_owned()]));
+    assert_eq!((names, &report.kept), (vec!["globex/staff", "globex/wiki"], &vec!["globex".to_owned()]));
 
     let error = apply_with(&store, &[own], prune).await.unwrap_err();
     assert_snapshot!(error, @"`--prune` takes away what the same manager managed before: say `managedBy` under `metadata` of each document");
+    let unnamed = theirs.replace(", managedBy: acme-team", "");
+    assert_snapshot!(apply_all(&store, &[&unnamed]).await.unwrap_err(), @"one.yaml:3:33: `metadata.managedBy`: `acme-team` manages this already: leave it to them, or take it over with `--take-over`");
     let taken = theirs.replace("acme-team", "platform");
     assert_snapshot!(apply_all(&store, &[&taken]).await.unwrap_err(), @"one.yaml:3:33: `metadata.managedBy`: `acme-team` manages this already: leave it to them, or take it over with `--take-over`");
-    apply_with(&store, &[&taken], Options { take_over: true, ..Options::default() }).await?;
+    let over = apply_with(&store, &[&taken], Options { take_over: true, ..Options::default() }).await?;
+    assert!(over.is_a_change() && over.revision > report.revision, "{over}");
     let report = apply_with(&store, &[acme], prune).await?;
     assert!(report.to_string().contains("removed    Grant       acme/theirs"), "{report}");
     Ok(())
