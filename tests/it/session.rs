@@ -148,7 +148,9 @@ async fn interrupted(client: &Http, seen: &Seen, meanwhile: impl Future<Output =
     let (answer, meanwhile) = tokio::join!(call, meanwhile);
     meanwhile?;
     let last = answer?.json()?;
-    Ok(last["result"]["content"][0]["text"].as_str().with_context(|| last.to_string())?.to_owned())
+    // Where nothing was streamed yet it is an error.
+    let text = last["result"]["content"][0]["text"].as_str().or(last["error"]["message"].as_str());
+    Ok(text.with_context(|| last.to_string())?.to_owned())
 }
 
 #[tokio::test]

@@ -391,6 +391,7 @@ fn a_server_is_asked_whether_it_is_ready_and_listed_until_it_ends() -> Result<()
     let listed =
         || -> Result<Vec<Value>> { Ok(serde_json::from_slice(&run(folder, &["replicas", "-o", "json"])?.stdout)?) };
     assert!(!told(&["healthcheck"]).output()?.status.success(), "nobody serves");
+    ensure!(run(folder, &["migrate"])?.status.success());
     assert!(listed()?.is_empty());
 
     let mut running = Running(told(&["serve"]).stderr(Stdio::piped()).spawn()?);
