@@ -55,6 +55,9 @@ fn base(document: &Url) -> Url {
     let path = document.path().strip_suffix("/openapi.json").unwrap_or_default().to_owned();
     base.set_path(&path);
     base.set_query(None);
+    // It is told, and a password in it is not.
+    base.set_username("").ok();
+    base.set_password(None).ok();
     base
 }
 
@@ -123,4 +126,15 @@ fn token<'s>(details: &mut Fields<'s>, wanted: &mut Wanted<'s>) -> bool {
         _ => return false,
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_calls_go_is_told_without_a_password() {
+        let document = "https://anna:CANARY@api.example/v2/openapi.json?key=CANARY".parse().unwrap();
+        assert_eq!(base(&document).as_str(), "https://api.example/v2");
+    }
 }

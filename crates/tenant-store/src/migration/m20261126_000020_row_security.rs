@@ -124,3 +124,11 @@ pub(super) fn marking_after(table: &str) -> String {
          FOR EACH ROW EXECUTE FUNCTION mark_tenant()"
     )
 }
+
+/// Texts of a table made later are compared byte by byte, too.
+pub(super) fn sorting_bytes(table: &str) -> String {
+    COLLATE.replace(
+        "table_schema = current_schema()",
+        &format!("table_schema = current_schema() AND table_name = '{table}'"),
+    )
+}

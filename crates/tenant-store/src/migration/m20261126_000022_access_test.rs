@@ -4,7 +4,7 @@ use sea_orm::DbBackend;
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::{string, text};
 
-use super::m20261126_000020_row_security::{security, taking_turns};
+use super::m20261126_000020_row_security::{security, sorting_bytes, taking_turns};
 
 const TABLES: [&str; 2] = ["access_test", "managed"];
 
@@ -26,11 +26,7 @@ impl MigrationTrait for Migration {
         }
         let db = manager.get_connection();
         for table in TABLES {
-            // Texts are compared byte by byte, as elsewhere.
-            for column in ["tenant_id", "name"] {
-                let sql = format!("ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar COLLATE \"C\"");
-                db.execute_unprepared(&sql).await?;
-            }
+            db.execute_unprepared(&sorting_bytes(table)).await?;
             for sql in security(table, "tenant_id").into_iter().chain([taking_turns(table)]) {
                 db.execute_unprepared(&sql).await?;
             }

@@ -5,7 +5,7 @@ use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::{big_integer, string, string_null, text};
 
 use super::m20261126_000019_tenant_revision::marking as marking_on_sqlite;
-use super::m20261126_000020_row_security::{marking_after, security, taking_turns};
+use super::m20261126_000020_row_security::{marking_after, security, sorting_bytes, taking_turns};
 
 const TABLE: &str = "revocation";
 
@@ -34,8 +34,9 @@ impl MigrationTrait for Migration {
             }
             return Ok(());
         }
-        let sorted = format!("ALTER TABLE {TABLE} ALTER COLUMN key TYPE varchar COLLATE \"C\"");
-        let others = [sorted, taking_turns(TABLE), marking_after(TABLE)];
+        // Before a policy names a column of it.
+        db.execute_unprepared(&sorting_bytes(TABLE)).await?;
+        let others = [taking_turns(TABLE), marking_after(TABLE)];
         for sql in security(TABLE, "tenant_id").into_iter().chain(others) {
             db.execute_unprepared(&sql).await?;
         }
