@@ -161,9 +161,8 @@ pub(super) fn plain(name: &str) -> String {
     match name.find(['?', '#']).map(|at| name.split_at(at)) {
         None => name.to_owned(),
         Some((before, opening)) => {
-            let digest = Sha256::digest(opening);
-            let told: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-            format!("{before}?({told})")
+            let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(opening));
+            format!("{before}?({:08x})", u32::from_be_bytes([a, b, c, d]))
         }
     }
 }
