@@ -38,6 +38,19 @@ pub struct Finding {
     pub test: AccessTestName,
     /// What is the matter.
     pub message: String,
+    /// All that can be used and must not be, of which the message names a few.
+    #[serde(skip)]
+    pub hits: BTreeSet<String>,
+}
+
+impl Finding {
+    /// Whether the same test found the same before, or that they can use the same things and more.
+    fn is_no_worse_than(&self, before: &Self) -> bool {
+        let is_same = (&self.tenant, &self.test) == (&before.tenant, &before.test);
+        let is_told =
+            if self.hits.is_empty() { self.message == before.message } else { self.hits.is_subset(&before.hits) };
+        is_same && is_told
+    }
 }
 
 /// Why somebody cannot use something.
@@ -71,7 +84,8 @@ struct Tried<'s> {
 pub(super) fn verify(before: (&Snapshot, &[AccessTest]), after: (&Snapshot, &[AccessTest])) -> Verified {
     let failed = look_at(before).failures;
     let mut verified = look_at(after);
-    (verified.already, verified.failures) = verified.failures.into_iter().partition(|finding| failed.contains(finding));
+    let was_so = |finding: &Finding| failed.iter().any(|before| finding.is_no_worse_than(before));
+    (verified.already, verified.failures) = verified.failures.into_iter().partition(was_so);
     verified
 }
 
@@ -79,8 +93,9 @@ fn look_at((snapshot, tests): (&Snapshot, &[AccessTest])) -> Verified {
     let unlisted = unlisted(snapshot);
     let mut verified = Verified { tests: tests.len(), ..Verified::default() };
     for test in tests {
-        let finding =
-            |message| Finding { tenant: snapshot.tenant_slug(test.tenant).cloned(), test: test.name.clone(), message };
+        let tenant = snapshot.tenant_slug(test.tenant);
+        let found = |message, hits| Finding { tenant: tenant.cloned(), test: test.name.clone(), message, hits };
+        let finding = |message| found(message, BTreeSet::new());
         let Some(tried) = Tried::of(snapshot, test) else { continue };
         for name in &test.spec.can {
             match tried.can(name) {
@@ -92,7 +107,7 @@ fn look_at((snapshot, tests): (&Snapshot, &[AccessTest])) -> Verified {
             }
         }
         for pattern in &test.spec.cannot {
-            verified.failures.extend(tried.cannot(pattern).err().map(&finding));
+            verified.failures.extend(tried.cannot(pattern).err().map(|(message, hits)| found(message, hits)));
         }
     }
     verified
@@ -120,7 +135,8 @@ impl<'s> Tried<'s> {
         Err(if is_there { Lack::Denied } else { Lack::Nowhere })
     }
 
-    fn cannot(&self, pattern: &ToolPattern) -> Result<(), String> {
+    /// Otherwise what is the matter, and all that they can use.
+    fn cannot(&self, pattern: &ToolPattern) -> Result<(), (String, BTreeSet<String>)> {
         // As in grants, what denies is read widely.
         let is_hit = |facts: &EntryFacts<'_>| pattern.hits(facts.upstream_slug, facts.local, facts.exposed);
         let found: Vec<_> = self.allowed.iter().filter(|(facts, _)| is_hit(facts)).collect();
@@ -130,10 +146,9 @@ impl<'s> Tried<'s> {
             let more = found.len().saturating_sub(SHOWN_MAX);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let by = self.by(decision);
-            return Err(format!(
-                "they must not be able to use `{pattern}`, and can use {}{more}{by}",
-                names.join(", ")
-            ));
+            let names = names.join(", ");
+            let message = format!("they must not be able to use `{pattern}`, and can use {names}{more}{by}");
+            return Err((message, found.iter().map(|(facts, _)| facts.exposed.to_owned()).collect()));
         }
         // What it may list one day counts too, where a whole tenant is meant.
         let pattern_of = |access: &&Access| {
@@ -143,7 +158,9 @@ impl<'s> Tried<'s> {
         let access = self.reach.accesses().iter().find(pattern_of);
         access.map_or(Ok(()), |access| {
             let tenant = access.tenant_slug();
-            Err(format!("they must not be able to use `{pattern}`, and a grant in tenant {tenant} covers them"))
+            let message =
+                format!("they must not be able to use `{pattern}`, and a grant in tenant {tenant} covers them");
+            Err((message, BTreeSet::new()))
         })
     }
 
