@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use mcp_mux::App;
 use serde_json::{Value, json};
-use tenant_store::{Level, UpstreamSpec};
+use tenant_store::{Level, Revoked, UpstreamSpec};
 
 use crate::support::canary;
 use crate::support::client::{Answer, Http};
@@ -13,7 +13,7 @@ use crate::support::server::{Setup, TestServer};
 use crate::support::upstreams::RealUpstream;
 
 /// What each probe answers of a server that is well. What it says is the same to everybody: nothing here is about a caller or a tenant.
-const ROUTES: [(&str, &str); 2] = [("/healthz", "alive"), ("/readyz", "ready")];
+const ROUTES: [(&str, Option<&str>); 3] = [("/healthz", Some("alive")), ("/readyz", Some("ready")), ("/metrics", None)];
 
 /// Long enough for whatever is to happen in it.
 const DELAY_SECONDS: u64 = 3;
@@ -60,7 +60,10 @@ async fn a_probe_tells_everybody_the_same_and_clients_nothing() -> Result<()> {
     let token = server.token("alice", &["acme"])?;
     for (path, wanted) in ROUTES {
         let answer = probe(&server.app, path).await?;
-        assert_eq!((answer.status, &answer.json()?["status"]), (200, &json!(wanted)), "{path}");
+        assert_eq!(answer.status, 200, "{path}");
+        if let Some(wanted) = wanted {
+            assert_eq!(answer.json()?["status"], json!(wanted), "{path}");
+        }
         assert!(!answer.text.contains("acme") && !answer.text.contains("desk"), "{}", answer.text);
         let address = server.app.admin_address().context("it answers probes")?;
         let known = Http::new(&format!("http://{address}{path}"), Some(&token))?;
@@ -72,6 +75,9 @@ async fn a_probe_tells_everybody_the_same_and_clients_nothing() -> Result<()> {
     }
     let revision = server.app.store().revision().await?;
     assert_eq!(probe(&server.app, "/readyz").await?.json()?["revision"], json!(revision.0));
+    let metrics = probe(&server.app, "/metrics").await?;
+    assert_eq!(metrics.headers.get("content-type").context("a type")?, "text/plain; version=0.0.4");
+    assert!(metrics.text.contains(&format!("\nmcp_mux_config_revision {revision}\n")), "{}", metrics.text);
     Ok(())
 }
 
@@ -131,5 +137,32 @@ async fn what_runs_too_long_is_left_behind() -> Result<()> {
         answer = alice.call("acme__wait", json!({})) => anyhow::bail!("it answered: {answer:?}"),
         stopped = tokio::time::timeout(Duration::from_secs(10), stopped) => assert!(!stopped?),
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_revoked_while_a_server_stops_ends_what_it_was_still_finishing() -> Result<()> {
+    let (server, upstream) = probed("drain_revoked", 0).await?;
+    let (alice, bob) = (server.client("alice", &["acme"])?, server.client("bob", &["acme"])?);
+    let (store, tasks) = (server.app.store().clone(), server.app.tasks().clone());
+    let tell = async {
+        upstream.calls.until(|count| count.running > 1).await;
+        anyhow::Ok(server.app.stop().await)
+    };
+    let revoke = async {
+        tasks.shutdown().cancelled().await;
+        store.revoke(&Revoked::Principal { issuer: "corp".parse()?, subject: "alice".parse()? }, "").await?;
+        anyhow::Ok(())
+    };
+    let calls = async {
+        let ended = alice.call("acme__wait", json!({})).await;
+        // Her call is over, and his goes on.
+        upstream.go_on.notify_waiters();
+        anyhow::Ok(ended?)
+    };
+    let (ended, finished, stopped, ()) = tokio::try_join!(calls, bob.call("acme__wait", json!({})), tell, revoke)?;
+    assert_eq!(ended["result"]["isError"], true, "{ended}");
+    assert_eq!(finished["result"]["content"][0]["text"], "wait at acme with {}", "{finished}");
+    ensure!(stopped, "something was left behind");
     Ok(())
 }

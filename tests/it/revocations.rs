@@ -68,11 +68,26 @@ fn p99(mut delays: Vec<Duration>) -> Duration {
     delays[98]
 }
 
+/// How many revocations that replica says it has measured, by the end of the metric's name.
+async fn measured(app: &App, end: &str) -> Result<u32> {
+    let address = app.admin_address().context("it answers operators")?;
+    let metrics = Http::new(&format!("http://{address}/metrics"), None)?.request(Method::GET).await?;
+    let line = metrics
+        .text
+        .lines()
+        .find_map(|line| line.strip_prefix("mcp_mux_revocation_delay_seconds_")?.strip_prefix(end)?.strip_prefix(' '));
+    Ok(line.with_context(|| format!("there is no {end}: {}", metrics.text))?.parse()?)
+}
+
 async fn bed(name: &str) -> Result<(TestServer, [App; 2])> {
     let key = canary("key");
     let (url, _) = RealUpstream::named("acme").serve(&key, false).await?;
     let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: Some(&key), level: Level::Write };
-    let server = TestServer::start(name, &[setup]).await?;
+    let server = TestServer::start_with(name, &[setup], |config| {
+        config.admin.listen = Some("127.0.0.1:0".parse()?);
+        Ok(())
+    })
+    .await?;
     let others = [server.replica().await?, server.replica().await?];
     Ok((server, others))
 }
@@ -108,6 +123,12 @@ async fn a_hundred_revocations_are_on_three_replicas_within_two_seconds_each() -
     let p99 = p99(delays);
     println!("with notifications: p99 {p99:?}");
     assert!(p99 < TOLD_WITHIN, "{p99:?}");
+    // Each replica has measured the same.
+    for app in std::iter::once(&server.app).chain(&others) {
+        let (within, all) = (measured(app, "bucket{le=\"2\"}").await?, measured(app, "count").await?);
+        assert_eq!(all, CHANGES / 2);
+        assert!(within + 1 >= all, "{within} of {all}");
+    }
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use crate::lifecycle::Tasks;
 use crate::mux::{Handles, Mux, OwnAccounts};
 use crate::policy::Administration;
 use crate::replicas::Heart;
+use crate::telemetry::{Metrics, MetricsError};
 use crate::upstream::{Accounts, Pool};
 
 /// Why a server did not start.
@@ -48,6 +49,9 @@ pub enum StartError {
     /// The HTTP stack could not be set up.
     #[error("cannot open connections")]
     Egress(#[from] EgressError),
+    /// Nothing could be measured.
+    #[error("cannot keep metrics")]
+    Metrics(#[from] MetricsError),
 }
 
 /// A server that runs.
@@ -188,7 +192,9 @@ impl App {
             None => None,
         };
         let tasks = Tasks::default();
-        let catalog = Arc::new(Catalog::open(store.clone(), administration()).await?);
+        let metrics = Metrics::new()?;
+        let catalog = Catalog::open(store.clone(), administration()).await?.measured(metrics.clone());
+        let catalog = Arc::new(catalog);
         let egress = Egress::new(&config.egress)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let pool = Pool::new(egress.clone(), config.exchangers(), tasks.clone(), Arc::clone(&clock));
@@ -197,7 +203,6 @@ impl App {
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));
         let authenticator = Authenticator::new(config, &egress, Arc::clone(&clock), &tasks)?;
         let api_keys = Arc::new(ApiKeys::open(store.clone()).await?);
-        tasks.spawn(Arc::clone(&api_keys).keep_fresh());
         let authenticator = authenticator.with_api_keys(Arc::clone(&api_keys));
         let accounts = Accounts::new(store.clone(), pool.clone(), public_url.clone());
         let keys = store.platform_keys().await?;
@@ -220,10 +225,17 @@ impl App {
 
         let kek = store.key_encryption();
         tasks.spawn(async move { kek.keep_alive().await });
-        tasks.spawn(Arc::clone(&refresher).run());
-        tasks.spawn(follow(store.follow(), Arc::clone(&refresher), Arc::clone(&api_keys)));
-        let heart = Heart::new(store.clone(), &*clock, [catalog.changes(), api_keys.changes()]);
+        tasks.spawn(Arc::clone(&refresher).lead());
+        // What is revoked holds for calls too that are still being finished.
+        tasks.spawn_beside(Arc::clone(&refresher).follow());
+        tasks.spawn_beside(Arc::clone(&api_keys).keep_fresh());
+        tasks.spawn_beside(follow(store.follow(), Arc::clone(&refresher), Arc::clone(&api_keys)));
+        let mut heart = Heart::new(store.clone(), &*clock, [catalog.changes(), api_keys.changes()]);
         let replica = heart.id();
+        // Whoever revokes something waits for this replica, or did so before what is read now.
+        heart.begin().await;
+        catalog.reload().await?;
+        api_keys.reload().await?;
         tasks.spawn_last(|over| heart.run(over));
         let shutdown = tasks.shutdown();
         tasks.spawn_draining(async move {
@@ -232,7 +244,7 @@ impl App {
                 tracing::error!(error = &error as &dyn std::error::Error, "the listener ended");
             }
         });
-        let probed = Probed { catalog: Arc::clone(&catalog), tasks: tasks.clone() };
+        let probed = Probed { catalog: Arc::clone(&catalog), metrics, tasks: tasks.clone() };
         let admin_address = admin.map(|(listener, address)| {
             answer_probes(listener, probed);
             tracing::info!(%address, "probes are answered");

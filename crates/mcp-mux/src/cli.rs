@@ -5,11 +5,13 @@ mod account;
 mod apply;
 mod bridge;
 mod delete;
+mod describe;
 #[cfg(feature = "dev")]
 mod dev;
 mod doctor;
 mod explain;
 mod export;
+mod get;
 mod healthcheck;
 mod import;
 mod key;
@@ -17,6 +19,7 @@ mod keys;
 mod migrate;
 mod replicas;
 mod revoke;
+mod schema;
 mod secret;
 mod serve;
 
@@ -71,6 +74,21 @@ enum Command {
     /// Tenants, upstreams, grants and access tests, and never a secret. Applied again they change nothing: `mcp-mux export | mcp-mux apply -f -`.
     /// Applied to an empty database they make all but the secrets, the accounts of callers and the API keys.
     Export(export::Export),
+    /// Lists tenants, upstreams, grants or access tests, as lines or as documents
+    Get(get::Get),
+    /// Says all that is known about a tenant, an upstream, a grant or an access test
+    ///
+    /// Its document, and what that does not say: whether the upstream answers, what it lists, which secrets are missing, what is revoked,
+    /// whether the test holds.
+    Describe(describe::Describe),
+    /// Prints the JSON Schema of manifests, for editors
+    ///
+    ///   mcp-mux schema > mcp-mux.schema.json
+    ///
+    /// and as the first line of a manifest: `# yaml-language-server: $schema=mcp-mux.schema.json`. What it lets pass may still
+    /// break a rule: `mcp-mux validate` knows them all.
+    #[command(verbatim_doc_comment)]
+    Schema,
     /// Writes the configuration of mcpo, MetaMCP, MCPHub or a client as manifests, to stdout
     ///
     /// What could not be carried over, and why, is said on stderr, with commands that set the secrets.
@@ -169,6 +187,12 @@ impl Cli {
             Command::Serve(settings) => serve::run(&settings).await,
             Command::Apply(apply) => apply.run().await,
             Command::Export(export) => export.run().await,
+            Command::Get(get) => get.run().await,
+            Command::Describe(describe) => describe.run().await,
+            Command::Schema => {
+                schema::run();
+                Ok(())
+            }
             Command::Import(import) => import.run(),
             Command::Delete(delete) => delete.run().await,
             Command::Migrate(migrate) => migrate.run().await,

@@ -96,8 +96,11 @@ pub const ROUTES: [Route; 12] = [
 ];
 
 /// Every route of the admin listener, which is another one than that of the clients. A test compares this list as well.
-pub const PROBES: [Probe; 2] =
-    [Probe { path: "/healthz", asks: Asks::Alive }, Probe { path: "/readyz", asks: Asks::Ready }];
+pub const PROBES: [Probe; 3] = [
+    Probe { path: "/healthz", asks: Asks::Alive },
+    Probe { path: "/readyz", asks: Asks::Ready },
+    Probe { path: "/metrics", asks: Asks::Metrics },
+];
 
 /// What the routes share.
 #[derive(Debug)]

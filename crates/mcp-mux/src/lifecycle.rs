@@ -63,6 +63,17 @@ impl Tasks {
         tokio::spawn(self.last.track_future(task(self.over.clone())));
     }
 
+    /// Runs `task` until it ends or nothing else runs any more: what calls depend on that are still being finished.
+    pub fn spawn_beside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_last(|over| async move {
+            tokio::select! {
+                biased;
+                () = over.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
     /// How many run.
     pub fn running(&self) -> usize {
         self.tracker.len()

@@ -23,11 +23,14 @@ pub use effect::{Effect, Named, Thing, Whom};
 pub use error::ManifestError;
 pub use export::{Exported, Unsaid, export};
 pub use report::{Applied, Became, Dropped, Report};
-pub use verify::{Finding, Verified};
-pub use write::{WriteError, write, write_managed};
+pub use verify::{Finding, Verified, judge};
+pub use write::{WriteError, documents, write, write_managed};
 
 /// Size of the largest manifest, in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What a document may say, as JSON Schema (draft 2020-12), for editors. It lets pass what is read; what is read may have to obey more.
+pub const SCHEMA: &str = include_str!("manifest/schema.json");
 
 /// A file of documents, read and checked.
 #[derive(Debug, Clone)]

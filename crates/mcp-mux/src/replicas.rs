@@ -54,18 +54,20 @@ impl Heart {
         self.id
     }
 
+    /// Makes it known for the first time, before it serves anybody.
+    pub async fn begin(&mut self) {
+        if let Err(error) = self.beat().await {
+            told_nobody(&error);
+        }
+    }
+
     /// Makes it known now and then, and at once when it serves another revision, until it is `over`. Then it is forgotten.
     pub async fn run(mut self, over: CancellationToken) {
         let mut is_told = false;
         while !over.is_cancelled() {
             let beaten = self.beat().await;
             match &beaten {
-                Err(error) if !is_told => {
-                    tracing::warn!(
-                        error = error as &dyn Error,
-                        "the other replicas cannot be told that this one is there"
-                    );
-                }
+                Err(error) if !is_told => told_nobody(error),
                 Ok(()) if is_told => tracing::info!("the other replicas are told again that this one is there"),
                 _ => {}
             }
@@ -85,6 +87,10 @@ impl Heart {
         self.beat.revision = served.into_iter().min().unwrap_or(Revision(0));
         Ok(timeout(BEAT_TIMEOUT, self.store.beat(&self.beat)).await.map_err(|_| BeatError::Late)??)
     }
+}
+
+fn told_nobody(error: &BeatError) {
+    tracing::warn!(error = error as &dyn Error, "the other replicas cannot be told that this one is there");
 }
 
 /// Waits until one of them is another one.

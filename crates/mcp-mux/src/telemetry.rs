@@ -11,6 +11,9 @@
 //!
 //! Never logged: tokens, secrets, arguments, results, bodies.
 
+mod metrics;
+
+pub use metrics::{EXPOSITION, Metrics, MetricsError};
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::Layer as _;

@@ -4,6 +4,8 @@
 
 #[path = "program/export.rs"]
 mod export;
+#[path = "program/get.rs"]
+mod get;
 #[path = "program/import.rs"]
 mod import;
 

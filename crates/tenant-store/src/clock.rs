@@ -33,6 +33,11 @@ impl Timestamp {
         self.0
     }
 
+    /// How long after `earlier` it is; nothing, if it is before.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
     /// The moment `duration` later, or the last one there is.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {

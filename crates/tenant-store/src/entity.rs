@@ -16,3 +16,4 @@ pub(crate) mod tenant_grant;
 pub(crate) mod tenant_key;
 pub(crate) mod tool;
 pub(crate) mod upstream;
+pub(crate) mod upstream_health;

@@ -150,7 +150,8 @@ impl Store {
         &self.0.held
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
+    /// The present moment by the clock that the store was given.
+    pub fn now(&self) -> Timestamp {
         self.0.clock.now()
     }
 

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
+use std::iter::successors;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,23 +104,20 @@ impl Refresher {
         self.wake.notify_one();
     }
 
-    /// Runs until dropped. Changes of configuration are followed beside the listing, so that no upstream delays them, and no reading of
-    /// them an upstream.
-    pub async fn run(self: Arc<Self>) {
-        let follow = async {
-            loop {
-                self.wake.notified().await;
-                self.reload().await;
-                self.reloaded.notify_one();
-                // However many listings end one after the other.
-                tokio::time::sleep(RELOAD_GAP).await;
-            }
-        };
-        tokio::join!(follow, self.lead());
+    /// Follows changes of configuration, for ever: beside the listing, so that no upstream delays them, and no reading of them an
+    /// upstream.
+    pub async fn follow(self: Arc<Self>) {
+        loop {
+            self.wake.notified().await;
+            self.reload().await;
+            self.reloaded.notify_one();
+            // However many listings end one after the other.
+            tokio::time::sleep(RELOAD_GAP).await;
+        }
     }
 
-    /// Lists and listens whenever no other replica does: one is enough, since all read what it stores.
-    async fn lead(&self) {
+    /// Lists and listens whenever no other replica does, for ever: one is enough, since all read what it stores.
+    pub async fn lead(self: Arc<Self>) {
         loop {
             let mut lead = self.catalog.store().lead().await;
             tracing::info!("this replica lists the upstreams");
@@ -203,7 +201,20 @@ impl Refresher {
             () = due.superseded.cancelled() => Err(RefreshError::Superseded),
             result = self.refresh(&due.snapshot, &due.upstream) => result,
         };
+        self.note_health(&due.upstream, result.as_ref().err()).await;
         (due, result)
+    }
+
+    /// Remembers how the upstream fared, for operators. Nothing depends on it.
+    async fn note_health(&self, upstream: &Upstream, error: Option<&RefreshError>) {
+        if matches!(error, Some(RefreshError::Superseded)) {
+            return;
+        }
+        let rows = self.catalog.store().tenant(self.catalog.administration().scope(upstream.tenant));
+        let error = error.map(with_causes);
+        if let Err(error) = rows.note_health(upstream.id, error.as_deref()).await {
+            tracing::debug!(upstream.id = %upstream.id, error = &error as &dyn Error, "how it fared is not remembered");
+        }
     }
 
     /// Lists one upstream and stores what it says; `true` if anything changed.
@@ -370,6 +381,12 @@ fn note(schedules: &mut Schedules, (listed, result): (Due, Result<bool, RefreshE
         }
         false
     })
+}
+
+/// An error and what it comes from, on one line.
+fn with_causes(error: &RefreshError) -> String {
+    let causes = successors(error.source(), |cause: &&dyn Error| (*cause).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn left_out(upstream: &Upstream, error: &DefinitionError) {

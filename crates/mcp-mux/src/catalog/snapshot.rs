@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use moka::sync::Cache;
 use tenant_store::{
     EgressHosts, ExposedName, LocalName, Revision, SealedCredential, Store, StoreError, Tenant, TenantId, TenantScope,
-    TenantSlug, Tool, ToolClass, Upstream, UpstreamId,
+    TenantSlug, Timestamp, Tool, ToolClass, Upstream, UpstreamId,
 };
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use super::definition::Definition;
 use super::item::{Item, Own};
 use super::view::{Face, View};
 use crate::policy::{Access, Administration, EntryFacts, GrantIndex, Reach, ReachKey};
+use crate::telemetry::Metrics;
 
 /// Longest name of a tool (MCP 2026-07-28 `server/tools`).
 const OWN_NAME_BYTES_MAX: usize = 128;
@@ -252,6 +253,8 @@ pub struct Snapshot {
     regard: Regard,
     grants: GrantIndex,
     shelves: HashMap<TenantId, Arc<Shelf>>,
+    /// When what is revoked was revoked, the earliest first.
+    revoked_at: Vec<Timestamp>,
     views: Cache<(Face, ReachKey), Arc<View>, RandomState>,
 }
 
@@ -261,7 +264,7 @@ impl Snapshot {
             .max_capacity(VIEW_CACHE_BYTES_MAX)
             .weigher(|_, view: &Arc<View>| u32::try_from(view.weight()).unwrap_or(u32::MAX))
             .build_with_hasher(RandomState::default());
-        Self { revision, regard, grants, shelves, views }
+        Self { revision, regard, grants, shelves, revoked_at: Vec::new(), views }
     }
 
     /// What a caller can reach.
@@ -314,6 +317,7 @@ impl Snapshot {
 pub struct Catalog {
     store: Store,
     administration: Administration,
+    metrics: Metrics,
     current: ArcSwap<Snapshot>,
     changed: watch::Sender<Revision>,
     /// When the database answered last.
@@ -330,7 +334,14 @@ impl Catalog {
         let reloading = Mutex::new(snapshot.revision);
         let (changed, _) = watch::channel(snapshot.revision);
         let (answered_at, _) = watch::channel(Instant::now());
-        Ok(Self { store, administration, current: ArcSwap::from_pointee(snapshot), changed, answered_at, reloading })
+        let (metrics, current) = (Metrics::unread(), ArcSwap::from_pointee(snapshot));
+        Ok(Self { store, administration, metrics, current, changed, answered_at, reloading })
+    }
+
+    /// The same, counted and measured there.
+    pub fn measured(self, metrics: Metrics) -> Self {
+        metrics.serves(self.current.load().revision);
+        Self { metrics, ..self }
     }
 
     /// The snapshot of this moment. A request takes it once and decides by nothing else.
@@ -355,9 +366,10 @@ impl Catalog {
         let moved = self.store.revision().await? != self.current.load().revision;
         if moved {
             let snapshot = self.snapshot().next(&self.store, self.administration).await?;
-            let revision = snapshot.revision;
-            self.current.store(Arc::new(snapshot));
+            let (revision, snapshot) = (snapshot.revision, Arc::new(snapshot));
+            let before = self.current.swap(Arc::clone(&snapshot));
             self.changed.send_replace(revision);
+            self.measure(&before, &snapshot);
         }
         // Not before what it holds could be read, too.
         self.answered_at.send_replace(Instant::now());
@@ -370,6 +382,14 @@ impl Catalog {
             *swept_at = revision;
         }
         Ok(moved)
+    }
+
+    /// What was revoked since the snapshot before is in force now.
+    fn measure(&self, before: &Snapshot, now: &Snapshot) {
+        self.metrics.serves(now.revision);
+        let at = self.store.now();
+        let is_new = |moment: &&Timestamp| before.revoked_at.last().is_none_or(|last| last < *moment);
+        now.revoked_at.iter().filter(is_new).for_each(|moment| self.metrics.revoked(at.since(*moment)));
     }
 
     pub(super) fn store(&self) -> &Store {

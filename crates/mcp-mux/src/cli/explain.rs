@@ -6,8 +6,9 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
-use tenant_store::{GrantId, Group, IssuerName, Subject, UpstreamAuth};
+use tenant_store::{GrantId, Group, IssuerName, Store, Subject, UpstreamAuth, UpstreamHealth};
 
+use super::describe::{health_json, health_lines};
 use super::{Output, Settings, administration, print, print_json, spelt_out};
 use crate::app;
 use crate::caller::{Bounds, Caller, Principal};
@@ -57,16 +58,20 @@ impl Explain {
         let name = &self.whom.issuer;
         let is_configured = config.issuers.iter().any(|issuer| issuer.name == *name)
             || config.fronts.iter().any(|front| front.name == *name);
-        let catalog = Catalog::open(app::look_into(&config).await?, administration()).await?;
+        let store = app::look_into(&config).await?;
+        let catalog = Catalog::open(store.clone(), administration()).await?;
         let snapshot = catalog.snapshot();
         let caller = self.caller()?;
         let explained = self.explained(&snapshot, &caller)?;
         if matches!(self.output, Output::Json) {
-            let tools = explained.iter().map(|one| as_json(&snapshot, one));
+            let mut tools = Vec::new();
+            for one in &explained {
+                let health = health(&store, one).await?;
+                tools.push(as_json(&snapshot, one, health.as_ref()));
+            }
             return print_json(&json!({
                 "issuer": self.whom.issuer, "subject": self.whom.subject, "groups": self.groups,
-                "configured": is_configured,
-                "tools": tools.collect::<Vec<_>>(),
+                "configured": is_configured, "tools": tools,
             }));
         }
         for line in self.who(&snapshot, is_configured) {
@@ -74,7 +79,11 @@ impl Explain {
         }
         let is_short = self.tool.is_none();
         for one in &explained {
-            let lines = if is_short { vec![short(&snapshot, one)] } else { long(&snapshot, one) };
+            let mut lines = if is_short { vec![short(&snapshot, one)] } else { long(&snapshot, one) };
+            if !is_short {
+                let health = health_lines(health(&store, one).await?.as_ref());
+                lines.extend(health.into_iter().map(|line| format!("  upstream {}: {line}", one.entry.upstream.slug)));
+            }
             for line in lines {
                 print(&spelt_out(&line));
             }
@@ -159,6 +168,12 @@ fn long(snapshot: &Snapshot, one: &Explained) -> Vec<String> {
     lines
 }
 
+/// How the tool's upstream fared when it was asked last.
+async fn health(store: &Store, one: &Explained) -> Result<Option<UpstreamHealth>> {
+    let rows = store.tenant(administration().scope(one.entry.tenant));
+    Ok(rows.health().await?.into_iter().find(|health| health.upstream == one.entry.upstream.id))
+}
+
 fn verdict(one: &Explained) -> &'static str {
     if one.explanation.decision.is_allowed() { "allowed" } else { "denied" }
 }
@@ -209,7 +224,7 @@ fn would(snapshot: &Snapshot, one: &Explained, change: &Change) -> String {
     }
 }
 
-fn as_json(snapshot: &Snapshot, one: &Explained) -> Value {
+fn as_json(snapshot: &Snapshot, one: &Explained, health: Option<&UpstreamHealth>) -> Value {
     let Explained { entry, explanation, secrets, is_aggregate } = one;
     let reasons = explanation.decision.reasons.iter().map(|reason| because(snapshot, one, reason));
     let changes = explanation.flip.iter().map(|change| would(snapshot, one, change));
@@ -218,6 +233,6 @@ fn as_json(snapshot: &Snapshot, one: &Explained) -> Value {
         "tool": entry.exposed(), "tenant": entry.tenant_slug, "upstream": entry.upstream.slug, "local": entry.local(),
         "class": entry.class(), "atAllTenants": is_aggregate, "allowed": explanation.decision.is_allowed(),
         "reasons": reasons.collect::<Vec<_>>(), "flip": changes.collect::<Vec<_>>(),
-        "secrets": secrets.collect::<Vec<_>>(),
+        "secrets": secrets.collect::<Vec<_>>(), "health": health_json(health),
     })
 }

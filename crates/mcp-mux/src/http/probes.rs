@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::problem;
 use crate::catalog::Catalog;
 use crate::lifecycle::Tasks;
+use crate::telemetry::{EXPOSITION, Metrics};
 
 /// From how long a silence on it is said that the database is out of reach: it is asked several times in that time.
 const DEGRADED_AFTER: Duration = Duration::from_secs(15);
@@ -31,6 +32,7 @@ pub struct Probe {
 pub(super) enum Asks {
     Alive,
     Ready,
+    Metrics,
 }
 
 /// What the answers are made of.
@@ -38,6 +40,8 @@ pub(super) enum Asks {
 pub struct Probed {
     /// What is served.
     pub catalog: Arc<Catalog>,
+    /// What was measured.
+    pub metrics: Metrics,
     /// Whether it stops.
     pub tasks: Tasks,
 }
@@ -53,6 +57,17 @@ fn handler(asks: Asks) -> MethodRouter<Arc<Probed>> {
     match asks {
         Asks::Alive => get(|| async { answer(StatusCode::OK, &json!({"status": "alive"})) }),
         Asks::Ready => get(ready),
+        Asks::Metrics => get(metrics),
+    }
+}
+
+async fn metrics(State(probed): State<Arc<Probed>>) -> Response {
+    match probed.metrics.exposed() {
+        Ok(text) => ([(CONTENT_TYPE, EXPOSITION), (CACHE_CONTROL, "no-store")], text).into_response(),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "the metrics cannot be shown");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
     }
 }
 

@@ -49,7 +49,8 @@ impl Watch {
         let closed = CancellationToken::new();
         let guard = closed.clone().drop_guard();
         let tasks = self.server.tasks.clone();
-        tasks.spawn(async move {
+        // Also while the server stops, and the stream with it.
+        tasks.spawn_beside(async move {
             tokio::select! {
                 () = closed.cancelled() => {}
                 () = self.look() => {}

@@ -16,6 +16,7 @@ use crate::policy::Administration;
 mod access;
 mod auth;
 mod openapi;
+mod schema;
 mod write;
 
 const GOOD: &str = r#"

@@ -82,14 +82,15 @@ struct Tried<'s> {
 /// Looks at every test. What failed before in the same way may go on to do so: an upstream that lists something else must not keep
 /// everybody from changing anything, least of all from taking access away.
 pub(super) fn verify(before: (&Snapshot, &[AccessTest]), after: (&Snapshot, &[AccessTest])) -> Verified {
-    let failed = look_at(before).failures;
-    let mut verified = look_at(after);
+    let failed = judge(before).failures;
+    let mut verified = judge(after);
     let was_so = |finding: &Finding| failed.iter().any(|before| finding.is_no_worse_than(before));
     (verified.already, verified.failures) = verified.failures.into_iter().partition(was_so);
     verified
 }
 
-fn look_at((snapshot, tests): (&Snapshot, &[AccessTest])) -> Verified {
+/// Looks at these tests as things are.
+pub fn judge((snapshot, tests): (&Snapshot, &[AccessTest])) -> Verified {
     let unlisted = unlisted(snapshot);
     let mut verified = Verified { tests: tests.len(), ..Verified::default() };
     for test in tests {

@@ -39,6 +39,11 @@ pub fn write_managed<'o>(
     Ok(shown(&text))
 }
 
+/// The objects as the documents of a manifest, for programs.
+pub fn documents<'o>(objects: impl IntoIterator<Item = (&'o Object, Option<&'o ManagerName>)>) -> Vec<Value> {
+    objects.into_iter().map(|(object, manager)| document(object, manager, true)).collect()
+}
+
 /// Everything on lines of its own. Texts are plain or in quotes: a text in a block would have its white space guessed.
 fn options() -> SerializerOptions {
     ser_options! { prefer_block_scalars: false }

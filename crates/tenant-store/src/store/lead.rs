@@ -15,8 +15,10 @@ const LEADER_LOCK: i64 = 0x6d63_702d_6d75_7802;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long the database may take to say so.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// After how many seconds the database lets a connection go whose other side has vanished. Otherwise that takes hours.
-const VANISHED: &str = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3";
+/// After how many seconds the database lets a connection go whose other side has vanished, which otherwise takes hours, or says nothing
+/// any more, because its process stands still while its machine answers.
+const VANISHED: &str = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; \
+                        SET idle_session_timeout = '15s'";
 
 /// The right to do what one replica is enough for, until it is dropped or [`Lead::lost`].
 #[derive(Debug)]

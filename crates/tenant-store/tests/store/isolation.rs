@@ -35,6 +35,7 @@ async fn an_upstream_of_another_tenant_does_not_exist() -> anyhow::Result<()> {
             answer(globex.put_credential(id, &name, &secret).await, id),
             answer(globex.remove_credential(id, &name).await, id),
             answer(globex.remove_upstream(id).await, id),
+            answer(globex.note_health(id, None).await, id),
         ]);
     }
     assert_eq!(answers[0], answers[1]);

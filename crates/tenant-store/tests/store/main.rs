@@ -7,6 +7,7 @@ mod changes;
 mod credentials;
 mod damage;
 mod grants;
+mod health;
 mod isolation;
 mod keys;
 mod leases;

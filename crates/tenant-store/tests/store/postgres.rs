@@ -15,7 +15,7 @@ use crate::support::{Bed, grant_spec, put_upstream, scope, tool, upstream_spec};
 /// Whatever does not wait is done by then.
 const LONG_ENOUGH: Duration = Duration::from_millis(200);
 /// The tables with rows of tenants.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "tenant",
     "upstream",
     "credential",
@@ -27,6 +27,7 @@ const TABLES: [&str; 11] = [
     "access_test",
     "managed",
     "revocation",
+    "upstream_health",
 ];
 
 /// A store on PostgreSQL; none, where the tests run on something else.

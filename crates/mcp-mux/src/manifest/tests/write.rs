@@ -20,6 +20,7 @@ use tenant_store::{
 
 use super::super::{Object, parse, write};
 use super::GOOD;
+use super::schema::faults;
 
 /// What YAML would read as something else, or not at all, if it stood there as it is.
 const HOSTILE: &[&str] = &[
@@ -301,6 +302,7 @@ proptest! {
     fn what_is_written_is_read_as_the_same(objects in vec(object(), 0..5)) {
         let text = write(&objects).unwrap();
         prop_assert_eq!(read(&text), Ok(objects), "{}", text);
+        prop_assert_eq!(faults(&text), [""; 0], "{}", text);
         // Nothing that a terminal obeys, or that turns the direction of what is read.
         prop_assert!(text.chars().all(|c| c == '\n' || is_visible(c)), "{:?}", text);
     }

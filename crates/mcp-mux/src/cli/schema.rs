@@ -1,0 +1,9 @@
+//! `mcp-mux schema`: what manifests may say, for editors.
+
+use super::print;
+use crate::manifest;
+
+/// Prints it as it is: a file in JSON, with lines as people read them.
+pub(super) fn run() {
+    print(manifest::SCHEMA.trim_end());
+}
