@@ -1,9 +1,12 @@
 //! API keys: what scripts and services prove themselves with.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use secrecy::SecretString;
 use serde_json::json;
 use tenant_store::{ApiKeyDigest, Clock as _, GrantSpec, Level, NewApiKey, SystemClock};
+use tokio::time::timeout;
 
 use crate::support::client::Http;
 use crate::support::server::{Setup, TestServer};
@@ -90,4 +93,33 @@ async fn a_key_that_ended_was_taken_back_or_was_never_made_is_refused() -> Resul
         assert_eq!(status(&server, &key).await?, 401);
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn what_runs_for_a_key_that_is_taken_back_ends_at_once_and_nothing_else_does() -> Result<()> {
+    let server = two_tenants("key_stream").await?;
+    let store = server.app.store();
+    let (gone, stays) = (api_key("gone"), api_key("stays"));
+    let id = store.add_api_key(&new_key(&gone)?).await?.id;
+    store.add_api_key(&new_key(&stays)?).await?;
+    server.app.follow().await?;
+    let wanted = json!({"notifications": {"toolsListChanged": true}});
+    let open = async |key: &str| {
+        Http::new(&server.url("/mcp"), Some(key))?.stream("subscriptions/listen", wanted.clone()).await
+    };
+    let (mut gone, mut stays) = (open(&gone).await?, open(&stays).await?);
+    assert!(store.revoke_api_key(id).await?);
+    // Far sooner than it is looked again anyway.
+    let over = async { while gone.next().await.is_ok() {} };
+    timeout(Duration::from_secs(5), over).await?;
+    // The other one is still told.
+    let acme = server.rows("acme").await?;
+    for grant in acme.grants().await? {
+        acme.remove_grant(grant.id).await?;
+    }
+    let told = async {
+        while !stays.next().await?.to_string().contains("notifications/tools/list_changed") {}
+        Ok(())
+    };
+    timeout(Duration::from_secs(10), told).await?
 }

@@ -1,6 +1,6 @@
 //! One bad upstream hurts only its own tools.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tenant_store::Level;
@@ -275,4 +275,25 @@ async fn a_client_that_does_not_read_holds_no_place_for_ever() -> Result<()> {
         }
     }
     anyhow::bail!("the places were never free again: {answers:?}")
+}
+
+#[tokio::test]
+async fn how_an_upstream_fares_is_remembered_for_operators_and_says_no_secret() -> Result<()> {
+    let key = canary("health");
+    let page = Say::Http(503, "text/plain", Bytes::from(format!("down; your key was {key}")));
+    let (url, _) = ByteUpstream::with_tools(TOOLS).on("tools/list", page).serve().await?;
+    let (good, _) = RealUpstream::named("globex").serve(&key, false).await?;
+    let level = Level::Write;
+    let setups = [
+        Setup { tenant: "acme", upstream: "desk", url: &url, key: Some(&key), level },
+        Setup { tenant: "globex", upstream: "desk", url: &good, key: Some(&key), level },
+    ];
+    let server = TestServer::start("health", &setups).await?;
+    let failing = server.rows("acme").await?.health().await?.pop().context("it was asked")?;
+    let failure = failing.failure.context("it fails")?;
+    assert_eq!(failure.error, "the upstream answered with HTTP status 503");
+    assert_eq!(failing.listed_at, None);
+    let well = server.rows("globex").await?.health().await?.pop().context("it was asked")?;
+    assert!(well.failure.is_none() && well.listed_at.is_some(), "{well:?}");
+    Ok(())
 }

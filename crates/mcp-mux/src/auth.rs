@@ -33,7 +33,8 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use moka::sync::Cache;
 use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
-use tenant_store::{Clock, Group, Timestamp};
+use tenant_store::{Clock, Group, Revision, Timestamp};
+use tokio::sync::watch;
 
 use self::claims::GoodFor;
 use self::front::Fronts;
@@ -177,6 +178,13 @@ impl Authenticator {
         };
         self.fronts.agree(&identity, headers, now)?;
         Ok(identity)
+    }
+
+    /// Tells of changes of the API keys, to whoever showed one.
+    pub fn api_key_changes(&self, headers: &HeaderMap) -> Option<watch::Receiver<Revision>> {
+        let token = bearer(headers).ok().flatten()?;
+        let keys = self.api_keys.as_ref().filter(|_| token.starts_with(crate::api_key::PREFIX))?;
+        Some(keys.changes())
     }
 
     /// The headers in which configured fronts name their users.

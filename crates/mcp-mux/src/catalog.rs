@@ -22,6 +22,6 @@ pub use explain::Explained;
 pub use item::{Item, files as skill_files, is_page};
 pub use name::{Origin, expose};
 pub use refresh::Refresher;
-pub use snapshot::{Catalog, Entry, Shelf, Snapshot};
+pub use snapshot::{Catalog, Entry, Ground, Shelf, Snapshot};
 pub use uri::{Carried, Unlisted, carry, is_ours};
 pub use view::{Face, ListDigest, Page, Part, Place, View};

@@ -1,6 +1,7 @@
 //! The mux: from a caller's request to the upstream of one tenant, or to the merged list of all of them.
 
 mod call;
+mod ground;
 mod handle;
 mod input;
 mod listen;
@@ -159,16 +160,13 @@ impl Mux {
 
     /// Waits until `caller` may not use that any more, or it leads elsewhere.
     async fn until_taken_back(&self, caller: &Caller, sight: &Sight, matter: impl Fn() -> Matter) {
-        let mut changes = self.revisions();
-        if !self.is_current(sight) {
-            changes.mark_changed();
-        }
-        while changes.changed().await.is_ok() {
+        let mut grounds = self.grounds(matter().target.0, Some(sight));
+        loop {
+            grounds.moved(self).await;
             if !self.may_use(caller, &matter()) {
                 return;
             }
         }
-        std::future::pending::<()>().await;
     }
 
     /// Whether nothing changed since that was seen.

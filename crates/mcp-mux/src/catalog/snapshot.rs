@@ -21,7 +21,7 @@ pub(super) use self::revoked::RevokedThings;
 use super::definition::Definition;
 use super::item::{Item, Own};
 use super::view::{Face, View};
-use crate::policy::{Access, Administration, EntryFacts, GrantIndex, Reach, ReachKey};
+use crate::policy::{Access, Administration, EntryFacts, GrantIndex, Reach, ReachKey, RevokedCallers};
 use crate::telemetry::Metrics;
 
 /// Longest name of a tool (MCP 2026-07-28 `server/tools`).
@@ -245,6 +245,19 @@ enum Regard {
     Nothing,
 }
 
+/// What decisions about one tenant's things rest on, grants included: as long as it is the same, so are they. It opens nothing.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    shelf: Arc<Shelf>,
+    revoked: Arc<RevokedCallers>,
+}
+
+impl PartialEq for Ground {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shelf, &other.shelf) && Arc::ptr_eq(&self.revoked, &other.revoked)
+    }
+}
+
 /// An immutable copy of everything that requests decide by.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -285,6 +298,12 @@ impl Snapshot {
     /// What `reach` sees on `face`: built once per distinct set of grants, then shared.
     pub fn view(&self, face: Face, reach: &Reach) -> Arc<View> {
         self.views.get_with((face, reach.key()), || Arc::new(View::build(self, face, reach)))
+    }
+
+    /// What decisions about a tenant's things rest on here; nothing, if it is not served.
+    pub fn ground(&self, tenant: TenantId) -> Option<Ground> {
+        let shelf = Arc::clone(self.shelves.get(&tenant)?);
+        Some(Ground { shelf, revoked: self.grants.shared_revoked() })
     }
 
     /// The short name of a tenant that is served.

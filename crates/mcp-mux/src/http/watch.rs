@@ -63,10 +63,13 @@ impl Watch {
     async fn look(&self) {
         let mut unanswered = 0;
         let mut changes = self.server.gateway.revisions();
+        let mut api_keys = self.server.authenticator.api_key_changes(&self.headers);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.server.recheck_every) => {}
-                // Whoever is revoked is so at once; nothing else about a proof changes with the database.
+                // An API key that was taken back is judged again at once,
+                () = moved(&mut api_keys) => {}
+                // and whoever is revoked is so. Nothing else about a proof changes with the database.
                 () = revoked(&self.server, &self.caller, &mut changes) => {
                     tracing::info!(request.id = %self.caller.request_id, "a running call's caller is revoked");
                     break;
@@ -87,6 +90,14 @@ impl Watch {
             }
         }
         self.caller.ended.cancel();
+    }
+}
+
+/// Waits until there is news, if there can be any.
+async fn moved(changes: &mut Option<watch::Receiver<Revision>>) {
+    let Some(changes) = changes else { return std::future::pending().await };
+    if changes.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
-use tenant_store::{Revision, TenantId, TenantSlug, UpstreamId, UpstreamSlug};
-use tokio::sync::watch;
+use tenant_store::{TenantId, TenantSlug, UpstreamId, UpstreamSlug};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::call::{Asking, CallError, Finish, Finished, failed};
+use super::ground::Grounds;
 use super::input::{self, Asked};
 use super::parked::Parked;
 use super::round::{self, Round, Then};
@@ -61,7 +61,7 @@ pub struct Relay {
     standing: Arc<Standing>,
     stage: Stage,
     decide_at: Instant,
-    changes: watch::Receiver<Revision>,
+    grounds: Grounds,
     deadline: Instant,
     /// How many more times the upstream may ask.
     questions_left: usize,
@@ -145,9 +145,9 @@ impl Relay {
 
     fn at(standing: Standing, stage: Stage, deadline: Instant) -> Self {
         let decide_at = Instant::now() + standing.mux.recheck_every;
-        let changes = standing.mux.revisions();
+        let grounds = standing.mux.grounds(standing.target.0, None);
         Self {
-            changes,
+            grounds,
             standing: Arc::new(standing),
             stage,
             decide_at,
@@ -180,7 +180,7 @@ impl Relay {
                 biased;
                 () = self.standing.caller.ended.cancelled() => Some(self.end(Err(CallError::SignedOut))),
                 () = sleep_until(self.decide_at) => self.decide(),
-                () = moved(&mut self.changes) => self.decide(),
+                () = self.grounds.moved(&self.standing.mux) => self.decide(),
                 happened = timeout_at(self.deadline, self.stage.next()) => match happened {
                     Ok(happened) => self.take(happened),
                     Err(_) => Some(self.late()),
@@ -441,13 +441,6 @@ impl Relay {
             streaming.running.finish();
         }
         self.end(Err(failed(self.standing.place.clone(), error)))
-    }
-}
-
-/// Waits until something changed since the last time.
-async fn moved(changes: &mut watch::Receiver<Revision>) {
-    if changes.changed().await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 

@@ -88,12 +88,20 @@ impl GrantIndex {
 
     /// From here on these callers are revoked, and no others.
     pub fn set_revoked(&mut self, revoked: RevokedCallers) {
-        self.revoked = Arc::new(revoked);
+        // The same ones stay what decisions rest on.
+        if *self.revoked != revoked {
+            self.revoked = Arc::new(revoked);
+        }
     }
 
     /// The callers that are revoked.
     pub fn revoked(&self) -> &RevokedCallers {
         &self.revoked
+    }
+
+    /// The same for whoever compares.
+    pub fn shared_revoked(&self) -> Arc<RevokedCallers> {
+        Arc::clone(&self.revoked)
     }
 
     /// The grants in `tenant` that cover that principal in those groups, but for what is revoked.

@@ -8,7 +8,7 @@ use tenant_store::{Group, IssuerName, Revocation, Revoked, Subject};
 use crate::caller::Principal;
 
 /// The callers that are revoked. Few, and most often none.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RevokedCallers {
     principals: HashMap<IssuerName, HashSet<Subject, RandomState>, RandomState>,
     groups: HashMap<IssuerName, HashSet<Group, RandomState>, RandomState>,
