@@ -156,6 +156,21 @@ impl Directory {
         Ok(true)
     }
 
+    /// Deletes all users and groups, and says how many users those were. Nobody is revoked by the directory any more.
+    pub async fn forget(&self) -> Result<u64, StoreError> {
+        let writing = self.store.writing().await?;
+        let db = writing.executor();
+        let away = self.of_issuer().filter(Expr::cust(IS_AWAY));
+        let away = away.count(db).await.map_err(StoreError::read(TABLE))?;
+        let of_issuer = directory_group::Column::Issuer.eq(self.issuer.clone());
+        let groups = directory_group::Entity::delete_many().filter(of_issuer).exec(db);
+        groups.await.map_err(StoreError::write("directory_group"))?;
+        let users = Entity::delete_many().filter(Column::Issuer.eq(self.issuer.clone())).exec(db);
+        let count = users.await.map_err(StoreError::write(TABLE))?.rows_affected;
+        writing.finish(away > 0).await?;
+        Ok(count)
+    }
+
     fn of_issuer(&self) -> Select<Entity> {
         Entity::find().filter(Column::Issuer.eq(self.issuer.clone()))
     }
