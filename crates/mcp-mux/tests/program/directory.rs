@@ -83,7 +83,8 @@ async fn who_is_in_a_directory_is_listed() -> Result<()> {
     filled(folder).await?;
     let people = told(folder, &["directory", "people", "corp"])?;
     assert!(people.contains("active    alice") && people.contains("inactive  bob"), "{people}");
-    let people: Value = serde_json::from_str(&told(folder, &["directory", "people", "corp", "--group", "acme-staff", "-o", "json"])?)?;
+    let people: Value =
+        serde_json::from_str(&told(folder, &["directory", "people", "corp", "--group", "acme-staff", "-o", "json"])?)?;
     assert_eq!(people.as_array().map(Vec::len), Some(1), "{people}");
     assert!(told(folder, &["directory", "groups", "corp/alice"])?.starts_with("acme-staff"));
     let bob: Value = serde_json::from_str(&told(folder, &["directory", "groups", "corp/bob", "-o", "json"])?)?;
