@@ -103,6 +103,12 @@ fn op(value: Option<&Value>) -> Result<Op, Refused> {
     }
 }
 
+/// Entra ID wraps the one value of an attribute as if there were several: `[{"value": …}]`.
+fn alone(value: &Value) -> &Value {
+    let Some([one]) = value.as_array().map(Vec::as_slice) else { return value };
+    one.get("value").unwrap_or(value)
+}
+
 impl<'v> Step<'v> {
     /// An attribute without parts that is kept, perhaps, and what it is from now on; nothing, where nothing is to be done.
     fn simple(&self) -> Result<Option<(&str, Option<&'v Value>)>, Refused> {
@@ -113,7 +119,7 @@ impl<'v> Step<'v> {
         if SIMPLE.contains(&attribute.as_str()) && (*which != Which::All || part.is_some()) {
             return Err(Refused::path(format!("`{attribute}` has no parts")));
         }
-        let value = if self.op == Op::Remove { None } else { self.value };
+        let value = if self.op == Op::Remove { None } else { self.value.map(alone) };
         if self.op != Op::Remove && self.value.is_none() && !self.is_along {
             return Err(Refused::value("an operation has no value"));
         }
@@ -175,6 +181,7 @@ mod tests {
         for operations in [
             json!([{"op": "Replace", "path": "active", "value": false}]),
             json!([{"op": "Replace", "path": "active", "value": "False"}]),
+            json!([{"op": "Replace", "path": "active", "value": [{"$ref": null, "value": "False"}]}]),
             json!([{"op": "replace", "value": {"active": false}}]),
             json!([{"op": "add", "value": {"Active": "false", "id": "x", "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:department": "d"}}]),
             json!([{"OP": "REPLACE", "PATH": "urn:ietf:params:scim:schemas:core:2.0:User:active", "VALUE": false}]),
@@ -214,6 +221,8 @@ mod tests {
             json!({"op": "replace", "path": "active"}),
             json!({"op": "replace", "path": "active", "value": "no"}),
             json!({"op": "replace", "path": "active", "value": 0}),
+            json!({"op": "replace", "path": "active", "value": [{"value": false}, {"value": true}]}),
+            json!({"op": "replace", "path": "active", "value": [false]}),
             json!({"op": "remove", "path": "active"}),
             json!({"op": "remove", "path": "userName"}),
             json!({"op": "replace", "path": "userName", "value": ""}),

@@ -141,7 +141,7 @@ mod tests {
         #[test]
         fn what_looks_like_a_path_is_read_or_refused(text in r#"(members|urn:a:2.0|é|a)(\.[a-z]{0,3})?(\[(value eq "[a-z\\"\]é]{0,5}"?)?\]?){0,2}(\.[a-z.é]{0,4})?"#) {
             if let Some(target) = parse(&text) {
-                prop_assert!(text.starts_with(&target.attribute), "{text}");
+                prop_assert!(text.to_ascii_lowercase().starts_with(&target.attribute), "{text}");
             }
         }
 
