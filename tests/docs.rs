@@ -43,7 +43,8 @@ fn blocks<'p>(page: &'p str, kind: &str) -> Vec<&'p str> {
 fn every_block_of_settings_is_one_that_the_program_reads() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let secrets = tempfile::tempdir()?;
-    for name in ["key", "mcp-mux-key", "mcp-mux-key-2025", "graph", "introspection", "login", "webui-jwt", "webui-key"]
+    for name in
+        ["key", "mcp-mux-key", "mcp-mux-key-2025", "graph", "introspection", "login", "scim", "webui-jwt", "webui-key"]
     {
         fs::write(secrets.path().join(name), format!("{name}-0123456789abcdef0123456789abcdef0123456789abcdef"))?;
     }

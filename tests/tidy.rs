@@ -100,7 +100,7 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry"],
     &["egress"],
     &["config"],
-    &["api_key", "error", "hex", "json", "lifecycle", "protocol"],
+    &["api_key", "civil", "error", "hex", "json", "lifecycle", "protocol"],
 ];
 
 /// What is forbidden although the rows would allow it: signing in knows nothing of tools.

@@ -29,7 +29,7 @@ enum Attempt {
     Refused,
 }
 
-const ROUTES: [(&str, &str, Attempt); 17] = [
+const ROUTES: [(&str, &str, Attempt); 36] = [
     ("POST", "/mcp", Attempt::NeedsToken),
     ("GET", "/mcp", Attempt::NeedsToken),
     ("DELETE", "/mcp", Attempt::NeedsToken),
@@ -47,6 +47,26 @@ const ROUTES: [(&str, &str, Attempt); 17] = [
     ("POST", "/connect/{tenant}/{upstream}/disconnect", Attempt::Refused),
     ("GET", "/connect/{tenant}/{upstream}/callback", Attempt::Refused),
     ("GET", "/connect/{tenant}/{upstream}/client.json", Attempt::SameForAnyTenant),
+    // What another directory's token does there is in `scim`.
+    ("GET", "/scim/v2/{issuer}/ServiceProviderConfig", Attempt::NeedsToken),
+    ("GET", "/scim/v2/{issuer}/ResourceTypes", Attempt::NeedsToken),
+    ("GET", "/scim/v2/{issuer}/ResourceTypes/{id}", Attempt::NeedsToken),
+    ("GET", "/scim/v2/{issuer}/Schemas", Attempt::NeedsToken),
+    ("GET", "/scim/v2/{issuer}/Schemas/{id}", Attempt::NeedsToken),
+    ("GET", "/scim/v2/{issuer}/Users", Attempt::NeedsToken),
+    ("POST", "/scim/v2/{issuer}/Users", Attempt::NeedsToken),
+    ("GET", "/scim/v2/{issuer}/Users/{id}", Attempt::NeedsToken),
+    ("PUT", "/scim/v2/{issuer}/Users/{id}", Attempt::NeedsToken),
+    ("PATCH", "/scim/v2/{issuer}/Users/{id}", Attempt::NeedsToken),
+    ("DELETE", "/scim/v2/{issuer}/Users/{id}", Attempt::NeedsToken),
+    ("GET", "/scim/v2/{issuer}/Groups", Attempt::NeedsToken),
+    ("POST", "/scim/v2/{issuer}/Groups", Attempt::NeedsToken),
+    ("GET", "/scim/v2/{issuer}/Groups/{id}", Attempt::NeedsToken),
+    ("PUT", "/scim/v2/{issuer}/Groups/{id}", Attempt::NeedsToken),
+    ("PATCH", "/scim/v2/{issuer}/Groups/{id}", Attempt::NeedsToken),
+    ("DELETE", "/scim/v2/{issuer}/Groups/{id}", Attempt::NeedsToken),
+    ("GET", "/scim/v2/{issuer}/{*rest}", Attempt::NeedsToken),
+    ("POST", "/scim/v2/{issuer}/{*rest}", Attempt::NeedsToken),
 ];
 
 /// Each MCP method with the parameters of an attempt on acme's things, and on things that nobody has.
@@ -136,7 +156,8 @@ async fn no_route_answers_a_stranger() -> Result<()> {
     let server = two_tenants("no_route_answers").await?;
     for (method, path, attempt) in &ROUTES {
         let ask = async |tenant: &str| {
-            let path = path.replace("{tenant}", tenant).replace("{upstream}", "desk");
+            // An issuer, by the way, of whom it shows neither whether there is one.
+            let path = path.replace("{tenant}", tenant).replace("{upstream}", "desk").replace("{issuer}", tenant);
             let answer = Http::new(&server.url(&path), None)?.request(method.parse()?).await?;
             let (status, text, mut headers) = answer.all();
             // What is random tells nothing but its length.

@@ -41,6 +41,7 @@ mod provider;
 mod replicas;
 mod revocations;
 mod running;
+mod scim;
 mod secrets;
 mod session;
 mod shared_names;

@@ -58,6 +58,7 @@ async fn authenticator(signers: &[&Signer], tasks: &Tasks) -> Result<Authenticat
         keys: KeysConfig::default(),
         issuers: vec![issuer],
         fronts: Vec::new(),
+        directories: Vec::new(),
         egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
         telemetry: TelemetryConfig::default(),

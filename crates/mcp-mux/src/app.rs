@@ -8,13 +8,13 @@ use std::time::Duration;
 use tenant_store::{Clock, Follower, Group, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
 
-use crate::auth::{ApiKeys, Authenticator, Login};
+use crate::auth::{ApiKeys, Authenticator, Directories, Login};
 use crate::caller::{Bounds, Caller, Principal};
 use crate::catalog::{Catalog, Face, Refresher};
 use crate::config::{Config, ConfigError, PublicUrl};
 use crate::egress::{Egress, EgressError};
 use crate::gateway::{ConnectLinks, Gateway};
-use crate::http::{Connect, Probed, ProtectedResources, Server, admin_router, router};
+use crate::http::{Connect, Probed, ProtectedResources, Scim, Server, admin_router, router};
 use crate::keys::{KeyProviders, KeysError};
 use crate::lifecycle::Tasks;
 use crate::mux::{Handles, Mux, OwnAccounts};
@@ -220,7 +220,9 @@ impl App {
         let gateway = Gateway::new(mux, handles, links, Arc::clone(&clock), tasks.clone());
         let resources = ProtectedResources::new(config, &public_url);
         let recheck_every = config.http.recheck_every();
-        let server = Server { authenticator, gateway, resources, connect, tasks: tasks.clone(), recheck_every };
+        let directories = Directories::new(config)?;
+        let scim = Scim { directories, store: store.clone(), public_url: public_url.clone() };
+        let server = Server { authenticator, gateway, resources, connect, scim, tasks: tasks.clone(), recheck_every };
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
         let kek = store.key_encryption();

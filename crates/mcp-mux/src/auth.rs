@@ -6,6 +6,7 @@
 
 mod api_keys;
 mod claims;
+mod directories;
 mod discovery;
 pub mod doctor;
 mod error;
@@ -20,6 +21,7 @@ mod login;
 mod token;
 
 pub use api_keys::ApiKeys;
+pub use directories::Directories;
 pub use error::{AuthError, HeaderFault, Refusal};
 pub use login::{Begun, Login, LoginError, Returned, SignedIn};
 

@@ -8,6 +8,7 @@ mod delete;
 mod describe;
 #[cfg(feature = "dev")]
 mod dev;
+mod directory;
 mod doctor;
 mod explain;
 mod export;
@@ -139,6 +140,10 @@ enum Command {
     /// Reads the database, not a server: what the tools were when they were listed last, and what grants say now. The decision is made
     /// by the code that servers enforce.
     Explain(explain::Explain),
+    /// Lists the users and groups that identity providers have pushed, and forgets them
+    ///
+    /// Providers push them over SCIM, where `[[directories]]` says so. Who is not active there, or was removed, is revoked.
+    Directory(directory::DirectoryCommand),
     /// Lists the processes that serve from the database, and whether each has come to its present state
     Replicas(replicas::Replicas),
     /// Asks the server on this machine whether it is ready: exit status 1 if it is not
@@ -206,6 +211,7 @@ impl Cli {
             Command::Bridge(bridge) => bridge.run().await,
             Command::Doctor(doctor) => doctor.run().await,
             Command::Explain(explain) => explain.run().await,
+            Command::Directory(directory) => directory.run().await,
             Command::Replicas(replicas) => replicas.run().await,
             Command::Healthcheck(settings) => healthcheck::run(&settings).await,
             Command::ExplainToken(explain) => explain.run().await,

@@ -4,6 +4,7 @@
 //! cannot work is an error that names the setting, and nothing has a default that would open a door.
 
 mod bridge;
+mod directory;
 mod egress;
 mod front;
 mod http;
@@ -15,6 +16,7 @@ mod secret;
 mod unreadable;
 
 pub use bridge::{BridgeKey, ChildEnvironment, ChildVariable};
+pub use directory::{DirectoryAccess, DirectoryConfig, DirectoryNames, GroupAttribute, UserAttribute};
 pub use egress::{EgressConfig, Network, Ports};
 pub use front::{Front, FrontConfig, FrontMode, FrontProof};
 pub use http::{AdminConfig, HttpConfig};
@@ -65,6 +67,9 @@ pub struct Config {
     /// The programs that prove themselves and speak for their users. There is at least one issuer or front.
     #[serde(default)]
     pub fronts: Vec<FrontConfig>,
+    /// The issuers that push their users and groups.
+    #[serde(default)]
+    pub directories: Vec<DirectoryConfig>,
     /// Where connections may lead that tenants or remote documents choose.
     #[serde(default)]
     pub egress: EgressConfig,
@@ -294,7 +299,8 @@ impl Config {
             }
             fronts.push(front.resolve()?);
         }
-        front::check_secrets(&fronts)?;
+        let directories = directory::check(&self.directories, &self.issuers)?;
+        front::check_secrets(&fronts, &directories)?;
         self.http.check()?;
         self.keys.vault.as_ref().map(VaultConfig::login).transpose()?;
         self.check_unnamed_tokens()?;

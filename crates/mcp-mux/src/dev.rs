@@ -170,6 +170,7 @@ fn config(settings: &DevSettings, public_url: &PublicUrl, issuer: &str) -> Resul
             ..IssuerConfig::new("dev".parse()?, issuer)
         }],
         fronts: Vec::new(),
+        directories: Vec::new(),
         egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
         telemetry: settings.telemetry.clone(),

@@ -7,6 +7,7 @@ mod identified;
 mod origin;
 mod probes;
 mod problem;
+mod scim;
 mod watch;
 mod well_known;
 
@@ -31,6 +32,8 @@ use self::identified::Identified;
 use self::origin::{Guarded, OriginGuard};
 use self::probes::Asks;
 pub use self::probes::{Probe, Probed, admin_router};
+use self::scim::About;
+pub use self::scim::Scim;
 use self::watch::Watch;
 pub use self::well_known::ProtectedResources;
 use crate::auth::{self, AuthError, Authenticator, Identity};
@@ -73,10 +76,11 @@ enum Kind {
     Disconnect,
     Consented,
     ClientDocument,
+    Scim(About),
 }
 
 /// Every route there is. The router is built from this list, and a test compares it with the isolation table.
-pub const ROUTES: [Route; 12] = [
+pub const ROUTES: [Route; 22] = [
     Route { path: "/mcp", methods: &["POST", "GET", "DELETE"], kind: Kind::Aggregate },
     Route { path: "/t/{tenant}/mcp", methods: &["POST", "GET", "DELETE"], kind: Kind::Tenant },
     Route { path: "/.well-known/oauth-protected-resource", methods: &["GET"], kind: Kind::AggregateMetadata },
@@ -93,7 +97,22 @@ pub const ROUTES: [Route; 12] = [
     Route { path: "/connect/{tenant}/{upstream}/disconnect", methods: &["POST"], kind: Kind::Disconnect },
     Route { path: "/connect/{tenant}/{upstream}/callback", methods: &["GET"], kind: Kind::Consented },
     Route { path: "/connect/{tenant}/{upstream}/client.json", methods: &["GET"], kind: Kind::ClientDocument },
+    scim("/scim/v2/{issuer}/ServiceProviderConfig", &["GET"], About::Config),
+    scim("/scim/v2/{issuer}/ResourceTypes", &["GET"], About::ResourceTypes),
+    scim("/scim/v2/{issuer}/ResourceTypes/{id}", &["GET"], About::ResourceType),
+    scim("/scim/v2/{issuer}/Schemas", &["GET"], About::Schemas),
+    scim("/scim/v2/{issuer}/Schemas/{id}", &["GET"], About::Schema),
+    scim("/scim/v2/{issuer}/Users", &["GET", "POST"], About::Users),
+    scim("/scim/v2/{issuer}/Users/{id}", &["GET", "PUT", "PATCH", "DELETE"], About::User),
+    scim("/scim/v2/{issuer}/Groups", &["GET", "POST"], About::Groups),
+    scim("/scim/v2/{issuer}/Groups/{id}", &["GET", "PUT", "PATCH", "DELETE"], About::Group),
+    scim("/scim/v2/{issuer}/{*rest}", &["GET", "POST"], About::Nothing),
 ];
+
+/// A route of directories.
+const fn scim(path: &'static str, methods: &'static [&'static str], about: About) -> Route {
+    Route { path, methods, kind: Kind::Scim(about) }
+}
 
 /// Every route of the admin listener, which is another one than that of the clients. A test compares this list as well.
 pub const PROBES: [Probe; 3] = [
@@ -113,6 +132,8 @@ pub struct Server {
     pub resources: ProtectedResources,
     /// The pages for people's own accounts.
     pub connect: Connect,
+    /// What directories push.
+    pub scim: Scim,
     /// Runs what watches over open streams.
     pub tasks: Tasks,
     /// How often that looks.
@@ -154,6 +175,7 @@ fn handler(kind: Kind) -> MethodRouter<Arc<Server>> {
         Kind::Disconnect => in_browser(post(connect::disconnect)),
         Kind::Consented => in_browser(get(connect::consented)),
         Kind::ClientDocument => get(connect::client_document),
+        Kind::Scim(about) => any(move |state, path, request| scim::handle(about, state, path, request)),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod telemetry;
 
 mod api_key;
 pub mod caller;
+mod civil;
 pub mod egress;
 pub mod error;
 mod hex;

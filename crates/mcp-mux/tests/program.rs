@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 
 #[path = "program/access.rs"]
 mod access;
+#[path = "program/directory.rs"]
+mod directory;
 
 /// A program that runs, and is killed when the test ends before it.
 struct Running(Child);

@@ -131,6 +131,19 @@ choice!(
 );
 
 choice!(
+    /// What a directory says of a user.
+    DirectoryState, "the state of a directory's user", "`active`, `inactive` or `removed`",
+    {
+        /// The directory has nothing against it.
+        Active = "active",
+        /// Nobody is let in as this one.
+        Inactive = "inactive",
+        /// The same, and the directory knows it no more; the row stays to tell that.
+        Removed = "removed",
+    }
+);
+
+choice!(
     /// What a data key is good for.
     DataKeyState, "a data key's state", "`active`, `decrypt-only` or `destroyed`",
     {

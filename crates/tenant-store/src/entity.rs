@@ -4,6 +4,9 @@
 pub(crate) mod access_test;
 pub(crate) mod api_key;
 pub(crate) mod credential;
+pub(crate) mod directory_group;
+pub(crate) mod directory_member;
+pub(crate) mod directory_user;
 pub(crate) mod erasure;
 pub(crate) mod managed;
 pub(crate) mod offer;

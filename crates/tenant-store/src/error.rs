@@ -147,6 +147,20 @@ pub enum StoreError {
         /// How many there may be.
         count_max: usize,
     },
+    /// Somebody else in the directory has it.
+    #[error("another user of the directory has this {what}")]
+    DirectoryTaken {
+        /// What of it.
+        what: &'static str,
+    },
+    /// A directory is full.
+    #[error("the directory has {count_max} {what} already, which is the most")]
+    DirectoryFull {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        count_max: u64,
+    },
     /// A secret is empty or too long.
     #[error("a secret must be 1 to {bytes_max} bytes long")]
     SecretLength {

@@ -94,6 +94,15 @@ id!(
     ReplicaId, "rep_", "a replica"
 );
 
+id!(
+    /// Which user of a directory.
+    DirectoryUserId, "dus_", "a user of a directory"
+);
+id!(
+    /// Which group of a directory.
+    DirectoryGroupId, "dgr_", "a group of a directory"
+);
+
 fn uuid_at(at: Timestamp) -> Uuid {
     let millis = u64::try_from(at.as_millis()).unwrap_or(0);
     let nanos = u32::try_from(millis % 1_000).unwrap_or(0) * 1_000_000;

@@ -12,6 +12,7 @@ mod choice;
 mod clock;
 mod credentials;
 mod data_keys;
+mod directory;
 mod egress_hosts;
 mod entity;
 mod error;
@@ -43,23 +44,28 @@ pub use access_tests::{AccessTest, AccessTestSpec};
 pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
 pub use bulk::TenantRows;
 pub use choice::{
-    ChoiceError, CredentialKind, DataKeyState, Level, ManagedKind, OfferKind, OnToolChange, TenantState, ToolClass,
+    ChoiceError, CredentialKind, DataKeyState, DirectoryState, Level, ManagedKind, OfferKind, OnToolChange,
+    TenantState, ToolClass,
 };
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use credentials::{Account, AccountHeld, CredentialOwner, CredentialSlot, SECRET_BYTES_MAX, SealedCredential};
 pub use data_keys::{DataKey, KekUse, Progress, Stuck};
+pub use directory::{
+    DIRECTORY_GROUPS_MAX, DIRECTORY_MEMBERS_MAX, DIRECTORY_USERS_MAX, Directory, DirectoryFilter, DirectoryGroup,
+    DirectoryUser, Edit, GroupChange, MemberEdit, NewDirectoryGroup, NewDirectoryUser, Page, Slice, UserChange,
+};
 pub use egress_hosts::EgressHosts;
 pub use error::{PostgresUrlError, StoreError};
 pub use grants::{Grant, GrantSpec};
 pub use health::{UpstreamFailure, UpstreamHealth};
-pub use id::{ApiKeyId, GrantId, IdError, ReplicaId, TenantId, UpstreamId};
+pub use id::{ApiKeyId, DirectoryGroupId, DirectoryUserId, GrantId, IdError, ReplicaId, TenantId, UpstreamId};
 pub use kek::{Asking, KekError, KeyEncryption, KeyPlace, LocalKeys};
 pub use managed::Managed;
 pub use name::{
-    AccessTestName, ApiKeyName, AwsAccessKeyId, AwsName, ExposedName, GrantName, Group, HeaderText, HostPattern,
-    IssuerName, KekId, LocalName, ManagerName, NameError, OAuthAudience, OAuthClientId, OAuthIssuer, OAuthKeyId,
-    OAuthResource, OAuthScope, OAuthTokenUrl, OfferKey, QueryParameter, SecretName, Subject, TenantSlug, ToolPattern,
-    ToolPrefix, UpstreamSlug, UserName, is_visible, percent_decodings,
+    AccessTestName, ApiKeyName, AwsAccessKeyId, AwsName, DirectoryText, ExposedName, GrantName, Group, HeaderText,
+    HostPattern, IssuerName, KekId, LocalName, ManagerName, NameError, OAuthAudience, OAuthClientId, OAuthIssuer,
+    OAuthKeyId, OAuthResource, OAuthScope, OAuthTokenUrl, OfferKey, QueryParameter, SecretName, Subject, TenantSlug,
+    ToolPattern, ToolPrefix, UpstreamSlug, UserName, is_visible, percent_decodings,
 };
 pub use offers::{NewOffer, Offer, PromptName};
 pub use protocol::UpstreamProtocol;

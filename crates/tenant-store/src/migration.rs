@@ -26,6 +26,7 @@ mod m20261126_000020_row_security;
 mod m20261126_000021_replica;
 mod m20261126_000022_access_test;
 mod m20261126_000023_revocation;
+mod m20261126_000024_directory;
 mod m20261126_000025_upstream_health;
 
 use std::collections::HashSet;
@@ -66,6 +67,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000021_replica::Migration),
             Box::new(m20261126_000022_access_test::Migration),
             Box::new(m20261126_000023_revocation::Migration),
+            Box::new(m20261126_000024_directory::Migration),
             Box::new(m20261126_000025_upstream_health::Migration),
         ]
     }

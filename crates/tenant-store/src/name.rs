@@ -39,6 +39,8 @@ const PATTERN_BYTES_MAX: usize = 128;
 const HOST_BYTES_MAX: usize = 253;
 /// Length of the longest name of a header or of a parameter in an address, in bytes.
 const HEADER_BYTES_MAX: usize = 64;
+/// Length of the longest attribute of a directory's user or group, in bytes.
+const DIRECTORY_TEXT_BYTES_MAX: usize = 1024;
 /// Length of the longest word that an authorization server or a cloud knows us by, in bytes.
 const CLIENT_BYTES_MAX: usize = 256;
 /// Length of the longest list of OAuth scopes, in bytes.
@@ -164,6 +166,11 @@ name!(
     /// The name that the configuration gives an issuer.
     IssuerName, slug, NAME_BYTES_MAX,
     "an issuer's name", "1 to 40 of `a-z` and `0-9`, with single hyphens between them"
+);
+name!(
+    /// What a directory calls a user or a group, or knows it by.
+    DirectoryText, printable, DIRECTORY_TEXT_BYTES_MAX,
+    "an attribute", "1 to 1024 bytes without control characters"
 );
 name!(
     /// A key-encryption key: `key_…` for one that the process was given, `vault:mount/name:v3` for one in Vault.

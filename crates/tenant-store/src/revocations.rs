@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Timestamp;
+use crate::directory;
 use crate::entity::revocation::{self, Column};
 use crate::error::StoreError;
 use crate::id::{TenantId, UpstreamId};
@@ -127,8 +128,8 @@ impl Store {
 }
 
 impl Still {
-    /// All that is revoked, what was revoked first in front. Where a tenant's row cannot be read, it is as if the tenant were revoked;
-    /// any other might be anybody's, and is an error.
+    /// All that is revoked, what was revoked first in front, those whom a directory takes away among them. Where a tenant's row cannot be
+    /// read, it is as if the tenant were revoked; any other might be anybody's, and is an error.
     pub async fn revocations(&self) -> Result<Vec<Revocation>, StoreError> {
         let select = revocation::Entity::find().order_by_asc(Column::AtMs).order_by_asc(Column::Key);
         let parse = |model: revocation::Model| {
@@ -141,6 +142,10 @@ impl Still {
             };
             Ok(Revocation { what, reason: model.reason, at: Timestamp::from_millis(model.at_ms) })
         };
-        row::models(&self.reading().await?.executor(), select, parse).await
+        let reading = self.reading().await?;
+        let mut all = row::models(&reading.executor(), select, parse).await?;
+        all.extend(directory::away(&reading.executor()).await?);
+        all.sort_by_key(|revocation| revocation.at);
+        Ok(all)
     }
 }

@@ -150,6 +150,11 @@ impl Http {
         self.send(self.client.post(&self.url).body(body)).await
     }
 
+    /// Sends another method with a body.
+    pub(crate) async fn send_as(&self, method: reqwest::Method, body: impl Into<reqwest::Body>) -> Result<Answer> {
+        self.send(self.client.request(method, &self.url).body(body)).await
+    }
+
     /// Sends another method without a body. Of a stream, which may have no end, only the head is read.
     pub(crate) async fn request(&self, method: reqwest::Method) -> Result<Answer> {
         let request = self.client.request(method, &self.url).headers(self.headers.clone());

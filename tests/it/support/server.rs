@@ -254,6 +254,7 @@ fn config(idp: &Idp, database: &TestDatabase) -> Result<Config> {
             ..IssuerConfig::new("corp".parse()?, &idp.url)
         }],
         fronts: Vec::new(),
+        directories: Vec::new(),
         egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
         telemetry: TelemetryConfig { log_format: LogFormat::Text, log: "trace".to_owned() },

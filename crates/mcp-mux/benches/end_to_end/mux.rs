@@ -121,6 +121,7 @@ fn config(folder: &Path, jwks_url: Url) -> Result<Config> {
         keys: KeysConfig { primary: Some(crypto::Key::generate()?.encode()), ..KeysConfig::default() },
         issuers: vec![IssuerConfig { jwks_url: Some(jwks_url), ..IssuerConfig::new("corp".parse()?, ISSUER) }],
         fronts: Vec::new(),
+        directories: Vec::new(),
         egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
         telemetry: TelemetryConfig::default(),

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
-use tenant_store::{GrantId, Group, IssuerName, Store, Subject, UpstreamAuth, UpstreamHealth};
+use tenant_store::{
+    DirectoryUser, GrantId, Group, IssuerName, Store, Subject, Timestamp, UpstreamAuth, UpstreamHealth,
+};
 
 use super::describe::{health_json, health_lines};
+use super::replicas::date;
 use super::{Output, Settings, administration, print, print_json, spelt_out};
 use crate::app;
 use crate::caller::{Bounds, Caller, Principal};
 use crate::catalog::{Catalog, Explained, Snapshot};
+use crate::config::Config;
 use crate::policy::{Change, Reason};
 
 /// Somebody of whom nothing is known but groups. No provider names a person so.
@@ -25,7 +29,7 @@ pub(super) struct Explain {
     /// Who: `ISSUER/SUBJECT`, or `ISSUER` alone for anybody of that provider who is in the groups
     #[arg(long = "as", value_name = "ISSUER[/SUBJECT]")]
     whom: Whom,
-    /// A group that the provider vouches for; as often as needed
+    /// A group that the provider vouches for; as often as needed. Without any, those of the provider's directory count, where there is one
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<Group>,
     /// The tool, by the name that clients see; without it all tools of the tenants in reach
@@ -34,6 +38,50 @@ pub(super) struct Explain {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
+}
+
+/// What the directory of an issuer says of somebody.
+#[derive(Debug)]
+struct Told {
+    user: Option<DirectoryUser>,
+    groups: Vec<Group>,
+    as_of: Option<Timestamp>,
+}
+
+impl Told {
+    /// Nothing, where the issuer has no directory, or nobody in particular is meant.
+    async fn of(config: &Config, store: &Store, Whom { issuer, subject }: &Whom) -> Result<Option<Self>> {
+        let Some(subject) = subject else { return Ok(None) };
+        let directory = store.directory(issuer);
+        let as_of = directory.as_of().await?;
+        let is_configured = config.directories.iter().any(|directory| directory.issuer == *issuer);
+        if as_of.is_none() && !is_configured {
+            return Ok(None);
+        }
+        let mut groups: Vec<Group> = directory.groups_of(subject).await?.into_iter().map(|group| group.name).collect();
+        groups.dedup();
+        Ok(Some(Self { user: directory.of_subject(subject).await?, groups, as_of }))
+    }
+
+    /// What is to be known of it, where its groups count and where they do not.
+    fn lines(&self, issuer: &IssuerName, has_groups: bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        match &self.user {
+            None => lines.push(format!("  the directory of {issuer} knows no such user")),
+            Some(user) if user.is_away() => lines.push(format!("  {}: they are revoked", user.state.reason(issuer))),
+            Some(_) => {}
+        }
+        if let (true, Some(_), Some(at)) = (has_groups, &self.user, self.as_of) {
+            let none = if self.groups.is_empty() { "; there are none" } else { "" };
+            lines.push(format!("  groups of the directory of {issuer}, as of {}{none}", date(at)));
+        }
+        lines
+    }
+
+    fn as_json(&self) -> Value {
+        let state = self.user.as_ref().map(|user| user.state);
+        json!({ "state": state, "groups": self.groups, "asOfMs": self.as_of.map(Timestamp::as_millis) })
+    }
 }
 
 /// Who is meant.
@@ -59,9 +107,11 @@ impl Explain {
         let is_configured = config.issuers.iter().any(|issuer| issuer.name == *name)
             || config.fronts.iter().any(|front| front.name == *name);
         let store = app::look_into(&config).await?;
+        let told = Told::of(&config, &store, &self.whom).await?;
+        let groups = self.groups(told.as_ref());
         let catalog = Catalog::open(store.clone(), administration()).await?;
         let snapshot = catalog.snapshot();
-        let caller = self.caller()?;
+        let caller = self.caller(groups)?;
         let explained = self.explained(&snapshot, &caller)?;
         if matches!(self.output, Output::Json) {
             let mut tools = Vec::new();
@@ -70,11 +120,11 @@ impl Explain {
                 tools.push(as_json(&snapshot, one, health.as_ref()));
             }
             return print_json(&json!({
-                "issuer": self.whom.issuer, "subject": self.whom.subject, "groups": self.groups,
-                "configured": is_configured, "tools": tools,
+                "issuer": self.whom.issuer, "subject": self.whom.subject, "groups": groups,
+                "configured": is_configured, "directory": told.as_ref().map(Told::as_json), "tools": tools,
             }));
         }
-        for line in self.who(&snapshot, is_configured) {
+        for line in self.who(&snapshot, (is_configured, told.as_ref(), groups)) {
             print(&spelt_out(&line));
         }
         let is_short = self.tool.is_none();
@@ -91,13 +141,18 @@ impl Explain {
         Ok(())
     }
 
-    fn caller(&self) -> Result<Caller> {
+    /// The groups that count: those that were named or, where none was, those of the directory.
+    fn groups<'g>(&'g self, told: Option<&'g Told>) -> &'g [Group] {
+        if self.groups.is_empty() { told.map_or(&[], |told| &told.groups) } else { &self.groups }
+    }
+
+    fn caller(&self, groups: &[Group]) -> Result<Caller> {
         let subject = match &self.whom.subject {
             Some(subject) => subject.clone(),
             None => NOBODY_IN_PARTICULAR.parse()?,
         };
         let principal = Principal { issuer: self.whom.issuer.clone(), subject };
-        Ok(Caller::supposed(principal, Arc::from(self.groups.clone()), Bounds::Everything))
+        Ok(Caller::supposed(principal, Arc::from(groups), Bounds::Everything))
     }
 
     fn explained(&self, snapshot: &Snapshot, caller: &Caller) -> Result<Vec<Explained>> {
@@ -109,14 +164,15 @@ impl Explain {
     }
 
     /// Who it is, and what that reaches.
-    fn who(&self, snapshot: &Snapshot, is_configured: bool) -> Vec<String> {
+    fn who(&self, snapshot: &Snapshot, (is_configured, told, groups): (bool, Option<&Told>, &[Group])) -> Vec<String> {
         let issuer = &self.whom.issuer;
         let whom = self.whom.subject.as_ref().map_or_else(|| "anybody".to_owned(), ToString::to_string);
         let mut lines = vec![format!("{whom} of {issuer}")];
         if !is_configured {
             lines.push(format!("  {issuer} is no issuer or front of the configuration: nobody is let in by that name"));
         }
-        for group in &self.groups {
+        lines.extend(told.into_iter().flat_map(|told| told.lines(issuer, self.groups.is_empty())));
+        for group in groups {
             let grants = snapshot.grants();
             let is_named = grants.names(issuer, group);
             let is_revoked = grants.revoked().has_group(issuer, group);

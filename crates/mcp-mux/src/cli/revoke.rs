@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tenant_store::{
-    ApiKeyId, Group, IssuerName, LocalName, Revision, Revocation, Revoked, SecretName, Store, Subject, TenantId,
-    TenantSlug, UpstreamId, UpstreamSlug,
+    ApiKeyId, DirectoryUser, Group, IssuerName, LocalName, Revision, Revocation, Revoked, SecretName, Store, Subject,
+    TenantId, TenantSlug, UpstreamId, UpstreamSlug,
 };
 
 use super::{Output, Settings, administration, print, print_json, say, spelt_out};
@@ -93,9 +93,9 @@ enum Switch {
 
 /// Somebody's name at an issuer.
 #[derive(Debug, Clone)]
-struct Of<N> {
-    issuer: IssuerName,
-    name: N,
+pub(super) struct Of<N> {
+    pub(super) issuer: IssuerName,
+    pub(super) name: N,
 }
 
 #[derive(Debug, Clone)]
@@ -223,7 +223,16 @@ impl Reinstate {
     pub(super) async fn run(&self) -> Result<()> {
         let store = app::look_into(&self.settings.load()?).await?;
         let what = self.thing.found(&store).await?;
-        ensure!(store.reinstate(&what).await?.is_some(), "it is not revoked: see `mcp-mux revocations`");
+        let is_reinstated = store.reinstate(&what).await?.is_some();
+        if let Revoked::Principal { issuer, subject } = &what {
+            let user = store.directory(issuer).of_subject(subject).await?;
+            if let Some(user) = user.filter(DirectoryUser::is_away) {
+                let done = if is_reinstated { "your revocation is taken back, but " } else { "" };
+                let reason = user.state.reason(issuer);
+                bail!("{done}{reason}: let them in again there, which reinstates them here, too");
+            }
+        }
+        ensure!(is_reinstated, "it is not revoked: see `mcp-mux revocations`");
         say("reinstated");
         Ok(())
     }

@@ -14,6 +14,7 @@ use tenant_store::IssuerName;
 use url::Url;
 
 use super::ConfigError;
+use super::directory::DirectoryAccess;
 use super::issuer::is_protected;
 use super::secret::{self, setting};
 
@@ -133,15 +134,18 @@ impl FrontProof {
 
 /// Refuses a secret that is there twice. With a key of two fronts nobody could say whose users are meant; and a key is sent with
 /// every request, so as a secret too it would sign for whoever has seen one.
-pub(super) fn check_secrets(fronts: &[Front]) -> Result<(), ConfigError> {
+pub(super) fn check_secrets(fronts: &[Front], directories: &[DirectoryAccess]) -> Result<(), ConfigError> {
     let mut places: HashMap<[u8; 32], String> = HashMap::new();
-    for front in fronts {
-        for (key, secret) in front.proof.secrets() {
-            let place = format!("fronts.{}.{key}", front.name);
-            let digest = Sha256::digest(secret.expose_secret()).into();
-            if let Some(earlier) = places.insert(digest, place.clone()) {
-                return Err(setting(place, format!("is the same as `{earlier}`: each needs a secret of its own")));
-            }
+    let of_fronts = fronts.iter().flat_map(|front| {
+        let place = move |(key, secret)| (format!("fronts.{}.{key}", front.name), secret);
+        front.proof.secrets().map(place)
+    });
+    let of_directories =
+        directories.iter().map(|directory| (format!("directories.{}.token", directory.issuer), &directory.token));
+    for (place, secret) in of_fronts.chain(of_directories) {
+        let digest = Sha256::digest(secret.expose_secret()).into();
+        if let Some(earlier) = places.insert(digest, place.clone()) {
+            return Err(setting(place, format!("is the same as `{earlier}`: each needs a secret of its own")));
         }
     }
     Ok(())
@@ -358,14 +362,14 @@ mod tests {
         let jwt = |name: &str, secret: &str| front(name, json!({"mode": "jwt", "jwt_secret": secret}));
         let both = |secret: &str, key: &str| front("c", json!({"mode": "jwt", "jwt_secret": secret, "key": key}));
 
-        assert!(check_secrets(&[headers("a", SECRET), jwt("b", OTHER)]).is_ok());
+        assert!(check_secrets(&[headers("a", SECRET), jwt("b", OTHER)], &[]).is_ok());
         for fronts in [
             vec![headers("a", SECRET), headers("b", SECRET)],
             vec![jwt("a", SECRET), jwt("b", SECRET)],
             vec![headers("a", SECRET), jwt("b", SECRET)],
             vec![both(SECRET, SECRET)],
         ] {
-            let error = check_secrets(&fronts).unwrap_err().to_string();
+            let error = check_secrets(&fronts, &[]).unwrap_err().to_string();
             assert!(error.contains("is the same as") && !error.contains("CANARY"), "{error}");
         }
     }

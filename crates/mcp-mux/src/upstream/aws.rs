@@ -12,13 +12,11 @@ use tenant_store::{AwsAccessKeyId, AwsName, Timestamp};
 use url::Url;
 
 use super::request::Outgoing;
-use crate::hex;
+use crate::{civil, hex};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
-const MILLIS_PER_SECOND: i64 = 1_000;
-const SECONDS_PER_DAY: i64 = 86_400;
 
 /// What requests are signed with.
 #[derive(Debug)]
@@ -38,7 +36,7 @@ impl Signer {
 
     /// Adds the signature to a request that is otherwise complete; nothing if the request cannot be signed as it is.
     pub(super) fn sign(&self, request: &mut Outgoing, now: Timestamp) -> Option<()> {
-        let time = basic_time(now);
+        let time = civil::basic(now);
         let day = time.get(..8)?;
         let host = host_of(&request.url)?;
         let headers = &mut request.headers;
@@ -169,22 +167,6 @@ fn digit(letter: u8) -> u8 {
         b'0'..=b'9' => letter - b'0',
         letter => letter.to_ascii_lowercase().wrapping_sub(b'a').wrapping_add(10),
     }
-}
-
-/// `20150830T123600Z`, by the calendar arithmetic of civil days counted from the first of March.
-fn basic_time(now: Timestamp) -> String {
-    let seconds = now.as_millis().div_euclid(MILLIS_PER_SECOND);
-    let (days, second) = (seconds.div_euclid(SECONDS_PER_DAY), seconds.rem_euclid(SECONDS_PER_DAY));
-    let since_march = days + 719_468;
-    let (era, day) = (since_march.div_euclid(146_097), since_march.rem_euclid(146_097));
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = era * 400 + year + carry;
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod bulk;
 mod changes;
 mod credentials;
 mod damage;
+mod directory;
 mod grants;
 mod health;
 mod isolation;

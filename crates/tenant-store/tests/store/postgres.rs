@@ -29,6 +29,8 @@ const TABLES: [&str; 12] = [
     "revocation",
     "upstream_health",
 ];
+/// The tables of the platform that whoever is about a tenant does not see.
+const OF_PLATFORM: [&str; 3] = ["directory_group", "directory_member", "directory_user"];
 
 /// A store on PostgreSQL; none, where the tests run on something else.
 async fn on_postgres() -> anyhow::Result<Option<Bed>> {
@@ -64,6 +66,12 @@ async fn begin_as(serving: &DatabaseConnection, tenant: &str) -> anyhow::Result<
     Ok(transaction)
 }
 
+/// How many rows of a table somebody sees who serves and is about `whose`.
+pub(crate) async fn counted_as(bed: &Bed, whose: &str, table: &str) -> anyhow::Result<i64> {
+    let inside = begin_as(&serving(bed).await?, whose).await?;
+    count(&inside, &format!("SELECT count(*) FROM {table}")).await
+}
+
 #[tokio::test]
 async fn a_query_without_its_tenants_filter_finds_that_tenants_rows_only() -> anyhow::Result<()> {
     let Some(bed) = filled().await? else { return Ok(()) };
@@ -94,7 +102,7 @@ async fn who_names_no_tenant_sees_nothing_and_writes_nothing() -> anyhow::Result
     // Before anything was set, and after a transaction in which it was.
     for _ in 0..2 {
         let nobody = serving.begin().await?;
-        for table in TABLES {
+        for table in TABLES.into_iter().chain(OF_PLATFORM) {
             assert_eq!(count(&nobody, &format!("SELECT count(*) FROM {table}")).await?, 0, "{table}");
         }
         nobody.rollback().await?;
@@ -121,9 +129,12 @@ async fn every_table_with_rows_of_tenants_is_guarded_from_its_owner_too() -> any
     let of_tenants = "SELECT table_name::text FROM information_schema.columns WHERE column_name = 'tenant_id' \
                       UNION SELECT 'tenant' ORDER BY 1";
     let guarded = "SELECT relname::text FROM pg_class WHERE relrowsecurity AND relforcerowsecurity ORDER BY 1";
-    assert_eq!(names(of_tenants).await?, names(guarded).await?);
     let mut known = TABLES.map(str::to_owned);
     known.sort();
+    assert_eq!(names(of_tenants).await?, known);
+    // Those of directories are guarded from whoever is about a tenant.
+    let mut known = [&TABLES[..], &OF_PLATFORM[..]].concat();
+    known.sort_unstable();
     assert_eq!(names(guarded).await?, known);
     // Texts are sorted byte by byte, as SQLite sorts them.
     let other_order = "SELECT column_name::text FROM information_schema.columns WHERE table_schema = 'public' \
@@ -165,13 +176,17 @@ async fn replicas_that_start_together_all_start() -> anyhow::Result<()> {
     let Some(bed) = on_postgres().await? else { return Ok(()) };
     // As if migrations were missing whose statements can be repeated.
     let undone = "DROP TRIGGER revision_told ON revision; DROP FUNCTION tell_revision, take_turn, mark_tenant, mark_tenant_itself CASCADE; \
-                  DELETE FROM seaql_migrations WHERE version LIKE '%_row_security' OR version LIKE '%_access_test' OR version LIKE '%_revocation'";
+                  DELETE FROM seaql_migrations WHERE version LIKE '%_row_security' OR version LIKE '%_access_test' OR version LIKE '%_revocation' OR version LIKE '%_directory'";
     let other = bed.other().await?;
     other.execute_unprepared(undone).await?;
     for table in TABLES {
         other.execute_unprepared(&format!("DROP POLICY of_tenant ON {table}")).await?;
     }
-    other.execute_unprepared("DROP TABLE access_test, managed, revocation").await?;
+    other
+        .execute_unprepared(
+            "DROP TABLE access_test, managed, revocation, directory_member, directory_user, directory_group",
+        )
+        .await?;
     let mut starting = JoinSet::new();
     for _ in 0..6 {
         let (owner, serving) = (bed.owner().await?, bed.away.database().url.clone());
@@ -181,7 +196,7 @@ async fn replicas_that_start_together_all_start() -> anyhow::Result<()> {
     while let Some(outcome) = starting.join_next().await {
         applied += outcome??;
     }
-    assert_eq!(applied, 3);
+    assert_eq!(applied, 4);
     bed.check_role().await?;
     Ok(())
 }

@@ -1,0 +1,53 @@
+//! Directories that push users and groups: each proves itself by its own token, which is good for nothing else.
+
+use std::collections::HashMap;
+
+use http::header::HeaderMap;
+use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use tenant_store::IssuerName;
+
+use crate::config::{Config, ConfigError, DirectoryAccess, DirectoryNames};
+
+/// What no token is known by: a text whose SHA-256 this is, nobody has.
+const NO_DIGEST: [u8; 32] = [0; 32];
+
+/// All configured directories.
+#[derive(Debug, Default)]
+pub struct Directories(HashMap<IssuerName, Known>);
+
+struct Known {
+    digest: [u8; 32],
+    names: DirectoryNames,
+}
+
+// By hand: what proves somebody stays out of logs, though it is a digest.
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Known").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl Directories {
+    /// Those of `config`.
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let known = |DirectoryAccess { issuer, token, names }| {
+            let digest = Sha256::digest(token.expose_secret()).into();
+            (issuer, Known { digest, names })
+        };
+        let directories = config.directories.iter().map(|directory| directory.resolve().map(known));
+        directories.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The directory of `issuer`, if a request shows its token. Whether there is such an issuer, or it has a directory, shows neither in
+    /// the answer nor in the time that it takes: digests are compared in any case.
+    pub fn proved(&self, issuer: &str, headers: &HeaderMap) -> Option<(&IssuerName, &DirectoryNames)> {
+        let known = self.0.get_key_value(issuer);
+        let digest = known.map_or(&NO_DIGEST, |(_, known)| &known.digest);
+        let shown = super::bearer(headers).ok().flatten().unwrap_or_default();
+        let shown: [u8; 32] = Sha256::digest(shown).into();
+        let is_same: bool = shown.ct_eq(digest).into();
+        known.filter(|_| is_same).map(|(issuer, known)| (issuer, &known.names))
+    }
+}

@@ -1,0 +1,50 @@
+//! Moments as calendars write them, in UTC.
+
+use tenant_store::Timestamp;
+
+const MILLIS_PER_SECOND: i64 = 1_000;
+const SECONDS_PER_DAY: i64 = 24 * 3_600;
+
+/// `20150830T123600Z`.
+pub(crate) fn basic(at: Timestamp) -> String {
+    let ([year, month, day], [hour, minute, second]) = civil(at);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
+}
+
+/// `2015-08-30T12:36:00.250Z` (RFC 3339).
+pub(crate) fn rfc3339(at: Timestamp) -> String {
+    let ([year, month, day], [hour, minute, second]) = civil(at);
+    let millis = at.as_millis().rem_euclid(MILLIS_PER_SECOND);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// Year, month and day; hour, minute and second. By the calendar arithmetic of civil days counted from the first of March.
+fn civil(at: Timestamp) -> ([i64; 3], [i64; 3]) {
+    let seconds = at.as_millis().div_euclid(MILLIS_PER_SECOND);
+    let (days, second) = (seconds.div_euclid(SECONDS_PER_DAY), seconds.rem_euclid(SECONDS_PER_DAY));
+    let since_march = days + 719_468;
+    let (era, day) = (since_march.div_euclid(146_097), since_march.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    ([era * 400 + year + carry, month, day], [second / 3_600, second / 60 % 60, second % 60])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_written_as_calendars_do() {
+        for (millis, written) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_709_209_845_250, "2024-02-29T12:30:45.250Z"),
+            (1_735_689_599_999, "2024-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(rfc3339(Timestamp::from_millis(millis)), written);
+        }
+        assert_eq!(basic(Timestamp::from_millis(1_440_938_160_000)), "20150830T123600Z");
+    }
+}

@@ -1,0 +1,129 @@
+//! `mcp-mux directory`: what identity providers have pushed, and forgetting it.
+
+use anyhow::{Result, bail, ensure};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use tenant_store::{DirectoryUser, Group, IssuerName, Store, Subject};
+
+use super::replicas::date;
+use super::revoke::Of;
+use super::{Output, Settings, print, print_json, say, spelt_out};
+use crate::app;
+
+#[derive(Debug, Args)]
+pub(super) struct DirectoryCommand {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Lists the users of a directory, whether each may be let in, and since when
+    ///
+    ///   mcp-mux directory people corp
+    ///   mcp-mux directory people corp --group acme-analysts
+    #[command(verbatim_doc_comment)]
+    People {
+        /// The issuer whose directory it is
+        issuer: IssuerName,
+        /// Only those in this group, as grants name it
+        #[arg(long, value_name = "NAME")]
+        group: Option<Group>,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Lists the groups of a user, as grants name them
+    ///
+    /// They are what `mcp-mux explain --as` goes by. In which groups a caller is, its token says all the same.
+    ///
+    ///   mcp-mux directory groups corp/alice
+    #[command(verbatim_doc_comment)]
+    Groups {
+        /// ISSUER/SUBJECT
+        who: Of<Subject>,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Deletes all that a provider has pushed, once its directory is in the settings no more
+    ///
+    /// Whom the directory had taken away is let in again. Until this is done such a user stays revoked, also without the settings.
+    Forget {
+        /// The issuer whose directory it was
+        issuer: IssuerName,
+    },
+}
+
+impl DirectoryCommand {
+    pub(super) async fn run(&self) -> Result<()> {
+        let config = self.settings.load()?;
+        let store = app::look_into(&config).await?;
+        match &self.what {
+            What::People { issuer, group, output } => people(&store, issuer, group.as_ref(), *output).await,
+            What::Groups { who, output } => groups(&store, who, *output).await,
+            What::Forget { issuer } => {
+                if config.directories.iter().any(|directory| directory.issuer == *issuer) {
+                    bail!("the settings have a directory of {issuer}, which would push on: take it out of them first");
+                }
+                let count = store.directory(issuer).forget().await?;
+                ensure!(count > 0, "the directory of {issuer} is empty");
+                say(&format!("forgotten: {count} users, and all groups"));
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn people(store: &Store, issuer: &IssuerName, group: Option<&Group>, output: Output) -> Result<()> {
+    let people = store.directory(issuer).people(group).await?;
+    if output == Output::Json {
+        return print_json(&people.iter().map(described).collect::<Vec<_>>());
+    }
+    for user in &people {
+        print(&spelt_out(&line(user)));
+    }
+    if people.is_empty() {
+        say(&match group {
+            Some(group) => format!("the directory of {issuer} has nobody in `{group}`"),
+            None => format!("the directory of {issuer} is empty"),
+        });
+    }
+    Ok(())
+}
+
+async fn groups(store: &Store, Of { issuer, name }: &Of<Subject>, output: Output) -> Result<()> {
+    let directory = store.directory(issuer);
+    let Some(user) = directory.of_subject(name).await? else {
+        bail!("the directory of {issuer} knows no user {name}: see `mcp-mux directory people {issuer}`");
+    };
+    let groups = directory.groups_of(name).await?;
+    if output == Output::Json {
+        let groups = groups.iter().map(|group| json!({ "name": group.name, "displayName": group.display_name }));
+        return print_json(&json!({ "user": described(&user), "groups": groups.collect::<Vec<_>>() }));
+    }
+    if user.is_away() {
+        say(&user.state.reason(issuer));
+    }
+    for group in &groups {
+        print(&spelt_out(&format!("{}  {}", group.name, group.display_name)));
+    }
+    if groups.is_empty() {
+        say("in no group");
+    }
+    Ok(())
+}
+
+fn line(user: &DirectoryUser) -> String {
+    let name = user.display_name.as_ref().map(|name| format!("  {name}")).unwrap_or_default();
+    format!("{:<8}  {}  {}{name}  since {}", user.state.as_str(), user.subject, user.user_name, date(user.since))
+}
+
+fn described(user: &DirectoryUser) -> Value {
+    json!({
+        "subject": user.subject, "userName": user.user_name, "displayName": user.display_name, "state": user.state,
+        "sinceMs": user.since.as_millis(),
+    })
+}

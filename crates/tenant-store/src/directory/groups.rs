@@ -1,0 +1,241 @@
+//! The groups of a directory, and who is in them. Nobody gains or loses anything by it, so no revision is raised.
+
+use std::collections::BTreeSet;
+
+use sea_orm::ActiveValue::Set;
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{
+    ColumnTrait as _, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait as _, JoinType, PaginatorTrait as _,
+    QueryFilter as _, QueryOrder as _, QuerySelect as _, QueryTrait as _, RelationDef, RelationTrait as _, Select,
+};
+
+use super::users::nobody;
+use super::{
+    DIRECTORY_GROUPS_MAX, DIRECTORY_MEMBERS_MAX, Directory, DirectoryFilter, DirectoryGroup, DirectoryUser,
+    GroupChange, MemberEdit, NewDirectoryGroup, Page, STATEMENT_ROWS_MAX, Slice, key, require_room,
+};
+use crate::clock::Timestamp;
+use crate::entity::directory_group::{ActiveModel, Column, Entity, Model};
+use crate::entity::{directory_member, directory_user};
+use crate::error::StoreError;
+use crate::id::{DirectoryGroupId, DirectoryUserId};
+use crate::name::Subject;
+use crate::store::row;
+
+const TABLE: &str = "directory_group";
+const MEMBERS: &str = "directory_member";
+
+/// From a member to its group.
+pub(super) fn group_of_member() -> RelationDef {
+    directory_member::Relation::Group.def()
+}
+
+impl Directory {
+    /// A group.
+    pub async fn group(&self, id: DirectoryGroupId) -> Result<Option<DirectoryGroup>, StoreError> {
+        let reading = self.store.reading().await?;
+        one(&reading.executor(), self.groups_of_issuer().filter(Column::Id.eq(id))).await
+    }
+
+    /// Those groups that are all of that.
+    pub async fn groups(&self, filters: &[DirectoryFilter], slice: Slice) -> Result<Page<DirectoryGroup>, StoreError> {
+        let reading = self.store.reading().await?;
+        let db = reading.executor();
+        let wanted = filters.iter().map(condition).fold(Condition::all(), Condition::add);
+        let select = self.groups_of_issuer().filter(wanted);
+        let total = select.clone().count(&db).await.map_err(StoreError::read(TABLE))?;
+        let select = select.order_by_asc(Column::Id).offset(slice.skip).limit(slice.count);
+        Ok(Page { total, items: row::models(&db, select, |model| Ok(parsed(model))).await? })
+    }
+
+    /// The groups in which a user is, by their names.
+    pub async fn groups_of(&self, subject: &Subject) -> Result<Vec<DirectoryGroup>, StoreError> {
+        let users = self.present().filter(directory_user::Column::Subject.eq(subject.clone()));
+        let users = users.select_only().column(directory_user::Column::Id).into_query();
+        let memberships = directory_member::Entity::find()
+            .filter(directory_member::Column::UserId.in_subquery(users))
+            .select_only()
+            .column(directory_member::Column::GroupId)
+            .into_query();
+        let select = self.groups_of_issuer().filter(Column::Id.in_subquery(memberships));
+        let reading = self.store.reading().await?;
+        let select = select.order_by_asc(Column::Name).order_by_asc(Column::Id);
+        row::models(&reading.executor(), select, |model| Ok(parsed(model))).await
+    }
+
+    /// Who is in a group, in the order of their ids.
+    pub async fn members(&self, group: DirectoryGroupId) -> Result<Vec<DirectoryUser>, StoreError> {
+        let members = directory_member::Entity::find()
+            .select_only()
+            .column(directory_member::Column::UserId)
+            .join(JoinType::InnerJoin, group_of_member())
+            .filter(directory_member::Column::GroupId.eq(group))
+            .filter(Column::Issuer.eq(self.issuer.clone()))
+            .into_query();
+        let select = self.present().filter(directory_user::Column::Id.in_subquery(members));
+        let reading = self.store.reading().await?;
+        let select = select.order_by_asc(directory_user::Column::Id);
+        row::models(&reading.executor(), select, |model| Ok(super::users::parsed(model))).await
+    }
+
+    /// Creates a group. Every member must be a user of the directory.
+    pub async fn add_group(&self, new: NewDirectoryGroup) -> Result<DirectoryGroup, StoreError> {
+        let writing = self.store.writing().await?;
+        let db = writing.executor();
+        require_room(db, self.groups_of_issuer(), (TABLE, "groups", DIRECTORY_GROUPS_MAX)).await?;
+        let now = self.store.now();
+        let group = DirectoryGroup {
+            id: DirectoryGroupId::new(now),
+            name: new.name,
+            external_id: new.external_id,
+            display_name: new.display_name,
+            created_at: now,
+            modified_at: now,
+        };
+        let model = ActiveModel { issuer: Set(self.issuer.clone()), ..model(&group) };
+        Entity::insert(model).exec_without_returning(db).await.map_err(StoreError::write(TABLE))?;
+        self.edit_members(db, group.id, MemberEdit::Add(new.members)).await?;
+        writing.finish(false).await?;
+        Ok(group)
+    }
+
+    /// Changes a group; nothing, if there is none. Every member that is added must be a user of the directory.
+    pub async fn change_group(
+        &self,
+        id: DirectoryGroupId,
+        change: GroupChange,
+    ) -> Result<Option<DirectoryGroup>, StoreError> {
+        let writing = self.store.writing().await?;
+        let db = writing.executor();
+        let Some(old) = one(db, self.groups_of_issuer().filter(Column::Id.eq(id))).await? else { return Ok(None) };
+        let new = DirectoryGroup {
+            name: change.name.unwrap_or(old.name),
+            external_id: change.external_id.of(old.external_id),
+            display_name: change.display_name.unwrap_or(old.display_name),
+            modified_at: self.store.now(),
+            ..old
+        };
+        let update = Entity::update_many().set(model(&new)).filter(Column::Id.eq(id)).exec(db);
+        update.await.map_err(StoreError::write(TABLE))?;
+        for edit in change.members {
+            self.edit_members(db, id, edit).await?;
+        }
+        writing.finish(false).await?;
+        Ok(Some(new))
+    }
+
+    /// Removes a group; `false`, if there is none.
+    pub async fn remove_group(&self, id: DirectoryGroupId) -> Result<bool, StoreError> {
+        let writing = self.store.writing().await?;
+        let delete = Entity::delete_many().filter(Column::Issuer.eq(self.issuer.clone())).filter(Column::Id.eq(id));
+        let deleted = delete.exec(writing.executor()).await.map_err(StoreError::write(TABLE))?;
+        writing.finish(false).await?;
+        Ok(deleted.rows_affected > 0)
+    }
+
+    fn groups_of_issuer(&self) -> Select<Entity> {
+        Entity::find().filter(Column::Issuer.eq(self.issuer.clone()))
+    }
+
+    async fn edit_members(
+        &self,
+        db: &DatabaseTransaction,
+        group: DirectoryGroupId,
+        edit: MemberEdit,
+    ) -> Result<(), StoreError> {
+        let of_group = || directory_member::Entity::delete_many().filter(directory_member::Column::GroupId.eq(group));
+        match edit {
+            MemberEdit::Add(users) => self.add_members(db, group, users).await,
+            MemberEdit::Remove(users) => {
+                for part in users.chunks(STATEMENT_ROWS_MAX) {
+                    let these = directory_member::Column::UserId.is_in(part.iter().copied());
+                    of_group().filter(these).exec(db).await.map_err(StoreError::write(MEMBERS))?;
+                }
+                Ok(())
+            }
+            MemberEdit::Replace(users) => {
+                of_group().exec(db).await.map_err(StoreError::write(MEMBERS))?;
+                self.add_members(db, group, users).await
+            }
+        }
+    }
+
+    async fn add_members(
+        &self,
+        db: &DatabaseTransaction,
+        group: DirectoryGroupId,
+        users: Vec<DirectoryUserId>,
+    ) -> Result<(), StoreError> {
+        let users: BTreeSet<DirectoryUserId> = users.into_iter().collect();
+        let users: Vec<DirectoryUserId> = users.into_iter().collect();
+        for part in users.chunks(STATEMENT_ROWS_MAX) {
+            let known = self.present().filter(directory_user::Column::Id.is_in(part.iter().copied()));
+            let known = row::models(db, known, |model| Ok(model.id)).await?;
+            if let Some(unknown) = part.iter().find(|id| !known.contains(id)) {
+                return Err(StoreError::NotFound { what: "user of the directory", name: unknown.to_string() });
+            }
+            let rows =
+                part.iter().map(|user| directory_member::ActiveModel { group_id: Set(group), user_id: Set(*user) });
+            let same = [directory_member::Column::GroupId, directory_member::Column::UserId];
+            let insert = directory_member::Entity::insert_many(rows)
+                .on_conflict(OnConflict::columns(same).do_nothing().to_owned())
+                .exec_without_returning(db);
+            insert.await.map_err(StoreError::write(MEMBERS))?;
+        }
+        let members = directory_member::Entity::find().filter(directory_member::Column::GroupId.eq(group));
+        let count = members.count(db).await.map_err(StoreError::read(MEMBERS))?;
+        let (what, count_max) = ("members in this group", DIRECTORY_MEMBERS_MAX);
+        if count <= count_max { Ok(()) } else { Err(StoreError::DirectoryFull { what, count_max }) }
+    }
+}
+
+async fn one<C: ConnectionTrait>(db: &C, select: Select<Entity>) -> Result<Option<DirectoryGroup>, StoreError> {
+    Ok(row::models(db, select.limit(1), |model| Ok(parsed(model))).await?.pop())
+}
+
+fn condition(filter: &DirectoryFilter) -> Condition {
+    match filter {
+        DirectoryFilter::Id(id) => match id.parse::<DirectoryGroupId>() {
+            Ok(id) => Condition::all().add(Column::Id.eq(id)),
+            Err(_) => nobody(),
+        },
+        DirectoryFilter::ExternalId(id) => Condition::all().add(Column::ExternalId.eq(id.as_str())),
+        DirectoryFilter::DisplayName(name) => Condition::all().add(Column::DisplayKey.eq(key(name))),
+        DirectoryFilter::Member(id) => match id.parse::<DirectoryUserId>() {
+            Ok(user) => {
+                let memberships = directory_member::Entity::find()
+                    .filter(directory_member::Column::UserId.eq(user))
+                    .select_only()
+                    .column(directory_member::Column::GroupId);
+                Condition::all().add(Column::Id.in_subquery(memberships.into_query()))
+            }
+            Err(_) => nobody(),
+        },
+        DirectoryFilter::UserName(_) => nobody(),
+    }
+}
+
+/// Its row, but for the issuer.
+fn model(group: &DirectoryGroup) -> ActiveModel {
+    ActiveModel {
+        id: Set(group.id),
+        name: Set(group.name.clone()),
+        external_id: Set(group.external_id.clone()),
+        display_name: Set(group.display_name.clone()),
+        display_key: Set(key(group.display_name.as_str())),
+        created_ms: Set(group.created_at.as_millis()),
+        modified_ms: Set(group.modified_at.as_millis()),
+        ..Default::default()
+    }
+}
+
+fn parsed(model: Model) -> DirectoryGroup {
+    DirectoryGroup {
+        id: model.id,
+        name: model.name,
+        external_id: model.external_id,
+        display_name: model.display_name,
+        created_at: Timestamp::from_millis(model.created_ms),
+        modified_at: Timestamp::from_millis(model.modified_ms),
+    }
+}
