@@ -26,6 +26,7 @@ mod entra;
 mod features;
 mod front_session;
 mod fronts;
+mod graph_directory;
 mod isolation;
 mod keys;
 mod listen;

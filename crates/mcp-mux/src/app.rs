@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tenant_store::{Clock, Follower, Group, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
 
-use crate::auth::{ApiKeys, Authenticator, Directories, Login};
+use crate::auth::{ApiKeys, Authenticator, Directories, GraphDirectory, Login, NamedGroups};
 use crate::caller::{Bounds, Caller, Principal};
 use crate::catalog::{Catalog, Face, Refresher};
 use crate::config::{Config, ConfigError, PublicUrl};
@@ -19,7 +20,7 @@ use crate::keys::{KeyProviders, KeysError};
 use crate::lifecycle::Tasks;
 use crate::mux::{Handles, Mux, OwnAccounts};
 use crate::policy::Administration;
-use crate::replicas::Heart;
+use crate::replicas::{self, Heart};
 use crate::telemetry::{Metrics, MetricsError};
 use crate::upstream::{Accounts, Pool};
 
@@ -151,6 +152,16 @@ async fn follow(mut follower: Follower, refresher: Arc<Refresher>, api_keys: Arc
     }
 }
 
+/// What one replica is enough for.
+async fn lead(store: Store, refresher: Arc<Refresher>, directories: Vec<GraphDirectory>) {
+    let work = || async {
+        let asked = join_all(directories.iter().map(GraphDirectory::keep));
+        tokio::join!(refresher.work(), asked);
+        // Without a directory that is asked, listing is all, and never ends.
+    };
+    replicas::lead(&store, work).await;
+}
+
 /// A listener, and where it is: not where it was configured if that was port 0.
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { address, setting, source };
@@ -227,7 +238,12 @@ impl App {
 
         let kek = store.key_encryption();
         tasks.spawn(async move { kek.keep_alive().await });
-        tasks.spawn(Arc::clone(&refresher).lead());
+        let named: NamedGroups = {
+            let catalog = Arc::clone(&catalog);
+            Arc::new(move |issuer| catalog.snapshot().grants().groups_of(issuer))
+        };
+        let asked = GraphDirectory::all(config, &egress, (&clock, &store), &named)?;
+        tasks.spawn(lead(store.clone(), Arc::clone(&refresher), asked));
         // What is revoked holds for calls too that are still being finished.
         tasks.spawn_beside(Arc::clone(&refresher).follow());
         tasks.spawn_beside(Arc::clone(&api_keys).keep_fresh());

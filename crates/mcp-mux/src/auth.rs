@@ -23,6 +23,7 @@ mod token;
 pub use api_keys::ApiKeys;
 pub use directories::Directories;
 pub use error::{AuthError, HeaderFault, Refusal};
+pub use graph::{GraphDirectory, NamedGroups, PullError, PulledAll};
 pub use login::{Begun, Login, LoginError, Returned, SignedIn};
 
 use std::collections::{HashMap, HashSet};

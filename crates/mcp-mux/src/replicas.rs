@@ -105,6 +105,18 @@ async fn another([one, other]: &mut [watch::Receiver<Revision>; 2]) {
     }
 }
 
+/// Does whenever no other replica does what one is enough for, for ever.
+pub async fn lead<W: Future>(store: &Store, work: impl Fn() -> W) {
+    loop {
+        let mut lead = store.lead().await;
+        tracing::info!("this replica leads: it lists the upstreams");
+        tokio::select! {
+            () = lead.lost() => tracing::warn!("this replica cannot tell any more whether another one leads"),
+            _ = work() => {}
+        }
+    }
+}
+
 /// Waits until every replica serves `revision` or a later one, for as long as `patience`. Says which do not yet: those that are slow, and those
 /// that were not heard of, which may have ended without a word or serve without their database. Nobody knows of one that was silent for
 /// longer than [`tenant_store::REPLICA_SILENCE_MAX`].

@@ -5,6 +5,7 @@
 //! exactly when somebody begins or ceases to be revoked.
 
 mod groups;
+mod pull;
 mod users;
 
 use sea_orm::{
@@ -19,6 +20,7 @@ use crate::id::{DirectoryGroupId, DirectoryUserId};
 use crate::name::{DirectoryText, Group, IssuerName, Subject};
 use crate::store::Store;
 
+pub use pull::{ListedGroup, Pulled};
 pub(crate) use users::away;
 
 /// How many users a directory may have, those that were removed among them.

@@ -161,6 +161,17 @@ pub enum StoreError {
         /// How many there may be.
         count_max: u64,
     },
+    /// A whole list of a directory's users would take too many of them away to be believed.
+    #[error(
+        "{away} of the {active} users of the directory would be let in no more, which is not believed at once: if it is right, \
+         `mcp-mux directory forget` makes a new beginning"
+    )]
+    DirectoryShrinks {
+        /// How many would be let in no more.
+        away: usize,
+        /// How many are let in now.
+        active: usize,
+    },
     /// A secret is empty or too long.
     #[error("a secret must be 1 to {bytes_max} bytes long")]
     SecretLength {

@@ -54,6 +54,7 @@ pub use directory::{
     DIRECTORY_GROUPS_MAX, DIRECTORY_MEMBERS_MAX, DIRECTORY_USERS_MAX, Directory, DirectoryFilter, DirectoryGroup,
     DirectoryUser, Edit, GroupChange, MemberEdit, NewDirectoryGroup, NewDirectoryUser, Page, Slice, UserChange,
 };
+pub use directory::{ListedGroup, Pulled};
 pub use egress_hosts::EgressHosts;
 pub use error::{PostgresUrlError, StoreError};
 pub use grants::{Grant, GrantSpec};

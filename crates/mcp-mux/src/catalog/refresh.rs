@@ -116,18 +116,10 @@ impl Refresher {
         }
     }
 
-    /// Lists and listens whenever no other replica does, for ever: one is enough, since all read what it stores.
-    pub async fn lead(self: Arc<Self>) {
-        loop {
-            let mut lead = self.catalog.store().lead().await;
-            tracing::info!("this replica lists the upstreams");
-            let listen = hearing::listen(&self.catalog, &self.pool, &self.heard);
-            let work = async { tokio::join!(listen, self.list(Schedules::new(self.every))) };
-            tokio::select! {
-                () = lead.lost() => tracing::warn!("this replica cannot tell any more whether another one lists the upstreams"),
-                _ = work => {}
-            }
-        }
+    /// Lists and listens, for ever: what one replica is enough for, since all read what it stores.
+    pub async fn work(&self) {
+        let listen = hearing::listen(&self.catalog, &self.pool, &self.heard);
+        tokio::join!(listen, self.list(Schedules::new(self.every)));
     }
 
     /// Lists what is due, for ever. What takes long keeps nothing else waiting, and however many tell of changes, it is looked once per

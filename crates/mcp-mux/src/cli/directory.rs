@@ -1,14 +1,20 @@
 //! `mcp-mux directory`: what identity providers have pushed, and forgetting it.
 
+use std::sync::Arc;
+
 use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tenant_store::{DirectoryUser, Group, IssuerName, Store, Subject};
+use tenant_store::{Clock, DirectoryUser, Group, IssuerName, Store, Subject, SystemClock};
 
 use super::replicas::date;
 use super::revoke::Of;
-use super::{Output, Settings, print, print_json, say, spelt_out};
+use super::{Output, Settings, administration, print, print_json, say, spelt_out};
 use crate::app;
+use crate::auth::{GraphDirectory, NamedGroups, PulledAll};
+use crate::catalog::Snapshot;
+use crate::config::Config;
+use crate::egress::Egress;
 
 #[derive(Debug, Args)]
 pub(super) struct DirectoryCommand {
@@ -48,6 +54,14 @@ enum What {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Asks Microsoft Graph for the directory now, as servers do every `graph.directory_every_seconds`
+    ///
+    ///   mcp-mux directory pull corp
+    #[command(verbatim_doc_comment)]
+    Pull {
+        /// The issuer whose directory it is
+        issuer: IssuerName,
+    },
     /// Deletes all that a provider has pushed, once its directory is in the settings no more
     ///
     /// Whom the directory had taken away is let in again. Until this is done such a user stays revoked, also without the settings.
@@ -64,6 +78,7 @@ impl DirectoryCommand {
         match &self.what {
             What::People { issuer, group, output } => people(&store, issuer, group.as_ref(), *output).await,
             What::Groups { who, output } => groups(&store, who, *output).await,
+            What::Pull { issuer } => pull(&config, &store, issuer).await,
             What::Forget { issuer } => {
                 if config.directories.iter().any(|directory| directory.issuer == *issuer) {
                     bail!("the settings have a directory of {issuer}, which would push on: take it out of them first");
@@ -75,6 +90,20 @@ impl DirectoryCommand {
             }
         }
     }
+}
+
+async fn pull(config: &Config, store: &Store, issuer: &IssuerName) -> Result<()> {
+    let snapshot = Snapshot::load(store, administration()).await?;
+    let named: NamedGroups = Arc::new(move |issuer| snapshot.grants().groups_of(issuer));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let all = GraphDirectory::all(config, &Egress::new(&config.egress)?, (&clock, store), &named)?;
+    let Some(directory) = all.iter().find(|directory| directory.issuer() == issuer) else {
+        bail!("Microsoft Graph is not asked for {issuer}: set `directory_every_seconds` in its `[issuers.graph]`");
+    };
+    let PulledAll { users, groups } = directory.pull().await?;
+    say(&format!("users: {} added, {} changed, {} removed", users.added, users.changed, users.removed));
+    say(&format!("groups: {} added, {} changed, {} removed", groups.added, groups.changed, groups.removed));
+    Ok(())
 }
 
 async fn people(store: &Store, issuer: &IssuerName, group: Option<&Group>, output: Output) -> Result<()> {

@@ -141,6 +141,14 @@ pub(super) fn check(
         if !issuers.iter().any(|issuer| issuer.name == directory.issuer) {
             return Err(setting(place, "names no issuer of `[[issuers]]`"));
         }
+        let is_asked =
+            |issuer: &IssuerConfig| issuer.graph.as_ref().is_some_and(|graph| graph.directory_every().is_some());
+        if issuers.iter().any(|issuer| issuer.name == directory.issuer && is_asked(issuer)) {
+            return Err(setting(
+                place,
+                "is that of an issuer whose `graph.directory_every_seconds` is set: keep one of the two",
+            ));
+        }
         if !seen.insert(&directory.issuer) {
             return Err(setting(place, "is that of an earlier directory: an issuer has one at most"));
         }

@@ -2,6 +2,7 @@
 //!
 //! A preset is a [`Profile`] and nothing else: no code asks which provider it talks to. Whatever a setting says wins over it.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use super::profile::{ClaimMark, ClaimPath, Profile, SigningAlgorithm, TokenType}
 use super::secret::{self, setting};
 use super::{ConfigError, is_loopback};
 
+/// How many seconds may lie between two readings of a directory.
+const DIRECTORY_EVERY_SECONDS: RangeInclusive<u64> = 30..=86_400;
 /// Longest life of an access token that a setting may allow: two days.
 const MAX_LIFETIME_SECONDS_MAX: u64 = 2 * 24 * 3600;
 
@@ -152,6 +155,9 @@ pub struct GraphConfig {
     pub url: Url,
     /// Where tokens for Graph come from; `https://login.microsoftonline.com/{tenant_id}/oauth2/v2.0/token` when absent.
     pub token_url: Option<Url>,
+    /// Seconds between two readings of all users and of the groups that grants name, for which the application needs `User.Read.All`; never
+    /// when absent.
+    pub directory_every_seconds: Option<u64>,
 }
 
 #[expect(clippy::expect_used, reason = "a literal, which a test parses")]
@@ -269,8 +275,25 @@ impl IssuerConfig {
             }
             (TokenMode::Jwt, None) => {}
         }
-        self.graph.as_ref().map_or(Ok(()), |graph| graph.check(place))?;
+        if let Some(graph) = &self.graph {
+            graph.check(place)?;
+            graph.directory_every().map(|_| self.directory_prefix(graph)).transpose()?;
+        }
         self.login.as_ref().map_or(Ok(()), |login| login.check(place))
+    }
+
+    /// What stands before a user's object id in the subject of its tokens, where Graph is asked for the directory.
+    pub fn directory_prefix(&self, graph: &GraphConfig) -> Result<String, ConfigError> {
+        let claims = self.profile().subject_claims;
+        let claims: Vec<&str> = claims.iter().map(ClaimPath::as_str).collect();
+        match claims[..] {
+            ["tid", "oid"] => Ok(format!("{}/", graph.tenant_id.to_lowercase())),
+            ["oid"] => Ok(String::new()),
+            _ => Err(setting(
+                format!("issuers.{}.subject_claims", self.name),
+                "must be `[\"tid\", \"oid\"]` or `[\"oid\"]` where `graph.directory_every_seconds` is set: a directory knows object ids",
+            )),
+        }
     }
 
     /// Scopes stand in challenges, which must be written whatever they are.
@@ -339,7 +362,15 @@ impl GraphConfig {
         parsed.map_err(|_| setting("issuers.graph.tenant_id", "must be the directory's GUID"))
     }
 
+    /// The time between two readings of the directory, if it is read.
+    pub fn directory_every(&self) -> Option<Duration> {
+        self.directory_every_seconds.map(Duration::from_secs)
+    }
+
     fn check(&self, place: &str) -> Result<(), ConfigError> {
+        if self.directory_every_seconds.is_some_and(|seconds| !DIRECTORY_EVERY_SECONDS.contains(&seconds)) {
+            return Err(setting(format!("{place}.graph.directory_every_seconds"), "must be from 30 to 86400"));
+        }
         let is_guid = uuid::Uuid::try_parse(&self.tenant_id).is_ok();
         if !is_guid {
             return Err(setting(format!("{place}.graph.tenant_id"), "must be the directory's GUID"));

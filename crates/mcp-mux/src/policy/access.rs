@@ -81,6 +81,14 @@ impl GrantIndex {
         }
     }
 
+    /// The groups of an issuer that grants name.
+    pub fn groups_of(&self, issuer: &IssuerName) -> Vec<Group> {
+        let of_issuer = self.by_issuer.get(issuer);
+        let mut groups: Vec<Group> = of_issuer.map(|all| all.by_group.keys().cloned().collect()).unwrap_or_default();
+        groups.sort();
+        groups
+    }
+
     /// Whether some grant names this group of that issuer.
     pub fn names(&self, issuer: &IssuerName, group: &Group) -> bool {
         self.by_issuer.get(issuer).is_some_and(|of_issuer| of_issuer.by_group.contains_key(group))

@@ -171,7 +171,7 @@ impl Directory {
         Ok(count)
     }
 
-    fn of_issuer(&self) -> Select<Entity> {
+    pub(super) fn of_issuer(&self) -> Select<Entity> {
         Entity::find().filter(Column::Issuer.eq(self.issuer.clone()))
     }
 
@@ -238,7 +238,7 @@ pub(super) fn nobody() -> Condition {
     Condition::all().add(Expr::cust("1 = 0"))
 }
 
-fn state(is_active: bool) -> DirectoryState {
+pub(super) fn state(is_active: bool) -> DirectoryState {
     if is_active { DirectoryState::Active } else { DirectoryState::Inactive }
 }
 
@@ -255,7 +255,7 @@ fn changed(old: &DirectoryUser, change: UserChange) -> DirectoryUser {
 }
 
 /// What stays of a user that was removed: its name in tokens.
-fn removed(user: DirectoryUser, now: Timestamp) -> DirectoryUser {
+pub(super) fn removed(user: DirectoryUser, now: Timestamp) -> DirectoryUser {
     let since = if user.is_away() { user.since } else { now };
     let user_name = user.subject.as_str().parse().unwrap_or(user.user_name);
     DirectoryUser {
@@ -270,7 +270,7 @@ fn removed(user: DirectoryUser, now: Timestamp) -> DirectoryUser {
 }
 
 /// Its row, but for the issuer.
-fn model(user: &DirectoryUser) -> ActiveModel {
+pub(super) fn model(user: &DirectoryUser) -> ActiveModel {
     ActiveModel {
         id: Set(user.id),
         subject: Set(user.subject.clone()),
@@ -301,7 +301,7 @@ pub(super) fn parsed(model: Model) -> DirectoryUser {
     }
 }
 
-async fn update(db: &DatabaseTransaction, user: &DirectoryUser) -> Result<(), StoreError> {
+pub(super) async fn update(db: &DatabaseTransaction, user: &DirectoryUser) -> Result<(), StoreError> {
     let update = Entity::update_many().set(model(user)).filter(Column::Id.eq(user.id)).exec(db);
     update.await.map_err(StoreError::write(TABLE))?;
     Ok(())

@@ -5,8 +5,8 @@ use std::time::Duration;
 use sea_orm::ConnectionTrait as _;
 use tenant_store::testing::is_on_postgres;
 use tenant_store::{
-    Directory, DirectoryFilter, DirectoryState, DirectoryUserId, Edit, GroupChange, MemberEdit, NewDirectoryGroup,
-    NewDirectoryUser, Revoked, Slice, Store, StoreError, UserChange,
+    Directory, DirectoryFilter, DirectoryState, DirectoryUserId, Edit, GroupChange, ListedGroup, MemberEdit,
+    NewDirectoryGroup, NewDirectoryUser, Pulled, Revoked, Slice, Store, StoreError, UserChange,
 };
 
 use crate::support::Bed;
@@ -333,5 +333,97 @@ async fn who_is_about_one_tenant_sees_no_directory() -> anyhow::Result<()> {
     let other = bed.other().await?;
     let found = other.execute_unprepared("UPDATE directory_user SET display_name = 'x'").await?.rows_affected();
     assert_eq!(found, 1, "somebody with a database tool sees it");
+    Ok(())
+}
+
+fn listed(n: usize) -> anyhow::Result<NewDirectoryUser> {
+    Ok(NewDirectoryUser {
+        subject: format!("tid/{n}").parse()?,
+        external_id: Some(n.to_string().parse()?),
+        user_name: format!("user{n}@corp.example").parse()?,
+        display_name: None,
+        is_active: true,
+    })
+}
+
+#[tokio::test]
+async fn a_whole_list_takes_the_place_of_what_was_known_and_tells_only_who_is_let_in() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let directory = bed.directory(&"corp".parse()?);
+    let all = || (0..1_200).map(listed).collect::<anyhow::Result<Vec<_>>>();
+    let before = bed.revision().await?;
+    let pulled = directory.pull_users(all()?).await?;
+    assert_eq!(pulled, Pulled { added: 1_200, changed: 0, removed: 0 });
+    assert_eq!(directory.pull_users(all()?).await?, Pulled::default());
+    let mut renamed = all()?;
+    renamed[7].display_name = Some("Seven".parse()?);
+    assert_eq!(directory.pull_users(renamed.clone()).await?, Pulled { changed: 1, ..Pulled::default() });
+    assert_eq!(bed.revision().await?, before, "nobody is let in or kept out by that");
+
+    renamed[8].is_active = false;
+    renamed.truncate(1_198);
+    assert_eq!(directory.pull_users(renamed).await?, Pulled { added: 0, changed: 1, removed: 2 });
+    assert!(bed.revision().await? > before);
+    let gone: Vec<_> = bed.still().await?.revocations().await?.into_iter().map(|revocation| revocation.what).collect();
+    for subject in ["tid/8", "tid/1198", "tid/1199"] {
+        let who = Revoked::Principal { issuer: "corp".parse()?, subject: subject.parse()? };
+        assert!(gone.contains(&who), "{subject}");
+    }
+    assert_eq!(gone.len(), 3);
+    // And back again.
+    assert_eq!(directory.pull_users(all()?).await?, Pulled { added: 2, changed: 2, removed: 0 });
+    assert!(bed.still().await?.revocations().await?.is_empty());
+    // Another issuer's are others.
+    assert!(bed.directory(&"other".parse()?).people(None).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_that_would_shut_many_out_is_not_believed() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let directory = bed.directory(&"corp".parse()?);
+    let some = |count: usize| (0..count).map(listed).collect::<anyhow::Result<Vec<_>>>();
+    directory.pull_users(some(100)?).await?;
+    for list in [Vec::new(), some(50)?, some(79)?] {
+        let error = directory.pull_users(list).await.unwrap_err();
+        assert!(matches!(error, StoreError::DirectoryShrinks { active: 100, .. }), "{error}");
+    }
+    let mut inactive = some(100)?;
+    inactive.iter_mut().for_each(|user| user.is_active = false);
+    assert!(directory.pull_users(inactive).await.is_err());
+    assert!(bed.still().await?.revocations().await?.is_empty(), "nobody was shut out");
+    assert_eq!(directory.pull_users(some(80)?).await?.removed, 20, "a few may go whatever their share");
+    Ok(())
+}
+
+#[tokio::test]
+async fn groups_that_are_pulled_have_the_members_that_the_directory_knows() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let directory = bed.directory(&"corp".parse()?);
+    directory.pull_users((0..3).map(listed).collect::<anyhow::Result<_>>()?).await?;
+    let group = |name: &str, members: &[&str]| -> anyhow::Result<ListedGroup> {
+        let members = members.iter().map(|member| member.parse()).collect::<Result<_, _>>()?;
+        Ok(ListedGroup {
+            name: name.parse()?,
+            external_id: Some(name.parse()?),
+            display_name: "Staff".parse()?,
+            members,
+        })
+    };
+    let names = async |subject: &str| -> anyhow::Result<Vec<String>> {
+        let groups = directory.groups_of(&subject.parse()?).await?;
+        Ok(groups.into_iter().map(|group| group.name.to_string()).collect())
+    };
+    let lists = || Ok::<_, anyhow::Error>(vec![group("g1", &["tid/0", "tid/1", "tid/99"])?, group("g2", &["tid/1"])?]);
+    assert_eq!(directory.pull_groups(lists()?).await?.added, 2);
+    assert_eq!(directory.pull_groups(lists()?).await?, Pulled::default());
+    assert_eq!(names("tid/1").await?, ["g1", "g2"]);
+    let pulled = directory.pull_groups(vec![group("g1", &["tid/0", "tid/2"])?]).await?;
+    assert_eq!(pulled, Pulled { added: 0, changed: 1, removed: 1 });
+    assert_eq!((names("tid/1").await?.len(), names("tid/2").await?), (0, vec!["g1".to_owned()]));
+    // Whoever is removed is in no group any more, also when they are there again.
+    directory.pull_users(vec![listed(0)?, listed(1)?]).await?;
+    directory.pull_users((0..3).map(listed).collect::<anyhow::Result<_>>()?).await?;
+    assert!(names("tid/2").await?.is_empty());
     Ok(())
 }

@@ -1,0 +1,198 @@
+//! The directory of Entra ID, read from Microsoft Graph: a stub of what of it is asked, by its documentation.
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use mcp_mux::auth::{GraphDirectory, NamedGroups, PullError};
+use mcp_mux::config::{Config, IssuerConfig};
+use mcp_mux::egress::Egress;
+use serde_json::{Value, json};
+use tenant_store::{Clock, Group, Level, SystemClock};
+use tokio::net::TcpListener;
+
+use crate::support::canary;
+use crate::support::client::Http;
+use crate::support::server::{Setup, TestServer, serve};
+use crate::support::upstreams::RealUpstream;
+
+const TENANT: &str = "7f9c1b0e-6d35-4c1e-8a53-0b2f6a4f5d11";
+const STAFF: &str = "22222222-0f55-4a8e-9f5e-2f6f1c7b9d02";
+const ALICE: &str = "0c5a1e34-0f55-4a8e-9f5e-2f6f1c7b9d02";
+const BOB: &str = "11111111-0f55-4a8e-9f5e-2f6f1c7b9d02";
+
+/// What the stub says, and to which address the list of users goes on.
+#[derive(Clone, Default)]
+struct Graph(Arc<Mutex<Said>>);
+
+#[derive(Clone, Default)]
+struct Said {
+    users: Vec<Value>,
+    members: Vec<&'static str>,
+    next: Option<String>,
+    url: String,
+}
+
+impl Graph {
+    async fn start(&self) -> Result<String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let routes = Router::new()
+            .route("/token", post(|| async { Json(json!({"expires_in": 3599, "access_token": "graph-token"})) }))
+            .route("/v1.0/users", get(users))
+            .route("/v1.0/groups/{id}", get(group))
+            .route("/v1.0/groups/{id}/transitiveMembers", get(members))
+            .with_state(self.clone());
+        serve(listener, routes);
+        self.0.lock().unwrap().url.clone_from(&url);
+        Ok(url)
+    }
+
+    fn says(&self, change: impl FnOnce(&mut Said)) {
+        change(&mut self.0.lock().unwrap());
+    }
+}
+
+fn is_us(headers: &HeaderMap) -> Result<(), StatusCode> {
+    let known = headers.get("authorization").is_some_and(|value| value == "Bearer graph-token");
+    if known { Ok(()) } else { Err(StatusCode::UNAUTHORIZED) }
+}
+
+/// One user a page.
+async fn users(
+    State(graph): State<Graph>,
+    headers: HeaderMap,
+    Query(query): Query<Value>,
+) -> Result<Json<Value>, StatusCode> {
+    is_us(&headers)?;
+    let said = graph.0.lock().unwrap().clone();
+    let page: usize = query["page"].as_str().map_or(Ok(0), str::parse).map_err(|_| StatusCode::BAD_REQUEST)?;
+    if page == 0 && query["$select"] != "id,userPrincipalName,displayName,accountEnabled" {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    let mut answer = json!({"value": said.users.get(page).into_iter().collect::<Vec<_>>()});
+    if page + 1 < said.users.len() {
+        let next = said.next.unwrap_or(said.url);
+        answer["@odata.nextLink"] = json!(format!("{next}/v1.0/users?page={}", page + 1));
+    }
+    Ok(Json(answer))
+}
+
+async fn group(headers: HeaderMap, Path(id): Path<String>) -> Result<Json<Value>, StatusCode> {
+    is_us(&headers)?;
+    if id == STAFF { Ok(Json(json!({"id": STAFF, "displayName": "Staff"}))) } else { Err(StatusCode::NOT_FOUND) }
+}
+
+async fn members(
+    State(graph): State<Graph>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, StatusCode> {
+    is_us(&headers)?;
+    if id != STAFF {
+        return Err(StatusCode::NOT_FOUND);
+    }
+    let members = graph.0.lock().unwrap().members.clone();
+    let members: Vec<Value> =
+        members.iter().map(|id| json!({"@odata.type": "#microsoft.graph.user", "id": id})).collect();
+    Ok(Json(json!({"value": members})))
+}
+
+fn user(id: &str, enabled: Value) -> Value {
+    json!({"id": id, "userPrincipalName": format!("{id}@corp.example"), "displayName": null, "accountEnabled": enabled})
+}
+
+/// A server whose directory Graph is asked for, and the one who asks.
+async fn bed(name: &str, graph: &Graph) -> Result<(TestServer, GraphDirectory)> {
+    let url = graph.start().await?;
+    let key = canary("upstream");
+    let (upstream, _) = RealUpstream::named("acme").serve(&key, false).await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &upstream, key: Some(&key), level: Level::Write };
+    let mut written = None;
+    let server = TestServer::start_with(name, &[setup], |config: &mut Config| {
+        let mut issuer: IssuerConfig = serde_json::from_value(json!({
+            "name": "corp", "url": config.issuers[0].url.clone(), "preset": "entra", "algorithms": ["ES256"],
+            "audiences": ["3d2f7c9a-client"], "required_scopes": ["mcp.access"],
+        }))?;
+        issuer.graph = Some(serde_json::from_value(json!({
+            "tenant_id": TENANT.to_uppercase(), "client_id": "mcp-mux", "client_secret": canary("graph-secret"),
+            "url": format!("{url}/v1.0"), "token_url": format!("{url}/token"), "directory_every_seconds": 86_400,
+        }))?);
+        config.issuers = vec![issuer];
+        written = Some(config.clone());
+        Ok(())
+    })
+    .await?;
+    let config = written.context("it was configured")?;
+    let named: NamedGroups =
+        Arc::new(|_| vec![STAFF, "acme", BOB].into_iter().filter_map(|name| name.parse::<Group>().ok()).collect());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let egress = Egress::new(&config.egress)?;
+    let mut all = GraphDirectory::all(&config, &egress, (&clock, server.app.store()), &named)?;
+    Ok((server, all.pop().context("it has a directory")?))
+}
+
+/// The status of a list for that person, whose token is good for an hour.
+async fn status(server: &TestServer, oid: &str) -> Result<u16> {
+    let mut claims = server.idp.claims("pairwise", &["acme"], "3d2f7c9a-client");
+    for (name, value) in [("ver", "2.0"), ("tid", TENANT), ("oid", oid), ("azp", "webui"), ("scp", "mcp.access")] {
+        claims[name] = json!(value);
+    }
+    let token = server.idp.sign(&claims)?;
+    Ok(Http::new(&server.url("/mcp"), Some(&token))?.modern("tools/list", json!({})).await?.status)
+}
+
+#[tokio::test]
+async fn whoever_is_disabled_or_gone_at_entra_is_revoked_and_groups_are_known_without_a_token() -> Result<()> {
+    let graph = Graph::default();
+    graph.says(|said| {
+        said.users = vec![user(ALICE, json!(true)), user(BOB, json!(true)), user(STAFF, json!(true))];
+        said.members = vec![ALICE, TENANT];
+    });
+    let (server, directory) = bed("graph_directory", &graph).await?;
+    let corp = server.app.store().directory(&"corp".parse()?);
+    directory.pull().await?;
+    assert_eq!((status(&server, ALICE).await?, status(&server, BOB).await?), (200, 200));
+    let groups = corp.groups_of(&format!("{TENANT}/{ALICE}").parse()?).await?;
+    assert_eq!(
+        groups.iter().map(|group| (group.name.as_str(), group.display_name.as_str())).collect::<Vec<_>>(),
+        [(STAFF, "Staff")]
+    );
+    assert!(corp.groups_of(&format!("{TENANT}/{BOB}").parse()?).await?.is_empty());
+
+    // Disabled, and gone.
+    graph.says(|said| said.users = vec![user(ALICE, json!(false)), user(STAFF, json!(true))]);
+    let pulled = directory.pull().await?;
+    assert_eq!((pulled.users.changed, pulled.users.removed), (1, 1));
+    server.app.follow().await?;
+    assert_eq!((status(&server, ALICE).await?, status(&server, BOB).await?), (403, 403));
+    assert_eq!(status(&server, "33333333-0f55-4a8e-9f5e-2f6f1c7b9d02").await?, 200, "nobody knows them");
+    graph.says(|said| said.users = vec![user(ALICE, json!(true)), user(BOB, json!(true)), user(STAFF, json!(true))]);
+    directory.pull().await?;
+    server.app.follow().await?;
+    assert_eq!((status(&server, ALICE).await?, status(&server, BOB).await?), (200, 200));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_graph_leaves_out_or_points_elsewhere_takes_nobody_away() -> Result<()> {
+    let (graph, elsewhere) = (Graph::default(), Graph::default());
+    graph.says(|said| said.users = vec![user(ALICE, json!(true)), user(BOB, json!(true))]);
+    let (server, directory) = bed("graph_lies", &graph).await?;
+    directory.pull().await?;
+    // The application may not read that.
+    graph.says(|said| said.users = vec![user(ALICE, Value::Null)]);
+    assert!(matches!(directory.pull().await, Err(PullError::Unsaid)));
+    // The rest of the list is to be read from somebody else.
+    let url = elsewhere.start().await?;
+    elsewhere.says(|said| said.users = vec![user(ALICE, json!(true)), user(STAFF, json!(true))]);
+    graph.says(|said| (said.users, said.next) = (vec![user(ALICE, json!(true)), user(BOB, json!(true))], Some(url)));
+    assert!(matches!(directory.pull().await, Err(PullError::Graph(_))));
+    server.app.follow().await?;
+    assert_eq!((status(&server, ALICE).await?, status(&server, BOB).await?), (200, 200));
+    assert!(server.app.store().still().await?.revocations().await?.is_empty());
+    Ok(())
+}
