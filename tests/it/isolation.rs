@@ -156,7 +156,7 @@ async fn no_route_answers_a_stranger() -> Result<()> {
     let server = two_tenants("no_route_answers").await?;
     for (method, path, attempt) in &ROUTES {
         let ask = async |tenant: &str| {
-            // An issuer, by the way, of whom it shows neither whether there is one.
+            // Nor does it show whether there is an issuer of that name.
             let path = path.replace("{tenant}", tenant).replace("{upstream}", "desk").replace("{issuer}", tenant);
             let answer = Http::new(&server.url(&path), None)?.request(method.parse()?).await?;
             let (status, text, mut headers) = answer.all();

@@ -113,11 +113,11 @@ async fn a_directory_gives_nobody_anything() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_token_opens_its_own_directory_and_nothing_else() -> Result<()> {
+/// A server with directories of `corp` and of `partner`, the token of the second, and the id of alice in the first.
+async fn two_directories(name: &str) -> Result<(Bed, String, String)> {
     let partner = crate::support::identity::Idp::start().await?;
     let theirs = canary("partner-token");
-    let bed = Bed::with("scim_tokens", &upstream().await?, BY_NAMES, |config| {
+    let bed = Bed::with(name, &upstream().await?, BY_NAMES, |config| {
         config.issuers.push(IssuerConfig::new("partner".parse()?, &partner.url));
         config.issuers.push(IssuerConfig::new("bare".parse()?, "https://bare.example"));
         config.directories.push(directory("partner", &theirs, BY_NAMES)?);
@@ -125,6 +125,12 @@ async fn a_token_opens_its_own_directory_and_nothing_else() -> Result<()> {
     })
     .await?;
     let alice = bed.add("alice").await?;
+    Ok((bed, theirs, alice))
+}
+
+#[tokio::test]
+async fn every_other_token_is_the_same_401_at_every_directory() -> Result<()> {
+    let (bed, theirs, alice) = two_directories("scim_tokens").await?;
     let users = bed.server.token("alice", &["acme"])?;
     let key = canary("not-a-key");
     let mut answers = Vec::new();
@@ -159,8 +165,12 @@ async fn a_token_opens_its_own_directory_and_nothing_else() -> Result<()> {
     );
     assert!(body.contains(ERROR) && !body.contains("corp"), "{body}");
     assert!(answers.iter().all(|answer| answer == &answers[0]), "all are the same to the byte: {answers:?}");
+    Ok(())
+}
 
-    // A directory's own token works there, is not alone in its header elsewhere, and is nobody's on the way to tools.
+#[tokio::test]
+async fn a_token_opens_its_own_directory_and_nothing_else() -> Result<()> {
+    let (bed, theirs, alice) = two_directories("scim_own_token").await?;
     let twice = bed.at("/Users")?.and("authorization", &format!("Bearer {}", bed.token))?;
     assert_eq!(twice.request(Method::GET).await?.status, 401);
     assert_eq!(
