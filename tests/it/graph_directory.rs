@@ -1,6 +1,6 @@
 //! The directory of Entra ID, read from Microsoft Graph: a stub of what of it is asked, by its documentation.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use axum::extract::{Path, Query, State};
@@ -13,6 +13,7 @@ use mcp_mux::egress::Egress;
 use serde_json::{Value, json};
 use tenant_store::{Clock, Group, Level, SystemClock};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::support::canary;
 use crate::support::client::Http;
@@ -26,7 +27,7 @@ const BOB: &str = "11111111-0f55-4a8e-9f5e-2f6f1c7b9d02";
 
 /// What the stub says, and to which address the list of users goes on.
 #[derive(Clone, Default)]
-struct Graph(Arc<Mutex<Said>>);
+struct Graph(Arc<watch::Sender<Said>>);
 
 #[derive(Clone, Default)]
 struct Said {
@@ -47,12 +48,12 @@ impl Graph {
             .route("/v1.0/groups/{id}/transitiveMembers", get(members))
             .with_state(self.clone());
         serve(listener, routes);
-        self.0.lock().unwrap().url.clone_from(&url);
+        self.says(|said| said.url.clone_from(&url));
         Ok(url)
     }
 
     fn says(&self, change: impl FnOnce(&mut Said)) {
-        change(&mut self.0.lock().unwrap());
+        self.0.send_modify(change);
     }
 }
 
@@ -68,7 +69,7 @@ async fn users(
     Query(query): Query<Value>,
 ) -> Result<Json<Value>, StatusCode> {
     is_us(&headers)?;
-    let said = graph.0.lock().unwrap().clone();
+    let said = graph.0.borrow().clone();
     let page: usize = query["page"].as_str().map_or(Ok(0), str::parse).map_err(|_| StatusCode::BAD_REQUEST)?;
     if page == 0 && query["$select"] != "id,userPrincipalName,displayName,accountEnabled" {
         return Err(StatusCode::BAD_REQUEST);
@@ -95,13 +96,13 @@ async fn members(
     if id != STAFF {
         return Err(StatusCode::NOT_FOUND);
     }
-    let members = graph.0.lock().unwrap().members.clone();
+    let members = graph.0.borrow().members.clone();
     let members: Vec<Value> =
         members.iter().map(|id| json!({"@odata.type": "#microsoft.graph.user", "id": id})).collect();
     Ok(Json(json!({"value": members})))
 }
 
-fn user(id: &str, enabled: Value) -> Value {
+fn user(id: &str, enabled: Option<bool>) -> Value {
     json!({"id": id, "userPrincipalName": format!("{id}@corp.example"), "displayName": null, "accountEnabled": enabled})
 }
 
@@ -149,7 +150,7 @@ async fn status(server: &TestServer, oid: &str) -> Result<u16> {
 async fn whoever_is_disabled_or_gone_at_entra_is_revoked_and_groups_are_known_without_a_token() -> Result<()> {
     let graph = Graph::default();
     graph.says(|said| {
-        said.users = vec![user(ALICE, json!(true)), user(BOB, json!(true)), user(STAFF, json!(true))];
+        said.users = vec![user(ALICE, Some(true)), user(BOB, Some(true)), user(STAFF, Some(true))];
         said.members = vec![ALICE, TENANT];
     });
     let (server, directory) = bed("graph_directory", &graph).await?;
@@ -164,13 +165,13 @@ async fn whoever_is_disabled_or_gone_at_entra_is_revoked_and_groups_are_known_wi
     assert!(corp.groups_of(&format!("{TENANT}/{BOB}").parse()?).await?.is_empty());
 
     // Disabled, and gone.
-    graph.says(|said| said.users = vec![user(ALICE, json!(false)), user(STAFF, json!(true))]);
+    graph.says(|said| said.users = vec![user(ALICE, Some(false)), user(STAFF, Some(true))]);
     let pulled = directory.pull().await?;
     assert_eq!((pulled.users.changed, pulled.users.removed), (1, 1));
     server.app.follow().await?;
     assert_eq!((status(&server, ALICE).await?, status(&server, BOB).await?), (403, 403));
     assert_eq!(status(&server, "33333333-0f55-4a8e-9f5e-2f6f1c7b9d02").await?, 200, "nobody knows them");
-    graph.says(|said| said.users = vec![user(ALICE, json!(true)), user(BOB, json!(true)), user(STAFF, json!(true))]);
+    graph.says(|said| said.users = vec![user(ALICE, Some(true)), user(BOB, Some(true)), user(STAFF, Some(true))]);
     directory.pull().await?;
     server.app.follow().await?;
     assert_eq!((status(&server, ALICE).await?, status(&server, BOB).await?), (200, 200));
@@ -180,16 +181,16 @@ async fn whoever_is_disabled_or_gone_at_entra_is_revoked_and_groups_are_known_wi
 #[tokio::test]
 async fn what_graph_leaves_out_or_points_elsewhere_takes_nobody_away() -> Result<()> {
     let (graph, elsewhere) = (Graph::default(), Graph::default());
-    graph.says(|said| said.users = vec![user(ALICE, json!(true)), user(BOB, json!(true))]);
+    graph.says(|said| said.users = vec![user(ALICE, Some(true)), user(BOB, Some(true))]);
     let (server, directory) = bed("graph_lies", &graph).await?;
     directory.pull().await?;
     // The application may not read that.
-    graph.says(|said| said.users = vec![user(ALICE, Value::Null)]);
+    graph.says(|said| said.users = vec![user(ALICE, None)]);
     assert!(matches!(directory.pull().await, Err(PullError::Unsaid)));
     // The rest of the list is to be read from somebody else.
     let url = elsewhere.start().await?;
-    elsewhere.says(|said| said.users = vec![user(ALICE, json!(true)), user(STAFF, json!(true))]);
-    graph.says(|said| (said.users, said.next) = (vec![user(ALICE, json!(true)), user(BOB, json!(true))], Some(url)));
+    elsewhere.says(|said| said.users = vec![user(ALICE, Some(true)), user(STAFF, Some(true))]);
+    graph.says(|said| (said.users, said.next) = (vec![user(ALICE, Some(true)), user(BOB, Some(true))], Some(url)));
     assert!(matches!(directory.pull().await, Err(PullError::Graph(_))));
     server.app.follow().await?;
     assert_eq!((status(&server, ALICE).await?, status(&server, BOB).await?), (200, 200));

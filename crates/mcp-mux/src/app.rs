@@ -152,6 +152,18 @@ async fn follow(mut follower: Follower, refresher: Arc<Refresher>, api_keys: Arc
     }
 }
 
+/// The directories that are asked, for what the grants of the catalog name.
+fn asked(
+    config: &Config,
+    egress: &Egress,
+    with: (&Arc<dyn Clock>, &Store),
+    catalog: &Arc<Catalog>,
+) -> Result<Vec<GraphDirectory>, ConfigError> {
+    let catalog = Arc::clone(catalog);
+    let named: NamedGroups = Arc::new(move |issuer| catalog.snapshot().grants().groups_of(issuer));
+    GraphDirectory::all(config, egress, with, &named)
+}
+
 /// What one replica is enough for.
 async fn lead(store: Store, refresher: Arc<Refresher>, directories: Vec<GraphDirectory>) {
     let work = || async {
@@ -238,11 +250,7 @@ impl App {
 
         let kek = store.key_encryption();
         tasks.spawn(async move { kek.keep_alive().await });
-        let named: NamedGroups = {
-            let catalog = Arc::clone(&catalog);
-            Arc::new(move |issuer| catalog.snapshot().grants().groups_of(issuer))
-        };
-        let asked = GraphDirectory::all(config, &egress, (&clock, &store), &named)?;
+        let asked = asked(config, &egress, (&clock, &store), &catalog)?;
         tasks.spawn(lead(store.clone(), Arc::clone(&refresher), asked));
         // What is revoked holds for calls too that are still being finished.
         tasks.spawn_beside(Arc::clone(&refresher).follow());

@@ -358,6 +358,7 @@ impl Catalog {
     }
 
     /// The same, counted and measured there.
+    #[must_use]
     pub fn measured(self, metrics: Metrics) -> Self {
         metrics.serves(self.current.load().revision);
         Self { metrics, ..self }

@@ -116,7 +116,9 @@ impl Get {
             Form::Yaml => print(manifest::write_managed(managed())?.trim_end()),
             Form::Table => {
                 let rows: Vec<_> = managed().map(|(object, manager)| row(object, manager)).collect();
-                lines(&rows).iter().for_each(|line| print(&spelt_out(line)));
+                for line in lines(&rows) {
+                    print(&spelt_out(&line));
+                }
             }
         }
         if objects.is_empty() {

@@ -191,7 +191,7 @@ impl Plan {
             }
             match known.remove(&new.subject) {
                 None => plan.begin(new, now),
-                Some(old) => plan.go_on(old, new, now),
+                Some(old) => plan.go_on(&old, new, now),
             }
         }
         for gone in known.into_values().filter(|user| user.state != DirectoryState::Removed) {
@@ -220,7 +220,7 @@ impl Plan {
         self.insert.push(user);
     }
 
-    fn go_on(&mut self, old: DirectoryUser, new: NewDirectoryUser, now: Timestamp) {
+    fn go_on(&mut self, old: &DirectoryUser, new: NewDirectoryUser, now: Timestamp) {
         let mut user = DirectoryUser {
             external_id: new.external_id,
             user_name: new.user_name,
@@ -228,7 +228,7 @@ impl Plan {
             state: state(new.is_active),
             ..old.clone()
         };
-        if user == old {
+        if user == *old {
             return;
         }
         user.modified_at = now;

@@ -392,7 +392,9 @@ async fn a_list_that_would_shut_many_out_is_not_believed() -> anyhow::Result<()>
         assert!(matches!(error, StoreError::DirectoryShrinks { active: 100, .. }), "{error}");
     }
     let mut inactive = some(100)?;
-    inactive.iter_mut().for_each(|user| user.is_active = false);
+    for user in &mut inactive {
+        user.is_active = false;
+    }
     assert!(directory.pull_users(inactive).await.is_err());
     assert!(bed.still().await?.revocations().await?.is_empty(), "nobody was shut out");
     assert_eq!(directory.pull_users(some(80)?).await?.removed, 20, "a few may go whatever their share");

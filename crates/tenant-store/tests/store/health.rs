@@ -1,5 +1,7 @@
 //! How upstreams fared.
 
+use std::time::Duration;
+
 use crate::support::{Bed, put_upstream};
 
 #[tokio::test]
@@ -16,7 +18,7 @@ async fn how_an_upstream_fares_is_remembered_and_is_no_change_of_configuration()
     assert_eq!((failure.since, failure.error.as_str()), (failing[0].asked_at, "the upstream answered 503"));
     assert_eq!(failing[0].listed_at, None);
 
-    bed.away.clock.advance(std::time::Duration::from_secs(60));
+    bed.away.clock.advance(Duration::from_mins(1));
     bed.acme().note_health(jira.id, Some(&"é".repeat(2_000))).await?;
     let still = bed.acme().health().await?;
     let other = still[0].failure.clone().ok_or_else(|| anyhow::anyhow!("it fails"))?;
@@ -26,7 +28,7 @@ async fn how_an_upstream_fares_is_remembered_and_is_no_change_of_configuration()
         "since it began, with what it says now"
     );
 
-    bed.away.clock.advance(std::time::Duration::from_secs(60));
+    bed.away.clock.advance(Duration::from_mins(1));
     bed.acme().note_health(jira.id, None).await?;
     let well = bed.acme().health().await?;
     assert_eq!((well[0].listed_at, &well[0].failure), (Some(well[0].asked_at), &None));

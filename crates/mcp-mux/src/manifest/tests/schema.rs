@@ -66,7 +66,7 @@ fn maps(value: &Value) -> Vec<Vec<String>> {
 /// The part of the schema behind references, and where alternatives are, the map among them.
 fn resolved(part: &Value) -> &Value {
     if let Some(reference) = part.get("$ref") {
-        return resolved(WHOLE.pointer(&reference.as_str().unwrap()[1..]).unwrap());
+        return resolved(WHOLE.pointer(reference.as_str().unwrap().trim_start_matches('#')).unwrap());
     }
     let alternatives = part.get("oneOf").and_then(Value::as_array).into_iter().flatten();
     alternatives.map(resolved).find(|one| one.get("properties").is_some()).unwrap_or(part)
