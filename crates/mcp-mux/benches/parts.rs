@@ -11,13 +11,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use crypto::{Key, KeyRing, Place};
-use mcp_mux::caller::{Bounds, Caller, Principal, RequestId};
+use mcp_mux::caller::{Bounds, Caller, Principal};
 use mcp_mux::catalog::{Face, Snapshot};
 use mcp_mux::policy::{Action, Administration, Reach, decide};
-use tenant_store::{Clock as _, Group, LocalKeys, Store, SystemClock};
+use tenant_store::{Group, LocalKeys, Store, SystemClock};
 use tokio::runtime::Runtime;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 const TOOLS: usize = 1_000;
 /// So many tenants have nothing; each combination of their groups is another view.
@@ -25,17 +23,8 @@ const EMPTY_TENANTS: usize = 16;
 
 fn caller(groups: &[String]) -> Result<Caller> {
     let groups = groups.iter().map(|group| group.parse()).collect::<Result<Vec<Group>, _>>()?;
-    Ok(Caller {
-        principal: Principal { issuer: "corp".parse()?, subject: "somebody".parse()? },
-        client: None,
-        access_token: None,
-        groups: groups.into(),
-        bounds: Bounds::Everything,
-        deadline: Instant::now(),
-        proof_ends_at: SystemClock.now(),
-        ended: CancellationToken::new(),
-        request_id: RequestId::new("-"),
-    })
+    let principal = Principal { issuer: "corp".parse()?, subject: "somebody".parse()? };
+    Ok(Caller::supposed(principal, groups.into(), Bounds::Everything))
 }
 
 /// A snapshot with a tenant that has many tools, and some that have none.

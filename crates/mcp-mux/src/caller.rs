@@ -24,6 +24,15 @@ pub struct Principal {
     pub subject: Subject,
 }
 
+impl Principal {
+    /// Anybody of that issuer, of whom nothing else is known. No provider names a person so.
+    pub fn anybody_of(issuer: IssuerName) -> Self {
+        #[expect(clippy::expect_used, reason = "a literal, which a test parses")]
+        let subject = "(anybody in these groups)".parse().expect("a literal subject");
+        Self { issuer, subject }
+    }
+}
+
 /// The id that joins the log lines and the answer of one request.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestId(Arc<str>);
@@ -127,5 +136,16 @@ impl Caller {
             ended: CancellationToken::new(),
             request_id: RequestId::new("-"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anybody_is_somebody() {
+        let anybody = Principal::anybody_of("corp".parse().unwrap());
+        assert_eq!(anybody.subject.as_str(), "(anybody in these groups)");
     }
 }

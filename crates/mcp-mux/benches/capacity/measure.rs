@@ -5,13 +5,12 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use mcp_mux::caller::{Bounds, Caller, Principal, RequestId};
+use mcp_mux::caller::{Bounds, Caller, Principal};
 use mcp_mux::catalog::{Catalog, Face};
 use mcp_mux::policy::Administration;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tenant_store::{Clock as _, Group, Level, Store, SystemClock, Tenant, TenantStore};
-use tokio_util::sync::CancellationToken;
+use tenant_store::{Group, Level, Store, Tenant, TenantStore};
 
 use super::fill;
 
@@ -92,17 +91,8 @@ async fn change_tools(store: &Store, rows: &TenantStore, number: usize, round: u
 /// Somebody with three grants, in one tenant.
 fn caller(number: usize) -> Result<Caller> {
     let groups = (0..3).map(|place| fill::group(number, place).parse()).collect::<Result<Vec<Group>, _>>()?;
-    Ok(Caller {
-        principal: Principal { issuer: "corp".parse()?, subject: "somebody".parse()? },
-        client: None,
-        access_token: None,
-        groups: groups.into(),
-        bounds: Bounds::Everything,
-        deadline: tokio::time::Instant::now(),
-        proof_ends_at: SystemClock.now(),
-        ended: CancellationToken::new(),
-        request_id: RequestId::new("-"),
-    })
+    let principal = Principal { issuer: "corp".parse()?, subject: "somebody".parse()? };
+    Ok(Caller::supposed(principal, groups.into(), Bounds::Everything))
 }
 
 /// The median and the worst, in milliseconds.

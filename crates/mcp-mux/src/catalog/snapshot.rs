@@ -194,6 +194,12 @@ impl Shelf {
         &self.items
     }
 
+    /// Tools and items: the kind of each, and what policy needs to know about it.
+    pub fn everything(&self) -> impl Iterator<Item = (&'static str, EntryFacts<'_>)> {
+        let tools = self.entries.iter().map(|entry| ("tool", entry.facts()));
+        tools.chain(self.items.iter().map(|item| (item.kind.as_str(), item.facts())))
+    }
+
     /// The only upstream that has resources, if there is just one: then its own URIs say enough.
     pub fn only_with_resources(&self) -> Option<&Arc<Upstream>> {
         self.upstream(self.only_with_resources?)

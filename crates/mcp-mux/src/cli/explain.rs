@@ -19,9 +19,6 @@ use crate::catalog::{Catalog, Explained, Snapshot};
 use crate::config::Config;
 use crate::policy::{Change, Reason};
 
-/// Somebody of whom nothing is known but groups. No provider names a person so.
-const NOBODY_IN_PARTICULAR: &str = "(anybody in these groups)";
-
 #[derive(Debug, Args)]
 pub(super) struct Explain {
     #[command(flatten)]
@@ -111,7 +108,7 @@ impl Explain {
         let groups = self.groups(told.as_ref());
         let catalog = Catalog::open(store.clone(), administration()).await?;
         let snapshot = catalog.snapshot();
-        let caller = self.caller(groups)?;
+        let caller = self.caller(groups);
         let explained = self.explained(&snapshot, &caller)?;
         if matches!(self.output, Output::Json) {
             let mut tools = Vec::new();
@@ -146,13 +143,13 @@ impl Explain {
         if self.groups.is_empty() { told.map_or(&[], |told| &told.groups) } else { &self.groups }
     }
 
-    fn caller(&self, groups: &[Group]) -> Result<Caller> {
-        let subject = match &self.whom.subject {
-            Some(subject) => subject.clone(),
-            None => NOBODY_IN_PARTICULAR.parse()?,
+    fn caller(&self, groups: &[Group]) -> Caller {
+        let issuer = self.whom.issuer.clone();
+        let principal = match self.whom.subject.clone() {
+            Some(subject) => Principal { issuer, subject },
+            None => Principal::anybody_of(issuer),
         };
-        let principal = Principal { issuer: self.whom.issuer.clone(), subject };
-        Ok(Caller::supposed(principal, Arc::from(groups), Bounds::Everything))
+        Caller::supposed(principal, Arc::from(groups), Bounds::Everything)
     }
 
     fn explained(&self, snapshot: &Snapshot, caller: &Caller) -> Result<Vec<Explained>> {

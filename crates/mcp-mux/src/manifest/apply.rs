@@ -97,6 +97,8 @@ struct Applying {
     tests_before: Vec<AccessTest>,
     /// Those that documents named so far.
     tenants: HashMap<TenantSlug, Tenant>,
+    /// Who managed what before, in the tenants that were asked about so far.
+    managed: HashMap<TenantSlug, Vec<Managed>>,
     administration: Administration,
     options: Options,
     applied: Vec<Applied>,
@@ -185,6 +187,7 @@ impl Applying {
                 before,
                 tests_before,
                 tenants: HashMap::new(),
+                managed: HashMap::new(),
                 administration,
                 options,
                 applied: Vec::new(),
@@ -246,15 +249,28 @@ impl Applying {
     /// by a document that names nobody.
     async fn check_manager(&mut self, entry: Entry<'_>) -> Result<bool, ApplyError> {
         let object = entry.document.object();
-        let Some(tenant) = self.change.find_tenant(object.tenant()).await? else { return Ok(true) };
-        let managed = self.change.tenant(self.administration.scope(tenant.id)).managed().await?;
+        let take_over = self.options.take_over;
+        let managed = self.managed_in(object.tenant()).await?;
         let (kind, name) = (object.kind().managed(), object.own_name());
         let present = managed.iter().find(|managed| managed.kind == kind && managed.name == name);
         match (present.map(|present| &present.manager), &entry.document.manager) {
             (Some(present), Some(manager)) if present == manager => Ok(false),
-            (Some(present), _) if !self.options.take_over => Err(others(entry, present).into()),
+            (Some(present), _) if !take_over => Err(others(entry, present).into()),
             _ => Ok(true),
         }
+    }
+
+    /// Who managed what in a tenant before anything was applied: each object is applied once. Nothing, where there is no such tenant yet.
+    async fn managed_in(&mut self, slug: &TenantSlug) -> Result<&[Managed], ApplyError> {
+        if !self.managed.contains_key(slug) {
+            let tenant = self.change.find_tenant(slug).await?;
+            let managed = match tenant {
+                Some(tenant) => self.change.tenant(self.administration.scope(tenant.id)).managed().await?,
+                None => Vec::new(),
+            };
+            self.managed.insert(slug.clone(), managed);
+        }
+        Ok(self.managed.get(slug).map(Vec::as_slice).unwrap_or_default())
     }
 
     /// A revoked upstream stays: one that were made under its name later would not be revoked.

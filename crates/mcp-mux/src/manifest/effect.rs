@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tenant_store::{Grant, Group, IssuerName, Subject, TenantId, TenantSlug};
 
 use crate::caller::{Bounds, Caller, Principal};
-use crate::catalog::{Shelf, Snapshot};
+use crate::catalog::Snapshot;
 use crate::policy::{Action, EntryFacts, Reach, Reason, decide};
 
 /// What changes for somebody in a tenant.
@@ -84,7 +84,7 @@ impl Effect {
     }
 
     fn for_whom(before: &Snapshot, after: &Snapshot, tenant: TenantId, whom: Whom) -> Option<Self> {
-        let caller = whom.as_caller(tenant)?;
+        let caller = whom.as_caller(tenant);
         let slug = after.tenant_slug(tenant).or_else(|| before.tenant_slug(tenant))?.clone();
         let (had, has) = (Has::of(before, &caller), Has::of(after, &caller));
         let new = |before: &BTreeSet<Thing>, after: &BTreeSet<Thing>| after.difference(before).cloned().collect();
@@ -104,16 +104,13 @@ impl Effect {
 
 impl Whom {
     /// Somebody of whom no more is known than a name in a grant.
-    fn as_caller(&self, tenant: TenantId) -> Option<Caller> {
-        /// No provider names a person so.
-        const NOBODY_IN_PARTICULAR: &str = "(anybody in this group)";
-
-        let (subject, groups) = match &self.named {
-            Named::Subject(subject) => (subject.clone(), Vec::new()),
-            Named::Group(group) => (NOBODY_IN_PARTICULAR.parse().ok()?, vec![group.clone()]),
+    fn as_caller(&self, tenant: TenantId) -> Caller {
+        let issuer = self.issuer.clone();
+        let (principal, groups) = match &self.named {
+            Named::Subject(subject) => (Principal { issuer, subject: subject.clone() }, Vec::new()),
+            Named::Group(group) => (Principal::anybody_of(issuer), vec![group.clone()]),
         };
-        let principal = Principal { issuer: self.issuer.clone(), subject };
-        Some(Caller::supposed(principal, groups.into(), Bounds::Tenants([tenant].into())))
+        Caller::supposed(principal, groups.into(), Bounds::Tenants([tenant].into()))
     }
 
     fn named_in(grant: &Grant) -> impl Iterator<Item = Self> {
@@ -128,8 +125,8 @@ impl Has {
         let reach = snapshot.grants().reach(caller);
         let mut has = Self { is_covered: !reach.accesses().is_empty(), ..Self::default() };
         for shelf in reach.accesses().iter().filter_map(|access| snapshot.shelf(access)) {
-            for (thing, facts) in things(shelf) {
-                has.take(&reach, thing, &facts);
+            for (kind, facts) in shelf.everything() {
+                has.take(&reach, Thing { kind, name: plain(facts.exposed) }, &facts);
             }
         }
         has
@@ -143,17 +140,6 @@ impl Has {
             self.denied.insert(thing);
         }
     }
-}
-
-/// Everything that a tenant has.
-fn things(shelf: &Shelf) -> impl Iterator<Item = (Thing, EntryFacts<'_>)> {
-    let tools =
-        shelf.entries().iter().map(|entry| (Thing { kind: "tool", name: entry.exposed().to_string() }, entry.facts()));
-    let items = shelf.items().iter().map(|item| {
-        let facts = item.facts();
-        (Thing { kind: item.kind.as_str(), name: plain(facts.exposed) }, facts)
-    });
-    tools.chain(items)
 }
 
 /// A name without what may open the thing, the query of a signed URL; two names stay two.

@@ -3,14 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 
 use serde::Serialize;
 use tenant_store::{AccessTest, AccessTestName, Group, TenantSlug, ToolPattern};
 
 use super::effect::plain;
 use crate::caller::{Bounds, Caller, Principal};
-use crate::catalog::{Entry, Item, Shelf, Snapshot};
+use crate::catalog::{Shelf, Snapshot};
 use crate::policy::{Access, Action, Decision, EntryFacts, Reach, Reason, decide};
 
 /// How many names a failure lists of those that are too many.
@@ -117,8 +116,11 @@ pub fn judge((snapshot, tests): (&Snapshot, &[AccessTest])) -> Verified {
 impl<'s> Tried<'s> {
     fn of(snapshot: &'s Snapshot, test: &AccessTest) -> Option<Self> {
         let groups: Vec<Group> = test.spec.groups.clone();
-        let subject = test.spec.subject.clone().or_else(|| "(anybody in these groups)".parse().ok())?;
-        let principal = Principal { issuer: test.spec.issuer.clone(), subject };
+        let issuer = test.spec.issuer.clone();
+        let principal = match test.spec.subject.clone() {
+            Some(subject) => Principal { issuer, subject },
+            None => Principal::anybody_of(issuer),
+        };
         let caller = Caller::supposed(principal, groups.into(), Bounds::Everything);
         let reach = snapshot.grants().reach(&caller);
         let shelves = reach.accesses().iter().filter_map(|access| snapshot.shelf(access));
@@ -181,8 +183,7 @@ impl<'s> Tried<'s> {
 
 /// All that a tenant has.
 fn facts_of(shelf: &Shelf) -> impl Iterator<Item = EntryFacts<'_>> {
-    let tools = shelf.entries().iter().map(|entry: &Arc<Entry>| entry.facts());
-    tools.chain(shelf.items().iter().map(|item: &Arc<Item>| item.facts()))
+    shelf.everything().map(|(_, facts)| facts)
 }
 
 /// The upstreams that are in use and of which nothing is known, by tenant.

@@ -143,7 +143,7 @@ fn what_is_read_is_valid() {
 #[test]
 fn what_is_wrong_is_seen_while_it_is_typed() {
     for (what, with) in [
-        ("allow: [\"*\"]", "alow: [\"*\"]"),
+        ("allow: [\"*\"]", "allowed: [\"*\"]"),
         ("level: read", "level: reader"),
         ("name: jira", "name: Jira"),
         ("timeout: 2m", "timeout: 2"),
