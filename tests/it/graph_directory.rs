@@ -11,7 +11,7 @@ use mcp_mux::auth::{GraphDirectory, NamedGroups, PullError};
 use mcp_mux::config::{Config, IssuerConfig};
 use mcp_mux::egress::Egress;
 use serde_json::{Value, json};
-use tenant_store::{Clock, Group, Level, SystemClock};
+use tenant_store::{Clock, Group, Leavers, Level, SystemClock};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -155,7 +155,8 @@ async fn whoever_is_disabled_or_gone_at_entra_is_revoked_and_groups_are_known_wi
     });
     let (server, directory) = bed("graph_directory", &graph).await?;
     let corp = server.app.store().directory(&"corp".parse()?);
-    directory.pull().await?;
+    directory.pull_users(Leavers::Few).await?;
+    directory.pull_groups().await?;
     assert_eq!((status(&server, ALICE).await?, status(&server, BOB).await?), (200, 200));
     let groups = corp.groups_of(&format!("{TENANT}/{ALICE}").parse()?).await?;
     assert_eq!(
@@ -166,13 +167,13 @@ async fn whoever_is_disabled_or_gone_at_entra_is_revoked_and_groups_are_known_wi
 
     // Disabled, and gone.
     graph.says(|said| said.users = vec![user(ALICE, Some(false)), user(STAFF, Some(true))]);
-    let pulled = directory.pull().await?;
-    assert_eq!((pulled.users.changed, pulled.users.removed), (1, 1));
+    let pulled = directory.pull_users(Leavers::Few).await?;
+    assert_eq!((pulled.changed, pulled.removed), (1, 1));
     server.app.follow().await?;
     assert_eq!((status(&server, ALICE).await?, status(&server, BOB).await?), (403, 403));
     assert_eq!(status(&server, "33333333-0f55-4a8e-9f5e-2f6f1c7b9d02").await?, 200, "nobody knows them");
     graph.says(|said| said.users = vec![user(ALICE, Some(true)), user(BOB, Some(true)), user(STAFF, Some(true))]);
-    directory.pull().await?;
+    directory.pull_users(Leavers::Few).await?;
     server.app.follow().await?;
     assert_eq!((status(&server, ALICE).await?, status(&server, BOB).await?), (200, 200));
     Ok(())
@@ -183,15 +184,15 @@ async fn what_graph_leaves_out_or_points_elsewhere_takes_nobody_away() -> Result
     let (graph, elsewhere) = (Graph::default(), Graph::default());
     graph.says(|said| said.users = vec![user(ALICE, Some(true)), user(BOB, Some(true))]);
     let (server, directory) = bed("graph_lies", &graph).await?;
-    directory.pull().await?;
+    directory.pull_users(Leavers::Few).await?;
     // The application may not read that.
     graph.says(|said| said.users = vec![user(ALICE, None)]);
-    assert!(matches!(directory.pull().await, Err(PullError::Unsaid)));
+    assert!(matches!(directory.pull_users(Leavers::Few).await, Err(PullError::Unsaid)));
     // The rest of the list is to be read from somebody else.
     let url = elsewhere.start().await?;
     elsewhere.says(|said| said.users = vec![user(ALICE, Some(true)), user(STAFF, Some(true))]);
     graph.says(|said| (said.users, said.next) = (vec![user(ALICE, Some(true)), user(BOB, Some(true))], Some(url)));
-    assert!(matches!(directory.pull().await, Err(PullError::Graph(_))));
+    assert!(matches!(directory.pull_users(Leavers::Few).await, Err(PullError::Graph(_))));
     server.app.follow().await?;
     assert_eq!((status(&server, ALICE).await?, status(&server, BOB).await?), (200, 200));
     assert!(server.app.store().still().await?.revocations().await?.is_empty());

@@ -191,6 +191,8 @@ async fn what_cannot_be_done_is_said_as_scim_says_it() -> Result<()> {
         (Method::POST, "/Users".to_owned(), "{}", 400, "invalidValue"),
         (Method::POST, "/Users".to_owned(), r#"{"userName":1}"#, 400, "invalidValue"),
         (Method::POST, "/Users".to_owned(), r#"{"userName":"a","USERNAME":"b"}"#, 400, "invalidSyntax"),
+        (Method::POST, "/Users".to_owned(), r#"{"userName":"a","userName":"b"}"#, 400, "invalidSyntax"),
+        (Method::PUT, user.clone(), r#"{"userName":"alice","active":false,"active":true}"#, 400, "invalidSyntax"),
         (Method::POST, "/Users".to_owned(), r#"{"userName":"alice"}"#, 409, "uniqueness"),
         (Method::POST, "/Users".to_owned(), r#"{"userName":"ALICE"}"#, 409, "uniqueness"),
         (Method::PUT, user.clone(), r#"{"active":true}"#, 400, "invalidValue"),
@@ -230,6 +232,21 @@ async fn what_cannot_be_done_is_said_as_scim_says_it() -> Result<()> {
     assert_eq!(bed.get("/ServiceProviderConfig").await?.pointer("/etag/supported"), Some(&json!(false)));
     let named: Group = "acme".parse()?;
     assert_eq!(bed.server.app.store().directory(&"corp".parse()?).people(Some(&named)).await?, []);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_of_very_many_names_and_a_filter_of_none_cost_nothing() -> Result<()> {
+    let bed = Bed::new("scim_many", &upstream().await?, BY_NAMES).await?;
+    bed.add("alice").await?;
+    // As many names as fit: each compared with all others would take minutes.
+    let names: Vec<String> = (0..300_000).map(|n| format!("\"{n:x}\":0")).collect();
+    let body = format!("{{\"userName\":\"bob\",{}}}", names.join(","));
+    let answer = bed.at("/Users")?.send_as(Method::POST, body).await?;
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    // What no attribute can be, none is.
+    let found = bed.get("/Users?filter=userName%20eq%20%22%5Cu0000%22").await?;
+    assert_eq!(found["totalResults"], 0, "{found}");
     Ok(())
 }
 

@@ -21,9 +21,9 @@ mod login;
 mod token;
 
 pub use api_keys::ApiKeys;
-pub use directories::Directories;
+pub use directories::{Directories, Proved};
 pub use error::{AuthError, HeaderFault, Refusal};
-pub use graph::{GraphDirectory, NamedGroups, PullError, PulledAll};
+pub use graph::{GraphDirectory, NamedGroups, PullError};
 pub use login::{Begun, Login, LoginError, Returned, SignedIn};
 
 use std::collections::{HashMap, HashSet};

@@ -140,9 +140,9 @@ enum Command {
     /// Reads the database, not a server: what the tools were when they were listed last, and what grants say now. The decision is made
     /// by the code that servers enforce.
     Explain(explain::Explain),
-    /// Lists the users and groups that identity providers have pushed, and forgets them
+    /// Lists the users and groups that identity providers have pushed or were asked for, asks for them, and forgets them
     ///
-    /// Providers push them over SCIM, where `[[directories]]` says so. Who is not active there, or was removed, is revoked.
+    /// Providers push them over SCIM, where `[[directories]]` says so, or Microsoft Graph is asked, where `[issuers.graph]` does. Who is not active there, or was removed, is revoked.
     Directory(directory::DirectoryCommand),
     /// Lists the processes that serve from the database, and whether each has come to its present state
     Replicas(replicas::Replicas),

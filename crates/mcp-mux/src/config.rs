@@ -254,6 +254,14 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Whether an issuer has a directory, which pushes or is asked.
+    pub fn has_directory(&self, issuer: &IssuerName) -> bool {
+        let is_asked =
+            |known: &IssuerConfig| known.graph.as_ref().is_some_and(|graph| graph.directory_every().is_some());
+        self.directories.iter().any(|directory| directory.issuer == *issuer)
+            || self.issuers.iter().any(|known| known.name == *issuer && is_asked(known))
+    }
+
     /// Reads `file`, then the environment, and checks the whole.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file).map_err(|source| ConfigError::File {

@@ -3,12 +3,16 @@
 //! What passes through the mux is never parsed into types and printed again. These functions find the few spans that must be
 //! known, check the limits that a parser would, and splice.
 
+mod strict;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+pub(crate) use strict::strict;
 
 /// Deepest nesting of arrays and objects that is let through. `serde_json` itself stops at this depth, but only where it
 /// decodes; raw values it would pass over at any depth.

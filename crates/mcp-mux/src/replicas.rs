@@ -2,12 +2,16 @@
 //! changed something can wait until it holds everywhere.
 
 use std::error::Error;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tenant_store::{Beat, Clock, Replica, ReplicaId, Revision, Store, StoreError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+
+use crate::error::Fault;
 
 /// How often a replica says that it is there.
 const BEAT_EVERY: Duration = Duration::from_secs(5);
@@ -17,6 +21,9 @@ const BEAT_TIMEOUT: Duration = Duration::from_secs(3);
 const FORGET_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often it is looked for replicas that are behind.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// After how long what a leader does is begun again when it broke off.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// The version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -109,10 +116,14 @@ async fn another([one, other]: &mut [watch::Receiver<Revision>; 2]) {
 pub async fn lead<W: Future>(store: &Store, work: impl Fn() -> W) {
     loop {
         let mut lead = store.lead().await;
-        tracing::info!("this replica leads: it lists the upstreams");
+        tracing::info!("this replica leads: it lists the upstreams, and asks the directories that are to be asked");
         tokio::select! {
             () = lead.lost() => tracing::warn!("this replica cannot tell any more whether another one leads"),
-            _ = work() => {}
+            ended = AssertUnwindSafe(work()).catch_unwind() => if ended.is_err() {
+                // A mistake of ours costs one round and not all that follow.
+                tracing::error!(fault = Fault::Ours.as_str(), "what the leader does broke off, and is begun again");
+                sleep(AGAIN_AFTER).await;
+            },
         }
     }
 }

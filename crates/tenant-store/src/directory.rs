@@ -20,7 +20,7 @@ use crate::id::{DirectoryGroupId, DirectoryUserId};
 use crate::name::{DirectoryText, Group, IssuerName, Subject};
 use crate::store::Store;
 
-pub use pull::{ListedGroup, Pulled};
+pub use pull::{Leavers, ListedGroup, Pulled};
 pub(crate) use users::away;
 
 /// How many users a directory may have, those that were removed among them.

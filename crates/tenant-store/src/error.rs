@@ -164,7 +164,7 @@ pub enum StoreError {
     /// A whole list of a directory's users would take too many of them away to be believed.
     #[error(
         "{away} of the {active} users of the directory would be let in no more, which is not believed at once: if it is right, \
-         `mcp-mux directory forget` makes a new beginning"
+         `mcp-mux directory pull ISSUER --accept` takes it over"
     )]
     DirectoryShrinks {
         /// How many would be let in no more.

@@ -52,9 +52,9 @@ pub use credentials::{Account, AccountHeld, CredentialOwner, CredentialSlot, SEC
 pub use data_keys::{DataKey, KekUse, Progress, Stuck};
 pub use directory::{
     DIRECTORY_GROUPS_MAX, DIRECTORY_MEMBERS_MAX, DIRECTORY_USERS_MAX, Directory, DirectoryFilter, DirectoryGroup,
-    DirectoryUser, Edit, GroupChange, MemberEdit, NewDirectoryGroup, NewDirectoryUser, Page, Slice, UserChange,
+    DirectoryUser, Edit, GroupChange, Leavers, ListedGroup, MemberEdit, NewDirectoryGroup, NewDirectoryUser, Page,
+    Pulled, Slice, UserChange,
 };
-pub use directory::{ListedGroup, Pulled};
 pub use egress_hosts::EgressHosts;
 pub use error::{PostgresUrlError, StoreError};
 pub use grants::{Grant, GrantSpec};

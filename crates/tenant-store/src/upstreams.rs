@@ -14,6 +14,7 @@ use url::Url;
 use crate::choice::{ManagedKind, OnToolChange, ToolClass};
 use crate::entity::{credential, upstream};
 use crate::error::StoreError;
+use crate::health;
 use crate::id::{TenantId, UpstreamId};
 use crate::managed;
 use crate::name::{LocalName, ToolPrefix, UpstreamSlug};
@@ -188,6 +189,9 @@ async fn update<C: ConnectionTrait>(db: &C, old: Upstream, spec: &UpstreamSpec) 
     update.exec(db).await.map_err(StoreError::write("upstream"))?;
 
     let new = Upstream { spec: spec.clone(), ..old.clone() };
+    if (&new.spec.url, &new.spec.protocol) != (&old.spec.url, &old.spec.protocol) {
+        health::forget(db, old.tenant, old.id).await?;
+    }
     if new.destination() != old.destination() {
         let delete = credential::Entity::delete_many()
             .filter(credential::Column::TenantId.eq(old.tenant))

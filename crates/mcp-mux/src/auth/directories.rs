@@ -7,9 +7,12 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tenant_store::IssuerName;
+use tokio::sync::Semaphore;
 
 use crate::config::{Config, ConfigError, DirectoryAccess, DirectoryNames};
 
+/// How many requests of one directory are worked on at once: providers send a few.
+const PLACES: usize = 8;
 /// What no token is known by: a text whose SHA-256 this is, nobody has.
 const NO_DIGEST: [u8; 32] = [0; 32];
 
@@ -20,6 +23,18 @@ pub struct Directories(HashMap<IssuerName, Known>);
 struct Known {
     digest: [u8; 32],
     names: DirectoryNames,
+    places: Semaphore,
+}
+
+/// A directory that has proved itself.
+#[derive(Debug)]
+pub struct Proved<'d> {
+    /// Whose it is.
+    pub issuer: &'d IssuerName,
+    /// Which attributes are names.
+    pub names: &'d DirectoryNames,
+    /// How many of its requests may be worked on at once.
+    pub places: &'d Semaphore,
 }
 
 // By hand: what proves somebody stays out of logs, though it is a digest.
@@ -34,7 +49,7 @@ impl Directories {
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let known = |DirectoryAccess { issuer, token, names }| {
             let digest = Sha256::digest(token.expose_secret()).into();
-            (issuer, Known { digest, names })
+            (issuer, Known { digest, names, places: Semaphore::new(PLACES) })
         };
         let directories = config.directories.iter().map(|directory| directory.resolve().map(known));
         directories.collect::<Result<_, _>>().map(Self)
@@ -42,12 +57,13 @@ impl Directories {
 
     /// The directory of `issuer`, if a request shows its token. Whether there is such an issuer, or it has a directory, shows neither in
     /// the answer nor in the time that it takes: digests are compared in any case.
-    pub fn proved(&self, issuer: &str, headers: &HeaderMap) -> Option<(&IssuerName, &DirectoryNames)> {
+    pub fn proved(&self, issuer: &str, headers: &HeaderMap) -> Option<Proved<'_>> {
         let known = self.0.get_key_value(issuer);
         let digest = known.map_or(&NO_DIGEST, |(_, known)| &known.digest);
         let shown = super::bearer(headers).ok().flatten().unwrap_or_default();
         let shown: [u8; 32] = Sha256::digest(shown).into();
         let is_same: bool = shown.ct_eq(digest).into();
-        known.filter(|_| is_same).map(|(issuer, known)| (issuer, &known.names))
+        let (issuer, Known { names, places, .. }) = known.filter(|_| is_same)?;
+        Some(Proved { issuer, names, places })
     }
 }

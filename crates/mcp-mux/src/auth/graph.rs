@@ -13,7 +13,7 @@ use tenant_store::{Clock, Group};
 use uuid::Uuid;
 
 use self::client::GraphClient;
-pub use self::pull::{GraphDirectory, NamedGroups, PullError, PulledAll};
+pub use self::pull::{GraphDirectory, NamedGroups, PullError};
 use super::claims::group;
 use super::error::AuthError;
 use super::fetch::FetchError;

@@ -284,7 +284,7 @@ impl Refresher {
         }
         let _naming = self.naming.lock().await;
         let tools = self.named(tenant, upstream, &rows.names_given().await?, definitions);
-        Ok(rows.replace_tools(upstream, &tools).await? == Replaced::Changed)
+        changed(rows.replace_tools(upstream, &tools).await?)
     }
 
     async fn take_offers(
@@ -311,7 +311,7 @@ impl Refresher {
         if kind == OfferKind::Prompt && !offers.is_empty() {
             offers = self.named_prompts(listing, offers).await?;
         }
-        Ok(rows.replace_offers(upstream, kind, &offers).await? == Replaced::Changed)
+        changed(rows.replace_offers(upstream, kind, &offers).await?)
     }
 
     /// Gives each prompt its exposed name: the one it has, or a new one that no other prompt of the tenant has or had.
@@ -379,6 +379,15 @@ fn note(schedules: &mut Schedules, (listed, result): (Due, Result<bool, RefreshE
 fn with_causes(error: &RefreshError) -> String {
     let causes = successors(error.source(), |cause: &&dyn Error| (*cause).source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Whether a list brought something new. One that does not count says nothing about what is configured now.
+fn changed(replaced: Replaced) -> Result<bool, RefreshError> {
+    match replaced {
+        Replaced::Unchanged => Ok(false),
+        Replaced::Changed => Ok(true),
+        Replaced::Stale => Err(RefreshError::Superseded),
+    }
 }
 
 fn left_out(upstream: &Upstream, error: &DefinitionError) {

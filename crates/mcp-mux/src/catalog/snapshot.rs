@@ -11,8 +11,8 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use moka::sync::Cache;
 use tenant_store::{
-    EgressHosts, ExposedName, LocalName, Revision, SealedCredential, Store, StoreError, Tenant, TenantId, TenantScope,
-    TenantSlug, Timestamp, Tool, ToolClass, Upstream, UpstreamId,
+    EgressHosts, ExposedName, LocalName, Revision, Revoked, SealedCredential, Store, StoreError, Tenant, TenantId,
+    TenantScope, TenantSlug, Timestamp, Tool, ToolClass, Upstream, UpstreamId,
 };
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -272,8 +272,8 @@ pub struct Snapshot {
     regard: Regard,
     grants: GrantIndex,
     shelves: HashMap<TenantId, Arc<Shelf>>,
-    /// When what is revoked was revoked, the earliest first.
-    revoked_at: Vec<Timestamp>,
+    /// When what is revoked was revoked.
+    revoked_at: HashMap<Revoked, Timestamp>,
     views: Cache<(Face, ReachKey), Arc<View>, RandomState>,
 }
 
@@ -283,7 +283,7 @@ impl Snapshot {
             .max_capacity(VIEW_CACHE_BYTES_MAX)
             .weigher(|_, view: &Arc<View>| u32::try_from(view.weight()).unwrap_or(u32::MAX))
             .build_with_hasher(RandomState::default());
-        Self { revision, regard, grants, shelves, revoked_at: Vec::new(), views }
+        Self { revision, regard, grants, shelves, revoked_at: HashMap::new(), views }
     }
 
     /// What a caller can reach.
@@ -414,8 +414,10 @@ impl Catalog {
     fn measure(&self, before: &Snapshot, now: &Snapshot) {
         self.metrics.serves(now.revision);
         let at = self.store.now();
-        let is_new = |moment: &&Timestamp| before.revoked_at.last().is_none_or(|last| last < *moment);
-        now.revoked_at.iter().filter(is_new).for_each(|moment| self.metrics.revoked(at.since(*moment)));
+        let new = now.revoked_at.iter().filter(|(what, _)| !before.revoked_at.contains_key(*what));
+        for (_, moment) in new {
+            self.metrics.revoked(at.since(*moment));
+        }
     }
 
     pub(super) fn store(&self) -> &Store {

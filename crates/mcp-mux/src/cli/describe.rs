@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::{Map, Value, json};
-use tenant_store::{AccessTest, Revoked, SecretName, Store, Tenant, TenantStore, Upstream};
+use tenant_store::{
+    AccessTest, Group, IssuerName, Revoked, SecretName, Store, Subject, Tenant, TenantStore, Timestamp, Upstream,
+    UpstreamHealth,
+};
 
 use super::get::{KindWord, Name};
 use super::replicas::date;
@@ -134,10 +137,11 @@ impl Looked<'_> {
         self.add_health(&mut known, &upstream).await?;
         self.add_lists(&mut known, &upstream).await?;
         self.add_secrets(&mut known, &upstream).await?;
-        let id = upstream.id;
+        let (tenant, id) = (self.tenant.id, upstream.id);
         known
             .add_revocation(self.store, |what| match what {
                 Revoked::Upstream { upstream, .. } | Revoked::Tool { upstream, .. } => *upstream == id,
+                Revoked::Tenant { tenant: revoked } => *revoked == tenant,
                 _ => false,
             })
             .await?;
@@ -146,7 +150,7 @@ impl Looked<'_> {
 
     async fn add_health(&self, known: &mut Known, upstream: &Upstream) -> Result<()> {
         let health = self.rows.health().await?.into_iter().find(|health| health.upstream == upstream.id);
-        for line in health_lines(health.as_ref()) {
+        for line in health_lines(upstream, health.as_ref()) {
             known.say("health", line);
         }
         known.set("health", health_json(health.as_ref()));
@@ -158,7 +162,7 @@ impl Looked<'_> {
         let tools = self.rows.tools().await?;
         let own: Vec<_> = tools.iter().filter(|tool| tool.upstream == upstream.id).collect();
         let held = own.iter().filter(|tool| tool.approved.as_ref() != Some(&tool.digest)).count();
-        let more = if held > 0 { format!(", {held} of them changed and not approved") } else { String::new() };
+        let more = if held > 0 { format!(", {held} of them not approved") } else { String::new() };
         known.say("tools", format!("{}{more}", own.len()));
         known.set("tools", json!({ "listed": own.len(), "notApproved": held }));
         let offers = self.rows.offers().await?;
@@ -195,21 +199,19 @@ impl Looked<'_> {
         Ok(())
     }
 
-    async fn grant(
-        &self,
-        issuer: &tenant_store::IssuerName,
-        groups: &[tenant_store::Group],
-        subjects: &[tenant_store::Subject],
-    ) -> Result<Known> {
+    async fn grant(&self, issuer: &IssuerName, groups: &[Group], subjects: &[Subject]) -> Result<Known> {
         let mut known = Known::default();
         for group in groups {
-            known.say("opens", format!("`mcp-mux explain --as {issuer} --group {group}`"));
+            known.say("opens", format!("`mcp-mux explain --as {issuer} --group {}`", quoted(group.as_str())));
         }
         for subject in subjects {
-            known.say("opens", format!("`mcp-mux explain --as {issuer}/{subject}`"));
+            let whom = quoted(&format!("{issuer}/{subject}"));
+            known.say("opens", format!("`mcp-mux explain --as {whom}`"));
         }
+        let tenant = self.tenant.id;
         known
             .add_revocation(self.store, |what| match what {
+                Revoked::Tenant { tenant: revoked } => *revoked == tenant,
                 Revoked::Group { issuer: whose, group } => whose == issuer && groups.contains(group),
                 Revoked::Principal { issuer: whose, subject } => whose == issuer && subjects.contains(subject),
                 _ => false,
@@ -223,7 +225,7 @@ impl Looked<'_> {
         let judged = manifest::judge((&snapshot, &[test]));
         let mut known = Known::default();
         let verdict = if judged.failures.is_empty() { "holds" } else { "fails" };
-        known.say("now", verdict);
+        known.say("test", format!("{verdict}, as if nothing were revoked"));
         known.set("holds", judged.failures.is_empty());
         for finding in &judged.failures {
             known.say("because", finding.message.clone());
@@ -237,26 +239,32 @@ impl Looked<'_> {
 }
 
 /// How an upstream fared when it was asked last, for people.
-pub(super) fn health_lines(health: Option<&tenant_store::UpstreamHealth>) -> Vec<String> {
-    let Some(health) = health else { return vec!["it was not asked for its lists yet".to_owned()] };
-    let listed = match health.listed_at {
-        Some(at) => format!("it last answered with its lists at {}", date(at)),
-        None => "it never answered with its lists".to_owned(),
-    };
-    match &health.failure {
-        None => vec![listed],
-        Some(failure) => {
-            vec![format!("it fails since {}: {}", date(failure.since), failure.error), listed]
-        }
+pub(super) fn health_lines(upstream: &Upstream, health: Option<&UpstreamHealth>) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !upstream.spec.enabled {
+        lines.push("it is switched off, and not asked".to_owned());
     }
+    let Some(health) = health else {
+        lines.push("it was not asked for its lists yet, at this address".to_owned());
+        return lines;
+    };
+    if let Some(failure) = &health.failure {
+        let (since, asked) = (date(failure.since), date(health.asked_at));
+        lines.push(format!("it failed from {since} to {asked} at the least: {}", failure.error));
+    }
+    lines.push(match health.listed_at {
+        Some(at) => format!("it last answered with its lists at {}, or a few minutes later", date(at)),
+        None => "it never answered with its lists".to_owned(),
+    });
+    lines
 }
 
 /// The same for programs.
-pub(super) fn health_json(health: Option<&tenant_store::UpstreamHealth>) -> Value {
+pub(super) fn health_json(health: Option<&UpstreamHealth>) -> Value {
     let Some(health) = health else { return Value::Null };
     json!({
         "askedAtMs": health.asked_at.as_millis(),
-        "listedAtMs": health.listed_at.map(tenant_store::Timestamp::as_millis),
+        "listedAtMs": health.listed_at.map(Timestamp::as_millis),
         "failure": health.failure.as_ref().map(|failure| json!({
             "sinceMs": failure.since.as_millis(), "error": failure.error,
         })),
@@ -274,6 +282,16 @@ fn thing(what: &Revoked) -> String {
     }
 }
 
+/// A word as a shell takes it, whatever is in it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// How often each is there.
 fn counted<T: Ord>(all: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
     let mut counts = BTreeMap::new();
@@ -281,4 +299,17 @@ fn counted<T: Ord>(all: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
         *counts.entry(one).or_default() += 1;
     }
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pasted_into_a_shell_is_one_word() {
+        assert_eq!(quoted("acme-analysts"), "acme-analysts");
+        assert_eq!(quoted("x; rm -rf ~"), "'x; rm -rf ~'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
 }

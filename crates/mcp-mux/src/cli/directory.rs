@@ -1,17 +1,17 @@
-//! `mcp-mux directory`: what identity providers have pushed, and forgetting it.
+//! `mcp-mux directory`: what identity providers have pushed or were asked for, and forgetting it.
 
 use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tenant_store::{Clock, DirectoryUser, Group, IssuerName, Store, Subject, SystemClock};
+use tenant_store::{Clock, DirectoryUser, Group, IssuerName, Leavers, Pulled, Store, Subject, SystemClock};
 
 use super::replicas::date;
 use super::revoke::Of;
 use super::{Output, Settings, administration, print, print_json, say, spelt_out};
 use crate::app;
-use crate::auth::{GraphDirectory, NamedGroups, PulledAll};
+use crate::auth::{GraphDirectory, NamedGroups};
 use crate::catalog::Snapshot;
 use crate::config::Config;
 use crate::egress::Egress;
@@ -61,10 +61,14 @@ enum What {
     Pull {
         /// The issuer whose directory it is
         issuer: IssuerName,
+        /// Take it over also where many would be let in no more: look first who they are
+        #[arg(long)]
+        accept: bool,
     },
-    /// Deletes all that a provider has pushed, once its directory is in the settings no more
+    /// Deletes all that is known of a directory, once it is in the settings no more
     ///
-    /// Whom the directory had taken away is let in again. Until this is done such a user stays revoked, also without the settings.
+    /// Whom the directory had taken away is let in again, also those who left. Until this is done such a user stays revoked, also without the
+    /// settings.
     Forget {
         /// The issuer whose directory it was
         issuer: IssuerName,
@@ -78,10 +82,10 @@ impl DirectoryCommand {
         match &self.what {
             What::People { issuer, group, output } => people(&store, issuer, group.as_ref(), *output).await,
             What::Groups { who, output } => groups(&store, who, *output).await,
-            What::Pull { issuer } => pull(&config, &store, issuer).await,
+            What::Pull { issuer, accept } => pull(&config, &store, issuer, *accept).await,
             What::Forget { issuer } => {
-                if config.directories.iter().any(|directory| directory.issuer == *issuer) {
-                    bail!("the settings have a directory of {issuer}, which would push on: take it out of them first");
+                if config.has_directory(issuer) {
+                    bail!("the settings have a directory of {issuer}, which would go on: take it out of them first");
                 }
                 let count = store.directory(issuer).forget().await?;
                 ensure!(count > 0, "the directory of {issuer} is empty");
@@ -92,7 +96,7 @@ impl DirectoryCommand {
     }
 }
 
-async fn pull(config: &Config, store: &Store, issuer: &IssuerName) -> Result<()> {
+async fn pull(config: &Config, store: &Store, issuer: &IssuerName, accept: bool) -> Result<()> {
     let snapshot = Snapshot::load(store, administration()).await?;
     let named: NamedGroups = Arc::new(move |issuer| snapshot.grants().groups_of(issuer));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -100,9 +104,11 @@ async fn pull(config: &Config, store: &Store, issuer: &IssuerName) -> Result<()>
     let Some(directory) = all.iter().find(|directory| directory.issuer() == issuer) else {
         bail!("Microsoft Graph is not asked for {issuer}: set `directory_every_seconds` in its `[issuers.graph]`");
     };
-    let PulledAll { users, groups } = directory.pull().await?;
-    say(&format!("users: {} added, {} changed, {} removed", users.added, users.changed, users.removed));
-    say(&format!("groups: {} added, {} changed, {} removed", groups.added, groups.changed, groups.removed));
+    let told = |what: &str, Pulled { added, changed, removed }| {
+        say(&format!("{what}: {added} added, {changed} changed, {removed} removed"));
+    };
+    told("users", directory.pull_users(if accept { Leavers::Any } else { Leavers::Few }).await?);
+    told("groups", directory.pull_groups().await?);
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! `mcp-mux explain`: why somebody may or may not use a tool, and what would have to change for the opposite.
 
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 use tenant_store::{
-    DirectoryUser, GrantId, Group, IssuerName, Store, Subject, Timestamp, UpstreamAuth, UpstreamHealth,
+    DirectoryUser, GrantId, Group, IssuerName, Store, Subject, Timestamp, UpstreamAuth, UpstreamHealth, UpstreamId,
 };
 
 use super::describe::{health_json, health_lines};
@@ -51,7 +52,7 @@ impl Told {
         let Some(subject) = subject else { return Ok(None) };
         let directory = store.directory(issuer);
         let as_of = directory.as_of().await?;
-        let is_configured = config.directories.iter().any(|directory| directory.issuer == *issuer);
+        let is_configured = config.has_directory(issuer);
         if as_of.is_none() && !is_configured {
             return Ok(None);
         }
@@ -110,12 +111,10 @@ impl Explain {
         let snapshot = catalog.snapshot();
         let caller = self.caller(groups);
         let explained = self.explained(&snapshot, &caller)?;
+        let healths = healths(&store, &explained).await?;
         if matches!(self.output, Output::Json) {
-            let mut tools = Vec::new();
-            for one in &explained {
-                let health = health(&store, one).await?;
-                tools.push(as_json(&snapshot, one, health.as_ref()));
-            }
+            let tools = explained.iter().map(|one| as_json(&snapshot, one, healths.get(&one.entry.upstream.id)));
+            let tools: Vec<_> = tools.collect();
             return print_json(&json!({
                 "issuer": self.whom.issuer, "subject": self.whom.subject, "groups": groups,
                 "configured": is_configured, "directory": told.as_ref().map(Told::as_json), "tools": tools,
@@ -128,7 +127,7 @@ impl Explain {
         for one in &explained {
             let mut lines = if is_short { vec![short(&snapshot, one)] } else { long(&snapshot, one) };
             if !is_short {
-                let health = health_lines(health(&store, one).await?.as_ref());
+                let health = health_lines(&one.entry.upstream, healths.get(&one.entry.upstream.id));
                 lines.extend(health.into_iter().map(|line| format!("  upstream {}: {line}", one.entry.upstream.slug)));
             }
             for line in lines {
@@ -221,10 +220,15 @@ fn long(snapshot: &Snapshot, one: &Explained) -> Vec<String> {
     lines
 }
 
-/// How the tool's upstream fared when it was asked last.
-async fn health(store: &Store, one: &Explained) -> Result<Option<UpstreamHealth>> {
-    let rows = store.tenant(administration().scope(one.entry.tenant));
-    Ok(rows.health().await?.into_iter().find(|health| health.upstream == one.entry.upstream.id))
+/// How the upstreams of these tools fared when they were asked last.
+async fn healths(store: &Store, explained: &[Explained]) -> Result<HashMap<UpstreamId, UpstreamHealth>> {
+    let tenants: HashSet<_> = explained.iter().map(|one| one.entry.tenant).collect();
+    let mut healths = HashMap::new();
+    for tenant in tenants {
+        let known = store.tenant(administration().scope(tenant)).health().await?;
+        healths.extend(known.into_iter().map(|health| (health.upstream, health)));
+    }
+    Ok(healths)
 }
 
 fn verdict(one: &Explained) -> &'static str {

@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use self::answer::Refused;
 use self::query::Query;
 use super::Server;
-use crate::auth::Directories;
+use crate::auth::{Directories, Proved};
 use crate::config::{BODY_BYTES_MAX, DirectoryNames, PublicUrl};
 use crate::json;
 
@@ -74,6 +74,9 @@ impl About {
     }
 }
 
+/// How long a request of a directory waits for others of the same one.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A request of somebody who has proved to be that directory.
 struct Asked<'s> {
     directory: Directory,
@@ -95,9 +98,14 @@ pub(super) async fn handle(
     let mut path = path.map(|Path(path)| path).unwrap_or_default();
     let issuer = path.remove("issuer").unwrap_or_default();
     let scim = &server.scim;
-    let Some((issuer, names)) = scim.directories.proved(&issuer, request.headers()) else {
+    let Some(Proved { issuer, names, places }) = scim.directories.proved(&issuer, request.headers()) else {
         tracing::info!("nobody was let in to a directory");
         return Refused::Unproved.answer();
+    };
+    // What one directory sends costs the others nothing.
+    let Ok(Ok(_place)) = timeout(PLACE_TIMEOUT, places.acquire()).await else {
+        Refused::Busy.log(issuer);
+        return Refused::Busy.answer();
     };
     let id = path.remove("id").or_else(|| path.remove("rest")).unwrap_or_default();
     let answered = match scim.asked(issuer, names, id, request.uri()) {
@@ -159,8 +167,8 @@ async fn read(body: Body) -> Result<Map<String, Value>, Refused> {
     if json::is_too_deep(&bytes) {
         return Err(Refused::syntax("the body is nested too deeply"));
     }
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(object)) => Ok(object),
-        _ => Err(Refused::syntax("the body is no JSON object")),
+    match json::strict(&bytes) {
+        Some(Value::Object(object)) => Ok(object),
+        _ => Err(Refused::syntax("the body is no JSON object, or has a name twice or very many in one object")),
     }
 }

@@ -64,6 +64,10 @@ impl Watch {
         let mut unanswered = 0;
         let mut changes = self.server.gateway.revisions();
         let mut api_keys = self.server.authenticator.api_key_changes(&self.headers);
+        // Also what happened since it was judged last.
+        if let Some(changes) = &mut api_keys {
+            changes.mark_changed();
+        }
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.server.recheck_every) => {}

@@ -96,7 +96,7 @@ pub fn judge((snapshot, tests): (&Snapshot, &[AccessTest])) -> Verified {
         let tenant = snapshot.tenant_slug(test.tenant);
         let found = |message, hits| Finding { tenant: tenant.cloned(), test: test.name.clone(), message, hits };
         let finding = |message| found(message, BTreeSet::new());
-        let Some(tried) = Tried::of(snapshot, test) else { continue };
+        let tried = Tried::of(snapshot, test);
         for name in &test.spec.can {
             match tried.can(name) {
                 Ok(()) => {}
@@ -114,7 +114,7 @@ pub fn judge((snapshot, tests): (&Snapshot, &[AccessTest])) -> Verified {
 }
 
 impl<'s> Tried<'s> {
-    fn of(snapshot: &'s Snapshot, test: &AccessTest) -> Option<Self> {
+    fn of(snapshot: &'s Snapshot, test: &AccessTest) -> Self {
         let groups: Vec<Group> = test.spec.groups.clone();
         let issuer = test.spec.issuer.clone();
         let principal = match test.spec.subject.clone() {
@@ -126,7 +126,7 @@ impl<'s> Tried<'s> {
         let shelves = reach.accesses().iter().filter_map(|access| snapshot.shelf(access));
         let decided = shelves.flat_map(facts_of).map(|facts| (facts, decide(&reach, Action::Call, &facts)));
         let allowed = decided.filter(|(_, decision)| decision.is_allowed()).collect();
-        Some(Self { snapshot, reach, allowed })
+        Self { snapshot, reach, allowed }
     }
 
     fn can(&self, name: &ToolPattern) -> Result<(), Lack> {

@@ -65,7 +65,7 @@ fn what_documents_do_not_say_is_described() -> Result<()> {
     let jira = answered(folder, &["describe", "upstream", "acme/jira"])?;
     for line in [
         "    url: http://127.0.0.1:1/mcp",
-        "# health  it was not asked for its lists yet",
+        "# health  it was not asked for its lists yet, at this address",
         "# tools   0",
         "# secret  token: missing, so calls fail; `mcp-mux secret set acme/jira/token`",
     ] {
@@ -90,7 +90,7 @@ fn what_documents_do_not_say_is_described() -> Result<()> {
     let globex = answered(folder, &["describe", "tenant", "globex"])?;
     assert!(globex.contains("# upstreams     1") && !globex.contains("it lies"), "{globex}");
     let apart = answered(folder, &["describe", "test", "globex/apart"])?;
-    assert!(apart.contains("# now  holds"), "{apart}");
+    assert!(apart.contains("# test  holds, as if nothing were revoked"), "{apart}");
     let staff = answered(folder, &["describe", "grant", "acme/staff"])?;
     assert!(staff.contains("# opens  `mcp-mux explain --as corp --group d`"), "{staff}");
     Ok(())

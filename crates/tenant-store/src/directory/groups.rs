@@ -19,7 +19,7 @@ use crate::entity::directory_group::{ActiveModel, Column, Entity, Model};
 use crate::entity::{directory_member, directory_user};
 use crate::error::StoreError;
 use crate::id::{DirectoryGroupId, DirectoryUserId};
-use crate::name::Subject;
+use crate::name::{DirectoryText, Subject};
 use crate::store::row;
 
 const TABLE: &str = "directory_group";
@@ -94,7 +94,7 @@ impl Directory {
         };
         let model = ActiveModel { issuer: Set(self.issuer.clone()), ..model(&group) };
         Entity::insert(model).exec_without_returning(db).await.map_err(StoreError::write(TABLE))?;
-        self.edit_members(db, group.id, MemberEdit::Add(new.members)).await?;
+        self.edit_members(db, group.id, MemberEdits::of([MemberEdit::Add(new.members)])).await?;
         writing.finish(false).await?;
         Ok(group)
     }
@@ -117,9 +117,7 @@ impl Directory {
         };
         let update = Entity::update_many().set(model(&new)).filter(Column::Id.eq(id)).exec(db);
         update.await.map_err(StoreError::write(TABLE))?;
-        for edit in change.members {
-            self.edit_members(db, id, edit).await?;
-        }
+        self.edit_members(db, id, MemberEdits::of(change.members)).await?;
         writing.finish(false).await?;
         Ok(Some(new))
     }
@@ -141,33 +139,25 @@ impl Directory {
         &self,
         db: &DatabaseTransaction,
         group: DirectoryGroupId,
-        edit: MemberEdit,
+        MemberEdits { is_replaced, add, remove }: MemberEdits,
     ) -> Result<(), StoreError> {
         let of_group = || directory_member::Entity::delete_many().filter(directory_member::Column::GroupId.eq(group));
-        match edit {
-            MemberEdit::Add(users) => self.add_members(db, group, users).await,
-            MemberEdit::Remove(users) => {
-                for part in users.chunks(STATEMENT_ROWS_MAX) {
-                    let these = directory_member::Column::UserId.is_in(part.iter().copied());
-                    of_group().filter(these).exec(db).await.map_err(StoreError::write(MEMBERS))?;
-                }
-                Ok(())
-            }
-            MemberEdit::Replace(users) => {
-                of_group().exec(db).await.map_err(StoreError::write(MEMBERS))?;
-                self.add_members(db, group, users).await
-            }
+        if is_replaced {
+            of_group().exec(db).await.map_err(StoreError::write(MEMBERS))?;
         }
+        for part in remove.chunks(STATEMENT_ROWS_MAX) {
+            let these = directory_member::Column::UserId.is_in(part.iter().copied());
+            of_group().filter(these).exec(db).await.map_err(StoreError::write(MEMBERS))?;
+        }
+        if add.is_empty() { Ok(()) } else { self.add_members(db, group, &add).await }
     }
 
     async fn add_members(
         &self,
         db: &DatabaseTransaction,
         group: DirectoryGroupId,
-        users: Vec<DirectoryUserId>,
+        users: &[DirectoryUserId],
     ) -> Result<(), StoreError> {
-        let users: BTreeSet<DirectoryUserId> = users.into_iter().collect();
-        let users: Vec<DirectoryUserId> = users.into_iter().collect();
         for part in users.chunks(STATEMENT_ROWS_MAX) {
             let known = self.present().filter(directory_user::Column::Id.is_in(part.iter().copied()));
             let known = row::models(db, known, |model| Ok(model.id)).await?;
@@ -189,6 +179,41 @@ impl Directory {
     }
 }
 
+/// What many changes of members come to, one after the other: so they are one statement each, however many there are.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct MemberEdits {
+    /// Whoever was in it is not.
+    is_replaced: bool,
+    add: Vec<DirectoryUserId>,
+    remove: Vec<DirectoryUserId>,
+}
+
+impl MemberEdits {
+    fn of(edits: impl IntoIterator<Item = MemberEdit>) -> Self {
+        let (mut is_replaced, mut add, mut remove) = (false, BTreeSet::new(), BTreeSet::new());
+        for edit in edits {
+            match edit {
+                MemberEdit::Add(users) => {
+                    for user in users {
+                        remove.remove(&user);
+                        add.insert(user);
+                    }
+                }
+                MemberEdit::Remove(users) => {
+                    for user in users {
+                        add.remove(&user);
+                        remove.insert(user);
+                    }
+                }
+                MemberEdit::Replace(users) => {
+                    (is_replaced, add, remove) = (true, users.into_iter().collect(), BTreeSet::new());
+                }
+            }
+        }
+        Self { is_replaced, add: add.into_iter().collect(), remove: remove.into_iter().collect() }
+    }
+}
+
 async fn one<C: ConnectionTrait>(db: &C, select: Select<Entity>) -> Result<Option<DirectoryGroup>, StoreError> {
     Ok(row::models(db, select.limit(1), |model| Ok(parsed(model))).await?.pop())
 }
@@ -199,8 +224,14 @@ fn condition(filter: &DirectoryFilter) -> Condition {
             Ok(id) => Condition::all().add(Column::Id.eq(id)),
             Err(_) => nobody(),
         },
-        DirectoryFilter::ExternalId(id) => Condition::all().add(Column::ExternalId.eq(id.as_str())),
-        DirectoryFilter::DisplayName(name) => Condition::all().add(Column::DisplayKey.eq(key(name))),
+        DirectoryFilter::ExternalId(id) => match id.parse::<DirectoryText>() {
+            Ok(id) => Condition::all().add(Column::ExternalId.eq(id)),
+            Err(_) => nobody(),
+        },
+        DirectoryFilter::DisplayName(name) => match name.parse::<DirectoryText>() {
+            Ok(name) => Condition::all().add(Column::DisplayKey.eq(key(name.as_str()))),
+            Err(_) => nobody(),
+        },
         DirectoryFilter::Member(id) => match id.parse::<DirectoryUserId>() {
             Ok(user) => {
                 let memberships = directory_member::Entity::find()
@@ -237,5 +268,29 @@ fn parsed(model: Model) -> DirectoryGroup {
         display_name: model.display_name,
         created_at: Timestamp::from_millis(model.created_ms),
         modified_at: Timestamp::from_millis(model.modified_ms),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_changes_of_members_come_to_what_they_would_one_after_the_other() {
+        let [a, b, c] = [1, 2, 3].map(|at| DirectoryUserId::new(Timestamp::from_millis(at)));
+        let edits = MemberEdits::of([
+            MemberEdit::Add(vec![a, b]),
+            MemberEdit::Remove(vec![b, c]),
+            MemberEdit::Add(vec![c]),
+            MemberEdit::Add(vec![a]),
+        ]);
+        assert_eq!(edits, MemberEdits { is_replaced: false, add: vec![a, c], remove: vec![b] });
+        let edits = MemberEdits::of([
+            MemberEdit::Add(vec![a]),
+            MemberEdit::Replace(vec![b]),
+            MemberEdit::Remove(vec![a]),
+            MemberEdit::Add(vec![c]),
+        ]);
+        assert_eq!(edits, MemberEdits { is_replaced: true, add: vec![b, c], remove: vec![a] });
     }
 }

@@ -3,16 +3,20 @@
 use std::collections::{BTreeSet, HashMap};
 
 use sea_orm::ActiveValue::Set;
-use sea_orm::{ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QuerySelect as _};
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{
+    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, Iterable as _, QueryFilter as _, QuerySelect as _,
+};
 
-use super::users::{model, removed, state, update};
+use super::users::{model, removed, state};
 use super::{
-    DIRECTORY_GROUPS_MAX, DIRECTORY_MEMBERS_MAX, DIRECTORY_USERS_MAX, Directory, DirectoryGroup, DirectoryUser,
+    DIRECTORY_GROUPS_MAX, DIRECTORY_MEMBERS_MAX, DIRECTORY_USERS_MAX, Directory, DirectoryGroup, DirectoryUser, Edit,
     GroupChange, MemberEdit, NewDirectoryGroup, NewDirectoryUser, STATEMENT_ROWS_MAX,
 };
 use crate::choice::DirectoryState;
 use crate::clock::Timestamp;
-use crate::entity::{directory_member, directory_user};
+use crate::entity::directory_member;
+use crate::entity::directory_user::{ActiveModel, Column, Entity};
 use crate::error::StoreError;
 use crate::id::{DirectoryGroupId, DirectoryUserId};
 use crate::name::{DirectoryText, Group, Subject};
@@ -47,48 +51,73 @@ pub struct Pulled {
     pub removed: usize,
 }
 
+/// Whether it is known that many are let in no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leavers {
+    /// A few are; more would be a mistake at the provider, or in how it is asked.
+    Few,
+    /// Somebody looked at it.
+    Any,
+}
+
 /// What the users of a directory become by a whole list of them.
 #[derive(Debug, Default)]
 struct Plan {
-    insert: Vec<DirectoryUser>,
-    update: Vec<DirectoryUser>,
-    /// How many will be let in no more.
+    /// Those that are new or changed.
+    rows: Vec<DirectoryUser>,
+    /// How many are let in now, and how many of them will be no more.
+    active: usize,
     away: usize,
+    /// How many there will be, those that were removed among them.
+    count: usize,
     /// Somebody begins or ceases to be revoked.
     is_told: bool,
     pulled: Pulled,
 }
 
 impl Directory {
-    /// Takes over the whole list of the provider's users: who is not in it is removed. Refused, and nothing changed, where a large part of
-    /// them would be let in no more.
-    pub async fn pull_users(&self, listed: Vec<NewDirectoryUser>) -> Result<Pulled, StoreError> {
-        let count_max = DIRECTORY_USERS_MAX;
-        if u64::try_from(listed.len()).unwrap_or(u64::MAX) > count_max {
-            return Err(StoreError::DirectoryFull { what: "users", count_max });
+    /// Takes over the whole list of the provider's users, which was begun to be asked for at `began`: who is not in it is removed. What
+    /// others said since is newer and stays. Refused, and nothing changed, where a large part of them would be let in no more, unless
+    /// that is `expected`.
+    pub async fn pull_users(
+        &self,
+        listed: &[NewDirectoryUser],
+        began: Timestamp,
+        expected: Leavers,
+    ) -> Result<Pulled, StoreError> {
+        // Most lists bring nothing new, and take no writer's turn.
+        let known = {
+            let reading = self.store.reading().await?;
+            row::models(&reading.executor(), self.of_issuer(), |model| Ok(super::users::parsed(model))).await?
+        };
+        if Plan::new(known, listed, (began, self.store.now())).rows.is_empty() {
+            return Ok(Pulled::default());
         }
         let writing = self.store.writing().await?;
         let db = writing.executor();
         let known = row::models(db, self.of_issuer(), |model| Ok(super::users::parsed(model))).await?;
-        let active = known.iter().filter(|user| !user.is_away()).count();
-        let plan = Plan::new(known, listed, self.store.now());
-        if plan.away > AWAY_FREE && plan.away.saturating_mul(AWAY_SHARE) > active {
-            return Err(StoreError::DirectoryShrinks { away: plan.away, active });
-        }
-        for part in plan.insert.chunks(STATEMENT_ROWS_MAX) {
-            let rows =
-                part.iter().map(|user| directory_user::ActiveModel { issuer: Set(self.issuer.clone()), ..model(user) });
-            let insert = directory_user::Entity::insert_many(rows).exec_without_returning(db);
-            insert.await.map_err(StoreError::write("directory_user"))?;
-        }
-        for user in &plan.update {
-            if user.state == DirectoryState::Removed {
-                self.leave_groups(db, user.id).await?;
-            }
-            update(db, user).await?;
+        let plan = Plan::new(known, listed, (began, self.store.now()));
+        plan.check(expected)?;
+        for part in plan.rows.chunks(STATEMENT_ROWS_MAX) {
+            self.put(db, part).await?;
         }
         writing.finish(plan.is_told).await?;
         Ok(plan.pulled)
+    }
+
+    /// Makes or changes these users. Whoever is removed is in no group any more.
+    async fn put(&self, db: &DatabaseTransaction, users: &[DirectoryUser]) -> Result<(), StoreError> {
+        let removed: Vec<_> =
+            users.iter().filter(|user| user.state == DirectoryState::Removed).map(|user| user.id).collect();
+        let memberships =
+            directory_member::Entity::delete_many().filter(directory_member::Column::UserId.is_in(removed));
+        memberships.exec(db).await.map_err(StoreError::write("directory_member"))?;
+        let rows = users.iter().map(|user| ActiveModel { issuer: Set(self.issuer.clone()), ..model(user) });
+        let others = Column::iter().filter(|column| !matches!(column, Column::Id | Column::Issuer));
+        let known = OnConflict::column(Column::Id).update_columns(others).to_owned();
+        let insert = Entity::insert_many(rows).on_conflict(known).exec_without_returning(db);
+        insert.await.map_err(StoreError::write("directory_user"))?;
+        Ok(())
     }
 
     /// Takes over these groups, with their members, in place of all that were known.
@@ -98,8 +127,10 @@ impl Directory {
             return Err(StoreError::DirectoryFull { what: "groups", count_max });
         }
         let ids = self.ids().await?;
-        let mut known: HashMap<Group, DirectoryGroup> =
-            self.all_groups().await?.into_iter().map(|group| (group.name.clone(), group)).collect();
+        let mut known: HashMap<Group, Vec<DirectoryGroup>> = HashMap::new();
+        for group in self.all_groups().await? {
+            known.entry(group.name.clone()).or_default().push(group);
+        }
         let mut pulled = Pulled::default();
         for group in listed {
             let members: BTreeSet<DirectoryUserId> =
@@ -109,7 +140,7 @@ impl Directory {
                 let (what, count_max) = ("members in this group", DIRECTORY_MEMBERS_MAX);
                 return Err(StoreError::DirectoryFull { what, count_max });
             }
-            match known.remove(&group.name) {
+            match known.get_mut(&group.name).and_then(Vec::pop) {
                 None => {
                     let ListedGroup { name, external_id, display_name, .. } = group;
                     let members = members.into_iter().collect();
@@ -119,7 +150,8 @@ impl Directory {
                 Some(old) => pulled.changed += usize::from(self.pull_group(&old, group, &members).await?),
             }
         }
-        for gone in known.into_values() {
+        // Of several groups of one name one is enough.
+        for gone in known.into_values().flatten() {
             pulled.removed += usize::from(self.remove_group(gone.id).await?);
         }
         Ok(pulled)
@@ -139,7 +171,7 @@ impl Directory {
         }
         let change = GroupChange {
             name: None,
-            external_id: super::Edit::Keep,
+            external_id: listed.external_id.map_or(Edit::Clear, Edit::Set),
             display_name: Some(listed.display_name),
             members: vec![
                 MemberEdit::Remove(before.difference(members).copied().collect()),
@@ -147,12 +179,6 @@ impl Directory {
             ],
         };
         Ok(self.change_group(old.id, change).await?.is_some())
-    }
-
-    async fn leave_groups(&self, db: &DatabaseTransaction, user: DirectoryUserId) -> Result<(), StoreError> {
-        let memberships = directory_member::Entity::delete_many().filter(directory_member::Column::UserId.eq(user));
-        memberships.exec(db).await.map_err(StoreError::write("directory_member"))?;
-        Ok(())
     }
 
     /// The ids of the users that are not removed, by what tokens call them.
@@ -179,45 +205,37 @@ impl Directory {
 }
 
 impl Plan {
-    fn new(known: Vec<DirectoryUser>, listed: Vec<NewDirectoryUser>, now: Timestamp) -> Self {
+    fn new(known: Vec<DirectoryUser>, listed: &[NewDirectoryUser], (began, now): (Timestamp, Timestamp)) -> Self {
+        let active = known.iter().filter(|user| !user.is_away()).count();
+        let mut plan = Self { active, count: known.len(), ..Self::default() };
         let mut known: HashMap<Subject, DirectoryUser> =
             known.into_iter().map(|user| (user.subject.clone(), user)).collect();
-        let mut plan = Self::default();
         let mut seen = BTreeSet::new();
         for new in listed {
             // One that is listed twice is the first of the two.
-            if !seen.insert(new.subject.clone()) {
+            if !seen.insert(&new.subject) {
                 continue;
             }
             match known.remove(&new.subject) {
-                None => plan.begin(new, now),
-                Some(old) => plan.go_on(&old, new, now),
+                None => plan.begin(new.clone(), now),
+                Some(old) if old.modified_at > began => {}
+                Some(old) => plan.go_on(&old, new.clone(), now),
             }
         }
-        for gone in known.into_values().filter(|user| user.state != DirectoryState::Removed) {
-            plan.away += usize::from(!gone.is_away());
-            plan.is_told |= !gone.is_away();
+        let is_gone = |user: &DirectoryUser| user.state != DirectoryState::Removed && user.modified_at <= began;
+        for gone in known.into_values().filter(is_gone) {
             plan.pulled.removed += 1;
-            plan.update.push(removed(gone, now));
+            plan.change(&gone, removed(gone.clone(), now));
         }
         plan
     }
 
     fn begin(&mut self, new: NewDirectoryUser, now: Timestamp) {
-        let user = DirectoryUser {
-            id: DirectoryUserId::new(now),
-            subject: new.subject,
-            external_id: new.external_id,
-            user_name: new.user_name,
-            display_name: new.display_name,
-            state: state(new.is_active),
-            since: now,
-            created_at: now,
-            modified_at: now,
-        };
+        let user = new.at(now);
         self.pulled.added += 1;
+        self.count += 1;
         self.is_told |= user.is_away();
-        self.insert.push(user);
+        self.rows.push(user);
     }
 
     fn go_on(&mut self, old: &DirectoryUser, new: NewDirectoryUser, now: Timestamp) {
@@ -234,12 +252,30 @@ impl Plan {
         user.modified_at = now;
         if user.is_away() != old.is_away() {
             user.since = now;
-            self.away += usize::from(user.is_away());
-            self.is_told = true;
         }
         let is_again = old.state == DirectoryState::Removed;
-        (self.pulled.added, self.pulled.changed) =
-            (self.pulled.added + usize::from(is_again), self.pulled.changed + usize::from(!is_again));
-        self.update.push(user);
+        self.pulled.added += usize::from(is_again);
+        self.pulled.changed += usize::from(!is_again);
+        self.change(old, user);
+    }
+
+    fn change(&mut self, old: &DirectoryUser, new: DirectoryUser) {
+        self.away += usize::from(new.is_away() && !old.is_away());
+        self.is_told |= new.is_away() != old.is_away();
+        self.rows.push(new);
+    }
+
+    /// Refuses what cannot be kept, or is not believed.
+    fn check(&self, expected: Leavers) -> Result<(), StoreError> {
+        let count_max = DIRECTORY_USERS_MAX;
+        if u64::try_from(self.count).unwrap_or(u64::MAX) > count_max {
+            return Err(StoreError::DirectoryFull { what: "users", count_max });
+        }
+        let are_many = self.away > AWAY_FREE && self.away.saturating_mul(AWAY_SHARE) > self.active;
+        let are_all = self.away > 1 && self.away == self.active;
+        if expected == Leavers::Few && (are_many || are_all) {
+            return Err(StoreError::DirectoryShrinks { away: self.away, active: self.active });
+        }
+        Ok(())
     }
 }

@@ -17,7 +17,7 @@ use crate::entity::directory_user::{ActiveModel, Column, Entity, Model};
 use crate::entity::{directory_group, directory_member};
 use crate::error::StoreError;
 use crate::id::DirectoryUserId;
-use crate::name::{Group, IssuerName, Subject};
+use crate::name::{DirectoryText, Group, IssuerName, Subject};
 use crate::revocations::{Revocation, Revoked};
 use crate::store::row;
 
@@ -83,17 +83,7 @@ impl Directory {
             }
         };
         self.require_name(db, new.user_name.as_str(), None).await?;
-        let user = DirectoryUser {
-            id: DirectoryUserId::new(now),
-            subject: new.subject,
-            external_id: new.external_id,
-            user_name: new.user_name,
-            display_name: new.display_name,
-            state: state(new.is_active),
-            since: now,
-            created_at: now,
-            modified_at: now,
-        };
+        let user = new.at(now);
         self.insert(db, &user).await?;
         writing.finish(was_away != user.is_away()).await?;
         Ok(user)
@@ -131,7 +121,10 @@ impl Directory {
                     true
                 }
                 Some(_) => return Err(StoreError::DirectoryTaken { what: "subject" }),
-                None => false,
+                None => {
+                    require_room(db, self.of_issuer(), (TABLE, "users", DIRECTORY_USERS_MAX)).await?;
+                    false
+                }
             };
             update(db, &new).await?;
             // The directory knows nobody of the old name any more.
@@ -200,6 +193,23 @@ impl Directory {
     }
 }
 
+impl NewDirectoryUser {
+    /// The user that it becomes at that moment.
+    pub(super) fn at(self, now: Timestamp) -> DirectoryUser {
+        DirectoryUser {
+            id: DirectoryUserId::new(now),
+            subject: self.subject,
+            external_id: self.external_id,
+            user_name: self.user_name,
+            display_name: self.display_name,
+            state: state(self.is_active),
+            since: now,
+            created_at: now,
+            modified_at: now,
+        }
+    }
+}
+
 /// Everybody whom a directory takes away.
 pub(crate) async fn away<C: ConnectionTrait>(db: &C) -> Result<Vec<Revocation>, StoreError> {
     let select = Entity::find().filter(Expr::cust(IS_AWAY)).order_by_asc(Column::SinceMs).order_by_asc(Column::Id);
@@ -221,14 +231,20 @@ pub(super) async fn one<C: ConnectionTrait>(
 }
 
 fn condition(filter: &DirectoryFilter) -> Condition {
+    // What can be no attribute is nobody's.
+    let is = |column: Column, text: &str, as_key: bool| match text.parse::<DirectoryText>() {
+        Ok(text) if as_key => Condition::all().add(column.eq(key(text.as_str()))),
+        Ok(text) => Condition::all().add(column.eq(text)),
+        Err(_) => nobody(),
+    };
     match filter {
         DirectoryFilter::Id(id) => match id.parse::<DirectoryUserId>() {
             Ok(id) => Condition::all().add(Column::Id.eq(id)),
             Err(_) => nobody(),
         },
-        DirectoryFilter::ExternalId(id) => Condition::all().add(Column::ExternalId.eq(id.as_str())),
-        DirectoryFilter::UserName(name) => Condition::all().add(Column::UserNameKey.eq(key(name))),
-        DirectoryFilter::DisplayName(name) => Condition::all().add(Column::DisplayKey.eq(key(name))),
+        DirectoryFilter::ExternalId(id) => is(Column::ExternalId, id, false),
+        DirectoryFilter::UserName(name) => is(Column::UserNameKey, name, true),
+        DirectoryFilter::DisplayName(name) => is(Column::DisplayKey, name, true),
         DirectoryFilter::Member(_) => nobody(),
     }
 }
@@ -301,7 +317,7 @@ pub(super) fn parsed(model: Model) -> DirectoryUser {
     }
 }
 
-pub(super) async fn update(db: &DatabaseTransaction, user: &DirectoryUser) -> Result<(), StoreError> {
+async fn update(db: &DatabaseTransaction, user: &DirectoryUser) -> Result<(), StoreError> {
     let update = Entity::update_many().set(model(user)).filter(Column::Id.eq(user.id)).exec(db);
     update.await.map_err(StoreError::write(TABLE))?;
     Ok(())

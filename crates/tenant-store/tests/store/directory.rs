@@ -5,7 +5,7 @@ use std::time::Duration;
 use sea_orm::ConnectionTrait as _;
 use tenant_store::testing::is_on_postgres;
 use tenant_store::{
-    Directory, DirectoryFilter, DirectoryState, DirectoryUserId, Edit, GroupChange, ListedGroup, MemberEdit,
+    Directory, DirectoryFilter, DirectoryState, DirectoryUserId, Edit, GroupChange, Leavers, ListedGroup, MemberEdit,
     NewDirectoryGroup, NewDirectoryUser, Pulled, Revoked, Slice, Store, StoreError, UserChange,
 };
 
@@ -339,6 +339,12 @@ async fn who_is_about_one_tenant_sees_no_directory() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Pulls a list that was asked for just now.
+async fn pull(bed: &Bed, list: &[NewDirectoryUser]) -> anyhow::Result<Pulled> {
+    bed.away.clock.advance(Duration::from_secs(1));
+    Ok(corp(bed)?.pull_users(list, bed.now(), Leavers::Few).await?)
+}
+
 fn listed(n: usize) -> anyhow::Result<NewDirectoryUser> {
     Ok(NewDirectoryUser {
         subject: format!("tid/{n}").parse()?,
@@ -352,20 +358,19 @@ fn listed(n: usize) -> anyhow::Result<NewDirectoryUser> {
 #[tokio::test]
 async fn a_whole_list_takes_the_place_of_what_was_known_and_tells_only_who_is_let_in() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
-    let directory = bed.directory(&"corp".parse()?);
     let all = || (0..1_200).map(listed).collect::<anyhow::Result<Vec<_>>>();
     let before = bed.revision().await?;
-    let pulled = directory.pull_users(all()?).await?;
+    let pulled = pull(&bed, &all()?).await?;
     assert_eq!(pulled, Pulled { added: 1_200, changed: 0, removed: 0 });
-    assert_eq!(directory.pull_users(all()?).await?, Pulled::default());
+    assert_eq!(pull(&bed, &all()?).await?, Pulled::default());
     let mut renamed = all()?;
     renamed[7].display_name = Some("Seven".parse()?);
-    assert_eq!(directory.pull_users(renamed.clone()).await?, Pulled { changed: 1, ..Pulled::default() });
+    assert_eq!(pull(&bed, &renamed).await?, Pulled { changed: 1, ..Pulled::default() });
     assert_eq!(bed.revision().await?, before, "nobody is let in or kept out by that");
 
     renamed[8].is_active = false;
     renamed.truncate(1_198);
-    assert_eq!(directory.pull_users(renamed).await?, Pulled { added: 0, changed: 1, removed: 2 });
+    assert_eq!(pull(&bed, &renamed).await?, Pulled { added: 0, changed: 1, removed: 2 });
     assert!(bed.revision().await? > before);
     let gone: Vec<_> = bed.still().await?.revocations().await?.into_iter().map(|revocation| revocation.what).collect();
     for subject in ["tid/8", "tid/1198", "tid/1199"] {
@@ -374,7 +379,7 @@ async fn a_whole_list_takes_the_place_of_what_was_known_and_tells_only_who_is_le
     }
     assert_eq!(gone.len(), 3);
     // And back again.
-    assert_eq!(directory.pull_users(all()?).await?, Pulled { added: 2, changed: 2, removed: 0 });
+    assert_eq!(pull(&bed, &all()?).await?, Pulled { added: 2, changed: 2, removed: 0 });
     assert!(bed.still().await?.revocations().await?.is_empty());
     // Another issuer's are others.
     assert!(bed.directory(&"other".parse()?).people(None).await?.is_empty());
@@ -386,18 +391,42 @@ async fn a_list_that_would_shut_many_out_is_not_believed() -> anyhow::Result<()>
     let bed = Bed::new().await?;
     let directory = bed.directory(&"corp".parse()?);
     let some = |count: usize| (0..count).map(listed).collect::<anyhow::Result<Vec<_>>>();
-    directory.pull_users(some(100)?).await?;
+    pull(&bed, &some(100)?).await?;
     for list in [Vec::new(), some(50)?, some(79)?] {
-        let error = directory.pull_users(list).await.unwrap_err();
-        assert!(matches!(error, StoreError::DirectoryShrinks { active: 100, .. }), "{error}");
+        let error = pull(&bed, &list).await.unwrap_err();
+        let error = error.downcast_ref::<StoreError>();
+        assert!(matches!(error, Some(StoreError::DirectoryShrinks { active: 100, .. })), "{error:?}");
     }
     let mut inactive = some(100)?;
     for user in &mut inactive {
         user.is_active = false;
     }
-    assert!(directory.pull_users(inactive).await.is_err());
+    assert!(pull(&bed, &inactive).await.is_err());
     assert!(bed.still().await?.revocations().await?.is_empty(), "nobody was shut out");
-    assert_eq!(directory.pull_users(some(80)?).await?.removed, 20, "a few may go whatever their share");
+    assert_eq!(pull(&bed, &some(80)?).await?.removed, 20, "a few may go whatever their share");
+    // Somebody looked at it.
+    let now = bed.now();
+    assert_eq!(directory.pull_users(&some(10)?, now, Leavers::Any).await?.removed, 70);
+    assert!(pull(&bed, &[]).await.is_err(), "all, however few they are");
+    assert_eq!(bed.still().await?.revocations().await?.len(), 90);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_older_list_undoes_nothing_that_was_said_since() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let directory = corp(&bed)?;
+    let both = [listed(0)?, listed(1)?, listed(2)?];
+    pull(&bed, &both).await?;
+    let began = bed.now();
+    bed.away.clock.advance(Duration::from_secs(5));
+    let leaver = NewDirectoryUser { is_active: false, ..listed(0)? };
+    pull(&bed, &[leaver, listed(1)?, listed(2)?, listed(3)?]).await?;
+    // It was asked for before and comes after.
+    assert_eq!(directory.pull_users(&both, began, Leavers::Few).await?, Pulled::default());
+    let gone = revoked(&bed).await?;
+    assert!(gone.len() == 1 && gone[0].starts_with("corp/tid/0:"), "{gone:?}");
+    assert!(directory.of_subject(&"tid/3".parse()?).await?.is_some_and(|user| !user.is_away()));
     Ok(())
 }
 
@@ -405,7 +434,7 @@ async fn a_list_that_would_shut_many_out_is_not_believed() -> anyhow::Result<()>
 async fn groups_that_are_pulled_have_the_members_that_the_directory_knows() -> anyhow::Result<()> {
     let bed = Bed::new().await?;
     let directory = bed.directory(&"corp".parse()?);
-    directory.pull_users((0..3).map(listed).collect::<anyhow::Result<_>>()?).await?;
+    pull(&bed, &(0..3).map(listed).collect::<anyhow::Result<Vec<_>>>()?).await?;
     let group = |name: &str, members: &[&str]| -> anyhow::Result<ListedGroup> {
         let members = members.iter().map(|member| member.parse()).collect::<Result<_, _>>()?;
         Ok(ListedGroup {
@@ -427,8 +456,8 @@ async fn groups_that_are_pulled_have_the_members_that_the_directory_knows() -> a
     assert_eq!(pulled, Pulled { added: 0, changed: 1, removed: 1 });
     assert_eq!((names("tid/1").await?.len(), names("tid/2").await?), (0, vec!["g1".to_owned()]));
     // Whoever is removed is in no group any more, also when they are there again.
-    directory.pull_users(vec![listed(0)?, listed(1)?]).await?;
-    directory.pull_users((0..3).map(listed).collect::<anyhow::Result<_>>()?).await?;
+    pull(&bed, &[listed(0)?, listed(1)?]).await?;
+    pull(&bed, &(0..3).map(listed).collect::<anyhow::Result<Vec<_>>>()?).await?;
     assert!(names("tid/2").await?.is_empty());
     Ok(())
 }

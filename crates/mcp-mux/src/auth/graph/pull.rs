@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tenant_store::{
-    Clock, DIRECTORY_MEMBERS_MAX, DIRECTORY_USERS_MAX, Directory, Group, IssuerName, ListedGroup, NewDirectoryUser,
-    Pulled, Store, StoreError, Subject,
+    Clock, DIRECTORY_MEMBERS_MAX, DIRECTORY_USERS_MAX, Directory, Group, IssuerName, Leavers, ListedGroup,
+    NewDirectoryUser, Pulled, Store, StoreError, Subject,
 };
 use uuid::Uuid;
 
@@ -32,15 +32,7 @@ pub struct GraphDirectory {
     client: GraphClient,
     directory: Directory,
     named: NamedGroups,
-}
-
-/// What became of users and groups.
-#[derive(Debug, Clone, Copy)]
-pub struct PulledAll {
-    /// The users.
-    pub users: Pulled,
-    /// The groups.
-    pub groups: Pulled,
+    clock: Arc<dyn Clock>,
 }
 
 /// Why a directory could not be taken over.
@@ -122,6 +114,7 @@ impl GraphDirectory {
             client: GraphClient::new(graph, egress.client(&issuer.addresses()), Arc::clone(clock))?,
             directory: store.directory(&issuer.name),
             named: Arc::clone(named),
+            clock: Arc::clone(clock),
         }))
     }
 
@@ -133,29 +126,42 @@ impl GraphDirectory {
     /// Asks now and then, for ever.
     pub async fn keep(&self) {
         loop {
-            match self.pull().await {
-                Ok(PulledAll { users, groups }) => tracing::info!(
+            match self.pull_users(Leavers::Few).await {
+                Ok(users) => tracing::info!(
                     principal.issuer = %self.issuer, added = users.added, changed = users.changed, removed = users.removed,
-                    groups = groups.added + groups.changed + groups.removed, "the directory was asked"
+                    "a directory was asked for its users"
                 ),
-                Err(error) => tracing::error!(
-                    principal.issuer = %self.issuer, error = &error as &dyn Error,
-                    "the directory cannot be taken over; what it said last counts"
-                ),
+                Err(error) => self.log(&error, "users"),
+            }
+            // Whoever is gone is revoked by now, whatever becomes of the groups.
+            if let Err(error) = self.pull_groups().await {
+                self.log(&error, "groups");
             }
             tokio::time::sleep(self.every).await;
         }
     }
 
-    /// Asks for everything once.
-    pub async fn pull(&self) -> Result<PulledAll, PullError> {
-        let users = self.directory.pull_users(self.users().await?).await?;
-        // Whoever is gone is revoked by now, whatever becomes of the groups.
+    fn log(&self, error: &PullError, what: &str) {
+        tracing::error!(
+            principal.issuer = %self.issuer, what, error = error as &dyn Error,
+            "a directory cannot be taken over; what it said last counts"
+        );
+    }
+
+    /// Asks for all users once.
+    pub async fn pull_users(&self, expected: Leavers) -> Result<Pulled, PullError> {
+        let began = self.clock.now();
+        let listed = self.users().await?;
+        Ok(self.directory.pull_users(&listed, began, expected).await?)
+    }
+
+    /// Asks once for the groups that grants name.
+    pub async fn pull_groups(&self) -> Result<Pulled, PullError> {
         let mut listed = Vec::new();
         for name in (self.named)(&self.issuer) {
             listed.extend(self.group(name).await?);
         }
-        Ok(PulledAll { users, groups: self.directory.pull_groups(listed).await? })
+        Ok(self.directory.pull_groups(listed).await?)
     }
 
     async fn users(&self) -> Result<Vec<NewDirectoryUser>, PullError> {

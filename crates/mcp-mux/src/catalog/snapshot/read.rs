@@ -71,7 +71,7 @@ impl Snapshot {
             Regard::Revocations => still.revocations().await?,
             Regard::Nothing => Vec::new(),
         };
-        self.revoked_at = revocations.iter().map(|revocation| revocation.at).collect();
+        self.revoked_at = revocations.iter().map(|revocation| (revocation.what.clone(), revocation.at)).collect();
         self.grants.set_revoked(RevokedCallers::of(&revocations));
         let mut revoked = RevokedThings::by_tenant(&revocations);
         // Nobody reaches what is suspended, shredded or revoked, and nothing of it is called.

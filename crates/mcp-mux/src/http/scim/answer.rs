@@ -89,10 +89,10 @@ impl Refused {
     pub(super) fn log(&self, issuer: &IssuerName) {
         if let Self::Store(error) = self {
             let error = error as &dyn std::error::Error;
-            tracing::error!(fault = Fault::Ours.as_str(), %issuer, error, "a directory's request failed");
+            tracing::error!(fault = Fault::Ours.as_str(), principal.issuer = %issuer, error, "a directory's request failed");
         } else {
             let (fault, status) = (Fault::Downstream.as_str(), self.status().as_u16());
-            tracing::info!(fault, %issuer, status, "a directory's request was refused");
+            tracing::info!(fault, principal.issuer = %issuer, status, "a directory's request was refused");
         }
     }
 
