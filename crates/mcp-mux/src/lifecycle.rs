@@ -129,38 +129,61 @@ pub fn withhold_memory() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Waits until a signal tells the program to stop, then for `stop`, which says whether everything was finished; a second signal
-/// does not wait. `false` if something had to be left behind.
-pub async fn until_told(stop: impl Future<Output = bool>) -> bool {
-    stop_signal().await;
-    tracing::info!("stopping: running calls are finished first; a second signal ends at once");
-    tokio::select! {
-        finished = stop => finished,
-        () = stop_signal() => false,
-    }
+/// The signals that tell the program to stop, Ctrl-C and SIGTERM: heard from the moment on in which this is made, so that none is lost and
+/// none ends the program by the system's default.
+#[derive(Debug)]
+pub struct StopSignals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn stop_signal() {
-    let interrupt = async {
+impl StopSignals {
+    /// Begins to listen.
+    pub fn listen() -> std::io::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
         if tokio::signal::ctrl_c().await.is_err() {
             // Without a handler the process ends by the signal's default action; there is nothing to wait for.
             std::future::pending::<()>().await;
         }
-    };
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-            return interrupt.await;
-        };
+    }
+
+    /// What `start` comes to; nothing, if the program is told to stop before.
+    pub async fn unless_told<T>(&mut self, start: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
-            () = interrupt => {}
-            _ = terminate.recv() => {}
+            biased;
+            started = start => Some(started),
+            () = self.next() => None,
         }
     }
-    #[cfg(not(unix))]
-    interrupt.await;
+
+    /// Waits until the program is told to stop, then for `stop`, which says whether everything was finished; a second signal does not wait.
+    /// `false` if something had to be left behind.
+    pub async fn until_told(mut self, stop: impl Future<Output = bool>) -> bool {
+        self.next().await;
+        tracing::info!("stopping: running calls are finished first; a second signal ends at once");
+        tokio::select! {
+            finished = stop => finished,
+            () = self.next() => false,
+        }
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]

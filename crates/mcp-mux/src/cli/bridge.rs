@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use super::{say, say_lines};
 use crate::bridge::{Bridge, BridgeSettings, ChildCommand};
 use crate::config::{BridgeKey, ChildEnvironment, ChildVariable, TelemetryConfig};
-use crate::lifecycle::until_told;
+use crate::lifecycle::StopSignals;
 use crate::telemetry;
 
 const MIB: u64 = 1024 * 1024;
@@ -92,7 +92,9 @@ impl Stdio {
         let log = TelemetryConfig { log: self.log, ..TelemetryConfig::default() };
         telemetry::init(&log).context("starting the log")?;
         let program = settings.child.program.display().to_string();
-        let bridge = Bridge::start(settings).await?;
+        let mut signals = StopSignals::listen()?;
+        let Some(bridge) = signals.unless_told(Box::pin(Bridge::start(settings))).await else { return Ok(()) };
+        let bridge = bridge?;
         let address = bridge.address();
         say(&format!(
             "bridging {program} at http://{address}/mcp: name it as an upstream with `http: {{ url: http://{address}/mcp }}` and \
@@ -103,7 +105,7 @@ impl Stdio {
                 "others than this machine can reach it, and the key crosses the network in the clear: put TLS in front",
             );
         }
-        if !until_told(bridge.stop()).await {
+        if !signals.until_told(bridge.stop()).await {
             tracing::warn!("some calls were ended before they finished");
         }
         Ok(())

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{print, say_lines};
 use crate::config::TelemetryConfig;
 use crate::dev::{self, DevSettings, PEOPLE};
-use crate::lifecycle::until_told;
+use crate::lifecycle::StopSignals;
 use crate::telemetry;
 
 #[derive(Debug, Args)]
@@ -34,14 +34,16 @@ impl Dev {
         let telemetry = TelemetryConfig { log: self.log.clone(), ..TelemetryConfig::default() };
         telemetry::init(&telemetry).context("starting the log")?;
         let settings = DevSettings { port: self.port, folder: self.folder.clone(), telemetry };
-        let dev = dev::Dev::start(&settings).await?;
+        let mut signals = StopSignals::listen()?;
+        let Some(dev) = signals.unless_told(Box::pin(dev::Dev::start(&settings))).await else { return Ok(()) };
+        let dev = dev?;
         let facts = facts(&dev)?;
         if self.json {
             print(&facts.to_string());
         } else {
             say_lines(&welcome(&dev, &facts)?);
         }
-        until_told(Box::pin(dev.stop())).await;
+        signals.until_told(Box::pin(dev.stop())).await;
         Ok(())
     }
 }

@@ -4,13 +4,14 @@ use anyhow::Result;
 
 use super::{Settings, start_log};
 use crate::app::App;
-use crate::lifecycle::until_told;
+use crate::lifecycle::StopSignals;
 
 pub(super) async fn run(settings: &Settings) -> Result<()> {
     let config = settings.load()?;
     start_log(&config)?;
-    let app = App::start(&config).await?;
-    if !until_told(app.stop()).await {
+    let mut signals = StopSignals::listen()?;
+    let Some(app) = signals.unless_told(Box::pin(App::start(&config))).await else { return Ok(()) };
+    if !signals.until_told(app?.stop()).await {
         tracing::warn!("some calls were ended before they finished");
     }
     Ok(())
