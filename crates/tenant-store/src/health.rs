@@ -49,11 +49,13 @@ impl TenantStore {
     pub async fn note_health(&self, upstream: UpstreamId, error: Option<&str>) -> Result<(), StoreError> {
         let error: Option<String> = error.map(|error| error.chars().take(ERROR_CHARS_MAX).collect());
         let now = self.store().now();
-        let is_known = |health: &UpstreamHealth| {
-            let said = health.failure.as_ref().map(|failure| failure.error.as_str());
-            health.upstream == upstream && said == error.as_deref() && now.since(health.asked_at) < WRITTEN_EVERY
+        let this = || upstream_health::Entity::find_by_id((self.id(), upstream));
+        let written = row::models(&self.reading().await?.executor(), this(), |model| Ok(parse(model))).await?.pop();
+        let is_known = |health: UpstreamHealth| {
+            let said = health.failure.map(|failure| failure.error);
+            said == error && now.since(health.asked_at) < WRITTEN_EVERY
         };
-        if self.health().await?.iter().any(is_known) {
+        if written.is_some_and(is_known) {
             return Ok(());
         }
         let writing = self.writing().await?;
@@ -64,8 +66,7 @@ impl TenantStore {
         if is_there.count(db).await.map_err(StoreError::read("upstream"))? == 0 {
             return Ok(());
         }
-        let before = upstream_health::Entity::find_by_id((self.id(), upstream));
-        let before = row::models(db, before, Ok).await?.pop();
+        let before = row::models(db, this(), Ok).await?.pop();
         let (listed_before, failing_since) = before.map_or((None, None), |row| (row.listed_ms, row.failing_since_ms));
         let now = now.as_millis();
         let row = upstream_health::ActiveModel {
