@@ -166,3 +166,43 @@ fn what_compose_mounts_is_what_its_preparation_makes() -> Result<()> {
     ensure!(url.starts_with("postgres://mux:") && owner.starts_with("postgres://mux_owner:") && url != owner);
     Ok(())
 }
+
+#[test]
+fn each_attack_has_its_row_and_each_row_its_tests() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = Vec::new();
+    for folder in ["tests", "crates"] {
+        rust_files(&root.join(folder), &mut sources)?;
+    }
+    let sources: Vec<String> = sources.iter().map(fs::read_to_string).collect::<Result<_, _>>()?;
+    let page = fs::read_to_string(root.join("docs/security.md"))?;
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.as_bytes().get(2).is_some_and(u8::is_ascii_digit))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let numbers: Vec<String> = (1..=30).map(|number: u32| number.to_string()).collect();
+    assert_eq!(rows.iter().filter_map(|row| row.first().copied()).collect::<Vec<_>>(), numbers);
+    for row in rows {
+        let [number, _, defence, tests] = row[..] else { anyhow::bail!("{row:?} has not four cells") };
+        let names: Vec<&str> = tests.split_whitespace().map(|name| name.trim_matches('`')).collect();
+        ensure!(!names.is_empty() || defence.starts_with("*not yet*"), "row {number} has no test");
+        for name in names {
+            let test = format!("fn {name}(");
+            ensure!(sources.iter().any(|source| source.contains(&test)), "row {number}: there is no test {name}");
+        }
+    }
+    Ok(())
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("node_modules") {
+            rust_files(&path, found)?;
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}

@@ -95,7 +95,7 @@ const LAYERS: &[&[&str]] = &[
     &["catalog", "keys", "replicas"],
     &["upstream"],
     &["audit", "usage"],
-    &["policy"],
+    &["limits", "policy"],
     &["caller"],
     &["telemetry"],
     &["egress"],

@@ -1,5 +1,6 @@
 //! The key hierarchy under a running server: keys are turned over while calls run, and Vault wraps them.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -176,7 +177,7 @@ async fn vault() -> Result<(Vault, [(&'static str, VaultConfig); 3])> {
         approle: None,
         kubernetes: None,
     };
-    let file = std::env::temp_dir().join(format!("account-{}", uuid::Uuid::new_v4().simple()));
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("account-{}", uuid::Uuid::new_v4().simple()));
     std::fs::write(&file, &account)?;
     let approle = AppRoleConfig {
         mount: "approle".to_owned(),

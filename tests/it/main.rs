@@ -29,6 +29,7 @@ mod fronts;
 mod graph_directory;
 mod isolation;
 mod keys;
+mod limits;
 mod listen;
 mod matrix;
 mod oauth;

@@ -107,6 +107,17 @@ async fn an_answer_without_end_is_cut_off() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_is_compressed_is_not_unpacked() -> Result<()> {
+    // The beginning of what would be zeros without end.
+    let packed = Bytes::from_static(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xec, 0xc1, 1, 1, 0, 0, 0, 0x80, 0x90]);
+    for encoding in ["gzip", "br", "zstd", "deflate"] {
+        let (answer, _server) = answer_to("compressed", Say::Encoded(encoding, packed.clone())).await?;
+        assert_eq!(sentence(&answer), "upstream `desk` of tenant `acme` answered something that is not MCP");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn silence_ends_at_the_deadline() -> Result<()> {
     let (answer, _server) = answer_to("silence", Say::Silence).await?;
     assert_eq!(sentence(&answer), "upstream `desk` of tenant `acme` did not answer in time");
@@ -295,5 +306,40 @@ async fn how_an_upstream_fares_is_remembered_for_operators_and_says_no_secret() 
     assert_eq!(failing.listed_at, None);
     let well = server.rows("globex").await?.health().await?.pop().context("it was asked")?;
     assert!(well.failure.is_none() && well.listed_at.is_some(), "{well:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_that_fails_again_and_again_is_left_alone_and_called_again_when_it_answers() -> Result<()> {
+    let upstream = ByteUpstream::with_tools(TOOLS).on("tools/call", Say::Http(503, "text/plain", Bytes::new()));
+    let (url, seen) = upstream.clone().serve().await?;
+    let calls = || seen.text().matches(r#""method":"tools/call""#).count();
+    let key = canary("key");
+    let (good, _) = RealUpstream::named("globex").serve(&key, false).await?;
+    let level = Level::Write;
+    let setups = [
+        Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level },
+        Setup { tenant: "globex", upstream: "desk", url: &good, key: Some(&key), level },
+    ];
+    let server = TestServer::start("breaker", &setups).await?;
+    let carol = server.client("carol", &["acme", "globex"])?;
+    for _ in 0..5 {
+        let answer = carol.call("acme__go", json!({})).await?;
+        assert_eq!(sentence(&answer), "upstream `desk` of tenant `acme` answered with HTTP status 503");
+    }
+    let asked = calls();
+    let refused = sentence(&carol.call("acme__go", json!({})).await?);
+    assert!(refused.contains("is left alone for a while: try again in"), "{refused}");
+    assert_eq!(calls(), asked, "nobody asked it");
+    // Nobody else is concerned, and its tools stay listed.
+    assert_ne!(carol.call("globex__whoami", json!({})).await?["result"]["isError"], true);
+    assert!(carol.tools().await?.contains(&"acme__go".to_owned()));
+
+    upstream.says("tools/call", Say::Result(r#"{"resultType":"complete","content":[]}"#.to_owned()));
+    let began = tokio::time::Instant::now();
+    while carol.call("acme__go", json!({})).await?["result"]["isError"] == true {
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "it is never called again");
+    }
+    assert_eq!(calls(), asked + 1, "the first call that was made was answered");
     Ok(())
 }

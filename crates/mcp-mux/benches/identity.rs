@@ -18,8 +18,8 @@ use http::{StatusCode, Uri};
 use jsonwebtoken::Algorithm;
 use mcp_mux::auth::Authenticator;
 use mcp_mux::config::{
-    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl,
-    TelemetryConfig,
+    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig,
+    LimitsConfig, PublicUrl, TelemetryConfig,
 };
 use mcp_mux::lifecycle::Tasks;
 use serde_json::json;
@@ -59,6 +59,7 @@ async fn authenticator(signers: &[&Signer], tasks: &Tasks) -> Result<Authenticat
         issuers: vec![issuer],
         fronts: Vec::new(),
         directories: Vec::new(),
+        limits: LimitsConfig::default(),
         egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
         telemetry: TelemetryConfig::default(),

@@ -18,6 +18,7 @@ use crate::gateway::{ConnectLinks, Gateway};
 use crate::http::{Connect, Probed, ProtectedResources, Scim, Server, admin_router, router};
 use crate::keys::{KeyProviders, KeysError};
 use crate::lifecycle::Tasks;
+use crate::limits::Limits;
 use crate::mux::{Handles, Mux, OwnAccounts};
 use crate::policy::Administration;
 use crate::replicas::{self, Heart};
@@ -174,6 +175,22 @@ async fn lead(store: Store, refresher: Arc<Refresher>, directories: Vec<GraphDir
     replicas::lead(&store, work).await;
 }
 
+/// What goes on beside requests from the start to the end.
+fn go_on_in_background(
+    tasks: &Tasks,
+    store: &Store,
+    (refresher, api_keys): (&Arc<Refresher>, &Arc<ApiKeys>),
+    asked: Vec<GraphDirectory>,
+) {
+    let kek = store.key_encryption();
+    tasks.spawn(async move { kek.keep_alive().await });
+    tasks.spawn(lead(store.clone(), Arc::clone(refresher), asked));
+    // What is revoked holds for calls too that are still being finished.
+    tasks.spawn_beside(Arc::clone(refresher).follow());
+    tasks.spawn_beside(Arc::clone(api_keys).keep_fresh());
+    tasks.spawn_beside(follow(store.follow(), Arc::clone(refresher), Arc::clone(api_keys)));
+}
+
 /// A listener, and where it is: not where it was configured if that was port 0.
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { address, setting, source };
@@ -233,6 +250,7 @@ impl App {
         let mux = Mux::new(
             (Arc::clone(&catalog), pool, store.clone()),
             (handles.clone(), Arc::clone(&clock), tasks.clone()),
+            Limits::new(&config.limits),
             config.http.recheck_every(),
             config.catalog.page_items,
         );
@@ -248,14 +266,8 @@ impl App {
         let server = Server { authenticator, gateway, resources, connect, scim, tasks: tasks.clone(), recheck_every };
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
-        let kek = store.key_encryption();
-        tasks.spawn(async move { kek.keep_alive().await });
         let asked = asked(config, &egress, (&clock, &store), &catalog)?;
-        tasks.spawn(lead(store.clone(), Arc::clone(&refresher), asked));
-        // What is revoked holds for calls too that are still being finished.
-        tasks.spawn_beside(Arc::clone(&refresher).follow());
-        tasks.spawn_beside(Arc::clone(&api_keys).keep_fresh());
-        tasks.spawn_beside(follow(store.follow(), Arc::clone(&refresher), Arc::clone(&api_keys)));
+        go_on_in_background(&tasks, &store, (&refresher, &api_keys), asked);
         let mut heart = Heart::new(store.clone(), &*clock, [catalog.changes(), api_keys.changes()]);
         let replica = heart.id();
         // Whoever revokes something waits for this replica, or did so before what is read now.

@@ -10,6 +10,7 @@ mod front;
 mod http;
 mod issuer;
 mod keys;
+mod limits;
 mod login;
 mod profile;
 mod secret;
@@ -22,6 +23,7 @@ pub use front::{Front, FrontConfig, FrontMode, FrontProof};
 pub use http::{AdminConfig, HttpConfig};
 pub use issuer::{AppOnly, GraphConfig, IntrospectionConfig, IssuerConfig, Preset, TokenMode};
 pub use keys::{AppRoleConfig, KeysConfig, KubernetesConfig, SecretSource, VaultConfig, VaultLogin};
+pub use limits::LimitsConfig;
 pub use login::LoginConfig;
 pub use profile::{ClaimMark, ClaimPath, Profile, SigningAlgorithm, TokenType, Wanted};
 
@@ -76,6 +78,9 @@ pub struct Config {
     /// How tool lists are kept fresh.
     #[serde(default)]
     pub catalog: CatalogConfig,
+    /// How often calls may be made.
+    #[serde(default)]
+    pub limits: LimitsConfig,
     /// Logs.
     #[serde(default)]
     pub telemetry: TelemetryConfig,

@@ -11,6 +11,7 @@ pub mod config;
 pub mod dev;
 pub mod import;
 pub mod lifecycle;
+pub mod limits;
 pub mod manifest;
 pub mod telemetry;
 

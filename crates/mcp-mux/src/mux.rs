@@ -38,6 +38,7 @@ use self::subscriptions::SOURCES_MAX;
 use crate::caller::{Caller, Principal, Quota};
 use crate::catalog::{Catalog, Face, Page, Snapshot, View};
 use crate::lifecycle::Tasks;
+use crate::limits::Limits;
 use crate::policy::Reach;
 use crate::upstream::Pool;
 
@@ -61,6 +62,7 @@ pub struct Mux {
     parked: ParkingLot,
     /// At how many upstreams each principal listens.
     listening: Quota,
+    limits: Limits,
     clock: Arc<dyn Clock>,
     recheck_every: Duration,
     page_items: usize,
@@ -106,11 +108,12 @@ impl Mux {
     pub fn new(
         (catalog, pool, store): (Arc<Catalog>, Pool, Store),
         (handles, clock, tasks): (Handles, Arc<dyn Clock>, Tasks),
+        limits: Limits,
         recheck_every: Duration,
         page_items: usize,
     ) -> Self {
         let (questions, parked, listening) = (Questions::new(), ParkingLot::new(tasks), Quota::new(SOURCES_MAX));
-        Self { catalog, pool, store, handles, questions, parked, listening, clock, recheck_every, page_items }
+        Self { catalog, pool, store, handles, questions, parked, listening, limits, clock, recheck_every, page_items }
     }
 
     /// What `caller` sees of one kind at `endpoint`: the first page, or the one that `cursor` leads to. None, if that is no cursor of

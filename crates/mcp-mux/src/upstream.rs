@@ -7,6 +7,7 @@
 mod account;
 mod answer;
 mod aws;
+mod breaker;
 mod credential;
 mod error;
 mod event_stream;

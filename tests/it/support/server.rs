@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, Result};
 use axum::Router;
 use mcp_mux::config::{
-    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, LogFormat,
-    PublicUrl, TelemetryConfig,
+    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig,
+    LimitsConfig, LogFormat, PublicUrl, TelemetryConfig,
 };
 use mcp_mux::{App, open_store};
 use secrecy::SecretString;
@@ -255,6 +255,7 @@ fn config(idp: &Idp, database: &TestDatabase) -> Result<Config> {
         }],
         fronts: Vec::new(),
         directories: Vec::new(),
+        limits: LimitsConfig::default(),
         egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
         telemetry: TelemetryConfig { log_format: LogFormat::Text, log: "trace".to_owned() },

@@ -274,6 +274,8 @@ pub(crate) enum Say {
     Result(String),
     /// A whole HTTP response: status, content type, body.
     Http(u16, &'static str, Bytes),
+    /// A result in JSON that says it is encoded so, with what that would be.
+    Encoded(&'static str, Bytes),
     /// Events; `{id}` in them becomes the request's id.
     Events(Vec<String>),
     /// Events without end: a first one, and then nothing more.
@@ -344,6 +346,9 @@ async fn answer(
         }
         Some(Say::Http(status, kind, body)) => {
             (StatusCode::from_u16(status).unwrap_or_default(), [("content-type", kind)], body).into_response()
+        }
+        Some(Say::Encoded(encoding, body)) => {
+            ([("content-type", "application/json"), ("content-encoding", encoding)], body).into_response()
         }
         Some(Say::Events(events)) => {
             let events: Vec<String> = events.iter().map(|event| event.replace("{id}", &id)).collect();

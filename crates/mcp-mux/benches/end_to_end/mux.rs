@@ -8,8 +8,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use jsonwebtoken::Algorithm;
 use mcp_mux::config::{
-    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig, PublicUrl,
-    TelemetryConfig,
+    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig,
+    LimitsConfig, PublicUrl, TelemetryConfig,
 };
 use mcp_mux::lifecycle::Tasks;
 use mcp_mux::{App, open_store, telemetry};
@@ -122,6 +122,7 @@ fn config(folder: &Path, jwks_url: Url) -> Result<Config> {
         issuers: vec![IssuerConfig { jwks_url: Some(jwks_url), ..IssuerConfig::new("corp".parse()?, ISSUER) }],
         fronts: Vec::new(),
         directories: Vec::new(),
+        limits: LimitsConfig::default(),
         egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
         telemetry: TelemetryConfig::default(),

@@ -120,6 +120,7 @@ pub(super) async fn call(
         ) => {
             return Err(Problem::invalid_params(error.to_string()));
         }
+        Err(error @ CallError::Limited { seconds, .. }) => return Err(Problem::limited(error.to_string(), seconds)),
         Err(error @ CallError::HeaderMismatch) => return Err(Problem::header_mismatch(error.to_string())),
         Err(error) => Err(error),
     };

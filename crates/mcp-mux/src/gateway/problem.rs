@@ -113,6 +113,12 @@ impl Problem {
         Self::invalid_request("this is said for a session: name yours in the header Mcp-Session-Id")
     }
 
+    /// Too many calls were made. In band: clients show what is said, and may come again.
+    pub(super) fn limited(message: impl Into<String>, seconds: u64) -> Self {
+        let data = serde_json::json!({ "retryAfter": seconds });
+        Self { data: Some(Box::new(data)), ..Self::new(StatusCode::OK, -32000, message) }
+    }
+
     /// The principal has as many streams open as one may.
     pub(super) fn too_many_streams() -> Self {
         let message = "too many streams are open for you here: close one, or try again later";

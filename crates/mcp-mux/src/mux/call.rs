@@ -2,6 +2,7 @@
 //! the tenant's own credential.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tenant_store::{TenantId, TenantSlug, UpstreamId, UpstreamSlug};
@@ -15,6 +16,7 @@ use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Mux, Sight};
 use crate::caller::Caller;
 use crate::catalog::{Entry, Face};
+use crate::limits::Limited;
 use crate::protocol::TASKS;
 use crate::upstream::{
     Answer, ClientCapabilities, Link, LogLevel, Peer, Proofs, Reply, Rpc, Running, Trace, UpstreamError,
@@ -77,6 +79,14 @@ pub enum CallError {
         tenant: TenantSlug,
         /// The upstream's short name.
         upstream: UpstreamSlug,
+    },
+    /// Too many calls were made.
+    #[error("{}: try again in {seconds} s", .limited.as_str())]
+    Limited {
+        /// By whom or of what.
+        limited: Limited,
+        /// After so many seconds one may be made again.
+        seconds: u64,
     },
     /// The upstream failed. The sentence names tenant and upstream and nothing else about them.
     #[error("upstream `{upstream}` of tenant `{tenant}` {error}")]
@@ -153,6 +163,11 @@ impl Mux {
         let can = ask.input.capabilities();
         let can = if sight.face == Face::Aggregate { can.among_tenants() } else { can };
         let peer = Peer { can, log: ask.log };
+        let used = (target.place(), target.local.as_str());
+        self.limits.count(&caller.principal, used, Instant::now()).map_err(|(limited, wait)| {
+            let seconds = wait.as_secs_f64().ceil().max(1.0);
+            CallError::Limited { limited, seconds: Duration::from_secs_f64(seconds).as_secs() }
+        })?;
         let call = Call { mux: self, caller, endpoint, ask, thing, sight: &sight, target, peer };
 
         if let Wish::Task { act: TaskAct::Update | TaskAct::Cancel, task, .. } = &ask.wish

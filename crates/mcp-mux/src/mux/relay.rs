@@ -435,10 +435,11 @@ impl Relay {
     }
 
     fn fail(&mut self, error: UpstreamError) -> Step {
-        if let Stage::Reading(streaming) = &mut self.stage
-            && !matches!(error, UpstreamError::TimedOut | UpstreamError::TooLarge)
-        {
-            streaming.running.finish();
+        if let Stage::Reading(streaming) = &mut self.stage {
+            streaming.running.failed(&error);
+            if !matches!(error, UpstreamError::TimedOut | UpstreamError::TooLarge) {
+                streaming.running.finish();
+            }
         }
         self.end(Err(failed(self.standing.place.clone(), error)))
     }

@@ -22,6 +22,9 @@ pub enum UpstreamError {
     /// As many calls run as the operator allows.
     #[error("is busy: too many calls run at once; try again")]
     Busy,
+    /// It failed again and again, and is left alone for so many seconds.
+    #[error("failed several times in a row and is left alone for a while: try again in {0} s")]
+    Resting(u64),
     /// A secret that its configuration names was never stored, or was dropped because the address changed.
     #[error("has no stored secret `{0}`: an operator must set it")]
     CredentialMissing(SecretName),

@@ -29,7 +29,7 @@ use super::old_sse;
 use super::openapi;
 use super::peer::Peer;
 use super::redact::Redactor;
-use super::request::{Outgoing, Rpc};
+use super::request::{Lane, Outgoing, Rpc};
 use super::resume::Resume;
 use super::session_end::SessionEnd;
 use crate::egress::Response;
@@ -176,12 +176,12 @@ impl Link {
         deadline: Instant,
     ) -> Result<Reply, UpstreamError> {
         let credential = Arc::new(self.credential(proofs, None, deadline).await?);
-        let issue = credential.issue;
-        match (self.attempt(rpc, credential, deadline).await, issue) {
+        let (issue, is_callers) = (credential.issue, proofs.caller.is_some());
+        match (self.attempt((rpc, is_callers), credential, deadline).await, issue) {
             (Err(UpstreamError::Unauthorized), Some(refused)) => {
                 // Boxed, like all that happens seldom: every call would carry it along.
                 let credential = Arc::new(Box::pin(self.credential(proofs, Some(refused), deadline)).await?);
-                Box::pin(self.attempt(rpc, credential, deadline)).await
+                Box::pin(self.attempt((rpc, is_callers), credential, deadline)).await
             }
             (Err(UpstreamError::Unauthorized), None) => Err(UpstreamError::CredentialRefused),
             (reply, _) => reply,
@@ -192,6 +192,23 @@ impl Link {
     /// session that the upstream has forgotten is started anew and the request repeated once; the upstream's 404 says that it was
     /// not executed.
     async fn attempt(
+        self: &Arc<Self>,
+        (rpc, is_callers): (&Rpc<'_>, bool),
+        credential: Arc<Credential>,
+        deadline: Instant,
+    ) -> Result<Reply, UpstreamError> {
+        let pass = if is_callers && rpc.lane == Lane::Calls { Some(self.line.pass()?) } else { None };
+        let mut reply = self.made(rpc, credential, deadline).await;
+        match (pass, &mut reply) {
+            // What becomes of it is known when its stream is read.
+            (Some(pass), Ok(Reply::Stream(streaming))) => streaming.running.counts(pass),
+            (Some(pass), reply) => self.line.ended(pass, reply.as_ref().err()),
+            (None, _) => {}
+        }
+        reply
+    }
+
+    async fn made(
         self: &Arc<Self>,
         rpc: &Rpc<'_>,
         credential: Arc<Credential>,

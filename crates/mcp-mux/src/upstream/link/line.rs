@@ -9,6 +9,7 @@ use tenant_store::{Clock, EgressHosts, IssuerName, SecretForm, Timestamp, Upstre
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use super::super::breaker::{Breaker, Pass, Turned, is_failure};
 use super::super::credential::Proofs;
 use super::super::error::UpstreamError;
 use super::super::oauth::{Http, Server};
@@ -45,6 +46,7 @@ pub(in crate::upstream) struct Line {
     places: Arc<Semaphore>,
     catalog: Arc<Semaphore>,
     listeners: Arc<Semaphore>,
+    breaker: Arc<Breaker>,
     exchangers: Exchangers,
     /// What is known of it, if it is an API.
     described: Described,
@@ -65,6 +67,7 @@ impl Line {
             catalog: Arc::new(Semaphore::new(CATALOG_MAX)),
             listeners: Arc::new(Semaphore::new(LISTENERS_MAX)),
             places: Arc::new(Semaphore::new(upstream.spec.concurrency as usize)),
+            breaker: Breaker::new(),
             upstream,
             conditions,
             egress: pool.egress.clone(),
@@ -156,6 +159,29 @@ impl Line {
 
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Whether a caller's call may be made now, or the upstream is left alone for a while. The catalog has times of its own.
+    pub(super) fn pass(&self) -> Result<Pass, UpstreamError> {
+        let pass = self.breaker.admit(Instant::now());
+        pass.map_err(|wait| UpstreamError::Resting(wait.as_secs().max(1)))
+    }
+
+    /// What became of a call: an answer, or a failure. One that says nothing about the upstream counts as if it had not been made.
+    pub(super) fn ended(&self, pass: Pass, failure: Option<&UpstreamError>) {
+        let is_bad = failure.is_some_and(is_failure);
+        if failure.is_some() && !is_bad {
+            return;
+        }
+        let upstream = &self.upstream.id;
+        match pass.end(is_bad, Instant::now()) {
+            Some(Turned::Open) => {
+                let error = failure.map(tracing::field::display);
+                tracing::warn!(upstream.id = %upstream, error, "an upstream failed too often, and is left alone for a while");
+            }
+            Some(Turned::Closed) => tracing::info!(upstream.id = %upstream, "an upstream answers again"),
+            None => {}
+        }
     }
 
     /// A place among what may run at once in that lane, waited for until `patience` ends.

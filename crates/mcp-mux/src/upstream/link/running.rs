@@ -8,12 +8,13 @@ use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::super::breaker::Pass;
 use super::super::credential::Credential;
 use super::super::error::UpstreamError;
 use super::super::negotiate::Agreement;
 use super::super::peer::Peer;
 use super::super::request::{Lane, Rpc};
-use super::{Link, PLACE_TIMEOUT};
+use super::{Line, Link, PLACE_TIMEOUT};
 
 /// How long it may take to tell an upstream something that nobody waits for.
 const TELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,6 +27,8 @@ pub(in crate::upstream) type Place = Arc<OwnedSemaphorePermit>;
 pub struct Running {
     cancel: Option<Cancel>,
     place: Option<Place>,
+    /// Whether the upstream is called at all depends on what becomes of its calls.
+    pass: Option<(Pass, Arc<Line>)>,
 }
 
 /// What the upstream is told with.
@@ -38,12 +41,27 @@ pub(super) struct Cancel {
 
 impl Running {
     pub(super) fn new(cancel: Cancel, place: Place) -> Self {
-        Self { cancel: Some(cancel), place: Some(place) }
+        Self { cancel: Some(cancel), place: Some(place), pass: None }
+    }
+
+    /// What becomes of it counts.
+    pub(super) fn counts(&mut self, pass: Pass) {
+        self.pass = self.cancel.as_ref().map(|cancel| (pass, Arc::clone(&cancel.link.line)));
     }
 
     /// The answer has come; there is nothing left to cancel.
     pub fn finish(&mut self) {
         self.cancel = None;
+        if let Some((pass, line)) = self.pass.take() {
+            line.ended(pass, None);
+        }
+    }
+
+    /// The answer will not come.
+    pub(crate) fn failed(&mut self, error: &UpstreamError) {
+        if let Some((pass, line)) = self.pass.take() {
+            line.ended(pass, Some(error));
+        }
     }
 
     /// Whether the upstream may ask the client behind us in the stream of this call, and which client its session is for. A modern one

@@ -1,0 +1,15 @@
+//! How often anybody may call.
+
+use serde::Deserialize;
+
+/// How often calls may be made. Each replica counts for itself: divide by their number.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Calls in a minute of one principal; 0 for any number.
+    pub principal_calls_per_minute: u32,
+    /// Calls in a minute in one tenant, of all who call there; 0 for any number.
+    pub tenant_calls_per_minute: u32,
+    /// Calls in a minute of one principal of one tool; 0 for any number.
+    pub tool_calls_per_minute: u32,
+}

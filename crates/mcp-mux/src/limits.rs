@@ -1,0 +1,202 @@
+//! How often calls may be made: by one principal, in one tenant, of one tool. What is counted is counted in this process; each replica has a
+//! count of its own.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use moka::sync::Cache;
+use tenant_store::{TenantId, UpstreamId};
+use tokio::time::Instant;
+
+use crate::caller::Principal;
+use crate::config::LimitsConfig;
+
+/// Most principals, tenants or tools that are counted at once. Who comes then takes the place of who called longest ago.
+const COUNTED_MAX: u64 = 200_000;
+/// After so long without a call nobody owes anything.
+const IDLE_MAX: Duration = Duration::from_mins(2);
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// The limits of one server. Clones share the counts.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    principals: Option<Arc<Limiter<Principal>>>,
+    tenants: Option<Arc<Limiter<TenantId>>>,
+    tools: Option<Arc<Limiter<ToolUse>>>,
+}
+
+/// A principal's use of one thing at one upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct ToolUse {
+    principal: Principal,
+    place: (TenantId, UpstreamId),
+    local: Box<str>,
+}
+
+/// Which limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limited {
+    /// The principal's own.
+    Principal,
+    /// That of the tenant, which all who call there share.
+    Tenant,
+    /// The principal's own for that tool.
+    Tool,
+}
+
+impl Limited {
+    /// Of what there were too many, as the end of a sentence.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Principal => "you make too many calls",
+            Self::Tenant => "too many calls are made there by all together",
+            Self::Tool => "you call this too often",
+        }
+    }
+}
+
+impl Limits {
+    /// Those of the configuration.
+    pub fn new(config: &LimitsConfig) -> Self {
+        Self {
+            principals: Limiter::per_minute(config.principal_calls_per_minute),
+            tenants: Limiter::per_minute(config.tenant_calls_per_minute),
+            tools: Limiter::per_minute(config.tool_calls_per_minute),
+        }
+    }
+
+    /// Counts a call, if it may be made now; otherwise which limit is in its way, and for how long. One that is refused counts for nothing
+    /// that it is refused by.
+    pub fn count(
+        &self,
+        principal: &Principal,
+        (place, local): ((TenantId, UpstreamId), &str),
+        now: Instant,
+    ) -> Result<(), (Limited, Duration)> {
+        let refused = |limited| move |wait| (limited, wait);
+        if let Some(tools) = &self.tools {
+            let tool = ToolUse { principal: principal.clone(), place, local: local.into() };
+            tools.count(&tool, now).map_err(refused(Limited::Tool))?;
+        }
+        if let Some(principals) = &self.principals {
+            principals.count(principal, now).map_err(refused(Limited::Principal))?;
+        }
+        // Last: what others are refused takes nothing of what the tenant has.
+        self.tenants.as_ref().map_or(Ok(()), |tenants| tenants.count(&place.0, now).map_err(refused(Limited::Tenant)))
+    }
+}
+
+/// So many in a minute, all at once or spread: the generic cell rate algorithm. Of each only the moment is remembered up to which it has used
+/// its share.
+struct Limiter<K> {
+    /// What one costs.
+    cost: Duration,
+    began: Instant,
+    used_up_to: Cache<K, Arc<AtomicU64>, RandomState>,
+}
+
+impl<K> std::fmt::Debug for Limiter<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limiter").field("cost", &self.cost).finish_non_exhaustive()
+    }
+}
+
+impl<K: Hash + Eq + Clone + Send + Sync + 'static> Limiter<K> {
+    /// None, where there is no limit.
+    fn per_minute(count: u32) -> Option<Arc<Self>> {
+        let cost = MINUTE.checked_div(count)?;
+        let used_up_to =
+            Cache::builder().max_capacity(COUNTED_MAX).time_to_idle(IDLE_MAX).build_with_hasher(RandomState::default());
+        Some(Arc::new(Self { cost, began: Instant::now(), used_up_to }))
+    }
+
+    fn count(&self, key: &K, now: Instant) -> Result<(), Duration> {
+        let used = self.used_up_to.get_with_by_ref(key, Arc::default);
+        let now = nanos(now.saturating_duration_since(self.began));
+        let (cost, whole) = (nanos(self.cost), nanos(MINUTE));
+        let mut wait = 0;
+        let counted = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            let next = used.max(now).saturating_add(cost);
+            wait = next.saturating_sub(now).saturating_sub(whole);
+            (wait == 0).then_some(next)
+        });
+        counted.map(drop).map_err(|_| Duration::from_nanos(wait))
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tenant_store::Timestamp;
+
+    use super::*;
+
+    fn somebody(subject: &str) -> Principal {
+        Principal { issuer: "corp".parse().unwrap(), subject: subject.parse().unwrap() }
+    }
+
+    fn limits(principal: u32, tenant: u32, tool: u32) -> Limits {
+        Limits::new(&LimitsConfig {
+            principal_calls_per_minute: principal,
+            tenant_calls_per_minute: tenant,
+            tool_calls_per_minute: tool,
+        })
+    }
+
+    fn place(at: i64) -> (TenantId, UpstreamId) {
+        (TenantId::new(Timestamp::from_millis(at)), UpstreamId::new(Timestamp::from_millis(at)))
+    }
+
+    #[test]
+    fn who_has_used_the_share_waits_for_one_call_and_nobody_else_does() {
+        let (limits, acme, now) = (limits(60, 0, 0), place(1), Instant::now());
+        for _ in 0..60 {
+            assert_eq!(limits.count(&somebody("alice"), (acme, "go"), now), Ok(()));
+        }
+        let (limited, wait) = limits.count(&somebody("alice"), (acme, "go"), now).unwrap_err();
+        assert_eq!((limited, wait), (Limited::Principal, Duration::from_secs(1)));
+        assert_eq!(limits.count(&somebody("bob"), (acme, "go"), now), Ok(()));
+        assert_eq!(limits.count(&somebody("alice"), (acme, "go"), now + wait), Ok(()));
+        assert!(limits.count(&somebody("alice"), (acme, "go"), now + wait).is_err());
+    }
+
+    #[test]
+    fn a_tenants_limit_is_shared_there_and_a_tools_is_ones_own() {
+        let (limits, acme, globex, now) = (limits(0, 3, 2), place(1), place(2), Instant::now());
+        assert_eq!(limits.count(&somebody("alice"), (acme, "go"), now), Ok(()));
+        assert_eq!(limits.count(&somebody("alice"), (acme, "go"), now), Ok(()));
+        assert_eq!(limits.count(&somebody("alice"), (acme, "go"), now).unwrap_err().0, Limited::Tool);
+        assert_eq!(limits.count(&somebody("alice"), (acme, "other"), now), Ok(()));
+        assert_eq!(limits.count(&somebody("bob"), (acme, "go"), now).unwrap_err().0, Limited::Tenant);
+        assert_eq!(limits.count(&somebody("bob"), (globex, "go"), now), Ok(()));
+    }
+
+    #[test]
+    fn without_a_limit_nobody_is_counted() {
+        let (limits, now) = (limits(0, 0, 0), Instant::now());
+        assert!((0..10_000).all(|_| limits.count(&somebody("alice"), (place(1), "go"), now).is_ok()));
+    }
+
+    proptest! {
+        #[test]
+        fn in_no_time_are_there_more_than_its_share_and_a_minutes(
+            count in 1_u32..50, gaps in proptest::collection::vec(0_u64..5_000, 1..400),
+        ) {
+            let limits = limits(count, 0, 0);
+            let (start, mut now, mut made) = (Instant::now(), Instant::now(), 0_u32);
+            for gap in gaps {
+                now += Duration::from_millis(gap);
+                made += u32::from(limits.count(&somebody("alice"), (place(1), "go"), now).is_ok());
+            }
+            let minutes = now.duration_since(start).as_secs_f64() / 60.0;
+            prop_assert!(f64::from(made) <= f64::from(count) * (1.0 + minutes) + 1.0, "{} in {} minutes", made, minutes);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Who calls too often waits, and nobody else does.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use tenant_store::Level;
+
+use crate::support::canary;
+use crate::support::server::{Setup, TestServer};
+use crate::support::upstreams::RealUpstream;
+
+/// A server with two tenants and these limits, by the minute.
+async fn limited(name: &str, limits: Value) -> Result<TestServer> {
+    let key = canary("key");
+    let (acme, _) = RealUpstream::named("acme").serve(&key, false).await?;
+    let (globex, _) = RealUpstream::named("globex").serve(&key, false).await?;
+    let level = Level::Write;
+    let setups = [
+        Setup { tenant: "acme", upstream: "desk", url: &acme, key: Some(&key), level },
+        Setup { tenant: "globex", upstream: "desk", url: &globex, key: Some(&key), level },
+    ];
+    TestServer::start_with(name, &setups, |config| {
+        config.limits = serde_json::from_value(limits)?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_calls_too_often_is_told_when_to_come_again_and_nobody_else_waits() -> Result<()> {
+    let server = limited("limits_principal", json!({"principal_calls_per_minute": 3})).await?;
+    let (alice, bob) = (server.client("alice", &["acme", "globex"])?, server.client("bob", &["acme"])?);
+    for tool in ["acme__whoami", "globex__whoami", "acme__whoami"] {
+        assert!(alice.call(tool, json!({})).await?.get("error").is_none(), "{tool}");
+    }
+    let refused = alice.call("acme__whoami", json!({})).await?;
+    let seconds = refused["error"]["data"]["retryAfter"].as_u64().unwrap_or_default();
+    assert!((1..=20).contains(&seconds), "{refused}");
+    assert_eq!(refused["error"]["code"], -32000);
+    assert_eq!(refused["error"]["message"], format!("you make too many calls: try again in {seconds} s"));
+    // In either era, and lists are no calls.
+    let legacy = alice.legacy("tools/call", &json!({"name": "acme__whoami"})).await?;
+    assert_eq!((legacy.status, legacy.json()?["error"]["code"].clone()), (200, json!(-32000)));
+    assert!(!alice.tools().await?.is_empty());
+    assert!(bob.call("acme__whoami", json!({})).await?.get("error").is_none());
+    // What does not exist for somebody counts for nothing and says nothing.
+    assert_eq!(bob.call("globex__whoami", json!({})).await?["error"]["code"], -32602);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_all_may_make_in_a_tenant_is_nothing_to_other_tenants() -> Result<()> {
+    let server = limited("limits_tenant", json!({"tenant_calls_per_minute": 2, "tool_calls_per_minute": 2})).await?;
+    let (alice, bob) = (server.client("alice", &["acme", "globex"])?, server.client("bob", &["acme"])?);
+    for _ in 0..2 {
+        assert!(alice.call("acme__whoami", json!({})).await?.get("error").is_none());
+    }
+    let own = alice.call("acme__whoami", json!({})).await?;
+    assert!(own["error"]["message"].as_str().is_some_and(|text| text.starts_with("you call this too often")), "{own}");
+    let shared = bob.call("acme__whoami", json!({})).await?;
+    let text = shared["error"]["message"].as_str().unwrap_or_default();
+    assert!(text.starts_with("too many calls are made there by all together"), "{shared}");
+    assert!(alice.call("globex__whoami", json!({})).await?.get("error").is_none());
+    Ok(())
+}
