@@ -14,9 +14,10 @@ use tenant_store::Level;
 use tenant_store::testing::is_on_postgres;
 use tokio::time::{Instant, interval};
 
+use crate::audit::checked;
 use crate::support::canary;
 use crate::support::client::Http;
-use crate::support::server::{Setup, TestServer};
+use crate::support::server::{Setup, TestServer, rows};
 use crate::support::upstreams::RealUpstream;
 
 const AWAY: Duration = Duration::from_secs(30);
@@ -107,5 +108,26 @@ async fn a_database_that_is_away_for_half_a_minute_costs_no_call_and_what_change
         }
     }
     assert_eq!(ready.request(reqwest::Method::GET).await?.json()?["status"], "ready");
+    all_is_recorded(server, others, calls).await
+}
+
+/// Nothing of what was called meanwhile is missing in the audit record.
+async fn all_is_recorded(server: TestServer, others: [App; 2], calls: usize) -> Result<()> {
+    let TestServer { app, config, .. } = server;
+    for app in others.into_iter().chain([app]) {
+        ensure!(app.stop().await);
+    }
+    let store = mcp_mux::open_store(&config).await?;
+    let (rows, mut recorded, mut after) = (rows(&store, "acme").await?, 0, None);
+    loop {
+        let page = rows.audit_rows(after).await?;
+        let Some(last) = page.last() else { break };
+        after = Some((last.writer, last.seq));
+        recorded += page.iter().filter(|row| row.line.contains(r#""event":"call""#)).count();
+    }
+    assert_eq!(recorded, calls);
+    for (chain, found) in checked(&store).await? {
+        ensure!(found.is_ok_and(|found| found.lost == 0), "{chain}");
+    }
     Ok(())
 }

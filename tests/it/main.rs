@@ -7,6 +7,7 @@ mod support;
 mod account_consent;
 mod accounts;
 mod api_keys;
+mod audit;
 mod bad_tokens;
 mod bridge;
 mod browser;

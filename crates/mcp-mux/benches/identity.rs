@@ -18,8 +18,8 @@ use http::{StatusCode, Uri};
 use jsonwebtoken::Algorithm;
 use mcp_mux::auth::Authenticator;
 use mcp_mux::config::{
-    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig,
-    LimitsConfig, PublicUrl, TelemetryConfig,
+    AdminConfig, AuditConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig,
+    KeysConfig, LimitsConfig, PublicUrl, TelemetryConfig,
 };
 use mcp_mux::lifecycle::Tasks;
 use serde_json::json;
@@ -62,6 +62,7 @@ async fn authenticator(signers: &[&Signer], tasks: &Tasks) -> Result<Authenticat
         limits: LimitsConfig::default(),
         egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
+        audit: AuditConfig::default(),
         telemetry: TelemetryConfig::default(),
     };
     Ok(Authenticator::new(&config, &mcp_mux::Egress::new(&config.egress)?, Arc::new(SystemClock), tasks)?)

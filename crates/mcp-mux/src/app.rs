@@ -9,6 +9,7 @@ use futures::future::join_all;
 use tenant_store::{Clock, Follower, Group, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
 
+use crate::audit::Audit;
 use crate::auth::{ApiKeys, Authenticator, Directories, GraphDirectory, Login, NamedGroups};
 use crate::caller::{Bounds, Caller, Principal};
 use crate::catalog::{Catalog, Face, Refresher};
@@ -247,8 +248,9 @@ impl App {
         let accounts = Accounts::new(store.clone(), pool.clone(), public_url.clone());
         let keys = store.platform_keys().await?;
         let handles = Handles::new(keys.clone());
+        let audit = Audit::start(&store, &keys, &config.audit, (Arc::clone(&clock), &tasks)).await?;
         let mux = Mux::new(
-            (Arc::clone(&catalog), pool, store.clone()),
+            (Arc::clone(&catalog), pool, store.clone(), audit),
             (handles.clone(), Arc::clone(&clock), tasks.clone()),
             Limits::new(&config.limits),
             config.http.recheck_every(),

@@ -12,6 +12,7 @@ mod named;
 mod refresh;
 mod schedule;
 mod snapshot;
+mod sought;
 #[cfg(test)]
 mod tests;
 mod uri;

@@ -3,6 +3,7 @@
 
 mod account;
 mod apply;
+mod audit;
 mod bridge;
 mod delete;
 mod describe;
@@ -18,6 +19,7 @@ mod import;
 mod key;
 mod keys;
 mod migrate;
+mod recorded;
 mod replicas;
 mod revoke;
 mod schema;
@@ -123,6 +125,8 @@ enum Command {
     Revocations(revoke::Revocations),
     /// Makes and takes back the API keys of scripts and services
     Key(key::Key),
+    /// Searches, exports and checks the audit record: who called what, who was refused, what operators did
+    Audit(audit::AuditCommand),
     /// Lists and takes back the accounts that callers connected at upstreams
     Account(account::AccountCommand),
     /// Shows, turns over and destroys the keys that seal secrets
@@ -202,6 +206,7 @@ impl Cli {
             Command::Delete(delete) => delete.run().await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Secret(secret) => secret.run().await,
+            Command::Audit(audit) => audit.run().await,
             Command::Account(account) => account.run().await,
             Command::Revoke(revoke) => revoke.run().await,
             Command::Reinstate(reinstate) => reinstate.run().await,

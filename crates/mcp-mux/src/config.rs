@@ -3,6 +3,7 @@
 //! The only module that reads the environment. What it returns is checked: an unknown key, a missing key or a value that
 //! cannot work is an error that names the setting, and nothing has a default that would open a door.
 
+mod audit;
 mod bridge;
 mod directory;
 mod egress;
@@ -16,6 +17,7 @@ mod profile;
 mod secret;
 mod unreadable;
 
+pub use audit::AuditConfig;
 pub use bridge::{BridgeKey, ChildEnvironment, ChildVariable};
 pub use directory::{DirectoryAccess, DirectoryConfig, DirectoryNames, GroupAttribute, UserAttribute};
 pub use egress::{EgressConfig, Network, Ports};
@@ -84,6 +86,9 @@ pub struct Config {
     /// Logs.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
+    /// The audit record.
+    #[serde(default)]
+    pub audit: AuditConfig,
 }
 
 /// The database.
@@ -315,6 +320,7 @@ impl Config {
         let directories = directory::check(&self.directories, &self.issuers)?;
         front::check_secrets(&fronts, &directories)?;
         self.http.check()?;
+        self.audit.check()?;
         self.keys.vault.as_ref().map(VaultConfig::login).transpose()?;
         self.check_unnamed_tokens()?;
         if !(NAME_CHARS_LEAST..=64).contains(&self.catalog.name_chars_max) {

@@ -31,8 +31,8 @@ use self::upstreams::{DemoUpstream, SECRET_NAME, UPSTREAMS};
 use crate::app::{App, Seen, open_store};
 use crate::caller::Principal;
 use crate::config::{
-    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig,
-    LimitsConfig, PublicUrl, TelemetryConfig, TokenType,
+    AdminConfig, AuditConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig,
+    KeysConfig, LimitsConfig, PublicUrl, TelemetryConfig, TokenType,
 };
 use crate::lifecycle::Tasks;
 use crate::policy::Administration;
@@ -174,6 +174,7 @@ fn config(settings: &DevSettings, public_url: &PublicUrl, issuer: &str) -> Resul
         limits: LimitsConfig::default(),
         egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
+        audit: AuditConfig::default(),
         telemetry: settings.telemetry.clone(),
     })
 }

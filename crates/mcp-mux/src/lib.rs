@@ -4,6 +4,7 @@
 //! skips a line and nothing calls upwards; see `docs/architecture.md`.
 
 pub mod app;
+pub mod audit;
 pub mod bridge;
 pub mod cli;
 pub mod config;

@@ -8,6 +8,7 @@ mod listen;
 mod own_accounts;
 mod parked;
 mod questions;
+mod record;
 mod relay;
 mod round;
 mod subscriptions;
@@ -34,7 +35,9 @@ use tokio::sync::watch;
 
 use self::parked::ParkingLot;
 use self::questions::Questions;
+use self::record::Came;
 use self::subscriptions::SOURCES_MAX;
+use crate::audit::Audit;
 use crate::caller::{Caller, Principal, Quota};
 use crate::catalog::{Catalog, Face, Page, Snapshot, View};
 use crate::lifecycle::Tasks;
@@ -57,6 +60,7 @@ pub struct Mux {
     catalog: Arc<Catalog>,
     pool: Pool,
     store: Store,
+    audit: Audit,
     handles: Handles,
     questions: Questions,
     parked: ParkingLot,
@@ -106,20 +110,34 @@ const CURSOR_LIFE: Duration = Duration::from_hours(1);
 impl Mux {
     /// Puts the parts together. A call that streams is decided again every `recheck_every`; lists have at most `page_items` on a page.
     pub fn new(
-        (catalog, pool, store): (Arc<Catalog>, Pool, Store),
+        (catalog, pool, store, audit): (Arc<Catalog>, Pool, Store, Audit),
         (handles, clock, tasks): (Handles, Arc<dyn Clock>, Tasks),
         limits: Limits,
         recheck_every: Duration,
         page_items: usize,
     ) -> Self {
         let (questions, parked, listening) = (Questions::new(), ParkingLot::new(tasks), Quota::new(SOURCES_MAX));
-        Self { catalog, pool, store, handles, questions, parked, listening, limits, clock, recheck_every, page_items }
+        Self {
+            catalog,
+            pool,
+            store,
+            audit,
+            handles,
+            questions,
+            parked,
+            listening,
+            limits,
+            clock,
+            recheck_every,
+            page_items,
+        }
     }
 
     /// What `caller` sees of one kind at `endpoint`: the first page, or the one that `cursor` leads to. None, if that is no cursor of
     /// this caller's for this list, or if what is before its place is gone. Reads memory only.
     pub fn list(&self, caller: &Caller, endpoint: &Endpoint, listed: Listed, cursor: Option<&str>) -> Option<ListPage> {
-        let view = self.sight(caller, endpoint).view;
+        let sight = self.sight(caller, endpoint);
+        let view = &sight.view;
         let bond = || Bond::new(Purpose::Cursor, caller, &[listed.as_str(), endpoint.slug()]);
         let after = match cursor {
             None => None,
@@ -137,7 +155,9 @@ impl Mux {
         }?;
         let next =
             end.and_then(|place| self.handles.seal_for(&bond(), (self.clock.now(), CURSOR_LIFE), place.as_bytes()));
-        Some(ListPage { bytes, next })
+        let page = ListPage { bytes, next };
+        self.record_list(Came { caller, endpoint }, &sight, (listed, &page));
+        Some(page)
     }
 
     /// Whether `caller` may use that now, and it still leads to the same upstream.

@@ -2,6 +2,8 @@
 
 #![cfg(feature = "dev")]
 
+#[path = "program/audit.rs"]
+mod audit;
 #[path = "program/export.rs"]
 mod export;
 #[path = "program/get.rs"]

@@ -3,6 +3,9 @@
 
 pub(crate) mod access_test;
 pub(crate) mod api_key;
+pub(crate) mod audit_checkpoint;
+pub(crate) mod audit_event;
+pub(crate) mod audit_key;
 pub(crate) mod credential;
 pub(crate) mod directory_group;
 pub(crate) mod directory_member;

@@ -233,6 +233,14 @@ pub enum StoreError {
     /// The platform has no key of its own, though one was just made.
     #[error("the table `platform_key` was altered; restore it from a backup")]
     PlatformKey,
+    /// The key that signs the audit record does not open.
+    #[error(
+        "the key that signs the audit record does not open: the table `audit_key` was altered; restore it from a backup"
+    )]
+    AuditKey(#[source] OpenError),
+    /// The key that signs the audit record could not be sealed.
+    #[error("cannot seal the key that signs the audit record")]
+    AuditKeySeal(#[source] SealError),
     /// The system has no randomness to give.
     #[error("no new key can be made")]
     KeyMade(#[source] KeyError),

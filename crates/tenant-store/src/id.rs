@@ -103,6 +103,18 @@ id!(
     DirectoryGroupId, "dgr_", "a group of a directory"
 );
 
+id!(
+    /// Which writer of the audit record: one process, from its start to its end.
+    AuditWriterId, "wri_", "a writer of the audit record"
+);
+
+impl AuditWriterId {
+    /// Behind all others.
+    pub fn last() -> Self {
+        Self(Uuid::max())
+    }
+}
+
 fn uuid_at(at: Timestamp) -> Uuid {
     let millis = u64::try_from(at.as_millis()).unwrap_or(0);
     let nanos = u32::try_from(millis % 1_000).unwrap_or(0) * 1_000_000;

@@ -7,6 +7,7 @@
 
 mod access_tests;
 mod api_keys;
+mod audit;
 mod bulk;
 mod choice;
 mod clock;
@@ -42,6 +43,7 @@ mod upstreams;
 
 pub use access_tests::{AccessTest, AccessTestSpec};
 pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
+pub use audit::{AUDIT_PAGE_ROWS, AuditChain, AuditCheckpoint, AuditPart, AuditRow};
 pub use bulk::TenantRows;
 pub use choice::{
     ChoiceError, CredentialKind, DataKeyState, DirectoryState, Level, ManagedKind, OfferKind, OnToolChange,
@@ -59,7 +61,9 @@ pub use egress_hosts::EgressHosts;
 pub use error::{PostgresUrlError, StoreError};
 pub use grants::{Grant, GrantSpec};
 pub use health::{UpstreamFailure, UpstreamHealth};
-pub use id::{ApiKeyId, DirectoryGroupId, DirectoryUserId, GrantId, IdError, ReplicaId, TenantId, UpstreamId};
+pub use id::{
+    ApiKeyId, AuditWriterId, DirectoryGroupId, DirectoryUserId, GrantId, IdError, ReplicaId, TenantId, UpstreamId,
+};
 pub use kek::{Asking, KekError, KeyEncryption, KeyPlace, LocalKeys};
 pub use managed::Managed;
 pub use name::{

@@ -28,6 +28,7 @@ mod m20261126_000022_access_test;
 mod m20261126_000023_revocation;
 mod m20261126_000024_directory;
 mod m20261126_000025_upstream_health;
+mod m20261126_000026_audit;
 
 use std::collections::HashSet;
 
@@ -69,6 +70,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000023_revocation::Migration),
             Box::new(m20261126_000024_directory::Migration),
             Box::new(m20261126_000025_upstream_health::Migration),
+            Box::new(m20261126_000026_audit::Migration),
         ]
     }
 }

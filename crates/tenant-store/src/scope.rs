@@ -46,6 +46,10 @@ impl TenantStore {
         self.scope.tenant()
     }
 
+    pub(crate) fn scope(&self) -> TenantScope {
+        self.scope
+    }
+
     fn whose(&self) -> Whose {
         Whose::Tenant(self.id())
     }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, Result};
 use axum::Router;
 use mcp_mux::config::{
-    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig,
-    LimitsConfig, LogFormat, PublicUrl, TelemetryConfig,
+    AdminConfig, AuditConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig,
+    KeysConfig, LimitsConfig, LogFormat, PublicUrl, TelemetryConfig,
 };
 use mcp_mux::{App, open_store};
 use secrecy::SecretString;
@@ -203,6 +203,23 @@ impl TestServer {
         self.refuse("account", ("BEFORE INSERT ON credential", "NEW.owner <> 'tenant'")).await
     }
 
+    /// Lets the database refuse, or take again, to record anything.
+    pub(crate) async fn refuse_audit(&self, refuses: bool) -> Result<()> {
+        let when = "BEFORE INSERT ON audit_event";
+        if refuses { self.refuse("audit", (when, "true")).await } else { self.refuse_no_more("audit").await }
+    }
+
+    /// Waits until that is in the log.
+    pub(crate) async fn until_logged(&self, text: &str) -> Result<()> {
+        let waiting = async {
+            while !self.logged()?.contains(text) {
+                tokio::task::yield_now().await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), waiting).await?
+    }
+
     async fn refuse(&self, what: &str, (event, condition): (&str, &str)) -> Result<()> {
         let sql = if is_on_postgres() {
             format!(
@@ -237,7 +254,8 @@ async fn launch(config: &Config, store: Store) -> Result<App> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let public_url = PublicUrl::try_from(Url::parse(&format!("http://{}", listener.local_addr()?))?);
     let public_url = public_url.map_err(anyhow::Error::msg)?;
-    Ok(App::start_with(config, store, listener, public_url).await?)
+    // Boxed: what starts a server holds much, and each test would hold it too.
+    Ok(Box::pin(App::start_with(config, store, listener, public_url)).await?)
 }
 
 fn config(idp: &Idp, database: &TestDatabase) -> Result<Config> {
@@ -258,6 +276,7 @@ fn config(idp: &Idp, database: &TestDatabase) -> Result<Config> {
         limits: LimitsConfig::default(),
         egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
+        audit: AuditConfig::default(),
         telemetry: TelemetryConfig { log_format: LogFormat::Text, log: "trace".to_owned() },
     })
 }

@@ -8,8 +8,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use jsonwebtoken::Algorithm;
 use mcp_mux::config::{
-    AdminConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig, KeysConfig,
-    LimitsConfig, PublicUrl, TelemetryConfig,
+    AdminConfig, AuditConfig, CatalogConfig, Config, DatabaseConfig, EgressConfig, HttpConfig, IssuerConfig,
+    KeysConfig, LimitsConfig, PublicUrl, TelemetryConfig,
 };
 use mcp_mux::lifecycle::Tasks;
 use mcp_mux::{App, open_store, telemetry};
@@ -125,6 +125,7 @@ fn config(folder: &Path, jwks_url: Url) -> Result<Config> {
         limits: LimitsConfig::default(),
         egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
+        audit: AuditConfig::default(),
         telemetry: TelemetryConfig::default(),
     })
 }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 pub(super) use self::revoked::RevokedThings;
 use super::definition::Definition;
 use super::item::{Item, Own};
+use super::sought::Names;
 use super::view::{Face, View};
 use crate::policy::{Access, Administration, EntryFacts, GrantIndex, Reach, ReachKey, RevokedCallers};
 use crate::telemetry::Metrics;
@@ -171,12 +172,17 @@ pub struct Shelf {
     credentials: Vec<SealedCredential>,
     egress_hosts: Option<EgressHosts>,
     revoked: RevokedThings,
+    names: Names,
 }
 
 impl Shelf {
     /// The tenant's short name.
     pub fn tenant_slug(&self) -> &TenantSlug {
         &self.tenant_slug
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.names
     }
 
     /// What people call the tenant.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use tenant_store::Revision;
 
+use super::recorded::record_report;
 use super::{Output, Settings, administration, print_json, say, say_lines};
 use crate::app::{self, open_store};
 use crate::manifest::{self, ApplyError, MANIFEST_BYTES_MAX, Manifest, Options, Report};
@@ -100,7 +101,9 @@ impl Apply {
         let config = self.settings.load()?;
         let store = if self.dry_run { app::look_into(&config).await? } else { open_store(&config).await? };
         let report = manifest::apply(&store, &manifests, administration(), self.how.options(self.dry_run)).await;
-        self.how.tell(&report.map_err(not_applied)?)
+        let report = report.map_err(not_applied)?;
+        self.how.tell(&report)?;
+        record_report(&store, "apply", &report).await
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use tenant_store::{AccessTestName, GrantName, TenantSlug, UpstreamSlug};
 
+use super::recorded::record_report;
 use super::{Settings, administration, say_lines};
 use crate::app::open_store;
 use crate::manifest::{self, Kind};
@@ -65,6 +66,6 @@ impl Delete {
         let report = deleted.context("nothing was taken away")?;
         let report = report.with_context(|| format!("there is no {kind} `{tenant}/{name}`"))?;
         say_lines(&report.to_string());
-        Ok(())
+        record_report(&store, "delete", &report).await
     }
 }

@@ -11,6 +11,7 @@ use tenant_store::{
     Timestamp,
 };
 
+use super::recorded::{Done, record};
 use super::{Output, Settings, print, print_json, say};
 use crate::api_key::ApiKeySecret;
 use crate::app::open_store;
@@ -143,7 +144,7 @@ impl Create {
         let key = store.add_api_key(&new).await?;
         say(&format!("key {} speaks for {issuer}/{subject}; this is the only time it is shown:", key.id));
         print(secret.reveal());
-        Ok(())
+        record(store, Done::to("key create", "key", &format!("{} for {issuer}/{subject}", key.id))).await
     }
 
     async fn tenant_ids(&self, store: &Store) -> Result<Option<Vec<TenantId>>> {
@@ -164,7 +165,7 @@ async fn revoke(store: &Store, id: ApiKeyId) -> Result<()> {
         bail!("there is no key {id} that is still good: `mcp-mux key list` shows all");
     }
     say(&format!("key {id} is taken back"));
-    Ok(())
+    record(store, Done::to("key revoke", "key", &id)).await
 }
 
 async fn list(store: &Store, output: Output) -> Result<()> {

@@ -9,6 +9,7 @@ use tenant_store::{
     Clock as _, DataKey, DataKeyState, ErasureCertificate, Progress, Store, Stuck, SystemClock, Tenant, TenantSlug,
 };
 
+use super::recorded::{Done, record};
 use super::{Output, Settings, administration, print, print_json, say, say_lines};
 use crate::app::{open_store, open_unproved};
 use crate::config;
@@ -208,7 +209,7 @@ async fn rotate_kek(store: &Store) -> Result<()> {
         "something was wrapped under another key meanwhile: is a replica still configured with the old one?"
     );
     say("nothing is left under any other key: the old ones can be taken out of the configuration");
-    Ok(())
+    record(store, Done::to("keys rotate", "key-encryption key", &primary)).await
 }
 
 async fn rotate_tenant(store: &Store, slug: &TenantSlug) -> Result<()> {
@@ -232,7 +233,7 @@ async fn rotate_tenant(store: &Store, slug: &TenantSlug) -> Result<()> {
     patience.finish(left, "secrets")?;
     forget(store).await?;
     say("nothing is left under the old key: it is destroyed");
-    Ok(())
+    record(store, Done::of(tenant.id, "keys rotate", "tenant", slug)).await
 }
 
 /// Overwrites what was deleted, which a reader can hold up.
@@ -258,7 +259,10 @@ async fn shred(store: &Store, slug: &TenantSlug, yes: bool) -> Result<()> {
     let certificate = store.shred(slug, &config::operator()).await?;
     print_json(&certificate)?;
     say_lines(&words(&certificate));
-    forget(store).await
+    // What signs may be behind the very key that is missing.
+    let recorded = record(store, Done::of(tenant.id, "keys shred", "tenant", slug)).await;
+    forget(store).await?;
+    recorded
 }
 
 async fn certificate(store: &Store, slug: &TenantSlug) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `mcp-mux revoke`, `reinstate` and `revocations`: the kill switches.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use tenant_store::{
     TenantId, TenantSlug, UpstreamId, UpstreamSlug,
 };
 
+use super::recorded::{Done, record};
 use super::{Output, Settings, administration, print, print_json, say, spelt_out};
 use crate::app;
 use crate::replicas::wait_for_replicas;
@@ -120,6 +122,12 @@ impl<N: FromStr<Err = tenant_store::NameError>> FromStr for Of<N> {
     }
 }
 
+impl<N: fmt::Display> fmt::Display for At<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.place.tenant, self.place.upstream, self.name)
+    }
+}
+
 impl FromStr for Place {
     type Err = anyhow::Error;
 
@@ -179,16 +187,25 @@ impl Revoke {
     pub(super) async fn run(&self) -> Result<()> {
         // Keys are not needed for it, and must not be waited for.
         let store = app::look_into(&self.settings.load()?).await?;
-        let revision = match &self.thing {
-            Thing::Switch(switch) => store.revoke(&switch.found(&store).await?, &self.reason).await?,
+        let (revision, done) = match &self.thing {
+            Thing::Switch(switch) => {
+                let what = switch.found(&store).await?;
+                let revision = store.revoke(&what, &self.reason).await?;
+                (revision, done(&store, "revoke", &what).await?)
+            }
             Thing::Key { id } => {
                 ensure!(store.revoke_api_key(*id).await?, "there is no key {id} that is still good");
-                store.revision().await?
+                (store.revision().await?, Done::to("revoke", "key", id))
             }
-            Thing::Secret { secret } => self.secret(&store, secret).await?,
+            Thing::Secret { secret } => {
+                let tenant = tenant_id(&store, &secret.place.tenant).await?;
+                (self.secret(&store, secret).await?, Done::of(tenant, "revoke", "secret", secret))
+            }
         };
         say("revoked");
-        self.wait(&store, revision).await
+        let waited = self.wait(&store, revision).await;
+        let recorded = record(&store, done).await;
+        waited.and(recorded)
     }
 
     async fn secret(&self, store: &Store, secret: &At<SecretName>) -> Result<Revision> {
@@ -224,6 +241,9 @@ impl Reinstate {
         let store = app::look_into(&self.settings.load()?).await?;
         let what = self.thing.found(&store).await?;
         let is_reinstated = store.reinstate(&what).await?.is_some();
+        if is_reinstated {
+            record(&store, done(&store, "reinstate", &what).await?).await?;
+        }
         if let Revoked::Principal { issuer, subject } = &what {
             let user = store.directory(issuer).of_subject(subject).await?;
             if let Some(user) = user.filter(DirectoryUser::is_away) {
@@ -261,6 +281,12 @@ impl Revocations {
         }
         Ok(())
     }
+}
+
+/// That it was done, for the record of whose thing it is.
+async fn done(store: &Store, action: &'static str, what: &Revoked) -> Result<Done> {
+    let thing = name(store, what).await?;
+    Ok(Done { tenant: what.tenant(), action, thing })
 }
 
 /// As `reinstate` takes it.

@@ -1,5 +1,6 @@
 //! `mcp-mux secret`: what upstreams are called with. Write-only.
 
+use std::fmt;
 use std::io::{IsTerminal as _, Read as _};
 use std::str::FromStr;
 
@@ -10,6 +11,7 @@ use tenant_store::{
     SECRET_BYTES_MAX, SecretForm, SecretName, TenantSlug, TenantStore, Upstream, UpstreamId, UpstreamSlug,
 };
 
+use super::recorded::{Done, record};
 use super::{Settings, administration, say};
 use crate::app::open_store;
 use crate::upstream::{SECRET_BYTES_MIN, check_secret};
@@ -50,6 +52,12 @@ struct SecretPlace {
     name: SecretName,
 }
 
+impl fmt::Display for SecretPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.tenant, self.upstream, self.name)
+    }
+}
+
 impl FromStr for SecretPlace {
     type Err = anyhow::Error;
 
@@ -74,8 +82,14 @@ impl Secret {
         let found = rows.find_upstream(upstream).await?;
         let found = found.with_context(|| format!("tenant `{tenant}` has no upstream `{upstream}`: apply it first"))?;
         match &self.action {
-            Action::Set { force, .. } => set(&rows, &found, name, *force).await,
-            Action::Rm { .. } => remove(&rows, found.id, name).await,
+            Action::Set { force, .. } => {
+                set(&rows, &found, name, *force).await?;
+                record(&store, Done::of(rows.id(), "secret set", "secret", place)).await
+            }
+            Action::Rm { .. } => {
+                remove(&rows, found.id, name).await?;
+                record(&store, Done::of(rows.id(), "secret rm", "secret", place)).await
+            }
         }
     }
 }

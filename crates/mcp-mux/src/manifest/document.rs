@@ -160,12 +160,19 @@ impl From<ManagedKind> for Kind {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+        f.pad(self.as_str())
+    }
+}
+
+impl Kind {
+    /// As documents name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Tenant => "Tenant",
             Self::Upstream => "Upstream",
             Self::Grant => "Grant",
             Self::AccessTest => "AccessTest",
-        })
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use tenant_store::{TenantId, TenantSlug, UpstreamId, UpstreamSlug};
 use tokio::time::Instant;
 
 use super::input::{Given, Input, ResultKind, States, url_elicitations};
+use super::record::Came;
 use super::relay::{Matter, Relay, Standing};
 use super::tasks::{TaskAct, TaskIds};
 use super::uris::Uris;
@@ -157,9 +158,28 @@ struct Call<'c> {
 impl Mux {
     /// Asks an upstream for `caller`.
     pub async fn ask(&self, caller: &Caller, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Outcome, CallError> {
+        let room = self.audit.room().await;
         let sight = self.sight(caller, endpoint);
         let thing = ask.wish.thing();
-        let target = sight.target_of(&ask.wish, &thing).ok_or(CallError::Unknown(ask.wish.thing().word()))?;
+        let came = Came { caller, endpoint };
+        let Some(target) = sight.target_of(&ask.wish, &thing) else {
+            let unknown = CallError::Unknown(thing.word());
+            self.record_refusal(room, came, sight, (ask.wish.method(), thing));
+            return Err(unknown);
+        };
+        let recording = self.recording(room, came, (&sight, &ask.wish, &thing), &target);
+        let outcome = self.ask_at(caller, endpoint, ask, (&sight, thing, target)).await;
+        Outcome::recorded(outcome, recording)
+    }
+
+    /// The same where that leads somewhere.
+    async fn ask_at(
+        &self,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        ask: &Ask<'_>,
+        (sight, thing, target): (&Sight, Thing, Target<'_>),
+    ) -> Result<Outcome, CallError> {
         let can = ask.input.capabilities();
         let can = if sight.face == Face::Aggregate { can.among_tenants() } else { can };
         let peer = Peer { can, log: ask.log };
@@ -168,7 +188,7 @@ impl Mux {
             let seconds = wait.as_secs_f64().ceil().max(1.0);
             CallError::Limited { limited, seconds: Duration::from_secs_f64(seconds).as_secs() }
         })?;
-        let call = Call { mux: self, caller, endpoint, ask, thing, sight: &sight, target, peer };
+        let call = Call { mux: self, caller, endpoint, ask, thing, sight, target, peer };
 
         if let Wish::Task { act: TaskAct::Update | TaskAct::Cancel, task, .. } = &ask.wish
             && let Some(refused) = self.check_task(caller, endpoint, (task, ask)).await?
@@ -193,10 +213,10 @@ impl Mux {
             biased;
             () = caller.ended.cancelled() => return Err(CallError::SignedOut),
             reply = self.reply(caller, &call.target, (&rpc, peer, deadline)) => reply,
-            () = self.until_taken_back(caller, &sight, matter) => return Err(self.taken_back(caller, &call.thing)),
+            () = self.until_taken_back(caller, sight, matter) => return Err(self.taken_back(caller, &call.thing)),
         };
         // What was decided before a long call may have been taken back meanwhile.
-        if !self.is_current(&sight) && !self.may_use(caller, &matter()) {
+        if !self.is_current(sight) && !self.may_use(caller, &matter()) {
             return Err(self.taken_back(caller, &call.thing));
         }
         let reply = reply.map_err(|error| failed(call.target.slugs(), error))?;

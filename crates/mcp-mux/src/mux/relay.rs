@@ -19,6 +19,7 @@ use super::call::{Asking, CallError, Finish, Finished, failed};
 use super::ground::Grounds;
 use super::input::{self, Asked};
 use super::parked::Parked;
+use super::record::Recording;
 use super::round::{self, Round, Then};
 use super::wish::Thing;
 use super::{Endpoint, Mux};
@@ -67,6 +68,8 @@ pub struct Relay {
     questions_left: usize,
     /// How many more of its requests are answered without the client.
     refusals_left: usize,
+    /// Told how it ends. When it is dropped before, nobody waited.
+    recording: Option<Recording>,
 }
 
 /// What a call is about, and where it leads. The same name may lead elsewhere later.
@@ -154,7 +157,13 @@ impl Relay {
             deadline,
             questions_left: QUESTIONS_MAX,
             refusals_left: REFUSALS_MAX,
+            recording: None,
         }
+    }
+
+    /// From here on its end is recorded there.
+    pub(super) fn record(&mut self, recording: Recording) {
+        self.recording = Some(recording);
     }
 
     /// What the call is about.
@@ -186,6 +195,11 @@ impl Relay {
                     Err(_) => Some(self.late()),
                 },
             };
+            if let Some(Step::Answer(answer)) = &step
+                && let Some(recording) = self.recording.take()
+            {
+                recording.finish(answer.as_ref());
+            }
             if step.is_some() {
                 return step;
             }

@@ -253,7 +253,7 @@ impl Sight {
 
     /// What policy says of a resource of the target's upstream. The same names as in a list, whichever of them the caller used: what
     /// denies one of them denies the resource.
-    fn decision(&self, target: &Target<'_>, local: &str) -> Decision {
+    pub(super) fn decision(&self, target: &Target<'_>, local: &str) -> Decision {
         let exposed = carry(target.access.tenant_slug(), &target.upstream.slug, local);
         let facts = EntryFacts {
             tenant: target.upstream.tenant,

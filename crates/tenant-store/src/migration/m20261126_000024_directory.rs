@@ -97,7 +97,7 @@ fn members() -> TableCreateStatement {
 }
 
 /// Only the platform's own work sees it.
-fn of_platform(table: &str) -> [String; 3] {
+pub(super) fn of_platform(table: &str) -> [String; 3] {
     [
         format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"),
         format!("ALTER TABLE {table} FORCE ROW LEVEL SECURITY"),

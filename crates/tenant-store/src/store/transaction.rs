@@ -91,6 +91,17 @@ impl OpenTransaction {
         Ok(Self { transaction, writes: true, changed: false, is_sound: true, turn: Some(turn) })
     }
 
+    /// Begins one that adds to what is no configuration. Where the database can do with several writers, nobody's turn is waited for.
+    async fn begin_beside(store: &Store) -> Result<Self, StoreError> {
+        if !store.has_roles() {
+            return Self::begin(store).await;
+        }
+        let isolation_level = Some(IsolationLevel::ReadCommitted);
+        let options = TransactionOptions { isolation_level, ..TransactionOptions::default() };
+        let transaction = begin(store, options).await?;
+        Ok(Self { transaction, writes: true, changed: false, is_sound: true, turn: None })
+    }
+
     /// Begins one that only reads, and sees the database as it is at its first statement, whatever others write meanwhile.
     pub(super) async fn begin_reading(store: &Store) -> Result<Self, StoreError> {
         let transaction = begin_reading(store).await?;
@@ -202,6 +213,17 @@ impl Writing {
         let OpenTransaction { transaction, turn, .. } = OpenTransaction::begin(store).await?;
         narrow(&transaction, whose).await?;
         Ok(Self { transaction, place: Place::Own { turn } })
+    }
+
+    /// What adds to what is no configuration. It sees no rows before it says whose.
+    pub(crate) async fn beside(store: &Store) -> Result<Self, StoreError> {
+        let OpenTransaction { transaction, turn, .. } = OpenTransaction::begin_beside(store).await?;
+        Ok(Self { transaction, place: Place::Own { turn } })
+    }
+
+    /// From here on it is about those rows.
+    pub(crate) async fn about(&self, whose: Whose) -> Result<(), StoreError> {
+        narrow(&self.transaction, whose).await
     }
 
     pub(crate) async fn of_change(change: &Weak<SharedTransaction>, whose: Whose) -> Result<Self, StoreError> {

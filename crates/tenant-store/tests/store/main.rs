@@ -2,6 +2,7 @@
 
 mod access_tests;
 mod api_keys;
+mod audit;
 mod bulk;
 mod changes;
 mod credentials;

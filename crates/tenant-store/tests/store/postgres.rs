@@ -6,7 +6,9 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, Statement, TransactionTrait as _};
 use secrecy::ExposeSecret as _;
 use tenant_store::testing::is_on_postgres;
-use tenant_store::{Store, StoreError, SystemClock, TenantStore, Upstream, UpstreamSpec};
+use tenant_store::{
+    AuditChain, AuditPart, AuditRow, AuditWriterId, Store, StoreError, SystemClock, TenantStore, Upstream, UpstreamSpec,
+};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -30,7 +32,9 @@ const TABLES: [&str; 12] = [
     "upstream_health",
 ];
 /// The tables of the platform that whoever is about a tenant does not see.
-const OF_PLATFORM: [&str; 3] = ["directory_group", "directory_member", "directory_user"];
+const OF_PLATFORM: [&str; 4] = ["audit_key", "directory_group", "directory_member", "directory_user"];
+/// The tables of the audit record: of them even the platform's own work sees the platform's rows only.
+const OF_CHAINS: [&str; 2] = ["audit_checkpoint", "audit_event"];
 
 /// A store on PostgreSQL; none, where the tests run on something else.
 async fn on_postgres() -> anyhow::Result<Option<Bed>> {
@@ -102,7 +106,7 @@ async fn who_names_no_tenant_sees_nothing_and_writes_nothing() -> anyhow::Result
     // Before anything was set, and after a transaction in which it was.
     for _ in 0..2 {
         let nobody = serving.begin().await?;
-        for table in TABLES.into_iter().chain(OF_PLATFORM) {
+        for table in TABLES.into_iter().chain(OF_PLATFORM).chain(OF_CHAINS) {
             assert_eq!(count(&nobody, &format!("SELECT count(*) FROM {table}")).await?, 0, "{table}");
         }
         nobody.rollback().await?;
@@ -133,7 +137,7 @@ async fn every_table_with_rows_of_tenants_is_guarded_from_its_owner_too() -> any
     known.sort();
     assert_eq!(names(of_tenants).await?, known);
     // Those of directories are guarded from whoever is about a tenant.
-    let mut known = [&TABLES[..], &OF_PLATFORM[..]].concat();
+    let mut known = [&TABLES[..], &OF_PLATFORM[..], &OF_CHAINS[..]].concat();
     known.sort_unstable();
     assert_eq!(names(guarded).await?, known);
     // Texts are sorted byte by byte, as SQLite sorts them.
@@ -181,6 +185,9 @@ async fn replicas_that_start_together_all_start() -> anyhow::Result<()> {
     other.execute_unprepared(undone).await?;
     for table in TABLES {
         other.execute_unprepared(&format!("DROP POLICY of_tenant ON {table}")).await?;
+    }
+    for table in OF_CHAINS {
+        other.execute_unprepared(&format!("DROP POLICY of_chain ON {table}")).await?;
     }
     other
         .execute_unprepared(
@@ -246,4 +253,38 @@ async fn whoever_writes_by_hand_takes_a_turn() -> anyhow::Result<()> {
 async fn put_upstream_with(rows: &TenantStore, concurrency: u32) -> anyhow::Result<Upstream> {
     let spec = UpstreamSpec { concurrency, ..upstream_spec()? };
     Ok(rows.put_upstream(&"jira".parse()?, &spec).await?.0)
+}
+
+#[tokio::test]
+async fn nobody_sees_the_audit_record_of_another_not_even_whoever_is_about_all() -> anyhow::Result<()> {
+    let Some(bed) = on_postgres().await? else { return Ok(()) };
+    let (writer, at) = (AuditWriterId::new(bed.now()), bed.now());
+    let chains = [AuditChain::Platform, AuditChain::Tenant(scope(&bed.acme)), AuditChain::Tenant(scope(&bed.globex))];
+    let parts = chains.map(|chain| AuditPart {
+        chain,
+        rows: vec![AuditRow { writer, seq: 1, at, line: chain.to_string() }],
+        checkpoints: Vec::new(),
+    });
+    bed.append_audit(&parts).await?;
+    let serving = serving(&bed).await?;
+    let (acme, globex) = (bed.acme.id.to_string(), bed.globex.id.to_string());
+    for (whose, chain) in [("*", "platform"), (&acme, &acme), (&globex, &globex)] {
+        let inside = begin_as(&serving, whose).await?;
+        let all = count(&inside, "SELECT count(*) FROM audit_event").await?;
+        let own = count(&inside, &format!("SELECT count(*) FROM audit_event WHERE line = '{chain}'")).await?;
+        assert_eq!((all, own), (1, 1), "{whose}");
+    }
+    // Nor does a tenant's transaction add to another chain, and whoever serves may not change what is there.
+    let insert = |chain: &str| format!("INSERT INTO audit_event VALUES ('{chain}', '{writer}', 9, 0, 'forged')");
+    for (whose, chain) in [(acme.as_str(), globex.as_str()), (&acme, "platform"), ("*", &acme)] {
+        let inside = begin_as(&serving, whose).await?;
+        let error = inside.execute_unprepared(&insert(chain)).await.unwrap_err().to_string();
+        assert!(error.contains("row-level security"), "{error}");
+    }
+    for sql in ["UPDATE audit_event SET line = ''", "DELETE FROM audit_event", "DELETE FROM audit_checkpoint"] {
+        let inside = begin_as(&serving, &acme).await?;
+        let error = inside.execute_unprepared(sql).await.unwrap_err().to_string();
+        assert!(error.contains("permission denied"), "{error}");
+    }
+    Ok(())
 }

@@ -1,0 +1,140 @@
+//! The audit record: who called what, who was refused and why, who was shown which lists, and what operators did. Never arguments, results,
+//! tokens or secrets, and of what nobody has, no name: that is the caller's own text.
+//!
+//! Whoever serves pushes an event into a queue and goes on; one task of the process writes. An event lies in the chain of the tenant whose
+//! thing it is about, if the caller has access there, and in the platform's otherwise: no tenant learns who of another company guessed its
+//! names. See `docs/audit.md`.
+
+mod event;
+mod export;
+mod line;
+mod once;
+mod signer;
+mod verify;
+mod whole;
+mod writer;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crypto::KeyRing;
+use tenant_store::{Clock, Store, StoreError};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{self, OwnedPermit};
+use tokio::time::timeout;
+
+pub use self::event::{
+    Administered, Call, Decided, Event, Head, List, Named, Outcome, Shown, TENANTS_NAMED_MAX, What, Who, name_digest,
+};
+pub use self::export::{ExportError, FileReport, export, verify_file};
+pub use self::line::Line;
+pub use self::once::record_once;
+pub use self::signer::{PublicKey, Signer};
+pub use self::verify::{Found, Verifier, Wrong};
+pub use self::whole::{Report, verify_store};
+use self::writer::Writer;
+use crate::config::AuditConfig;
+use crate::lifecycle::Tasks;
+
+/// How many events wait for the writer to look at them, calls that still run among them.
+const QUEUE_EVENTS_MAX: usize = 16_384;
+/// How long a call waits for room in the queue.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An event on its way to the writer.
+enum Queued {
+    Event(Box<Event>),
+    /// What is not found out before the writer takes it.
+    Later(Box<dyn FnOnce() -> Event + Send>),
+}
+
+impl fmt::Debug for Queued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Event(event) => event.fmt(f),
+            Self::Later(_) => f.write_str("Later"),
+        }
+    }
+}
+
+/// Where events go. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Audit {
+    queue: mpsc::Sender<Queued>,
+    /// How many found no room since the writer looked last.
+    lost: Arc<AtomicU64>,
+}
+
+/// Room for one event, which then always arrives.
+#[derive(Debug)]
+pub struct Room {
+    audit: Audit,
+    permit: Option<OwnedPermit<Queued>>,
+}
+
+impl Audit {
+    /// Starts the one writer of this process. It ends after everything else, when all is written.
+    pub async fn start(
+        store: &Store,
+        platform: &KeyRing,
+        config: &AuditConfig,
+        (clock, tasks): (Arc<dyn Clock>, &Tasks),
+    ) -> Result<Self, StoreError> {
+        let signer = Signer::of(store, platform).await?;
+        let (queue, events) = mpsc::channel(QUEUE_EVENTS_MAX);
+        let lost = Arc::new(AtomicU64::new(0));
+        let mut writer = Writer::new(store.clone(), signer, clock, config.checkpoint_every());
+        writer.begin().await?;
+        let losses = Arc::clone(&lost);
+        tasks.spawn_last(|over| writer.run(events, losses, over));
+        Ok(Self { queue, lost })
+    }
+
+    /// Records what needs no more than that it is known. Waits for nothing; what finds no room is counted, and the record says so.
+    pub fn push(&self, event: Event) {
+        self.queue(Queued::Event(Box::new(event)));
+    }
+
+    fn queue(&self, queued: Queued) {
+        match self.queue.try_send(queued) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(TrySendError::Closed(_)) => tracing::error!("an audit event came after the end, and is lost"),
+        }
+    }
+
+    /// Room for what is about to happen. Where there is none, it is waited for, but not for ever.
+    pub async fn room(&self) -> Room {
+        let permit = match self.queue.clone().try_reserve_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => timeout(ROOM_TIMEOUT, self.queue.clone().reserve_owned()).await.ok().and_then(Result::ok),
+        };
+        Room { audit: self.clone(), permit }
+    }
+}
+
+impl Room {
+    /// Records what happened.
+    pub fn put(self, event: Event) {
+        self.queue(Queued::Event(Box::new(event)));
+    }
+
+    /// Records what happened, which the writer finds out.
+    pub fn put_later(self, event: impl FnOnce() -> Event + Send + 'static) {
+        self.queue(Queued::Later(Box::new(event)));
+    }
+
+    fn queue(self, queued: Queued) {
+        match self.permit {
+            Some(permit) => drop(permit.send(queued)),
+            None => self.audit.queue(queued),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! The queue when it is full, and the canonical line whatever it holds.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::Value;
+use tenant_store::testing::ThrowAway;
+use tenant_store::{AuditChain, AuditWriterId, Timestamp};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::event::{Administered, Event, What};
+use super::line::{self, NONE_BEFORE};
+use super::verify::Verifier;
+use super::writer::Writer;
+use super::{Audit, ROOM_TIMEOUT, Signer};
+
+fn done(name: &str) -> Event {
+    let (operator, name) = ("somebody (uid 0)".to_owned(), name.to_owned());
+    let what = Administered { operator, action: "apply", kind: "manifests", name, became: None, revision: None };
+    Event {
+        at: Timestamp::from_millis(1_780_000_000_000),
+        chain: AuditChain::Platform,
+        what: What::Administration(what),
+    }
+}
+
+#[tokio::test]
+async fn what_finds_no_room_is_waited_for_counted_and_then_recorded_as_lost() -> anyhow::Result<()> {
+    let away = ThrowAway::new().await;
+    let signer = Signer::of(&away.store, &away.store.platform_keys().await?).await?;
+    let (queue, mut events) = mpsc::channel(2);
+    let lost = Arc::new(AtomicU64::new(0));
+    let audit = Audit { queue, lost: Arc::clone(&lost) };
+
+    // Whoever has room keeps it, whatever comes meanwhile.
+    let room = audit.room().await;
+    audit.push(done("first"));
+    audit.push(done("no room"));
+    let began = Instant::now();
+    let without = audit.room().await;
+    assert!(began.elapsed() >= ROOM_TIMEOUT, "it is waited for");
+    without.put(done("no room either"));
+    room.put(done("second"));
+    // Once there is room again, nobody waits.
+    assert!(events.recv().await.is_some());
+    let began = Instant::now();
+    let room = audit.room().await;
+    assert!(began.elapsed() < ROOM_TIMEOUT);
+    room.put(done("third"));
+
+    let mut seen = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        seen.push(event);
+    }
+    assert_eq!(seen.len(), 2);
+    let mut writer = Writer::new(away.store.clone(), signer, Arc::clone(&away.clock) as _, Duration::MAX);
+    writer.take_all(&mut seen, &lost);
+    writer.add_once().await?;
+    let rows = away.store.still().await?.platform_audit_rows(None).await?;
+    assert!(rows[0].line.contains("second") && rows[1].line.contains("third"));
+    assert!(rows[2].line.ends_with(r#""event":"lost","count":2}"#), "{}", rows[2].line);
+    Ok(())
+}
+
+#[test]
+fn the_first_line_is_this_one() -> anyhow::Result<()> {
+    let writer: AuditWriterId = "wri_0198a2f4c1a07d3e8f5b6c7d8e9f0a1b".parse()?;
+    let row = line::row(&done("team \"a\""), writer, (1, NONE_BEFORE))?;
+    insta::assert_snapshot!(row.line, @r#"{"v":1,"chain":"platform","writer":"wri_0198a2f4c1a07d3e8f5b6c7d8e9f0a1b","seq":1,"prev":"0000000000000000000000000000000000000000000000000000000000000000","at":"2026-05-28T20:26:40.000Z","event":"administration","operator":"somebody (uid 0)","action":"apply","kind":"manifests","name":"team \"a\""}"#);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_line_is_one_line_that_reads_back_and_each_byte_of_it_counts(
+        names in prop::collection::vec(any::<String>(), 2..5),
+        place in any::<prop::sample::Index>(),
+        other in any::<u8>(),
+    ) {
+        let writer = AuditWriterId::new(Timestamp::from_millis(1));
+        let (mut prev, mut lines) = (NONE_BEFORE.to_owned(), Vec::new());
+        for (seq, name) in (1..).zip(&names) {
+            let row = line::row(&done(name), writer, (seq, &prev)).unwrap();
+            prop_assert!(!row.line.chars().any(|char| char.is_ascii_control()), "{:?}", row.line);
+            let read: Value = serde_json::from_str(&row.line).unwrap();
+            prop_assert_eq!(read["name"].as_str(), Some(name.as_str()));
+            prop_assert_eq!(serde_json::to_string(&read).unwrap(), row.line.clone());
+            prev = line::hash(&row.line);
+            lines.push(row);
+        }
+        let verify = |change: Option<(usize, u8)>| {
+            let mut verifier = Verifier::new("platform", &[], &[]);
+            lines.iter().enumerate().try_for_each(|(number, row)| {
+                let mut row = row.clone();
+                if let (0, Some((place, other))) = (number, change) {
+                    let mut bytes = row.line.into_bytes();
+                    bytes[place] = other;
+                    let Ok(text) = String::from_utf8(bytes) else { return Err(super::Wrong::NotALine) };
+                    row.line = text;
+                }
+                verifier.row(&row)
+            })
+        };
+        prop_assert_eq!(verify(None), Ok(()));
+        let place = place.index(lines[0].line.len());
+        if lines[0].line.as_bytes()[place] != other {
+            prop_assert!(verify(Some((place, other))).is_err(), "byte {} to {}", place, other);
+        }
+    }
+}

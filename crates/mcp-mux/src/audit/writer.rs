@@ -1,0 +1,322 @@
+//! The one writer of a process: gives each event its place in its chain, adds it to the database in batches, and signs now and then.
+//!
+//! An event has its line as soon as the writer sees it, so that adding it can be tried again, as often as it takes, and never adds anything
+//! else. While the database is away lines wait in memory; what does not fit any more is counted, and the count is an event.
+
+use std::collections::{HashMap, VecDeque};
+use std::error::Error;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tenant_store::{AuditChain, AuditCheckpoint, AuditPart, AuditRow, AuditWriterId, Clock, Store, StoreError};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Queued;
+use super::event::{Event, Head, List, Shown, What, sha256};
+use super::line;
+use super::signer::Signer;
+
+/// How many lines wait for the database.
+const BACKLOG_LINES_MAX: usize = 100_000;
+/// How many lines are added at a time, and how long one waits for others at most.
+const BATCH_LINES_MAX: usize = 1_000;
+const BATCH_EVERY: Duration = Duration::from_millis(200);
+/// How long to wait after the database failed.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// After how many events there is a checkpoint, if the time for one has not come before.
+const CHECKPOINT_EVENTS: u64 = 1_000;
+/// How many heads one event names.
+const HEADS_MAX: usize = 100;
+/// How many writers before it a new one names.
+const AFTER_WRITERS_MAX: usize = 64;
+/// How long the end of a process waits for the database.
+const LAST_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How many lists' digests are remembered.
+const DIGESTS_MAX: usize = 32;
+
+/// The writer.
+#[derive(Debug)]
+pub(super) struct Writer {
+    store: Store,
+    signer: Signer,
+    clock: Arc<dyn Clock>,
+    id: AuditWriterId,
+    checkpoint_every: Duration,
+    chains: HashMap<AuditChain, Chain>,
+    backlog: VecDeque<(AuditChain, Item)>,
+    /// How many events there were since the last checkpoint.
+    unsigned: u64,
+    digests: VecDeque<(Bytes, String)>,
+    is_away: bool,
+}
+
+/// The writer's own part of a chain.
+#[derive(Debug)]
+struct Chain {
+    seq: u64,
+    hash: String,
+    signed: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Item {
+    Line(AuditRow),
+    Checkpoint(AuditCheckpoint),
+}
+
+/// Lines on their way into the database, and how many.
+type OnTheirWay = (usize, BoxFuture<'static, Result<(), StoreError>>);
+type Adding = Option<OnTheirWay>;
+
+impl Writer {
+    pub(super) fn new(store: Store, signer: Signer, clock: Arc<dyn Clock>, checkpoint_every: Duration) -> Self {
+        let id = AuditWriterId::new(clock.now());
+        Self {
+            store,
+            signer,
+            clock,
+            id,
+            checkpoint_every,
+            chains: HashMap::new(),
+            backlog: VecDeque::new(),
+            unsigned: 0,
+            digests: VecDeque::new(),
+            is_away: false,
+        }
+    }
+
+    /// Says in the platform's chain that there is a new writer, and how far others had come.
+    pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
+        let heads = self.store.platform_audit_heads(AFTER_WRITERS_MAX).await?;
+        let chain = AuditChain::Platform;
+        let after = heads.into_iter().map(|head| Head {
+            chain: chain.to_string(),
+            writer: head.writer.to_string(),
+            seq: head.seq,
+            hash: head.hash,
+        });
+        let what = What::Started { version: env!("CARGO_PKG_VERSION"), after: after.collect() };
+        self.take(Event { at: self.clock.now(), chain, what });
+        tracing::info!(audit.writer = %self.id, audit.key = %self.signer.public().id, "the audit record goes on");
+        Ok(())
+    }
+
+    /// Writes until nothing else runs any more.
+    pub(super) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Queued>,
+        lost: Arc<AtomicU64>,
+        over: CancellationToken,
+    ) {
+        let (mut seen, mut adding): (Vec<Queued>, Adding) = (Vec::new(), None);
+        let mut add_at = Instant::now();
+        let mut sign_at = Instant::now() + self.checkpoint_every;
+        loop {
+            let has_room = self.backlog.len() < BACKLOG_LINES_MAX;
+            tokio::select! {
+                biased;
+                () = over.cancelled() => break,
+                outcome = ended(&mut adding) => add_at = self.added(outcome),
+                () = sleep_until(sign_at), if self.unsigned > 0 => {
+                    self.sign();
+                    sign_at = Instant::now() + self.checkpoint_every;
+                }
+                () = sleep_until(add_at), if adding.is_none() && !self.backlog.is_empty() => adding = Some(self.add()),
+                count = events.recv_many(&mut seen, BATCH_LINES_MAX), if has_room => {
+                    if count == 0 {
+                        break;
+                    }
+                    if self.backlog.is_empty() && adding.is_none() {
+                        add_at = add_at.max(Instant::now() + BATCH_EVERY);
+                    }
+                    self.take_all(&mut seen, &lost);
+                }
+            }
+            if self.unsigned >= CHECKPOINT_EVENTS {
+                self.sign();
+                sign_at = Instant::now() + self.checkpoint_every;
+            }
+        }
+        self.end(events, &lost).await;
+    }
+
+    pub(super) fn take_all(&mut self, events: &mut Vec<Queued>, lost: &AtomicU64) {
+        for queued in mem::take(events) {
+            self.take(match queued {
+                Queued::Event(event) => *event,
+                Queued::Later(event) => event(),
+            });
+        }
+        let count = lost.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            tracing::error!(audit.lost = count, "audit events found no room and are lost: the record says how many");
+            let what = What::Lost { count };
+            self.take(Event { at: self.clock.now(), chain: AuditChain::Platform, what });
+        }
+    }
+
+    /// Gives an event its place.
+    pub(super) fn take(&mut self, mut event: Event) {
+        if let What::List(List { sha256: shown, .. }) = &mut event.what
+            && let Shown::Bytes(bytes) = shown
+        {
+            *shown = Shown::Digest(self.digest(bytes));
+        }
+        let none_before = || Chain { seq: 0, hash: line::NONE_BEFORE.to_owned(), signed: 0 };
+        let chain = self.chains.entry(event.chain).or_insert_with(none_before);
+        match line::row(&event, self.id, (chain.seq + 1, &chain.hash)) {
+            Ok(row) => {
+                (chain.seq, chain.hash) = (row.seq, line::hash(&row.line));
+                self.unsigned += 1;
+                self.backlog.push_back((event.chain, Item::Line(row)));
+            }
+            // Every field of an event is one that can be written.
+            Err(error) => tracing::error!(error = &error as &dyn Error, "an audit event cannot be written"),
+        }
+    }
+
+    /// Many callers are shown the same bytes, which have one digest.
+    fn digest(&mut self, bytes: &Bytes) -> String {
+        let is_it = |(known, _): &&(Bytes, String)| known.as_ptr() == bytes.as_ptr() && known.len() == bytes.len();
+        if let Some((_, digest)) = self.digests.iter().find(is_it) {
+            return digest.clone();
+        }
+        if self.digests.len() == DIGESTS_MAX {
+            self.digests.pop_front();
+        }
+        let digest = sha256(bytes);
+        // As long as they are held, nothing else lies there.
+        self.digests.push_back((bytes.clone(), digest.clone()));
+        digest
+    }
+
+    /// Signs how far each chain has come that went on, tenants' first: the platform's own then covers them all.
+    pub(super) fn sign(&mut self) {
+        let went_on = |(chain, state): (&AuditChain, &Chain)| {
+            (*chain != AuditChain::Platform && state.signed < state.seq).then_some(*chain)
+        };
+        let chains: Vec<AuditChain> = self.chains.iter().filter_map(went_on).collect();
+        let heads: Vec<Head> = chains.into_iter().filter_map(|chain| self.sign_chain(chain)).collect();
+        for heads in heads.chunks(HEADS_MAX) {
+            let what = What::Checkpoint { heads: heads.to_vec() };
+            self.take(Event { at: self.clock.now(), chain: AuditChain::Platform, what });
+        }
+        if let Some(head) = self.sign_chain(AuditChain::Platform) {
+            // Who keeps the log elsewhere has an anchor.
+            tracing::info!(
+                audit.writer = %self.id, audit.seq = head.seq, audit.hash = %head.hash, audit.key = %self.signer.public().id,
+                "audit checkpoint"
+            );
+        }
+        self.unsigned = 0;
+    }
+
+    fn sign_chain(&mut self, chain: AuditChain) -> Option<Head> {
+        let state = self.chains.get_mut(&chain).filter(|state| state.signed < state.seq)?;
+        let signed = self.signer.checkpoint(chain, self.id, (state.seq, &state.hash), self.clock.now());
+        state.signed = state.seq;
+        let (seq, hash) = (state.seq, state.hash.clone());
+        self.backlog.push_back((chain, Item::Checkpoint(signed)));
+        Some(Head { chain: chain.to_string(), writer: self.id.to_string(), seq, hash })
+    }
+
+    /// The first lines that wait, on their way. They go on waiting until they are added.
+    fn add(&self) -> OnTheirWay {
+        let count = self.backlog.len().min(BATCH_LINES_MAX);
+        let parts = parts(self.backlog.iter().take(count));
+        let store = self.store.clone();
+        (count, Box::pin(async move { store.append_audit(&parts).await }))
+    }
+
+    /// When to go on.
+    fn added(&mut self, (count, outcome): (usize, Result<(), StoreError>)) -> Instant {
+        match outcome {
+            Ok(()) => {
+                self.backlog.drain(..count.min(self.backlog.len()));
+                if mem::take(&mut self.is_away) {
+                    tracing::info!("the audit record is written again");
+                }
+                Instant::now()
+            }
+            Err(error) => {
+                if !mem::replace(&mut self.is_away, true) {
+                    let waiting = self.backlog.len();
+                    tracing::error!(
+                        error = &error as &dyn Error,
+                        audit.waiting = waiting,
+                        "the audit record cannot be written: it waits in memory until the database is there again"
+                    );
+                }
+                Instant::now() + RETRY_AFTER
+            }
+        }
+    }
+
+    /// What is there still, and a last signature.
+    async fn end(mut self, mut events: mpsc::Receiver<Queued>, lost: &AtomicU64) {
+        events.close();
+        let mut seen = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            seen.push(event);
+        }
+        self.take_all(&mut seen, lost);
+        self.sign();
+        if timeout(LAST_TIMEOUT, self.add_all()).await.is_err() {
+            let waiting = self.backlog.len();
+            tracing::error!(
+                audit.lost = waiting,
+                "the process ends before its audit record was written: lines are lost"
+            );
+        }
+    }
+
+    /// Adds all that waits, for as long as it takes.
+    pub(super) async fn add_all(&mut self) {
+        while !self.backlog.is_empty() {
+            let mut adding = Some(self.add());
+            let outcome = ended(&mut adding).await;
+            let next = self.added(outcome);
+            sleep_until(next).await;
+        }
+    }
+
+    /// The same, once.
+    pub(super) async fn add_once(&mut self) -> Result<(), StoreError> {
+        let parts = parts(self.backlog.iter());
+        self.store.append_audit(&parts).await?;
+        self.backlog.clear();
+        Ok(())
+    }
+}
+
+/// What became of lines on their way, once that is known. Nothing is lost when it is not waited for to its end.
+async fn ended(adding: &mut Adding) -> (usize, Result<(), StoreError>) {
+    let Some((count, adding_now)) = adding else { return std::future::pending().await };
+    let (count, outcome) = (*count, adding_now.await);
+    *adding = None;
+    (count, outcome)
+}
+
+/// Lines and signatures by their chains, each in its order.
+fn parts<'i>(items: impl Iterator<Item = &'i (AuditChain, Item)>) -> Vec<AuditPart> {
+    let mut places: HashMap<AuditChain, usize> = HashMap::new();
+    let mut parts: Vec<AuditPart> = Vec::new();
+    for (chain, item) in items {
+        let place = *places.entry(*chain).or_insert_with(|| {
+            parts.push(AuditPart { chain: *chain, rows: Vec::new(), checkpoints: Vec::new() });
+            parts.len() - 1
+        });
+        let Some(part) = parts.get_mut(place) else { continue };
+        match item {
+            Item::Line(row) => part.rows.push(row.clone()),
+            Item::Checkpoint(checkpoint) => part.checkpoints.push(checkpoint.clone()),
+        }
+    }
+    parts
+}

@@ -1,0 +1,76 @@
+//! What the command line did, for the audit record. It is recorded once it is done: a kill switch waits for no record.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tenant_store::{AuditChain, Clock as _, Revision, Store, SystemClock, TenantId, TenantSlug};
+use tokio::time::timeout;
+
+use super::administration;
+use crate::audit::{Administered, Event, What, record_once};
+use crate::config;
+use crate::manifest::{Became, Report};
+
+/// How long the keys that sign and the database are waited for.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Something that was done.
+pub(super) struct Done {
+    /// Whose it is; nobody's alone, if it is the platform's.
+    pub(super) tenant: Option<TenantId>,
+    /// In the words of the command line.
+    pub(super) action: &'static str,
+    /// To what, by kind and name.
+    pub(super) thing: (&'static str, String),
+}
+
+impl Done {
+    /// To something of the platform's.
+    pub(super) fn to(action: &'static str, kind: &'static str, name: &impl ToString) -> Self {
+        Self { tenant: None, action, thing: (kind, name.to_string()) }
+    }
+
+    /// To something of a tenant's.
+    pub(super) fn of(tenant: TenantId, action: &'static str, kind: &'static str, name: &impl ToString) -> Self {
+        Self { tenant: Some(tenant), ..Self::to(action, kind, name) }
+    }
+
+    fn event(self, became: Option<String>, revision: Option<Revision>) -> Event {
+        let chain = self.tenant.map_or(AuditChain::Platform, |id| AuditChain::Tenant(administration().scope(id)));
+        let Self { action, thing: (kind, name), .. } = self;
+        let (operator, revision) = (config::operator(), revision.map(|Revision(revision)| revision));
+        let what = What::Administration(Administered { operator, action, kind, name, became, revision });
+        Event { at: SystemClock.now(), chain, what }
+    }
+}
+
+/// Records it.
+pub(super) async fn record(store: &Store, done: Done) -> Result<()> {
+    record_all(store, vec![done.event(None, None)]).await
+}
+
+/// Records what manifests changed: each object in its tenant's record, and that something was changed in the platform's.
+pub(super) async fn record_report(store: &Store, action: &'static str, report: &Report) -> Result<()> {
+    if !report.is_made || !report.is_a_change() {
+        return Ok(());
+    }
+    let tenants = store.tenants().await?;
+    let ids: HashMap<&TenantSlug, TenantId> = tenants.iter().map(|tenant| (&tenant.slug, tenant.id)).collect();
+    let changed: Vec<_> = report.applied.iter().filter(|applied| applied.became != Became::Unchanged).collect();
+    let became = Some(format!("{} objects changed", changed.len()));
+    let mut events = vec![Done::to(action, "manifests", &"").event(became, Some(report.revision))];
+    for applied in changed {
+        let slug = applied.name.split('/').next().unwrap_or_default();
+        let tenant = slug.parse::<TenantSlug>().ok().and_then(|slug| ids.get(&slug).copied());
+        let thing = (applied.kind.as_str(), applied.name.clone());
+        let done = Done { tenant, action, thing };
+        events.push(done.event(Some(applied.became.to_string()), Some(report.revision)));
+    }
+    record_all(store, events).await
+}
+
+async fn record_all(store: &Store, events: Vec<Event>) -> Result<()> {
+    let unknown = "it is done, but the audit record does not say so: write down that you did it";
+    timeout(RECORD_TIMEOUT, record_once(store, events)).await.context(unknown)?.context(unknown)
+}

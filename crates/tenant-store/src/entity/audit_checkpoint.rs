@@ -1,0 +1,28 @@
+//! Table `audit_checkpoint`: what a writer has signed about a chain.
+
+use sea_orm::entity::prelude::*;
+
+use crate::id::AuditWriterId;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "audit_checkpoint")]
+pub(crate) struct Model {
+    /// A tenant's id, or `platform`.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub(crate) chain: String,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub(crate) writer: AuditWriterId,
+    /// The last event that it covers.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub(crate) seq: i64,
+    pub(crate) at_ms: i64,
+    /// SHA-256 of that event's line, in hexadecimal digits.
+    pub(crate) hash: String,
+    pub(crate) key_id: String,
+    pub(crate) signature: Vec<u8>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub(crate) enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
