@@ -38,7 +38,7 @@ struct Left {
     log: std::path::PathBuf,
 }
 
-async fn stopped(server: TestServer) -> Result<Left> {
+pub(crate) async fn stopped(server: TestServer) -> Result<Left> {
     let TestServer { app, config, database, log, .. } = server;
     ensure!(app.stop().await, "something was left behind");
     let store = open_store(&config).await?;
@@ -46,7 +46,7 @@ async fn stopped(server: TestServer) -> Result<Left> {
 }
 
 /// A tenant's events, or the platform's.
-async fn events(store: &Store, tenant: Option<&str>) -> Result<Vec<Value>> {
+pub(crate) async fn events(store: &Store, tenant: Option<&str>) -> Result<Vec<Value>> {
     let lines = match tenant {
         Some(tenant) => rows(store, tenant).await?.audit_rows(None).await?,
         None => store.still().await?.platform_audit_rows(None).await?,
@@ -55,7 +55,7 @@ async fn events(store: &Store, tenant: Option<&str>) -> Result<Vec<Value>> {
 }
 
 /// The events of a kind.
-fn of<'e>(events: &'e [Value], kind: &str) -> Vec<&'e Value> {
+pub(crate) fn of<'e>(events: &'e [Value], kind: &str) -> Vec<&'e Value> {
     events.iter().filter(|event| event["event"] == kind).collect()
 }
 

@@ -4,6 +4,7 @@
 
 mod support;
 
+mod accept;
 mod account_consent;
 mod accounts;
 mod api_keys;
@@ -25,6 +26,7 @@ mod dialogue;
 mod egress;
 mod entra;
 mod features;
+mod flow;
 mod front_session;
 mod fronts;
 mod graph_directory;

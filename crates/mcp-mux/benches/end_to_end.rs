@@ -10,6 +10,7 @@ mod end_to_end {
     pub(crate) mod child;
     pub(crate) mod compare;
     pub(crate) mod floor;
+    pub(crate) mod flow;
     pub(crate) mod http1;
     pub(crate) mod load;
     pub(crate) mod measure;

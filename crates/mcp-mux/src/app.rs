@@ -16,7 +16,7 @@ use crate::catalog::{Catalog, Face, Refresher};
 use crate::config::{Config, ConfigError, PublicUrl};
 use crate::egress::{Egress, EgressError};
 use crate::gateway::{ConnectLinks, Gateway};
-use crate::http::{Connect, Probed, ProtectedResources, Scim, Server, admin_router, router};
+use crate::http::{Connect, Probed, ProtectedResources, Scim, Server, admin_router, router, serve};
 use crate::keys::{KeyProviders, KeysError};
 use crate::lifecycle::Tasks;
 use crate::limits::Limits;
@@ -277,13 +277,8 @@ impl App {
         catalog.reload().await?;
         api_keys.reload().await?;
         tasks.spawn_last(|over| heart.run(over));
-        let shutdown = tasks.shutdown();
-        tasks.spawn_draining(async move {
-            let served = axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned());
-            if let Err(error) = served.into_future().await {
-                tracing::error!(error = &error as &dyn std::error::Error, "the listener ended");
-            }
-        });
+        let (http, accepting) = (config.http.clone(), tasks.clone());
+        tasks.spawn_draining(async move { serve(listener, routes, &http, &accepting).await });
         let probed = Probed { catalog: Arc::clone(&catalog), metrics, tasks: tasks.clone() };
         let admin_address = admin.map(|(listener, address)| {
             answer_probes(listener, probed);

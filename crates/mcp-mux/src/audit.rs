@@ -26,7 +26,8 @@ use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::time::timeout;
 
 pub use self::event::{
-    Administered, Call, Decided, Event, Head, List, Named, Outcome, Shown, TENANTS_NAMED_MAX, What, Who, name_digest,
+    Administered, Call, Decided, Event, Flowed, Head, List, Named, Outcome, Shown, TENANTS_NAMED_MAX, What, Who,
+    name_digest,
 };
 pub use self::export::{ExportError, FileReport, export, verify_file};
 pub use self::line::Line;

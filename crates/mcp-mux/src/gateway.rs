@@ -31,7 +31,7 @@ use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Method, Request, Response};
 use tenant_store::{Clock, Revision};
 use tokio::sync::watch;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use self::account_missing::Missing;
 use self::answer::{Asked, Way};
@@ -41,7 +41,7 @@ use self::era::Era;
 use self::lifecycle::{Face, Lifecycle};
 use self::listen::{Listener, Streams, Topics};
 use self::replay::{Position, Replays};
-use self::request::{Accepts, read, require_json};
+use self::request::{Accepts, BODY_TIMEOUT, read, require_json};
 use self::session::{Session, Sessions};
 use self::subscribed::Subscribed;
 use crate::caller::{Caller, Principal};
@@ -214,7 +214,8 @@ impl Gateway {
         let accepts = Accepts::of(request.headers())?;
         require_json(request.headers())?;
         let (parts, body) = request.into_parts();
-        let body = timeout_at(caller.deadline, read(body)).await.map_err(|_| Problem::slow_body())??;
+        let deadline = caller.deadline.min(Instant::now() + BODY_TIMEOUT);
+        let body = timeout_at(deadline, read(body)).await.map_err(|_| Problem::slow_body())??;
         let rpc = match envelope::parse(&body)? {
             Message::Request(rpc) => rpc,
             Message::Notification(notification) => {

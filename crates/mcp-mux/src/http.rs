@@ -1,6 +1,7 @@
 //! HTTP: every route on one page, every layer on one page. What enters here leaves as a verified caller and a request without
 //! any credential, or does not get further.
 
+mod accept;
 mod connect;
 mod cross_origin;
 mod identified;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use self::accept::serve;
 pub use self::connect::Connect;
 use self::identified::Identified;
 use self::origin::{Guarded, OriginGuard};

@@ -21,6 +21,7 @@ pub mod caller;
 mod civil;
 pub mod egress;
 pub mod error;
+pub mod flow;
 mod hex;
 mod json;
 mod protocol;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tenant_store::{TenantId, UpstreamId};
 use tokio::time::Instant;
@@ -68,25 +69,51 @@ impl Limits {
         }
     }
 
-    /// Counts a call, if it may be made now; otherwise which limit is in its way, and for how long. One that is refused counts for nothing
-    /// that it is refused by.
-    pub fn count(
+    /// Counts a request of `principal`, whatever it is for, if it may be made now; otherwise which limit is in its way, and for how long.
+    pub fn count(&self, principal: &Principal, now: Instant) -> Result<(), (Limited, Duration)> {
+        let Some(principals) = &self.principals else { return Ok(()) };
+        principals.count(principal, now).map_err(|wait| (Limited::Principal, wait))
+    }
+
+    /// Counts the use of something that has been found. What is refused counts for nothing, not for the principal either.
+    pub fn count_use(
         &self,
         principal: &Principal,
         (place, local): ((TenantId, UpstreamId), &str),
         now: Instant,
     ) -> Result<(), (Limited, Duration)> {
-        let refused = |limited| move |wait| (limited, wait);
+        let tool = || ToolUse { principal: principal.clone(), place, local: local.into() };
+        let refused = |limited| {
+            move |wait| {
+                if let Some(principals) = &self.principals {
+                    principals.give_back(principal);
+                }
+                (limited, wait)
+            }
+        };
         if let Some(tools) = &self.tools {
-            let tool = ToolUse { principal: principal.clone(), place, local: local.into() };
-            tools.count(&tool, now).map_err(refused(Limited::Tool))?;
-        }
-        if let Some(principals) = &self.principals {
-            principals.count(principal, now).map_err(refused(Limited::Principal))?;
+            tools.count(&tool(), now).map_err(refused(Limited::Tool))?;
         }
         // Last: what others are refused takes nothing of what the tenant has.
-        self.tenants.as_ref().map_or(Ok(()), |tenants| tenants.count(&place.0, now).map_err(refused(Limited::Tenant)))
+        let Some(tenants) = &self.tenants else { return Ok(()) };
+        tenants.count(&place.0, now).map_err(refused(Limited::Tenant)).inspect_err(|_| {
+            if let Some(tools) = &self.tools {
+                tools.give_back(&tool());
+            }
+        })
     }
+
+    /// Gives a tenant back what a call took that was not made.
+    pub fn give_back(&self, tenant: TenantId) {
+        if let Some(tenants) = &self.tenants {
+            tenants.give_back(&tenant);
+        }
+    }
+}
+
+/// So many whole seconds that nobody who waits them comes too early.
+pub fn whole_seconds(wait: Duration) -> u64 {
+    Duration::from_secs_f64(wait.as_secs_f64().ceil().max(1.0)).as_secs()
 }
 
 /// So many in a minute, all at once or spread: the generic cell rate algorithm. Of each only the moment is remembered up to which it has used
@@ -109,7 +136,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Limiter<K> {
     fn per_minute(count: u32) -> Option<Arc<Self>> {
         let cost = MINUTE.checked_div(count)?;
         let used_up_to =
-            Cache::builder().max_capacity(COUNTED_MAX).time_to_idle(IDLE_MAX).build_with_hasher(RandomState::default());
+            Cache::builder().max_capacity(COUNTED_MAX).eviction_policy(EvictionPolicy::lru()).time_to_idle(IDLE_MAX);
+        let used_up_to = used_up_to.build_with_hasher(RandomState::default());
         Some(Arc::new(Self { cost, began: Instant::now(), used_up_to }))
     }
 
@@ -124,6 +152,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Limiter<K> {
             (wait == 0).then_some(next)
         });
         counted.map(drop).map_err(|_| Duration::from_nanos(wait))
+    }
+
+    /// One that was counted was not used.
+    fn give_back(&self, key: &K) {
+        let Some(used) = self.used_up_to.get(key) else { return };
+        let cost = nanos(self.cost);
+        used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| Some(used.saturating_sub(cost))).ok();
     }
 }
 
@@ -154,34 +189,67 @@ mod tests {
         (TenantId::new(Timestamp::from_millis(at)), UpstreamId::new(Timestamp::from_millis(at)))
     }
 
+    fn both(
+        limits: &Limits,
+        who: &str,
+        used: ((TenantId, UpstreamId), &str),
+        now: Instant,
+    ) -> Result<(), (Limited, Duration)> {
+        limits.count(&somebody(who), now)?;
+        limits.count_use(&somebody(who), used, now)
+    }
+
     #[test]
     fn who_has_used_the_share_waits_for_one_call_and_nobody_else_does() {
         let (limits, acme, now) = (limits(60, 0, 0), place(1), Instant::now());
         for _ in 0..60 {
-            assert_eq!(limits.count(&somebody("alice"), (acme, "go"), now), Ok(()));
+            assert_eq!(both(&limits, "alice", (acme, "go"), now), Ok(()));
         }
-        let (limited, wait) = limits.count(&somebody("alice"), (acme, "go"), now).unwrap_err();
+        let (limited, wait) = both(&limits, "alice", (acme, "go"), now).unwrap_err();
         assert_eq!((limited, wait), (Limited::Principal, Duration::from_secs(1)));
-        assert_eq!(limits.count(&somebody("bob"), (acme, "go"), now), Ok(()));
-        assert_eq!(limits.count(&somebody("alice"), (acme, "go"), now + wait), Ok(()));
-        assert!(limits.count(&somebody("alice"), (acme, "go"), now + wait).is_err());
+        assert_eq!(both(&limits, "bob", (acme, "go"), now), Ok(()));
+        assert_eq!(both(&limits, "alice", (acme, "go"), now + wait), Ok(()));
+        assert!(both(&limits, "alice", (acme, "go"), now + wait).is_err());
     }
 
     #[test]
     fn a_tenants_limit_is_shared_there_and_a_tools_is_ones_own() {
         let (limits, acme, globex, now) = (limits(0, 3, 2), place(1), place(2), Instant::now());
-        assert_eq!(limits.count(&somebody("alice"), (acme, "go"), now), Ok(()));
-        assert_eq!(limits.count(&somebody("alice"), (acme, "go"), now), Ok(()));
-        assert_eq!(limits.count(&somebody("alice"), (acme, "go"), now).unwrap_err().0, Limited::Tool);
-        assert_eq!(limits.count(&somebody("alice"), (acme, "other"), now), Ok(()));
-        assert_eq!(limits.count(&somebody("bob"), (acme, "go"), now).unwrap_err().0, Limited::Tenant);
-        assert_eq!(limits.count(&somebody("bob"), (globex, "go"), now), Ok(()));
+        assert_eq!(both(&limits, "alice", (acme, "go"), now), Ok(()));
+        assert_eq!(both(&limits, "alice", (acme, "go"), now), Ok(()));
+        assert_eq!(both(&limits, "alice", (acme, "go"), now).unwrap_err().0, Limited::Tool);
+        assert_eq!(both(&limits, "alice", (acme, "other"), now), Ok(()));
+        assert_eq!(both(&limits, "bob", (acme, "go"), now).unwrap_err().0, Limited::Tenant);
+        assert_eq!(both(&limits, "bob", (globex, "go"), now), Ok(()));
+    }
+
+    #[test]
+    fn what_one_tenant_refuses_is_not_missing_elsewhere() {
+        let (limits, acme, globex, now) = (limits(10, 2, 0), place(1), place(2), Instant::now());
+        for _ in 0..2 {
+            assert_eq!(both(&limits, "alice", (acme, "go"), now), Ok(()));
+        }
+        for _ in 0..50 {
+            assert_eq!(both(&limits, "carol", (acme, "go"), now).unwrap_err().0, Limited::Tenant);
+        }
+        assert_eq!(both(&limits, "carol", (globex, "go"), now), Ok(()));
+        // What was not made is given back.
+        limits.give_back(acme.0);
+        assert_eq!(both(&limits, "carol", (acme, "go"), now), Ok(()));
+        assert!(both(&limits, "carol", (acme, "go"), now).is_err());
+    }
+
+    #[test]
+    fn nobody_who_waits_comes_too_early() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (59_500, 60)] {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
+        }
     }
 
     #[test]
     fn without_a_limit_nobody_is_counted() {
         let (limits, now) = (limits(0, 0, 0), Instant::now());
-        assert!((0..10_000).all(|_| limits.count(&somebody("alice"), (place(1), "go"), now).is_ok()));
+        assert!((0..10_000).all(|_| both(&limits, "alice", (place(1), "go"), now).is_ok()));
     }
 
     proptest! {
@@ -193,7 +261,7 @@ mod tests {
             let (start, mut now, mut made) = (Instant::now(), Instant::now(), 0_u32);
             for gap in gaps {
                 now += Duration::from_millis(gap);
-                made += u32::from(limits.count(&somebody("alice"), (place(1), "go"), now).is_ok());
+                made += u32::from(both(&limits, "alice", (place(1), "go"), now).is_ok());
             }
             let minutes = now.duration_since(start).as_secs_f64() / 60.0;
             prop_assert!(f64::from(made) <= f64::from(count) * (1.0 + minutes) + 1.0, "{} in {} minutes", made, minutes);

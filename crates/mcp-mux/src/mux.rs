@@ -1,6 +1,7 @@
 //! The mux: from a caller's request to the upstream of one tenant, or to the merged list of all of them.
 
 mod call;
+mod flows;
 mod ground;
 mod handle;
 mod input;
@@ -40,6 +41,7 @@ use self::subscriptions::SOURCES_MAX;
 use crate::audit::Audit;
 use crate::caller::{Caller, Principal, Quota};
 use crate::catalog::{Catalog, Face, Page, Snapshot, View};
+use crate::flow::FlowGuard;
 use crate::lifecycle::Tasks;
 use crate::limits::Limits;
 use crate::policy::Reach;
@@ -67,6 +69,7 @@ pub struct Mux {
     /// At how many upstreams each principal listens.
     listening: Quota,
     limits: Limits,
+    flows: FlowGuard,
     clock: Arc<dyn Clock>,
     recheck_every: Duration,
     page_items: usize,
@@ -127,6 +130,7 @@ impl Mux {
             parked,
             listening,
             limits,
+            flows: FlowGuard::new(),
             clock,
             recheck_every,
             page_items,

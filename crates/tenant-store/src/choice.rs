@@ -68,6 +68,20 @@ choice!(
     }
 );
 choice!(
+    /// What becomes of a call that brings a tenant's text to another tenant.
+    FlowPolicy, "the answer to text that goes to another tenant", "`off`, `log`, `ask` or `block`",
+    {
+        /// Nobody looks.
+        Off = "off",
+        /// It is written down.
+        Log = "log",
+        /// The user is asked first; where nobody can be asked, it is refused.
+        Ask = "ask",
+        /// It is refused.
+        Block = "block",
+    }
+);
+choice!(
     /// What a grant allows in a tenant. Higher levels include the lower ones.
     Level, "a level", "`read`, `write` or `admin`",
     {

@@ -46,7 +46,7 @@ pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
 pub use audit::{AUDIT_PAGE_ROWS, AuditChain, AuditCheckpoint, AuditPart, AuditRow};
 pub use bulk::TenantRows;
 pub use choice::{
-    ChoiceError, CredentialKind, DataKeyState, DirectoryState, Level, ManagedKind, OfferKind, OnToolChange,
+    ChoiceError, CredentialKind, DataKeyState, DirectoryState, FlowPolicy, Level, ManagedKind, OfferKind, OnToolChange,
     TenantState, ToolClass,
 };
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};

@@ -8,7 +8,7 @@ use sea_orm::{
     QueryResult, QuerySelect as _, Select,
 };
 
-use crate::choice::TenantState;
+use crate::choice::{FlowPolicy, TenantState};
 use crate::egress_hosts::EgressHosts;
 use crate::entity::tenant;
 use crate::error::StoreError;
@@ -37,12 +37,14 @@ pub struct TenantSpec {
     pub display_name: String,
     /// Where its upstreams may be; anywhere, as far as the process may connect, when absent.
     pub egress_hosts: Option<EgressHosts>,
+    /// What becomes of a call that brings text of this tenant's to another tenant.
+    pub flow_policy: FlowPolicy,
 }
 
 impl TenantSpec {
     /// A tenant of which nothing is said but what people call it.
     pub fn named(display_name: impl Into<String>) -> Self {
-        Self { display_name: display_name.into(), egress_hosts: None }
+        Self { display_name: display_name.into(), egress_hosts: None, flow_policy: FlowPolicy::Log }
     }
 }
 
@@ -159,13 +161,14 @@ fn columns(spec: &TenantSpec) -> Result<tenant::ActiveModel, StoreError> {
     Ok(tenant::ActiveModel {
         display_name: Set(spec.display_name.clone()),
         egress_hosts: Set(hosts.map(|hosts| row::json("tenant", hosts)).transpose()?),
+        flow_policy: Set(spec.flow_policy),
         ..Default::default()
     })
 }
 
 fn parse(model: tenant::Model) -> Result<Tenant, row::BoxError> {
     let egress_hosts = model.egress_hosts.as_deref().map(serde_json::from_str).transpose()?;
-    let spec = TenantSpec { display_name: model.display_name, egress_hosts };
+    let spec = TenantSpec { display_name: model.display_name, egress_hosts, flow_policy: model.flow_policy };
     spec.check()?;
     Ok(Tenant { id: model.id, slug: model.slug, spec, state: model.state })
 }

@@ -5,6 +5,7 @@ use mcp_mux::lifecycle::Tasks;
 use serde_json::{Value, json};
 
 use super::child::Child;
+use super::flow;
 use super::load::Turns;
 use super::measure::{Bench, Cost, Effort, WAYS, Way, median};
 use super::report;
@@ -149,5 +150,11 @@ pub(crate) async fn run(effort: Effort, wanted: &[&str], as_json: bool) -> Resul
         report::note(&format!("{}, {} connections", case.name(), case.connections))?;
         outcomes.push(stage.measure(case, effort).await?);
     }
-    if as_json { report::print_json(&report::json(&outcomes)?) } else { report::print(&report::table(&outcomes)?) }
+    report::note("the flow guard")?;
+    let guard = flow::costs(200)?;
+    if as_json {
+        report::print_json(&report::json(&outcomes, &guard)?)
+    } else {
+        report::print(&report::table(&outcomes, &guard)?)
+    }
 }

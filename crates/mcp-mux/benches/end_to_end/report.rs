@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::compare::Outcome;
+use super::flow::Costs;
 use super::measure::WAYS;
 
 /// Says what is measured now.
@@ -30,7 +31,7 @@ pub(crate) fn load_average() -> Result<String> {
 }
 
 /// Every case in three lines, one for each way.
-pub(crate) fn table(outcomes: &[Outcome]) -> Result<String> {
+pub(crate) fn table(outcomes: &[Outcome], guard: &Costs) -> Result<String> {
     let mut table = format!("load average at the end: {}; times are microseconds per turn\n\n", load_average()?);
     table.push_str("| case | connections | way | per second | p50 | p99 | CPU gateway | CPU upstream | CPU load | CPU mcp-mux ÷ floor |\n");
     table.push_str("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
@@ -52,11 +53,15 @@ pub(crate) fn table(outcomes: &[Outcome]) -> Result<String> {
             )?;
         }
     }
+    table.push_str("\n| the flow guard, for callers of several tenants | microseconds |\n| --- | ---: |\n");
+    for (what, microseconds) in guard {
+        writeln!(table, "| {what} | {microseconds:.1} |")?;
+    }
     Ok(table)
 }
 
 /// The same for programs.
-pub(crate) fn json(outcomes: &[Outcome]) -> Result<Value> {
+pub(crate) fn json(outcomes: &[Outcome], guard: &Costs) -> Result<Value> {
     let case = |Outcome { case, costs: [direct, floor, mux], ratio }: &Outcome| {
         json!({
             "case": case.name(), "connections": case.connections, "gateway_cpu_ratio": ratio,
@@ -64,5 +69,7 @@ pub(crate) fn json(outcomes: &[Outcome]) -> Result<Value> {
         })
     };
     let cases: Vec<Value> = outcomes.iter().map(case).collect();
-    Ok(json!({ "load_average": load_average()?, "cases": cases }))
+    let guard: serde_json::Map<String, Value> =
+        guard.iter().map(|(what, cost)| ((*what).to_owned(), json!(cost))).collect();
+    Ok(json!({ "load_average": load_average()?, "cases": cases, "flow_guard_microseconds": guard }))
 }

@@ -43,6 +43,8 @@ pub enum What {
     Call(Box<Call>),
     /// Somebody was shown a list.
     List(List),
+    /// Text of one tenant stood in a call to another.
+    Flow(Flowed),
     /// An operator did something.
     Administration(Administered),
     /// Events found no room and are missing.
@@ -180,6 +182,24 @@ pub struct List {
     pub tenant_count: usize,
     /// SHA-256 of the definitions, as they were shown.
     pub sha256: Shown,
+}
+
+/// Text of one tenant in a call to another. It is the platform's: neither tenant learns of the other.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flowed {
+    /// Who called.
+    pub who: Who,
+    /// The id of the request, as in the log.
+    pub request_id: String,
+    /// In whose answers the text was read.
+    pub from: Vec<TenantId>,
+    /// Whose upstream was called.
+    pub to: TenantId,
+    /// What the strictest of `from` says.
+    pub policy: &'static str,
+    /// `logged`, `approved`, `declined`, `blocked`, or `nobodyToAsk`.
+    pub became: &'static str,
 }
 
 /// What was shown. It becomes a digest when it is written.

@@ -11,8 +11,8 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use moka::sync::Cache;
 use tenant_store::{
-    EgressHosts, ExposedName, LocalName, Revision, Revoked, SealedCredential, Store, StoreError, Tenant, TenantId,
-    TenantScope, TenantSlug, Timestamp, Tool, ToolClass, Upstream, UpstreamId,
+    EgressHosts, ExposedName, FlowPolicy, LocalName, Revision, Revoked, SealedCredential, Store, StoreError, Tenant,
+    TenantId, TenantScope, TenantSlug, Timestamp, Tool, ToolClass, Upstream, UpstreamId,
 };
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -171,6 +171,7 @@ pub struct Shelf {
     only_with_resources: Option<UpstreamId>,
     credentials: Vec<SealedCredential>,
     egress_hosts: Option<EgressHosts>,
+    flow_policy: FlowPolicy,
     revoked: RevokedThings,
     names: Names,
 }
@@ -321,6 +322,11 @@ impl Snapshot {
     /// The short name of a tenant that is served.
     pub fn tenant_slug(&self, tenant: TenantId) -> Option<&TenantSlug> {
         Some(self.shelves.get(&tenant)?.tenant_slug())
+    }
+
+    /// What becomes of a served tenant's text in arguments to another.
+    pub fn flow_policy(&self, tenant: TenantId) -> Option<FlowPolicy> {
+        Some(self.shelves.get(&tenant)?.flow_policy)
     }
 
     /// The tenants of which something is not what it was in `before`.

@@ -11,6 +11,8 @@ use super::secret::setting;
 
 /// Longest time from the signal to stop until nothing new is accepted, and longest time for what runs then, in seconds.
 const DRAIN_SECONDS_MAX: u64 = 600;
+/// Most connections that can be asked for.
+const CONNECTIONS_MAX: usize = 1_000_000;
 
 /// The listener and what it lets in.
 #[derive(Debug, Clone, Deserialize)]
@@ -22,6 +24,10 @@ pub struct HttpConfig {
     pub allowed_hosts: Vec<String>,
     /// Origins of browser pages that may call, as `https://webui.example.com`; none by default.
     pub allowed_origins: Vec<String>,
+    /// Most connections that are open at once; others wait until one ends.
+    pub connections_max: usize,
+    /// Seconds that a connection may take for the headers of a request, and may be silent between two requests.
+    pub header_timeout_seconds: u64,
     /// Seconds after which the caller of an open stream is judged again: how long one goes on that was taken its access.
     pub recheck_seconds: u64,
     /// Seconds for which everything is served after the signal to stop, as something that is not ready any more: in that time load balancers
@@ -45,6 +51,11 @@ impl HttpConfig {
         Duration::from_secs(self.recheck_seconds)
     }
 
+    /// The time that a connection has for the headers of a request.
+    pub fn header_timeout(&self) -> Duration {
+        Duration::from_secs(self.header_timeout_seconds)
+    }
+
     /// The time for which everything is served after the signal to stop.
     pub fn drain_delay(&self) -> Duration {
         Duration::from_secs(self.drain_delay_seconds)
@@ -65,6 +76,12 @@ impl HttpConfig {
         if !(1..=30).contains(&self.recheck_seconds) {
             return Err(setting("http.recheck_seconds", "must be from 1 to 30"));
         }
+        if !(1..=CONNECTIONS_MAX).contains(&self.connections_max) {
+            return Err(setting("http.connections_max", "must be from 1 to 1000000"));
+        }
+        if !(1..=300).contains(&self.header_timeout_seconds) {
+            return Err(setting("http.header_timeout_seconds", "must be from 1 to 300"));
+        }
         if self.drain_delay_seconds > DRAIN_SECONDS_MAX {
             return Err(setting("http.drain_delay_seconds", "must be at most 600"));
         }
@@ -81,6 +98,8 @@ impl Default for HttpConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            connections_max: 20_000,
+            header_timeout_seconds: 60,
             recheck_seconds: 30,
             drain_delay_seconds: 5,
             drain_timeout_seconds: 20,

@@ -40,13 +40,19 @@ fn nobody_listens_for_probes_unless_it_is_said_where() {
 }
 
 #[test]
-fn a_drain_has_an_end() {
+fn what_the_listener_waits_for_has_an_end() {
     for (settings, accepted) in [
         ("drain_delay_seconds = 0", true),
         ("drain_delay_seconds = 601", false),
         ("drain_timeout_seconds = 1", true),
         ("drain_timeout_seconds = 0", false),
         ("drain_timeout_seconds = 601", false),
+        ("header_timeout_seconds = 1", true),
+        ("header_timeout_seconds = 0", false),
+        ("header_timeout_seconds = 301", false),
+        ("connections_max = 1", true),
+        ("connections_max = 0", false),
+        ("connections_max = 1000001", false),
     ] {
         assert_eq!(parse(&format!("http.{settings}\n{SMALLEST}"), &[]).is_ok(), accepted, "{settings}");
     }

@@ -1,5 +1,7 @@
 //! A POST as HTTP shows it, before its message is read: what it accepts, what it says to be, and its body within bounds.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
@@ -7,6 +9,9 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::problem::Problem;
 use crate::config::BODY_BYTES_MAX;
+
+/// How long a body may take to come.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What kind of answer a client takes. JSON it takes always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

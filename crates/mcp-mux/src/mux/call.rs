@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use tenant_store::{TenantId, TenantSlug, UpstreamId, UpstreamSlug};
+use tenant_store::{FlowPolicy, TenantId, TenantSlug, UpstreamId, UpstreamSlug};
 use tokio::time::Instant;
 
+use super::flows::Found;
 use super::input::{Given, Input, ResultKind, States, url_elicitations};
 use super::record::Came;
 use super::relay::{Matter, Relay, Standing};
@@ -17,7 +18,7 @@ use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Mux, Sight};
 use crate::caller::Caller;
 use crate::catalog::{Entry, Face};
-use crate::limits::Limited;
+use crate::limits::{Limited, whole_seconds};
 use crate::protocol::TASKS;
 use crate::upstream::{
     Answer, ClientCapabilities, Link, LogLevel, Peer, Proofs, Reply, Rpc, Running, Trace, UpstreamError,
@@ -88,6 +89,17 @@ pub enum CallError {
         limited: Limited,
         /// After so many seconds one may be made again.
         seconds: u64,
+    },
+    /// Text of another tenant stands in the arguments, and does not go there.
+    #[error(
+        "these arguments hold text that came from {} a short time ago, which does not go to tenant `{to}`: leave it out",
+        .from.as_ref().map_or("another tenant".to_owned(), |from| format!("tenant `{from}`"))
+    )]
+    Flow {
+        /// Whose text it is; none, where that is not served any more.
+        from: Option<TenantSlug>,
+        /// Who was to get it.
+        to: TenantSlug,
     },
     /// The upstream failed. The sentence names tenant and upstream and nothing else about them.
     #[error("upstream `{upstream}` of tenant `{tenant}` {error}")]
@@ -162,13 +174,19 @@ impl Mux {
         let sight = self.sight(caller, endpoint);
         let thing = ask.wish.thing();
         let came = Came { caller, endpoint };
+        // Whether or not there is such a thing: nobody guesses names without end.
+        let counted = self.limits.count(&caller.principal, Instant::now()).map_err(limited);
         let Some(target) = sight.target_of(&ask.wish, &thing) else {
+            counted?;
             let unknown = CallError::Unknown(thing.word());
             self.record_refusal(room, came, sight, (ask.wish.method(), thing));
             return Err(unknown);
         };
         let recording = self.recording(room, came, (&sight, &ask.wish, &thing), &target);
-        let outcome = self.ask_at(caller, endpoint, ask, (&sight, thing, target)).await;
+        let outcome = match counted {
+            Ok(()) => self.ask_at(caller, endpoint, ask, (&sight, thing, target)).await,
+            Err(limited) => Err(limited),
+        };
         Outcome::recorded(outcome, recording)
     }
 
@@ -183,11 +201,6 @@ impl Mux {
         let can = ask.input.capabilities();
         let can = if sight.face == Face::Aggregate { can.among_tenants() } else { can };
         let peer = Peer { can, log: ask.log };
-        let used = (target.place(), target.local.as_str());
-        self.limits.count(&caller.principal, used, Instant::now()).map_err(|(limited, wait)| {
-            let seconds = wait.as_secs_f64().ceil().max(1.0);
-            CallError::Limited { limited, seconds: Duration::from_secs_f64(seconds).as_secs() }
-        })?;
         let call = Call { mux: self, caller, endpoint, ask, thing, sight, target, peer };
 
         if let Wish::Task { act: TaskAct::Update | TaskAct::Cancel, task, .. } = &ask.wish
@@ -197,16 +210,20 @@ impl Mux {
         }
         let mut params = ask.wish.params(&call.target.local);
         let own = params.len();
-        match ask.input.given(|| call.states(&params), self.clock.now())? {
-            Given::Params(given) => params.push_str(&given),
-            Given::Answer(id, answer) => {
-                let parked = self.parked.take(caller, id).ok_or(CallError::NotParked)?;
-                let asking = Asking::InAnswer(can, call.states(&params));
-                let relay = Relay::resuming(call.standing(call.finish(asking)), parked, &answer);
-                return Ok(Outcome::Stream(Box::new(relay)));
-            }
+        let given = ask.input.given(|| call.states(&params), self.clock.now())?;
+        if let Given::Answer(id, answer) = given {
+            let parked = self.parked.take(caller, id).ok_or(CallError::NotParked)?;
+            let asking = Asking::InAnswer(can, call.states(&params));
+            let relay = Relay::resuming(call.standing(call.finish(asking)), parked, &answer);
+            return Ok(Outcome::Stream(Box::new(relay)));
         }
+        if let Some(outcome) = call.guard(&given, &params)? {
+            return Ok(outcome);
+        }
+        params.push_str(given.params());
         let rpc = call.rpc(params)?;
+        let used = (call.target.place(), sight.counted_as(&ask.wish, &call.target));
+        self.limits.count_use(&caller.principal, used, Instant::now()).map_err(limited)?;
         let deadline = caller.deadline.min(Instant::now() + call.target.upstream.spec.call_timeout);
         let matter = || Matter { endpoint: endpoint.clone(), thing: call.thing.clone(), target: call.target.place() };
         let reply = tokio::select! {
@@ -218,6 +235,9 @@ impl Mux {
         // What was decided before a long call may have been taken back meanwhile.
         if !self.is_current(sight) && !self.may_use(caller, &matter()) {
             return Err(self.taken_back(caller, &call.thing));
+        }
+        if let Err(UpstreamError::Resting(_)) = &reply {
+            self.limits.give_back(call.target.access.tenant());
         }
         let reply = reply.map_err(|error| failed(call.target.slugs(), error))?;
         let asking = call.asking(&reply, (rpc, own));
@@ -231,6 +251,7 @@ impl Mux {
         given: String,
     ) -> Result<Reply, CallError> {
         let Standing { mux, caller, endpoint, thing, .. } = &*standing;
+        mux.limits.count(&caller.principal, Instant::now()).map_err(limited)?;
         let sight = mux.sight(caller, endpoint);
         let target = sight.target(thing).filter(|target| target.place() == request.upstream);
         let target = target.ok_or(CallError::Unknown(thing.word()))?;
@@ -306,24 +327,69 @@ impl Call<'_> {
             Input::InAnswer { .. } if may_ask(reply) => {
                 Asking::InAnswer(self.peer.can, self.states(rpc.params.get(..own).unwrap_or_default()))
             }
-            Input::InStream(_) if may_ask(reply) => {
-                let mut params = rpc.params;
-                params.truncate(own);
-                let request = Request {
-                    method: self.ask.wish.method(),
-                    is_named: rpc.name.is_some(),
-                    params,
-                    trace: rpc.trace,
-                    declared: rpc.capabilities,
-                    progress: rpc.progress,
-                    peer: self.peer,
-                    param_headers: rpc.param_headers,
-                    tool: self.target.tool.cloned(),
-                    upstream: self.target.place(),
-                };
-                Asking::InStream(self.peer.can, Arc::new(request))
-            }
+            Input::InStream(_) if may_ask(reply) => Asking::InStream(self.peer.can, Arc::new(self.request(rpc, own))),
             _ => Asking::Never,
+        }
+    }
+
+    /// The request, kept to be made. The first `own` bytes of the parameters are its own.
+    fn request(&self, rpc: Rpc<'_>, own: usize) -> Request {
+        let mut params = rpc.params;
+        params.truncate(own);
+        Request {
+            method: self.ask.wish.method(),
+            is_named: rpc.name.is_some(),
+            params,
+            trace: rpc.trace,
+            declared: rpc.capabilities,
+            progress: rpc.progress,
+            peer: self.peer,
+            param_headers: rpc.param_headers,
+            tool: self.target.tool.cloned(),
+            upstream: self.target.place(),
+        }
+    }
+
+    /// Stops a call whose arguments hold another tenant's text, or asks the user first, as that tenant says.
+    fn guard(&self, given: &Given, params: &str) -> Result<Option<Outcome>, CallError> {
+        // Arguments about which an upstream has asked something went to it before.
+        if matches!(given, Given::Continued(_)) {
+            return Ok(None);
+        }
+        let Call { mux, caller, .. } = self;
+        let Some(found) = mux.found(caller, self.sight, (&self.ask.wish, &self.target)) else {
+            let to = self.target.access.tenant_slug().clone();
+            let declined = matches!(given, Given::Sending(false));
+            return if declined { Err(CallError::Flow { from: None, to }) } else { Ok(None) };
+        };
+        match (found.policy, given) {
+            (_, Given::Sending(false)) => return Err(mux.kept_back(caller, &found, "declined")),
+            (FlowPolicy::Block, _) => return Err(mux.kept_back(caller, &found, "blocked")),
+            (FlowPolicy::Ask, Given::Sending(true)) => mux.sent(caller, &found, "approved"),
+            (FlowPolicy::Ask, _) => return self.ask_first(found, params).map(Some),
+            (FlowPolicy::Off | FlowPolicy::Log, _) => mux.sent(caller, &found, "logged"),
+        }
+        Ok(None)
+    }
+
+    /// Asks the user whether what was found may be sent.
+    fn ask_first(&self, found: Found, params: &str) -> Result<Outcome, CallError> {
+        let called = self.thing.name();
+        let can_be_asked = self.ask.input.capabilities().can_answer("elicitation/create", None);
+        match &self.ask.input {
+            Input::InAnswer { .. } if can_be_asked => {
+                let state = self.states(params).seal_sending();
+                let request = state.ok().and_then(|state| found.request(called, &state));
+                let request = request.ok_or_else(|| failed(self.target.slugs(), UpstreamError::Setup))?;
+                Ok(Outcome::Whole(Answer::Result(request)))
+            }
+            Input::InStream(_) if can_be_asked => {
+                let request = Arc::new(self.request(self.rpc(params.to_owned())?, params.len()));
+                let finish = self.finish(Asking::InStream(self.peer.can, Arc::clone(&request)));
+                let relay = Relay::sending(self.standing(finish), (found, called), request)?;
+                Ok(Outcome::Stream(Box::new(relay)))
+            }
+            _ => Err(self.mux.kept_back(self.caller, &found, "nobodyToAsk")),
         }
     }
 
@@ -392,6 +458,10 @@ fn declared(members: String, takes_tasks: bool) -> String {
     }
     let comma = if members.is_empty() { "" } else { "," };
     format!("{members}{comma}\"extensions\":{{\"{TASKS}\":{{}}}}")
+}
+
+fn limited((limited, wait): (Limited, Duration)) -> CallError {
+    CallError::Limited { limited, seconds: whole_seconds(wait) }
 }
 
 pub(super) fn failed((tenant, upstream): (TenantSlug, UpstreamSlug), error: UpstreamError) -> CallError {

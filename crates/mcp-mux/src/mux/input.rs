@@ -14,6 +14,7 @@ use tenant_store::Timestamp;
 use uuid::Uuid;
 
 use super::call::CallError;
+use super::flows;
 use super::handle::{Bond, Handles, Purpose};
 use super::wish::{Target, Wish};
 use crate::caller::Caller;
@@ -39,6 +40,8 @@ const QUESTION: &str = "question";
 const STATE_OF_UPSTREAM: u8 = b'u';
 /// A state that leads to a parked call.
 const STATE_PARKED: u8 = b'p';
+/// A state that goes with our own question whether the arguments may be sent.
+const STATE_SENDING: u8 = b's';
 /// Members that answers of modern clients have and legacy upstreams do not know.
 const MODERN_ONLY: [&str; 1] = ["resultType"];
 
@@ -65,8 +68,12 @@ pub enum Input<'r> {
 
 /// What a client brings along.
 pub(super) enum Given {
-    /// `,"key":value…` for the upstream.
-    Params(String),
+    /// `,"key":value…` for the upstream, which knows nothing of the request yet.
+    Fresh(String),
+    /// The same for an upstream that has these very arguments and asked something.
+    Continued(String),
+    /// Whether the user agrees that these very arguments are sent.
+    Sending(bool),
     /// The parked call that it asked about, and the answer.
     Answer(Uuid, Box<RawValue>),
 }
@@ -113,11 +120,18 @@ impl Input<'_> {
 
     /// What the client brings along, with the state as it was before it was sealed.
     pub(super) fn given(&self, states: impl FnOnce() -> States, now: Timestamp) -> Result<Given, CallError> {
-        let Self::InAnswer { responses, state, .. } = self else { return Ok(Given::Params(String::new())) };
+        let Self::InAnswer { responses, state, .. } = self else { return Ok(Given::Fresh(String::new())) };
         let mut given = responses.map(|raw| format!(",\"inputResponses\":{}", raw.get())).unwrap_or_default();
         if let Some(state) = state {
             match states().open(state, now).ok_or(CallError::OtherState)? {
-                State::OfUpstream(state) => given = given + ",\"requestState\":" + &json::quote(&state),
+                State::OfUpstream(state) => {
+                    given = given + ",\"requestState\":" + &json::quote(&state);
+                    return Ok(Given::Continued(given));
+                }
+                State::Sending => {
+                    let answer = flows::answer_in(*responses).ok_or(CallError::NoAnswer)?;
+                    return Ok(Given::Sending(flows::is_accepted(answer)));
+                }
                 State::Parked(id) => {
                     let answer = json::member(*responses, QUESTION).filter(|raw| json::is_object(raw));
                     let text = json::without(answer.ok_or(CallError::NoAnswer)?.get(), &MODERN_ONLY).into_owned();
@@ -126,7 +140,17 @@ impl Input<'_> {
                 }
             }
         }
-        Ok(Given::Params(given))
+        Ok(Given::Fresh(given))
+    }
+}
+
+impl Given {
+    /// `,"key":value…` for the upstream.
+    pub(super) fn params(&self) -> &str {
+        match self {
+            Self::Fresh(params) | Self::Continued(params) => params,
+            Self::Sending(_) | Self::Answer(..) => "",
+        }
     }
 }
 
@@ -134,6 +158,7 @@ impl Input<'_> {
 enum State {
     OfUpstream(String),
     Parked(Uuid),
+    Sending,
 }
 
 impl States {
@@ -174,6 +199,11 @@ impl States {
         RawValue::from_string(text).map_err(|_| UpstreamError::Setup)
     }
 
+    /// What goes with our own question whether the arguments may be sent.
+    pub(super) fn seal_sending(&self) -> Result<String, UpstreamError> {
+        self.seal_value(STATE_SENDING, &[])
+    }
+
     fn seal_value(&self, kind: u8, value: &[u8]) -> Result<String, UpstreamError> {
         let value = [&[kind], value].concat();
         self.handles.seal(&self.bond, self.ends_at, &value).ok_or(UpstreamError::Setup)
@@ -184,6 +214,7 @@ impl States {
         match value.split_first()? {
             (&STATE_OF_UPSTREAM, state) => Some(State::OfUpstream(String::from_utf8(state.to_vec()).ok()?)),
             (&STATE_PARKED, id) => Some(State::Parked(Uuid::from_slice(id).ok()?)),
+            (&STATE_SENDING, []) => Some(State::Sending),
             _ => None,
         }
     }

@@ -4,10 +4,12 @@
 //! pushed when the call ends, however it ends, be it that nobody waits for its answer any more.
 
 use memchr::memmem;
+use serde_json::value::RawValue;
 use tenant_store::{AuditChain, OfferKind, TenantId, Timestamp};
 use tokio::time::Instant;
 
 use super::call::{CallError, Outcome};
+use super::flows::Reading;
 use super::input::ResultKind;
 use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, ListPage, Listed, Mux, Sight};
@@ -25,6 +27,8 @@ pub(super) struct Recording {
     at: Timestamp,
     began: Instant,
     call: Box<Call>,
+    /// What is kept of the answer for the flow guard.
+    reading: Option<Reading>,
 }
 
 /// Whose call it is, and where it came.
@@ -45,10 +49,19 @@ impl Recording {
     /// How it went.
     pub(super) fn finish(mut self, answer: Result<&Answer, &CallError>) {
         (self.call.outcome, self.call.fault) = match answer {
-            Ok(Answer::Result(result)) => (of_result(result), None),
+            Ok(Answer::Result(result)) => (self.read(result), None),
             Ok(Answer::Error(_)) => (audit::Outcome::Error, None),
             Err(error) => of_error(error),
         };
+    }
+
+    fn read(&self, result: &RawValue) -> audit::Outcome {
+        let outcome = of_result(result);
+        // A question may be our own.
+        if let (Some(reading), audit::Outcome::Ok | audit::Outcome::ToolError) = (&self.reading, outcome) {
+            reading.read(result);
+        }
+        outcome
     }
 
     fn put(&mut self) {
@@ -76,7 +89,9 @@ impl Mux {
         let decided = Decided::by(&sight.decided(thing, target));
         let call = came.call(wish.method(), (sight.named(thing, target), decided), audit::Outcome::Gone);
         let chain = AuditChain::Tenant(target.access.scope());
-        Recording { room: Some(room), chain, at: self.clock.now(), began: Instant::now(), call: Box::new(call) }
+        let reading = self.reading(came.caller, came.endpoint, (sight, target.access.tenant()));
+        let (at, began) = (self.clock.now(), Instant::now());
+        Recording { room: Some(room), chain, at, began, call: Box::new(call), reading }
     }
 
     /// Records that somebody was refused. Whose event it is, and why it was refused, is looked for by the writer: whoever is refused must not
@@ -158,7 +173,7 @@ impl Sight {
         }
     }
 
-    fn is_listed(&self, uri: &str) -> bool {
+    pub(super) fn is_listed(&self, uri: &str) -> bool {
         let item = self.view.resources.get(uri).or_else(|| self.view.skills.get(uri));
         item.is_some_and(|item| item.kind != OfferKind::Template)
     }
@@ -203,7 +218,7 @@ impl Outcome {
 }
 
 /// Only what says that it failed, or that it wants to know more, is looked into.
-fn of_result(result: &serde_json::value::RawValue) -> audit::Outcome {
+fn of_result(result: &RawValue) -> audit::Outcome {
     match ResultKind::of(result) {
         Ok(ResultKind::WantsInput) => return audit::Outcome::WantsInput,
         Ok(ResultKind::Complete | ResultKind::Task) => {}

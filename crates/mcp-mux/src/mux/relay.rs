@@ -15,7 +15,8 @@ use tenant_store::{TenantId, TenantSlug, UpstreamId, UpstreamSlug};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::call::{Asking, CallError, Finish, Finished, failed};
+use super::call::{Asking, CallError, Finish, Finished, Request, failed};
+use super::flows::{self, Found};
 use super::ground::Grounds;
 use super::input::{self, Asked};
 use super::parked::Parked;
@@ -136,6 +137,19 @@ impl Relay {
         Ok(relay)
     }
 
+    /// The user is asked whether what was found in the arguments of `called` may be sent.
+    pub(super) fn sending(
+        standing: Standing,
+        (found, called): (Found, &str),
+        request: Arc<Request>,
+    ) -> Result<Self, CallError> {
+        let deadline = standing.caller.deadline;
+        let mut relay = Self::at(standing, Stage::Ended, deadline);
+        let asked = vec![found.asked(called)];
+        relay.stage = Stage::Asking(relay.ask(asked, Then::Send(request, Box::new(found)))?);
+        Ok(relay)
+    }
+
     /// The client comes back with what a parked call waits for.
     pub(super) fn resuming(standing: Standing, parked: Parked, answer: &RawValue) -> Self {
         let Parked { streaming, asked, questions_left } = parked;
@@ -244,6 +258,9 @@ impl Relay {
         }
         let Ok(message) = Members::parse(&event.0) else { return Some(self.fail(UpstreamError::NotMcp)) };
         let is_answer = ["result", "error"].iter().any(|key| message.get(key).is_some());
+        if let (Stage::Reading(streaming), false) = (&mut self.stage, is_answer) {
+            streaming.running.stirs();
+        }
         match (message.get("method"), message.get("id")) {
             // A message that two readers would take for two: a forged answer to another call.
             (Some(_), _) if is_answer => None,
@@ -387,6 +404,15 @@ impl Relay {
                 let results = round::results(answers).ok_or_else(|| self.unanswered())?;
                 let given = input::responses(&results, state.as_deref());
                 Stage::Telling(Box::pin(Mux::ask_again(Arc::clone(&self.standing), request, given)))
+            }
+            Then::Send(request, found) => {
+                let Standing { mux, caller, .. } = &*self.standing;
+                let answers = round::results(answers).unwrap_or_default();
+                if answers.is_empty() || !answers.iter().all(|(_, answer)| flows::is_accepted(answer)) {
+                    return Err(mux.kept_back(caller, &found, "declined"));
+                }
+                mux.sent(caller, &found, "approved");
+                Stage::Telling(Box::pin(Mux::ask_again(Arc::clone(&self.standing), request, String::new())))
             }
         };
         Ok(())

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::call::Request;
+use super::flows::Found;
 use super::input::Asked;
 use super::questions::{Question, Questions};
 use crate::caller::Caller;
@@ -29,6 +30,8 @@ pub(super) enum Then {
     Answer(Box<Streaming>, Box<RawValue>),
     /// A modern upstream is asked again.
     AskAgain(Arc<Request>, Option<Box<RawValue>>),
+    /// The upstream is asked for the first time, if the user agrees to what was found in the arguments.
+    Send(Arc<Request>, Box<Found>),
 }
 
 impl Round {

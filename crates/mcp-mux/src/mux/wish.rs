@@ -101,6 +101,14 @@ pub(super) struct Stored<'s> {
 }
 
 impl Thing {
+    /// The name or address by which its caller knows it.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Tool(name) | Self::Prompt(name) | Self::Resource(name) | Self::Skill(name) => name,
+            Self::Begun(_, _, local) => local.as_str(),
+        }
+    }
+
     /// The word for what it is.
     pub fn word(&self) -> &'static str {
         match self {
@@ -171,6 +179,16 @@ impl Wish<'_> {
 }
 
 impl Sight {
+    /// As what a use of `target` is counted: what a caller may call as it likes is counted together.
+    pub(super) fn counted_as<'t>(&self, wish: &'t Wish<'_>, target: &'t Target<'_>) -> &'t str {
+        match wish {
+            Wish::Resource { uri } | Wish::Skill { uri } if !self.is_listed(uri) => "",
+            Wish::Completion { of: Thing::Resource(uri), .. } if !self.is_listed(uri) => "",
+            Wish::Task { task, .. } => task.begun_by().2.as_str(),
+            _ => &target.local,
+        }
+    }
+
     /// Where a wish about `thing` leads.
     pub(super) fn target_of(&self, wish: &Wish<'_>, thing: &Thing) -> Option<Target<'_>> {
         let target = self.target(thing)?;

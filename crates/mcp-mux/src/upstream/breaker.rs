@@ -1,5 +1,6 @@
 //! A breaker for each upstream: one that fails again and again is left alone for a while, so that nobody waits for it in vain and it can
-//! come to itself. Then single calls try it, one at a time, until one is answered.
+//! come to itself. Then single calls try it, one at a time, until one is answered. What one caller's calls bring about is not enough to
+//! close an upstream to all: others must have failed too, or the upstream cannot be reached.
 //!
 //! | state | a call |
 //! | --- | --- |
@@ -9,12 +10,16 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use super::error::UpstreamError;
+use crate::caller::Principal;
 
 /// For how long what happened counts.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -33,21 +38,46 @@ const TRIAL_MAX: Duration = Duration::from_mins(5);
 
 /// Whether an upstream is called.
 #[derive(Debug)]
-pub(super) struct Breaker(Mutex<State>);
+pub(super) struct Breaker {
+    state: Mutex<State>,
+    trials: AtomicU64,
+}
 
 #[derive(Debug)]
 enum State {
-    /// The ends of the calls in the window, the oldest first: when, and whether it failed.
-    Closed(VecDeque<(Instant, bool)>),
+    /// The ends of the calls in the window, the oldest first.
+    Closed(VecDeque<End>),
     Open {
         until: Instant,
         rest: Duration,
     },
     Trying {
+        /// Which trial, so that one of which nothing was heard for long does not end another.
+        number: u64,
         since: Instant,
         rest: Duration,
     },
 }
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct End {
+    at: Instant,
+    failure: Option<Blame>,
+}
+
+/// Who may have brought a failure about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// No caller: there was no connection.
+    Nobody,
+    /// Perhaps the caller, by what it asked for.
+    Caller(CallerMark),
+}
+
+/// Tells callers apart, and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CallerMark(u64);
 
 /// What became of a breaker, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,62 +91,75 @@ pub(super) enum Turned {
 /// A call that may be made. What becomes of it is said, or it is nobody's fault.
 pub(super) struct Pass {
     breaker: Arc<Breaker>,
-    is_trial: bool,
-    is_said: bool,
+    caller: CallerMark,
+    /// Its number, if it is a trial.
+    trial: Option<u64>,
+    /// Until then the upstream had not all of its time.
+    patience: Instant,
 }
 
 impl fmt::Debug for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pass").field("is_trial", &self.is_trial).finish_non_exhaustive()
+        f.debug_struct("Pass").field("trial", &self.trial).finish_non_exhaustive()
+    }
+}
+
+impl CallerMark {
+    pub(super) fn of(principal: &Principal) -> Self {
+        static MARKS: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+        Self(MARKS.hash_one(principal))
     }
 }
 
 impl Breaker {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State::Closed(VecDeque::new()))))
+        Arc::new(Self { state: Mutex::new(State::Closed(VecDeque::new())), trials: AtomicU64::new(0) })
     }
 
-    /// A call may be made now, or after that time.
-    pub(super) fn admit(self: &Arc<Self>, now: Instant) -> Result<Pass, Duration> {
+    /// A call may be made now, or after that time. The upstream has all of its time to answer until `patience`.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        caller: CallerMark,
+        (now, patience): (Instant, Instant),
+    ) -> Result<Pass, Duration> {
         let mut state = self.state();
-        let is_trial = match &*state {
-            State::Closed(_) => false,
-            State::Open { until, rest } if now >= *until => {
-                *state = State::Trying { since: now, rest: *rest };
-                true
-            }
-            State::Trying { since, rest } if now >= *since + TRIAL_MAX => {
-                *state = State::Trying { since: now, rest: *rest };
-                true
-            }
+        let rest = match &*state {
+            State::Closed(_) => None,
+            State::Open { until, rest } if now >= *until => Some(*rest),
+            State::Trying { since, rest, .. } if now >= *since + TRIAL_MAX => Some(*rest),
             State::Open { until, .. } => return Err(until.duration_since(now)),
             State::Trying { .. } => return Err(REST_FIRST),
         };
-        Ok(Pass { breaker: Arc::clone(self), is_trial, is_said: false })
+        let trial = rest.map(|rest| {
+            let number = self.trials.fetch_add(1, Ordering::Relaxed);
+            *state = State::Trying { number, since: now, rest };
+            number
+        });
+        Ok(Pass { breaker: Arc::clone(self), caller, trial, patience })
     }
 
-    fn ended(&self, is_trial: bool, is_failure: bool, (now, jitter): (Instant, f64)) -> Option<Turned> {
+    fn ended(&self, trial: Option<u64>, failure: Option<Blame>, (now, jitter): (Instant, f64)) -> Option<Turned> {
         let mut state = self.state();
         match &mut *state {
             State::Closed(ends) => {
-                ends.push_back((now, is_failure));
-                while ends.len() > ENDS_MAX || ends.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
+                ends.push_back(End { at: now, failure });
+                while ends.len() > ENDS_MAX || ends.front().is_some_and(|end| now.duration_since(end.at) > WINDOW) {
                     ends.pop_front();
                 }
-                if !is_failure || !is_too_bad(ends) {
+                if failure.is_none() || !is_too_bad(ends) {
                     return None;
                 }
                 *state = State::Open { until: now + jittered(REST_FIRST, jitter), rest: REST_FIRST };
                 Some(Turned::Open)
             }
-            State::Trying { rest, .. } if is_trial && is_failure => {
+            State::Trying { number, rest, .. } if trial == Some(*number) => {
+                if failure.is_none() {
+                    *state = State::Closed(VecDeque::new());
+                    return Some(Turned::Closed);
+                }
                 let rest = (*rest * 2).min(REST_MAX);
                 *state = State::Open { until: now + jittered(rest, jitter), rest };
                 None
-            }
-            State::Trying { .. } if is_trial => {
-                *state = State::Closed(VecDeque::new());
-                Some(Turned::Closed)
             }
             // A call that was made before says nothing about now.
             State::Open { .. } | State::Trying { .. } => None,
@@ -124,23 +167,34 @@ impl Breaker {
     }
 
     /// A trial that came to nothing: the next call is one.
-    fn untried(&self, now: Instant) {
+    fn untried(&self, trial: u64, now: Instant) {
         let mut state = self.state();
-        if let State::Trying { rest, .. } = *state {
+        if let State::Trying { number, rest, .. } = *state
+            && number == trial
+        {
             *state = State::Open { until: now, rest };
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Whether so much failed that the upstream is to be left alone.
-fn is_too_bad(ends: &VecDeque<(Instant, bool)>) -> bool {
-    let failed = ends.iter().filter(|(_, is_failure)| *is_failure).count();
-    let in_a_row = ends.iter().rev().take_while(|(_, is_failure)| *is_failure).count();
-    in_a_row >= FAILURES_IN_A_ROW || (ends.len() >= CALLS_MIN && failed * 2 >= ends.len())
+fn is_too_bad(ends: &VecDeque<End>) -> bool {
+    let in_a_row: Vec<Blame> = ends.iter().rev().map_while(|end| end.failure).collect();
+    if in_a_row.len() >= FAILURES_IN_A_ROW && is_no_ones_alone(&in_a_row) {
+        return true;
+    }
+    let failed: Vec<Blame> = ends.iter().filter_map(|end| end.failure).collect();
+    ends.len() >= CALLS_MIN && failed.len() * 2 >= ends.len() && is_no_ones_alone(&failed)
+}
+
+/// Whether no single caller can have brought all of them about.
+fn is_no_ones_alone(failures: &[Blame]) -> bool {
+    let first = failures.first();
+    failures.contains(&Blame::Nobody) || failures.iter().any(|failure| Some(failure) != first)
 }
 
 /// A fifth more or less, so that the replicas do not all try at once: `jitter` is from 0 to 1.
@@ -149,17 +203,40 @@ fn jittered(rest: Duration, jitter: f64) -> Duration {
 }
 
 impl Pass {
-    /// The call was answered; or it failed in a way that says that the upstream is not well.
-    pub(super) fn end(mut self, is_failure: bool, now: Instant) -> Option<Turned> {
-        self.is_said = true;
-        self.breaker.ended(self.is_trial, is_failure, (now, random()))
+    /// The upstream shows that it is there, and the call goes on: nobody waits for the end of a trial for that.
+    pub(super) fn stirs(&mut self, now: Instant) -> Option<Turned> {
+        let trial = self.trial.take()?;
+        self.breaker.ended(Some(trial), None, (now, random()))
+    }
+
+    /// The call was answered, or failed. A failure that says nothing about the upstream counts as if the call had not been made.
+    pub(super) fn end(mut self, failure: Option<&UpstreamError>, now: Instant) -> Option<Turned> {
+        let blame = match failure {
+            None => None,
+            Some(error) => Some(self.blame(error, now)?),
+        };
+        self.breaker.ended(self.trial.take(), blame, (now, random()))
+    }
+
+    /// Who may have brought a failure about, if it says that the upstream is not well. What it refuses, or we do, does not say so, nor
+    /// does an answer that we cannot read: it may only repeat what it was asked.
+    fn blame(&self, error: &UpstreamError, now: Instant) -> Option<Blame> {
+        match error {
+            UpstreamError::Unreachable => Some(Blame::Nobody),
+            // It was the caller's time that was short: its token's, say.
+            UpstreamError::TimedOut if now < self.patience => None,
+            UpstreamError::TimedOut | UpstreamError::BrokeOff | UpstreamError::Status(500..) => {
+                Some(Blame::Caller(self.caller))
+            }
+            _ => None,
+        }
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if self.is_trial && !self.is_said {
-            self.breaker.untried(Instant::now());
+        if let Some(trial) = self.trial {
+            self.breaker.untried(trial, Instant::now());
         }
     }
 }
@@ -171,15 +248,6 @@ fn random() -> f64 {
     f64::from(byte[0]) / 255.0
 }
 
-/// Whether a failure says that the upstream is not well. What it refuses, or we do, says nothing about that.
-pub(super) fn is_failure(error: &UpstreamError) -> bool {
-    match error {
-        UpstreamError::Unreachable | UpstreamError::TimedOut | UpstreamError::BrokeOff | UpstreamError::NotMcp => true,
-        UpstreamError::Status(status) => *status >= 500,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -188,8 +256,16 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn admit(breaker: &Arc<Breaker>, now: Instant) -> Result<Pass, Duration> {
+        breaker.admit(CallerMark(1), (now, now))
+    }
+
     fn call(breaker: &Arc<Breaker>, is_failure: bool, now: Instant) -> Result<Option<Turned>, Duration> {
-        breaker.admit(now).map(|pass| pass.end(is_failure, now))
+        admit(breaker, now).map(|pass| pass.end(is_failure.then_some(&UpstreamError::Unreachable), now))
+    }
+
+    fn call_of(breaker: &Arc<Breaker>, caller: u64, error: &UpstreamError, now: Instant) -> Option<Turned> {
+        breaker.admit(CallerMark(caller), (now, now + SECOND)).unwrap().end(Some(error), now)
     }
 
     /// One that was opened at that moment.
@@ -206,12 +282,12 @@ mod tests {
     fn a_few_failures_in_a_row_open_it_and_the_first_answer_closes_it() {
         let now = Instant::now();
         let breaker = opened(now);
-        let wait = breaker.admit(now).unwrap_err();
+        let wait = admit(&breaker, now).unwrap_err();
         assert!((4 * SECOND..=6 * SECOND).contains(&wait), "{wait:?}");
         let later = now + 6 * SECOND;
-        let trial = breaker.admit(later).unwrap();
-        assert!(breaker.admit(later).is_err(), "one at a time");
-        assert_eq!(trial.end(false, later), Some(Turned::Closed));
+        let trial = admit(&breaker, later).unwrap();
+        assert!(admit(&breaker, later).is_err(), "one at a time");
+        assert_eq!(trial.end(None, later), Some(Turned::Closed));
         assert_eq!(call(&breaker, true, later), Ok(None), "what was is forgotten");
     }
 
@@ -222,7 +298,7 @@ mod tests {
         for seconds in [10, 20, 40, 60, 60] {
             now += 100 * SECOND;
             assert_eq!(call(&breaker, true, now), Ok(None));
-            let wait = breaker.admit(now).unwrap_err().as_secs_f64();
+            let wait = admit(&breaker, now).unwrap_err().as_secs_f64();
             assert!((f64::from(seconds) * 0.8..=f64::from(seconds) * 1.2).contains(&wait), "{seconds}: {wait}");
         }
     }
@@ -248,10 +324,10 @@ mod tests {
         let now = Instant::now();
         let breaker = opened(now);
         let later = now + 6 * SECOND;
-        drop(breaker.admit(later).unwrap());
-        let lost = breaker.admit(Instant::now() + 6 * SECOND).unwrap();
-        assert!(breaker.admit(Instant::now() + 7 * SECOND).is_err());
-        assert!(breaker.admit(Instant::now() + 2 * TRIAL_MAX).is_ok());
+        drop(admit(&breaker, later).unwrap());
+        let lost = admit(&breaker, Instant::now() + 6 * SECOND).unwrap();
+        assert!(admit(&breaker, Instant::now() + 7 * SECOND).is_err());
+        assert!(admit(&breaker, Instant::now() + 2 * TRIAL_MAX).is_ok());
         std::mem::forget(lost);
     }
 
@@ -259,12 +335,52 @@ mod tests {
     fn what_was_begun_before_says_nothing_about_a_trial() {
         let now = Instant::now();
         let breaker = Breaker::new();
-        let early = breaker.admit(now).unwrap();
+        let early = admit(&breaker, now).unwrap();
         for _ in 0..FAILURES_IN_A_ROW {
             call(&breaker, true, now).ok();
         }
-        assert_eq!(early.end(false, now), None);
-        assert!(breaker.admit(now).is_err(), "it stays open");
+        assert_eq!(early.end(None, now), None);
+        assert!(admit(&breaker, now).is_err(), "it stays open");
+    }
+
+    #[test]
+    fn one_caller_alone_closes_an_upstream_to_nobody() {
+        let now = Instant::now();
+        let breaker = Breaker::new();
+        for error in [UpstreamError::Status(500), UpstreamError::BrokeOff].iter().cycle().take(100) {
+            assert_eq!(call_of(&breaker, 1, error, now), None);
+        }
+        // What everybody could bring about, or nobody feels, does not count at all.
+        for caller in 0..100 {
+            for error in [UpstreamError::NotMcp, UpstreamError::Status(404), UpstreamError::TimedOut] {
+                assert_eq!(call_of(&breaker, caller, &error, now), None, "{error:?}");
+            }
+        }
+        assert_eq!(call_of(&breaker, 2, &UpstreamError::Status(502), now), Some(Turned::Open));
+    }
+
+    #[test]
+    fn a_trial_that_stirs_keeps_nobody_waiting_for_its_end() {
+        let now = Instant::now();
+        let breaker = opened(now);
+        let later = now + 6 * SECOND;
+        let mut trial = admit(&breaker, later).unwrap();
+        assert_eq!(trial.stirs(later), Some(Turned::Closed));
+        assert_eq!(trial.stirs(later), None);
+        assert!(admit(&breaker, later).is_ok());
+        assert_eq!(trial.end(Some(&UpstreamError::BrokeOff), later), None);
+    }
+
+    #[test]
+    fn a_trial_that_was_given_up_ends_no_other() {
+        let now = Instant::now();
+        let breaker = opened(now);
+        let given_up = admit(&breaker, now + 6 * SECOND).unwrap();
+        let later = now + 7 * SECOND + TRIAL_MAX;
+        let trial = admit(&breaker, later).unwrap();
+        drop(given_up);
+        assert!(admit(&breaker, later).is_err(), "the other still runs");
+        assert_eq!(trial.end(None, later), Some(Turned::Closed));
     }
 
     proptest! {

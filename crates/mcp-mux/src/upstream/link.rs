@@ -32,6 +32,7 @@ use super::redact::Redactor;
 use super::request::{Lane, Outgoing, Rpc};
 use super::resume::Resume;
 use super::session_end::SessionEnd;
+use crate::caller::Principal;
 use crate::egress::Response;
 use crate::json::Members;
 
@@ -176,12 +177,12 @@ impl Link {
         deadline: Instant,
     ) -> Result<Reply, UpstreamError> {
         let credential = Arc::new(self.credential(proofs, None, deadline).await?);
-        let (issue, is_callers) = (credential.issue, proofs.caller.is_some());
-        match (self.attempt((rpc, is_callers), credential, deadline).await, issue) {
+        let (issue, caller) = (credential.issue, proofs.caller.map(|caller| &caller.principal));
+        match (self.attempt((rpc, caller), credential, deadline).await, issue) {
             (Err(UpstreamError::Unauthorized), Some(refused)) => {
                 // Boxed, like all that happens seldom: every call would carry it along.
                 let credential = Arc::new(Box::pin(self.credential(proofs, Some(refused), deadline)).await?);
-                Box::pin(self.attempt((rpc, is_callers), credential, deadline)).await
+                Box::pin(self.attempt((rpc, caller), credential, deadline)).await
             }
             (Err(UpstreamError::Unauthorized), None) => Err(UpstreamError::CredentialRefused),
             (reply, _) => reply,
@@ -193,11 +194,12 @@ impl Link {
     /// not executed.
     async fn attempt(
         self: &Arc<Self>,
-        (rpc, is_callers): (&Rpc<'_>, bool),
+        (rpc, caller): (&Rpc<'_>, Option<&Principal>),
         credential: Arc<Credential>,
         deadline: Instant,
     ) -> Result<Reply, UpstreamError> {
-        let pass = if is_callers && rpc.lane == Lane::Calls { Some(self.line.pass()?) } else { None };
+        let caller = caller.filter(|_| rpc.lane == Lane::Calls);
+        let pass = caller.map(|caller| self.line.pass(caller)).transpose()?;
         let mut reply = self.made(rpc, credential, deadline).await;
         match (pass, &mut reply) {
             // What becomes of it is known when its stream is read.

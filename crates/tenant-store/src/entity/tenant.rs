@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 
-use crate::choice::TenantState;
+use crate::choice::{FlowPolicy, TenantState};
 use crate::id::TenantId;
 use crate::name::TenantSlug;
 
@@ -15,6 +15,7 @@ pub(crate) struct Model {
     pub(crate) display_name: String,
     pub(crate) state: TenantState,
     pub(crate) egress_hosts: Option<String>,
+    pub(crate) flow_policy: FlowPolicy,
     /// At which it changed last, as triggers note it.
     pub(crate) revision: i64,
 }

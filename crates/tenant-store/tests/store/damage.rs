@@ -55,6 +55,7 @@ async fn an_altered_row_is_named() -> anyhow::Result<()> {
         ("UPDATE tenant SET state = ?", "gone".into(), "tenant", "id = ten_"),
         ("UPDATE tenant SET display_name = ?", "".into(), "tenant", "id = ten_"),
         ("UPDATE tenant SET egress_hosts = ?", "[]".into(), "tenant", "id = ten_"),
+        ("UPDATE tenant SET flow_policy = ?", "perhaps".into(), "tenant", "id = ten_"),
         ("UPDATE tenant SET egress_hosts = ?", r#"["*"]"#.into(), "tenant", "id = ten_"),
         ("UPDATE tenant SET slug = ? WHERE slug = 'acme'", blob(), "tenant", "id = ten_"),
         ("UPDATE upstream SET url = ?", "mcp.acme.example".into(), "upstream", "id = ups_"),

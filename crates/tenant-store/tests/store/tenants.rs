@@ -1,6 +1,6 @@
 //! Tenants.
 
-use tenant_store::{Put, Revision, TenantSpec, TenantState};
+use tenant_store::{FlowPolicy, Put, Revision, TenantSpec, TenantState};
 
 use crate::support::Bed;
 
@@ -38,6 +38,25 @@ async fn the_hosts_of_a_tenant_are_kept_and_given_up() -> anyhow::Result<()> {
     assert_eq!(change.put_tenant(&slug, &TenantSpec::named("Acme Corp")).await?.1, Put::Changed);
     change.commit().await?;
     assert_eq!(bed.find_tenant(&slug).await?.and_then(|tenant| tenant.spec.egress_hosts), None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_tenants_text_elsewhere_is_kept_and_is_a_change() -> anyhow::Result<()> {
+    let bed = Bed::new().await?;
+    let slug = "acme".parse()?;
+    let before = bed.revision().await?;
+    let kept = bed.find_tenant(&slug).await?.map(|tenant| tenant.spec);
+    assert_eq!(kept.as_ref().map(|spec| spec.flow_policy), Some(FlowPolicy::Log));
+    let blocked = kept.map(|spec| TenantSpec { flow_policy: FlowPolicy::Block, ..spec });
+    let change = bed.begin().await?;
+    if let Some(blocked) = &blocked {
+        assert_eq!(change.put_tenant(&slug, blocked).await?.1, Put::Changed);
+    }
+    change.commit().await?;
+    assert_eq!(bed.find_tenant(&slug).await?.map(|tenant| tenant.spec), blocked);
+    let changed = bed.still().await?.tenants(Some(before)).await?;
+    assert_eq!(changed.into_iter().flatten().map(|tenant| tenant.slug).collect::<Vec<_>>(), [slug]);
     Ok(())
 }
 

@@ -124,6 +124,7 @@ impl Shelf {
             only_with_resources: own.only,
             credentials,
             egress_hosts: tenant.spec.egress_hosts.clone(),
+            flow_policy: tenant.spec.flow_policy,
             upstreams,
             revoked,
             names: Names::default(),

@@ -13,9 +13,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tenant_store::{
-    AccessTestSpec, AccountAuth, AccountClient, AccountListing, AuthorizationServer, ClientProof, GrantSpec, Level,
-    Listing, LocalName, OnToolChange, RequestedType, TenantSpec, TokenExchange, TokenRequest, ToolClass, UpstreamAuth,
-    UpstreamProtocol, UpstreamSpec, is_visible,
+    AccessTestSpec, AccountAuth, AccountClient, AccountListing, AuthorizationServer, ClientProof, FlowPolicy,
+    GrantSpec, Level, Listing, LocalName, OnToolChange, RequestedType, TenantSpec, TokenExchange, TokenRequest,
+    ToolClass, UpstreamAuth, UpstreamProtocol, UpstreamSpec, is_visible,
 };
 
 use super::super::{Object, parse, write};
@@ -251,11 +251,12 @@ fn upstream() -> BoxedStrategy<UpstreamSpec> {
 
 fn tenant() -> BoxedStrategy<TenantSpec> {
     let host = parsed("(\\*\\.)?[a-z0-9]{1,5}\\.(example|test)");
-    let named = (text::<String>(), option::of(vec(host, 1..4)));
+    let policy = select(vec![FlowPolicy::Off, FlowPolicy::Log, FlowPolicy::Ask, FlowPolicy::Block]);
+    let named = (text::<String>(), option::of(vec(host, 1..4)), policy);
     named
-        .prop_filter_map("not such a tenant", |(display_name, hosts)| {
+        .prop_filter_map("not such a tenant", |(display_name, hosts, flow_policy)| {
             let egress_hosts = hosts.map(|hosts| hosts.try_into().unwrap());
-            let spec = TenantSpec { display_name, egress_hosts };
+            let spec = TenantSpec { display_name, egress_hosts, flow_policy };
             spec.check().is_ok().then_some(spec)
         })
         .boxed()

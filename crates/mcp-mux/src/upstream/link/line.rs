@@ -9,16 +9,18 @@ use tenant_store::{Clock, EgressHosts, IssuerName, SecretForm, Timestamp, Upstre
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::super::breaker::{Breaker, Pass, Turned, is_failure};
+use super::super::breaker::{Breaker, CallerMark, Pass, Turned};
 use super::super::credential::Proofs;
 use super::super::error::UpstreamError;
 use super::super::oauth::{Http, Server};
 use super::super::openapi::Described;
 use super::super::pool::Pool;
 use super::super::request::Lane;
+use crate::caller::Principal;
 use crate::config::Exchangers;
 use crate::egress::{Client, ClientTls, Egress, EgressError};
 use crate::lifecycle::Tasks;
+use crate::limits;
 
 /// How many streams the catalog may listen to beside an upstream's calls.
 const CATALOG_MAX: usize = 2;
@@ -162,19 +164,25 @@ impl Line {
     }
 
     /// Whether a caller's call may be made now, or the upstream is left alone for a while. The catalog has times of its own.
-    pub(super) fn pass(&self) -> Result<Pass, UpstreamError> {
-        let pass = self.breaker.admit(Instant::now());
-        pass.map_err(|wait| UpstreamError::Resting(wait.as_secs().max(1)))
+    pub(super) fn pass(&self, caller: &Principal) -> Result<Pass, UpstreamError> {
+        let now = Instant::now();
+        let pass = self.breaker.admit(CallerMark::of(caller), (now, now + self.upstream.spec.call_timeout));
+        pass.map_err(|wait| UpstreamError::Resting(limits::whole_seconds(wait)))
     }
 
-    /// What became of a call: an answer, or a failure. One that says nothing about the upstream counts as if it had not been made.
+    /// A call's upstream says something, and has not answered yet.
+    pub(super) fn stirs(&self, pass: &mut Pass) {
+        self.tell(pass.stirs(Instant::now()), None);
+    }
+
+    /// What became of a call: an answer, or a failure.
     pub(super) fn ended(&self, pass: Pass, failure: Option<&UpstreamError>) {
-        let is_bad = failure.is_some_and(is_failure);
-        if failure.is_some() && !is_bad {
-            return;
-        }
+        self.tell(pass.end(failure, Instant::now()), failure);
+    }
+
+    fn tell(&self, turned: Option<Turned>, failure: Option<&UpstreamError>) {
         let upstream = &self.upstream.id;
-        match pass.end(is_bad, Instant::now()) {
+        match turned {
             Some(Turned::Open) => {
                 let error = failure.map(tracing::field::display);
                 tracing::warn!(upstream.id = %upstream, error, "an upstream failed too often, and is left alone for a while");

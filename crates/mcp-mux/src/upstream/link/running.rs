@@ -72,9 +72,20 @@ impl Running {
         Some(cancel.link.peer)
     }
 
+    /// The upstream says something, and has not answered yet.
+    pub fn stirs(&mut self) {
+        if let Some((pass, line)) = &mut self.pass {
+            line.stirs(pass);
+        }
+    }
+
     /// Leaves its place to others while the upstream waits for the client.
     pub fn rest(&mut self) {
         self.place = None;
+        // It asked, so it is well: how long a person takes says nothing about it.
+        if let Some((pass, line)) = self.pass.take() {
+            line.ended(pass, None);
+        }
     }
 
     /// Whether it runs at what is called now over `link`: at the same address, with the same credentials.
