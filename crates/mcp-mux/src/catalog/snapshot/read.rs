@@ -9,7 +9,6 @@ use tenant_store::{Offer, Still, Store, StoreError, Tenant, TenantId, TenantRows
 use super::revoked::RevokedThings;
 use super::{Entry, Regard, Shelf, Snapshot, own_names};
 use crate::catalog::item::{Item, Own};
-use crate::catalog::sought::Names;
 use crate::policy::{Administration, GrantIndex, RevokedCallers};
 
 impl Snapshot {
@@ -126,7 +125,6 @@ impl Shelf {
             egress_hosts: tenant.spec.egress_hosts.clone(),
             upstreams,
             revoked,
-            names: Names::default(),
         }
     }
 }
