@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use bytes::Bytes;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use tenant_store::{ApiKeyId, AuditChain, GrantId, TenantId, Timestamp, UpstreamSlug};
 
 use crate::caller::Caller;
@@ -45,11 +44,13 @@ pub enum What {
     List(List),
     /// An operator did something.
     Administration(Administered),
-    /// Events found no room and are missing.
+    /// Events are missing: they found no room, or their calls outlived the server.
     Lost {
         /// How many.
         count: u64,
     },
+    /// The writer is over: nothing of it comes behind this, and in tenants' chains nothing behind what it told of them last.
+    Ended,
     /// What the writer has signed of tenants' chains.
     Checkpoint {
         /// How far each.
@@ -179,16 +180,7 @@ pub struct List {
     /// How many those are.
     pub tenant_count: usize,
     /// SHA-256 of the definitions, as they were shown.
-    pub sha256: Shown,
-}
-
-/// What was shown. It becomes a digest when it is written.
-#[derive(Debug)]
-pub enum Shown {
-    /// The bytes.
-    Bytes(Bytes),
-    /// Their digest.
-    Digest(String),
+    pub sha256: String,
 }
 
 /// What an operator did with the command line.
@@ -269,15 +261,6 @@ impl Outcome {
     pub fn of_fault(fault: Fault) -> (Self, Option<&'static str>) {
         let outcome = if fault == Fault::Downstream { Self::Refused } else { Self::UpstreamFailure };
         (outcome, Some(fault.as_str()))
-    }
-}
-
-impl Serialize for Shown {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Bytes(bytes) => serializer.serialize_str(&sha256(bytes)),
-            Self::Digest(digest) => serializer.serialize_str(digest),
-        }
     }
 }
 
