@@ -172,7 +172,7 @@ proptest! {
                 if let (0, Some((place, other))) = (number, change) {
                     let mut bytes = row.line.into_bytes();
                     bytes[place] = other;
-                    let Ok(text) = String::from_utf8(bytes) else { return Err(super::Wrong::NotALine) };
+                    let Ok(text) = String::from_utf8(bytes) else { return Err(Wrong::NotALine) };
                     row.line = text;
                 }
                 verifier.row(&row)
