@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mcp_mux::App;
+use mcp_mux::audit::Checked;
 use mcp_mux::config::DatabaseConfig;
 use serde_json::json;
 use tempfile::TempDir;
@@ -126,8 +127,8 @@ async fn all_is_recorded(server: TestServer, others: [App; 2], calls: usize) -> 
         recorded += page.iter().filter(|row| row.line.contains(r#""event":"call""#)).count();
     }
     assert_eq!(recorded, calls);
-    for (chain, found) in checked(&store).await? {
-        ensure!(found.is_ok_and(|found| found.lost == 0), "{chain}");
+    for Checked { name, found, wrong } in checked(&store).await? {
+        ensure!(wrong.is_empty() && found.lost == 0, "{name}: {wrong:?}");
     }
     Ok(())
 }

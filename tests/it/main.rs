@@ -9,6 +9,7 @@ mod account_consent;
 mod accounts;
 mod api_keys;
 mod audit;
+mod audit_calls;
 mod bad_tokens;
 mod bridge;
 mod browser;

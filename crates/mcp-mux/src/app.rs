@@ -249,6 +249,8 @@ impl App {
         let keys = store.platform_keys().await?;
         let handles = Handles::new(keys.clone());
         let audit = Audit::start(&store, &keys, &config.audit, (Arc::clone(&clock), &tasks)).await?;
+        let every = config.audit.checkpoint_every();
+        audit.sign_for_the_killed(&store, administration(), every, (Arc::clone(&clock), &tasks));
         let mux = Mux::new(
             (Arc::clone(&catalog), pool, store.clone(), audit),
             (handles.clone(), Arc::clone(&clock), tasks.clone()),

@@ -7,12 +7,15 @@
 
 mod event;
 mod export;
+mod heads;
+mod killed;
 mod line;
 mod once;
 mod signer;
 mod verify;
 mod whole;
 mod writer;
+mod wrong;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,16 +29,17 @@ use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::time::timeout;
 
 pub use self::event::{
-    Administered, Call, Decided, Event, Flowed, Head, List, Named, Outcome, Shown, TENANTS_NAMED_MAX, What, Who,
-    name_digest,
+    Administered, Call, Decided, Event, Flowed, Head, List, Named, Outcome, TENANTS_NAMED_MAX, What, Who, name_digest,
 };
 pub use self::export::{ExportError, FileReport, export, verify_file};
+pub use self::heads::Heads;
 pub use self::line::Line;
 pub use self::once::record_once;
 pub use self::signer::{PublicKey, Signer};
-pub use self::verify::{Found, Verifier, Wrong};
-pub use self::whole::{Report, verify_store};
+pub use self::verify::{Found, Verifier};
+pub use self::whole::{Checked, Report, verify_store};
 use self::writer::Writer;
+pub use self::wrong::Wrong;
 use crate::config::AuditConfig;
 use crate::lifecycle::Tasks;
 
@@ -64,6 +68,7 @@ impl fmt::Debug for Queued {
 #[derive(Debug, Clone)]
 pub struct Audit {
     queue: mpsc::Sender<Queued>,
+    signer: Arc<Signer>,
     /// How many found no room since the writer looked last.
     lost: Arc<AtomicU64>,
 }
@@ -83,18 +88,23 @@ impl Audit {
         config: &AuditConfig,
         (clock, tasks): (Arc<dyn Clock>, &Tasks),
     ) -> Result<Self, StoreError> {
-        let signer = Signer::of(store, platform).await?;
+        let signer = Arc::new(Signer::of(store, platform).await?);
         let (queue, events) = mpsc::channel(QUEUE_EVENTS_MAX);
         let lost = Arc::new(AtomicU64::new(0));
-        let mut writer = Writer::new(store.clone(), signer, clock, config.checkpoint_every());
+        let mut writer = Writer::new(store.clone(), Arc::clone(&signer), clock, config.checkpoint_every());
         writer.begin().await?;
         let losses = Arc::clone(&lost);
         tasks.spawn_last(|over| writer.run(events, losses, over));
-        Ok(Self { queue, lost })
+        Ok(Self { queue, signer, lost })
     }
 
-    /// Records what needs no more than that it is known. Waits for nothing; what finds no room is counted, and the record says so.
+    /// Records what needs no more than that it is known, such as lists. Waits for nothing, and leaves half of the queue to calls, so that
+    /// nobody who lists again and again takes their room; what finds no room is counted, and the record says so.
     pub fn push(&self, event: Event) {
+        if self.queue.capacity() < self.queue.max_capacity() / 2 {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         self.queue(Queued::Event(Box::new(event)));
     }
 

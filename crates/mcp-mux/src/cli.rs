@@ -26,6 +26,7 @@ mod schema;
 mod secret;
 mod serve;
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -198,10 +199,7 @@ impl Cli {
             Command::Export(export) => export.run().await,
             Command::Get(get) => get.run().await,
             Command::Describe(describe) => describe.run().await,
-            Command::Schema => {
-                schema::run();
-                Ok(())
-            }
+            Command::Schema => schema::run(),
             Command::Import(import) => import.run(),
             Command::Delete(delete) => delete.run().await,
             Command::Migrate(migrate) => migrate.run().await,
@@ -268,14 +266,12 @@ fn print_json(value: &impl Serialize) -> Result<()> {
             shown.extend(char.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
         }
     }
-    print(&shown);
-    Ok(())
+    print(&shown)
 }
 
-/// Says something to the program that reads our output.
-#[expect(clippy::print_stdout, reason = "programs read stdout")]
-fn print(text: &str) {
-    println!("{text}");
+/// Says something to the program that reads our output. One that reads no more is an error like others: what is left to do is done first.
+fn print(text: &str) -> Result<()> {
+    writeln!(io::stdout(), "{text}").context("writing to stdout")
 }
 
 /// For the operator at the terminal.

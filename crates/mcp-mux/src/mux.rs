@@ -150,7 +150,7 @@ impl Mux {
                 Some(String::from_utf8(place).ok()?)
             }
         };
-        let Page { bytes, end } = match listed {
+        let Page { bytes, digest, end } = match listed {
             Listed::Tools => view.tools.page(after.as_deref(), self.page_items),
             Listed::Prompts => view.prompts.page(after.as_deref(), self.page_items),
             Listed::Resources => view.resources.page(after.as_deref(), self.page_items),
@@ -159,9 +159,8 @@ impl Mux {
         }?;
         let next =
             end.and_then(|place| self.handles.seal_for(&bond(), (self.clock.now(), CURSOR_LIFE), place.as_bytes()));
-        let page = ListPage { bytes, next };
-        self.record_list(Came { caller, endpoint }, &sight, (listed, &page));
-        Some(page)
+        self.record_list(Came { caller, endpoint }, &sight, (listed, digest));
+        Some(ListPage { bytes, next })
     }
 
     /// Whether `caller` may use that now, and it still leads to the same upstream.

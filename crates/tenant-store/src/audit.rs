@@ -8,9 +8,10 @@ use std::fmt;
 
 use crypto::{Key, KeyRing, Place};
 use sea_orm::ActiveValue::Set;
-use sea_orm::sea_query::OnConflict;
+use sea_orm::sea_query::{Expr, OnConflict, Query};
 use sea_orm::{
-    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select,
+    ColumnTrait as _, Condition, EntityTrait as _, ExprTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    Select,
 };
 
 use crate::clock::Timestamp;
@@ -25,6 +26,8 @@ use crate::store::{Still, Store, row};
 pub const AUDIT_PAGE_ROWS: u64 = 1_000;
 /// How many rows one statement adds.
 const INSERT_ROWS_MAX: usize = 500;
+/// How long before the last signature of a writer something may have begun that it recorded afterwards.
+const LEFT_MS: i64 = 3_600_000;
 /// What the platform's own chain is called. No tenant's id looks like it.
 const PLATFORM: &str = "platform";
 
@@ -120,33 +123,83 @@ impl Store {
         Ok(heads)
     }
 
+    /// The last line of each of these writers in that chain behind all that was signed of it, if that is from before then.
+    pub async fn audit_rows_left(
+        &self,
+        chain: AuditChain,
+        writers: &[AuditCheckpoint],
+        before: Timestamp,
+    ) -> Result<Vec<AuditRow>, StoreError> {
+        use audit_event::Column::{AtMs, Chain, Seq, Writer};
+        let Some(first) = writers.iter().map(|head| head.at).min() else { return Ok(Vec::new()) };
+        let same = |column, other| Expr::col((audit_checkpoint::Entity, column)).equals((audit_event::Entity, other));
+        let signed = Query::select()
+            .expr(Expr::val(1))
+            .from(audit_checkpoint::Entity)
+            .and_where(same(audit_checkpoint::Column::Chain, Chain))
+            .and_where(same(audit_checkpoint::Column::Writer, Writer))
+            .and_where(
+                Expr::col((audit_checkpoint::Entity, audit_checkpoint::Column::Seq))
+                    .gte(Expr::col((audit_event::Entity, Seq))),
+            )
+            .to_owned();
+        let since = first.as_millis().saturating_sub(LEFT_MS);
+        let select = events(chain)
+            .filter(Writer.is_in(writers.iter().map(|head| head.writer)))
+            .filter(AtMs.gte(since))
+            .filter(Expr::exists(signed).not())
+            .order_by_desc(Seq)
+            .limit(AUDIT_PAGE_ROWS);
+        let reading = Reading::of_its_own(self, chain.whose()).await?;
+        let mut left: Vec<AuditRow> = Vec::new();
+        for row in row::models(&reading.executor(), select, event).await? {
+            if left.iter().all(|known| known.writer != row.writer) {
+                left.push(row);
+            }
+        }
+        left.retain(|row| row.at < before);
+        Ok(left)
+    }
+
     /// The seeds of the keys that sign, the one that does so now last. The first call on a new database makes one.
     pub async fn audit_seeds(&self, platform: &KeyRing) -> Result<Vec<Key>, StoreError> {
-        let select = audit_key::Entity::find().order_by_asc(audit_key::Column::CreatedMs);
-        let known = row::models(&self.reading().await?.executor(), select.clone(), Ok).await?;
-        let rows = if known.is_empty() {
-            self.make_audit_key(platform).await?;
-            row::models(&self.reading().await?.executor(), select, Ok).await?
-        } else {
-            known
-        };
+        // Before the keys: what has signed was there then.
+        let first = checkpoints(AuditChain::Platform).limit(1);
+        let has_signed = !row::models(&self.reading().await?.executor(), first, checkpoint).await?.is_empty();
+        let mut rows = self.audit_keys().await?;
+        if rows.is_empty() {
+            // Whoever took the key away would have a record of their own by a new one.
+            if has_signed {
+                return Err(StoreError::AuditKeyGone);
+            }
+            self.renew_audit_key(platform).await?;
+            rows = self.audit_keys().await?;
+        }
         rows.iter().map(|row| opened(platform, row)).collect()
     }
 
-    async fn make_audit_key(&self, platform: &KeyRing) -> Result<(), StoreError> {
+    /// Makes a key that signs if there is none, also where one has signed that is gone. `false` if there is one.
+    pub async fn renew_audit_key(&self, platform: &KeyRing) -> Result<bool, StoreError> {
         let key = Key::generate().map_err(StoreError::KeyMade)?;
         let id = key.id().to_string();
         let sealed = crypto::seal(platform, &place(&id), key.bytes()).map_err(StoreError::AuditKeySeal)?;
         let writing = self.writing().await?;
         let db = writing.executor();
         // Another process may have been faster.
-        if row::models(db, audit_key::Entity::find(), Ok).await?.is_empty() {
+        let is_missing = row::models(db, audit_key::Entity::find(), Ok).await?.is_empty();
+        if is_missing {
             let created_ms = Set(self.now().as_millis());
             let model = audit_key::ActiveModel { id: Set(id), sealed: Set(sealed), created_ms };
             let insert = audit_key::Entity::insert(model).exec_without_returning(db);
             insert.await.map_err(StoreError::write("audit_key"))?;
         }
-        writing.finish(false).await
+        writing.finish(false).await?;
+        Ok(is_missing)
+    }
+
+    async fn audit_keys(&self) -> Result<Vec<audit_key::Model>, StoreError> {
+        let select = audit_key::Entity::find().order_by_asc(audit_key::Column::CreatedMs);
+        row::models(&self.reading().await?.executor(), select, Ok).await
     }
 }
 
@@ -194,9 +247,12 @@ impl TenantStore {
         newest(&self.reading().await?, self.audit_chain(), (since, skipped)).await
     }
 
-    /// What was signed about the tenant's lines, by writer and number.
-    pub async fn audit_checkpoints(&self) -> Result<Vec<AuditCheckpoint>, StoreError> {
-        signed(&self.reading().await?, self.audit_chain()).await
+    /// What was signed about the tenant's lines, by writer and number, behind that one.
+    pub async fn audit_checkpoints(
+        &self,
+        after: Option<(AuditWriterId, u64)>,
+    ) -> Result<Vec<AuditCheckpoint>, StoreError> {
+        signed(&self.reading().await?, self.audit_chain(), after).await
     }
 
     fn audit_chain(&self) -> AuditChain {
@@ -215,9 +271,12 @@ impl Still {
         newest(&self.reading().await?, AuditChain::Platform, (since, skipped)).await
     }
 
-    /// What was signed about the platform's lines, by writer and number.
-    pub async fn platform_audit_checkpoints(&self) -> Result<Vec<AuditCheckpoint>, StoreError> {
-        signed(&self.reading().await?, AuditChain::Platform).await
+    /// What was signed about the platform's lines, by writer and number, behind that one.
+    pub async fn platform_audit_checkpoints(
+        &self,
+        after: Option<(AuditWriterId, u64)>,
+    ) -> Result<Vec<AuditCheckpoint>, StoreError> {
+        signed(&self.reading().await?, AuditChain::Platform, after).await
     }
 }
 
@@ -249,10 +308,21 @@ async fn newest(
     row::models(&reading.executor(), select.offset(skipped).limit(AUDIT_PAGE_ROWS), event).await
 }
 
-async fn signed(reading: &Reading, chain: AuditChain) -> Result<Vec<AuditCheckpoint>, StoreError> {
+async fn signed(
+    reading: &Reading,
+    chain: AuditChain,
+    after: Option<(AuditWriterId, u64)>,
+) -> Result<Vec<AuditCheckpoint>, StoreError> {
     use audit_checkpoint::Column::{Seq, Writer};
-    let select = checkpoints(chain).order_by_asc(Writer).order_by_asc(Seq);
-    row::models(&reading.executor(), select, checkpoint).await
+    let behind = after.map(|(writer, seq)| {
+        let later = Condition::all().add(Writer.eq(writer)).add(Seq.gt(number(seq)));
+        Condition::any().add(Writer.gt(writer)).add(later)
+    });
+    let mut select = checkpoints(chain).order_by_asc(Writer).order_by_asc(Seq);
+    if let Some(behind) = behind {
+        select = select.filter(behind);
+    }
+    row::models(&reading.executor(), select.limit(AUDIT_PAGE_ROWS), checkpoint).await
 }
 
 fn events(chain: AuditChain) -> Select<audit_event::Entity> {

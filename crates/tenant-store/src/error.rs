@@ -238,6 +238,12 @@ pub enum StoreError {
         "the key that signs the audit record does not open: the table `audit_key` was altered; restore it from a backup"
     )]
     AuditKey(#[source] OpenError),
+    /// The key that signs the audit record is not there any more.
+    #[error(
+        "the key that signs the audit record has signed and is gone: restore the table `audit_key` from a backup. Without one, \
+         `mcp-mux audit key --new` makes another, and what was signed before cannot be checked by the database any more"
+    )]
+    AuditKeyGone,
     /// The key that signs the audit record could not be sealed.
     #[error("cannot seal the key that signs the audit record")]
     AuditKeySeal(#[source] SealError),

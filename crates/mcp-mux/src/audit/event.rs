@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use bytes::Bytes;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use tenant_store::{ApiKeyId, AuditChain, GrantId, TenantId, Timestamp, UpstreamSlug};
 
 use crate::caller::Caller;
@@ -47,11 +46,13 @@ pub enum What {
     Flow(Flowed),
     /// An operator did something.
     Administration(Administered),
-    /// Events found no room and are missing.
+    /// Events are missing: they found no room, or their calls outlived the server.
     Lost {
         /// How many.
         count: u64,
     },
+    /// The writer is over: nothing of it comes behind this, and in tenants' chains nothing behind what it told of them last.
+    Ended,
     /// What the writer has signed of tenants' chains.
     Checkpoint {
         /// How far each.
@@ -181,7 +182,7 @@ pub struct List {
     /// How many those are.
     pub tenant_count: usize,
     /// SHA-256 of the definitions, as they were shown.
-    pub sha256: Shown,
+    pub sha256: String,
 }
 
 /// Text of one tenant in a call to another. It is the platform's: neither tenant learns of the other.
@@ -200,15 +201,6 @@ pub struct Flowed {
     pub policy: &'static str,
     /// `logged`, `approved`, `declined`, `blocked`, or `nobodyToAsk`.
     pub became: &'static str,
-}
-
-/// What was shown. It becomes a digest when it is written.
-#[derive(Debug)]
-pub enum Shown {
-    /// The bytes.
-    Bytes(Bytes),
-    /// Their digest.
-    Digest(String),
 }
 
 /// What an operator did with the command line.
@@ -289,15 +281,6 @@ impl Outcome {
     pub fn of_fault(fault: Fault) -> (Self, Option<&'static str>) {
         let outcome = if fault == Fault::Downstream { Self::Refused } else { Self::UpstreamFailure };
         (outcome, Some(fault.as_str()))
-    }
-}
-
-impl Serialize for Shown {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Bytes(bytes) => serializer.serialize_str(&sha256(bytes)),
-            Self::Digest(digest) => serializer.serialize_str(digest),
-        }
     }
 }
 

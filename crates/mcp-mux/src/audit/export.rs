@@ -1,6 +1,7 @@
 //! A chain as a file: one JSON object on each line. The first says whose it is and by which keys, the last signs the whole; between them
 //! stand the lines as they were hashed, and the checkpoints.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead, Read as _, Write};
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -10,8 +11,11 @@ use tenant_store::{
     AUDIT_PAGE_ROWS, AuditCheckpoint, AuditRow, AuditWriterId, Still, StoreError, TenantScope, Timestamp,
 };
 
+use super::heads::Heads;
 use super::signer::{PublicKey, Signer};
-use super::verify::{Found, Verifier, Wrong};
+use super::verify::{Found, Verifier};
+use super::whole;
+use super::wrong::{WRONG_MAX, Wrong};
 use crate::{civil, hex};
 
 /// Longest line that is read from a file, in bytes.
@@ -26,6 +30,15 @@ pub enum ExportError {
     /// It could not be written.
     #[error("cannot write the export")]
     Write(#[from] io::Error),
+    /// It is not as it was written.
+    #[error("the record of {name} is not exported, because that would sign it: {wrong}. See `mcp-mux audit verify`")]
+    Wrong {
+        /// Whose record.
+        name: String,
+        /// The first that is wrong with it.
+        #[source]
+        wrong: Wrong,
+    },
     /// It could not be put into words.
     #[error("cannot write the export")]
     Json(#[from] serde_json::Error),
@@ -40,8 +53,10 @@ pub struct FileReport {
     pub name: String,
     /// The keys that it was checked by.
     pub keys: Vec<PublicKey>,
-    /// What is in it; or the line where something is wrong, and what.
-    pub found: Result<Found, (usize, Wrong)>,
+    /// When it was written, which is signed with the whole.
+    pub at: String,
+    /// What is in it; or the lines where something is wrong, and what, if it is not too much.
+    pub found: Result<Found, Vec<(usize, Wrong)>>,
 }
 
 /// One line of a file that is no event.
@@ -85,10 +100,13 @@ struct End {
 pub(crate) struct Reader<'s> {
     still: &'s Still,
     scope: Option<TenantScope>,
-    checkpoints: std::vec::IntoIter<AuditCheckpoint>,
-    next: Option<AuditCheckpoint>,
-    after: Option<(AuditWriterId, u64)>,
+    checkpoints: VecDeque<AuditCheckpoint>,
+    last_checkpoint: Option<Place>,
+    are_all_read: bool,
+    after: Option<Place>,
 }
+
+type Place = (AuditWriterId, u64);
 
 /// One of what is read.
 #[derive(Debug)]
@@ -99,14 +117,8 @@ pub(crate) enum Piece {
 
 impl<'s> Reader<'s> {
     /// Of a tenant, or of the platform.
-    pub(crate) async fn new(still: &'s Still, scope: Option<TenantScope>) -> Result<Self, StoreError> {
-        let checkpoints = match scope {
-            Some(scope) => still.tenant(scope).audit_checkpoints().await?,
-            None => still.platform_audit_checkpoints().await?,
-        };
-        let mut checkpoints = checkpoints.into_iter();
-        let next = checkpoints.next();
-        Ok(Self { still, scope, checkpoints, next, after: None })
+    pub(crate) fn new(still: &'s Still, scope: Option<TenantScope>) -> Self {
+        Self { still, scope, checkpoints: VecDeque::new(), last_checkpoint: None, are_all_read: false, after: None }
     }
 
     /// The next pieces; none at the end.
@@ -120,21 +132,39 @@ impl<'s> Reader<'s> {
         for row in rows {
             let place = (row.writer, row.seq);
             // One whose line is not there stands where it would be.
-            self.checkpoints_before(place, &mut pieces);
+            self.checkpoints_before(place, &mut pieces).await?;
             pieces.push(Piece::Row(row));
             self.after = Some(place);
         }
         if is_end {
-            self.checkpoints_before((AuditWriterId::last(), u64::MAX), &mut pieces);
+            self.checkpoints_before((AuditWriterId::last(), u64::MAX), &mut pieces).await?;
         }
         Ok(pieces)
     }
 
-    fn checkpoints_before(&mut self, place: (AuditWriterId, u64), pieces: &mut Vec<Piece>) {
-        while let Some(checkpoint) = self.next.take_if(|next| (next.writer, next.seq) < place) {
-            pieces.push(Piece::Checkpoint(checkpoint));
-            self.next = self.checkpoints.next();
+    async fn checkpoints_before(&mut self, place: Place, pieces: &mut Vec<Piece>) -> Result<(), StoreError> {
+        loop {
+            if self.checkpoints.is_empty() && !self.are_all_read {
+                self.read_checkpoints().await?;
+            }
+            let is_before = |next: &AuditCheckpoint| (next.writer, next.seq) < place;
+            if !self.checkpoints.front().is_some_and(is_before) {
+                return Ok(());
+            }
+            pieces.extend(self.checkpoints.pop_front().map(Piece::Checkpoint));
         }
+    }
+
+    async fn read_checkpoints(&mut self) -> Result<(), StoreError> {
+        let after = self.last_checkpoint;
+        let page = match self.scope {
+            Some(scope) => self.still.tenant(scope).audit_checkpoints(after).await?,
+            None => self.still.platform_audit_checkpoints(after).await?,
+        };
+        self.are_all_read = (page.len() as u64) < AUDIT_PAGE_ROWS;
+        self.last_checkpoint = page.last().map(|last| (last.writer, last.seq)).or(after);
+        self.checkpoints = page.into();
+        Ok(())
     }
 }
 
@@ -157,17 +187,19 @@ impl<W: Write> Summed<W> {
 }
 
 /// What is signed of a whole file.
-fn whole(hash: &str) -> String {
+fn of_whole(hash: &str) -> String {
     format!("mcp-mux audit export v1\n{hash}\n")
 }
 
-/// Writes a tenant's chain, or the platform's, as a file that can be checked without the database.
+/// Writes a tenant's chain, or the platform's, as a file that can be checked without the database: as far as it is signed, and only if nothing
+/// is wrong with it. Whatever is wrong would otherwise be signed by the last line. Tells how many events are not signed yet and left out.
 pub async fn export(
     still: &Still,
     (scope, name): (Option<TenantScope>, &str),
     (signer, at): (&Signer, Timestamp),
     out: impl Write,
-) -> Result<(), ExportError> {
+) -> Result<u64, ExportError> {
+    let found = sound(still, (scope, name), (signer, at)).await?;
     let mut out = Summed { out, sum: Context::new(&SHA256), lines: 0 };
     let header = Header {
         v: super::line::VERSION,
@@ -177,7 +209,7 @@ pub async fn export(
         keys: signer.all().to_vec(),
     };
     out.line(&serde_json::to_string(&Frame::Export(header))?)?;
-    let mut reader = Reader::new(still, scope).await?;
+    let mut reader = Reader::new(still, scope);
     loop {
         let pieces = reader.pieces().await?;
         if pieces.is_empty() {
@@ -185,6 +217,7 @@ pub async fn export(
         }
         for piece in pieces {
             match piece {
+                Piece::Row(row) if !found.has_signed(&row) => {}
                 Piece::Row(row) => out.line(&row.line)?,
                 Piece::Checkpoint(checkpoint) => {
                     out.line(&serde_json::to_string(&Frame::Checkpoint(checkpoint.into()))?)?;
@@ -193,10 +226,29 @@ pub async fn export(
         }
     }
     let hash = hex::encode(out.sum.clone().finish().as_ref());
-    let signature = BASE64_STANDARD.encode(signer.sign(&whole(&hash)));
+    let signature = BASE64_STANDARD.encode(signer.sign(&of_whole(&hash)));
     let end = End { lines: out.lines, hash, key: signer.public().id.clone(), signature };
     out.line(&serde_json::to_string(&Frame::End(end))?)?;
-    Ok(out.out.flush()?)
+    out.out.flush()?;
+    Ok(found.unsigned)
+}
+
+/// What is in a chain with which nothing is wrong, nor with the platform's, which says how far it should go.
+async fn sound(
+    still: &Still,
+    (scope, name): (Option<TenantScope>, &str),
+    by: (&Signer, Timestamp),
+) -> Result<Found, ExportError> {
+    let platform = whole::check_platform(still, by).await?;
+    if let Some(wrong) = platform.wrong.into_iter().next() {
+        return Err(ExportError::Wrong { name: platform.name, wrong });
+    }
+    let Some(scope) = scope else { return Ok(platform.found) };
+    let checked = whole::check(still, (Some(scope), name.to_owned()), by, &platform.found.heads).await?;
+    match checked.wrong.into_iter().next() {
+        Some(wrong) => Err(ExportError::Wrong { name: checked.name, wrong }),
+        None => Ok(checked.found),
+    }
 }
 
 /// Checks a file, by the keys that it brings or by that one alone.
@@ -206,22 +258,23 @@ pub fn verify_file(file: impl BufRead, trusted: Option<&PublicKey>) -> io::Resul
         Ok(Frame::Export(header)) if header.v == super::line::VERSION => Some(header),
         _ => None,
     });
-    let Some(header) = header else {
-        let (chain, name, keys) = (String::new(), String::new(), Vec::new());
-        return Ok(FileReport { chain, name, keys, found: Err((1, Wrong::Header)) });
+    let Some(Header { chain, name, at, keys, .. }) = header else {
+        let (chain, name, at, keys) = (String::new(), String::new(), String::new(), Vec::new());
+        return Ok(FileReport { chain, name, at, keys, found: Err(vec![(1, Wrong::Header)]) });
     };
-    let keys = trusted.map_or(header.keys, |key| vec![key.clone()]);
-    let verifier = Verifier::new(&header.chain, &keys, &[]);
+    let keys = trusted.map_or(keys, |key| vec![key.clone()]);
+    // A file holds only what was signed.
+    let verifier = Verifier::new(&chain, &keys, &Heads::default(), None);
     let found = verify_lines(&mut lines, verifier, &keys)?;
-    Ok(FileReport { chain: header.chain, name: header.name, keys, found })
+    Ok(FileReport { chain, name, at, keys, found })
 }
 
 fn verify_lines(
     lines: &mut Lines<impl BufRead>,
     mut verifier: Verifier,
     keys: &[PublicKey],
-) -> io::Result<Result<Found, (usize, Wrong)>> {
-    let mut end = false;
+) -> io::Result<Result<Found, Vec<(usize, Wrong)>>> {
+    let (mut end, mut wrong) = (false, Vec::new());
     while let Some(Text { text, hash_before }) = lines.next()? {
         let number = lines.number;
         let checked = match serde_json::from_str(&text) {
@@ -236,22 +289,22 @@ fn verify_lines(
             Ok(Frame::Export(_)) => Err(Wrong::NotALine),
             Err(_) => verifier.text(&text),
         };
-        if let Err(wrong) = checked {
-            return Ok(Err((number, wrong)));
-        }
+        wrong.extend(checked.err().map(|wrong| (number, wrong)).filter(|_| wrong.len() < WRONG_MAX));
     }
     let number = lines.number;
+    let (found, of_parts) = verifier.finish();
+    wrong.extend(of_parts.into_iter().map(|wrong| (number, wrong)));
     if !end {
-        return Ok(Err((number, Wrong::End)));
+        wrong.push((number, Wrong::End));
     }
-    Ok(verifier.finish().map_err(|wrong| (number, wrong)))
+    Ok(if wrong.is_empty() { Ok(found) } else { Err(wrong) })
 }
 
 fn check_end(end: &End, (number, hash): (usize, &str), keys: &[PublicKey]) -> Result<(), Wrong> {
     let key = keys.iter().find(|key| key.id == end.key && key.is_sound());
     let key = key.ok_or_else(|| Wrong::Key { id: end.key.clone() })?;
     let signature = BASE64_STANDARD.decode(&end.signature).map_err(|_| Wrong::End)?;
-    let is_good = end.lines + 1 == number && end.hash == hash && key.has_signed(&whole(hash), &signature);
+    let is_good = end.lines + 1 == number && end.hash == hash && key.has_signed(&of_whole(hash), &signature);
     if is_good { Ok(()) } else { Err(Wrong::End) }
 }
 

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use tenant_store::{Store, StoreError, SystemClock};
 
-use super::event::Event;
+use super::event::{Event, Head};
 use super::signer::Signer;
 use super::writer::Writer;
 
-/// Writes these events and signs them. What signs is behind the platform's keys.
-pub async fn record_once(store: &Store, events: Vec<Event>) -> Result<(), StoreError> {
-    let signer = Signer::of(store, &store.platform_keys().await?).await?;
+/// Writes these events and signs them. What signs is behind the platform's keys. Tells how far its part of the platform's record came.
+pub async fn record_once(store: &Store, events: Vec<Event>) -> Result<Option<Head>, StoreError> {
+    let signer = Arc::new(Signer::of(store, &store.platform_keys().await?).await?);
     let mut writer = Writer::new(store.clone(), signer, Arc::new(SystemClock), Duration::MAX);
     for event in events {
         writer.take(event);
     }
-    writer.sign();
-    writer.add_once().await
+    let head = writer.sign_last();
+    writer.add_once().await?;
+    Ok(head)
 }

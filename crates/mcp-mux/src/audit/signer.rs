@@ -6,9 +6,10 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublic
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use crypto::{Key, KeyRing};
 use serde::{Deserialize, Serialize};
-use tenant_store::{AuditChain, AuditCheckpoint, AuditWriterId, Store, StoreError, Timestamp};
+use tenant_store::{AuditChain, AuditCheckpoint, AuditRow, AuditWriterId, Store, StoreError, Timestamp};
 
 use super::event::sha256;
+use super::line;
 
 /// How many digits of the public key's digest name it.
 const ID_DIGITS: usize = 16;
@@ -77,6 +78,20 @@ impl Signer {
         AuditCheckpoint { signature, ..unsigned }
     }
 
+    /// Signs for a writer that is gone that its part of a chain ended with that event when it was looked at.
+    pub(super) fn vouch(&self, chain: AuditChain, row: &AuditRow, at: Timestamp) -> AuditCheckpoint {
+        let unsigned = AuditCheckpoint {
+            writer: row.writer,
+            seq: row.seq,
+            at,
+            hash: line::hash(&row.line),
+            key_id: self.public.id.clone(),
+            signature: Vec::new(),
+        };
+        let signature = self.sign(&message_of_another(&chain.to_string(), &unsigned));
+        AuditCheckpoint { signature, ..unsigned }
+    }
+
     pub(super) fn sign(&self, message: &str) -> Vec<u8> {
         self.pair.sign(message.as_bytes()).as_ref().to_vec()
     }
@@ -113,8 +128,17 @@ fn pair(seed: &Key) -> Option<Ed25519KeyPair> {
     Ed25519KeyPair::from_seed_unchecked(seed.bytes()).ok()
 }
 
-/// What is signed of a checkpoint.
+/// What a writer signs of its own part of a chain.
 pub(super) fn message(chain: &str, checkpoint: &AuditCheckpoint) -> String {
+    text("checkpoint", chain, checkpoint)
+}
+
+/// What another writer signs of it, which only saw it.
+pub(super) fn message_of_another(chain: &str, checkpoint: &AuditCheckpoint) -> String {
+    text("found", chain, checkpoint)
+}
+
+fn text(kind: &str, chain: &str, checkpoint: &AuditCheckpoint) -> String {
     let AuditCheckpoint { writer, seq, at, hash, .. } = checkpoint;
-    format!("mcp-mux audit checkpoint v1\n{chain}\n{writer}\n{seq}\n{hash}\n{}\n", at.as_millis())
+    format!("mcp-mux audit {kind} v1\n{chain}\n{writer}\n{seq}\n{hash}\n{}\n", at.as_millis())
 }

@@ -1,7 +1,7 @@
 //! The queue when it is full, and the canonical line whatever it holds.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -12,10 +12,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::event::{Administered, Event, What};
+use super::heads::Heads;
+use super::killed::sign_in;
 use super::line::{self, NONE_BEFORE};
 use super::verify::Verifier;
+use super::whole::check_platform;
 use super::writer::Writer;
-use super::{Audit, ROOM_TIMEOUT, Signer};
+use super::{Audit, ROOM_TIMEOUT, Signer, Wrong};
+use crate::config::AuditConfig;
+use crate::lifecycle::Tasks;
 
 fn done(name: &str) -> Event {
     let (operator, name) = ("somebody (uid 0)".to_owned(), name.to_owned());
@@ -30,10 +35,10 @@ fn done(name: &str) -> Event {
 #[tokio::test]
 async fn what_finds_no_room_is_waited_for_counted_and_then_recorded_as_lost() -> anyhow::Result<()> {
     let away = ThrowAway::new().await;
-    let signer = Signer::of(&away.store, &away.store.platform_keys().await?).await?;
+    let signer = Arc::new(Signer::of(&away.store, &away.store.platform_keys().await?).await?);
     let (queue, mut events) = mpsc::channel(2);
     let lost = Arc::new(AtomicU64::new(0));
-    let audit = Audit { queue, lost: Arc::clone(&lost) };
+    let audit = Audit { queue, signer: Arc::clone(&signer), lost: Arc::clone(&lost) };
 
     // Whoever has room keeps it, whatever comes meanwhile.
     let room = audit.room().await;
@@ -57,11 +62,78 @@ async fn what_finds_no_room_is_waited_for_counted_and_then_recorded_as_lost() ->
     }
     assert_eq!(seen.len(), 2);
     let mut writer = Writer::new(away.store.clone(), signer, Arc::clone(&away.clock) as _, Duration::MAX);
-    writer.take_all(&mut seen, &lost);
+    writer.take_all(&mut seen, &lost).await;
     writer.add_once().await?;
     let rows = away.store.still().await?.platform_audit_rows(None).await?;
     assert!(rows[0].line.contains("second") && rows[1].line.contains("third"));
     assert!(rows[2].line.ends_with(r#""event":"lost","count":2}"#), "{}", rows[2].line);
+    Ok(())
+}
+
+#[tokio::test]
+async fn whoever_lists_again_and_again_leaves_half_of_the_queue_to_calls() -> anyhow::Result<()> {
+    let away = ThrowAway::new().await;
+    let signer = Arc::new(Signer::of(&away.store, &away.store.platform_keys().await?).await?);
+    let (queue, mut events) = mpsc::channel(8);
+    let audit = Audit { queue, signer, lost: Arc::new(AtomicU64::new(0)) };
+    for _ in 0..20 {
+        audit.push(done("a list"));
+    }
+    let began = Instant::now();
+    audit.room().await.put(done("a call"));
+    assert!(began.elapsed() < ROOM_TIMEOUT, "it has room at once");
+    let lost = usize::try_from(audit.lost.load(Ordering::Relaxed))?;
+    let mut seen = 0;
+    while events.try_recv().is_ok() {
+        seen += 1;
+    }
+    assert_eq!((lost + seen, seen), (21, 6));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_outlives_its_server_is_recorded_as_lost() -> anyhow::Result<()> {
+    let away = ThrowAway::new().await;
+    let keys = away.store.platform_keys().await?;
+    let tasks = Tasks::default();
+    let clock = || Arc::clone(&away.clock) as _;
+    let audit = Audit::start(&away.store, &keys, &AuditConfig::default(), (clock(), &tasks)).await?;
+    let (ended, outlives) = (audit.room().await, audit.room().await);
+    ended.put(done("it ended"));
+    tasks.stop().await;
+    outlives.put(done("too late"));
+    let rows = away.store.still().await?.platform_audit_rows(None).await?;
+    let lines: Vec<&str> = rows.iter().map(|row| row.line.as_str()).collect();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert!(lines[3].ends_with(r#""event":"ended"}"#), "{lines:?}");
+    assert!(lines[1].contains("it ended") && lines[2].ends_with(r#""event":"lost","count":1}"#), "{lines:?}");
+    let signer = Signer::of(&away.store, &keys).await?;
+    let checked = check_platform(&away.store.still().await?, (&signer, away.store.now())).await?;
+    assert_eq!((checked.wrong.len(), checked.found.unsigned, checked.found.lost), (0, 0, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_killed_writer_left_is_signed_by_another_as_it_was_found() -> anyhow::Result<()> {
+    let away = ThrowAway::new().await;
+    let signer = Arc::new(Signer::of(&away.store, &away.store.platform_keys().await?).await?);
+    let mut killed = Writer::new(away.store.clone(), Arc::clone(&signer), Arc::clone(&away.clock) as _, Duration::MAX);
+    for name in ["signed at once", "left", "left, too"] {
+        killed.take(done(name));
+    }
+    killed.add_once().await?;
+    let long_after = Timestamp::from_millis(1_780_000_000_000).plus(Duration::from_hours(24));
+    let check = async || check_platform(&away.store.still().await?, (&signer, long_after)).await;
+    let found = check().await?;
+    assert!(matches!(found.wrong[..], [Wrong::Unsigned { seq: 2, .. }]), "{:?}", found.wrong);
+
+    let silent = away.store.platform_audit_heads(1).await?;
+    let sign = async |before| sign_in(&away.store, &signer, AuditChain::Platform, (&silent, before, long_after)).await;
+    assert_eq!(sign(Timestamp::from_millis(1_780_000_000_000)).await?, [], "it may be alive");
+    assert_eq!(sign(long_after).await?.len(), 1);
+    assert_eq!(sign(long_after).await?, [], "it is signed");
+    let found = check().await?;
+    assert_eq!((found.wrong.len(), found.found.vouched, found.found.unsigned), (0, 2, 0));
     Ok(())
 }
 
@@ -94,13 +166,13 @@ proptest! {
             lines.push(row);
         }
         let verify = |change: Option<(usize, u8)>| {
-            let mut verifier = Verifier::new("platform", &[], &[]);
+            let mut verifier = Verifier::new("platform", &[], &Heads::default(), None);
             lines.iter().enumerate().try_for_each(|(number, row)| {
                 let mut row = row.clone();
                 if let (0, Some((place, other))) = (number, change) {
                     let mut bytes = row.line.into_bytes();
                     bytes[place] = other;
-                    let Ok(text) = String::from_utf8(bytes) else { return Err(super::Wrong::NotALine) };
+                    let Ok(text) = String::from_utf8(bytes) else { return Err(Wrong::NotALine) };
                     row.line = text;
                 }
                 verifier.row(&row)

@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use tenant_store::{AuditChain, AuditCheckpoint, AuditPart, AuditRow, AuditWriterId, Clock, Store, StoreError};
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Queued;
-use super::event::{Event, Head, List, Shown, What, sha256};
+use super::event::{Event, Head, What};
 use super::line;
 use super::signer::Signer;
 
@@ -37,14 +37,12 @@ const HEADS_MAX: usize = 100;
 const AFTER_WRITERS_MAX: usize = 64;
 /// How long the end of a process waits for the database.
 const LAST_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// How many lists' digests are remembered.
-const DIGESTS_MAX: usize = 32;
 
 /// The writer.
 #[derive(Debug)]
 pub(super) struct Writer {
     store: Store,
-    signer: Signer,
+    signer: Arc<Signer>,
     clock: Arc<dyn Clock>,
     id: AuditWriterId,
     checkpoint_every: Duration,
@@ -52,7 +50,6 @@ pub(super) struct Writer {
     backlog: VecDeque<(AuditChain, Item)>,
     /// How many events there were since the last checkpoint.
     unsigned: u64,
-    digests: VecDeque<(Bytes, String)>,
     is_away: bool,
 }
 
@@ -62,6 +59,8 @@ struct Chain {
     seq: u64,
     hash: String,
     signed: u64,
+    /// How far the platform's record says that it came.
+    told: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -75,7 +74,7 @@ type OnTheirWay = (usize, BoxFuture<'static, Result<(), StoreError>>);
 type Adding = Option<OnTheirWay>;
 
 impl Writer {
-    pub(super) fn new(store: Store, signer: Signer, clock: Arc<dyn Clock>, checkpoint_every: Duration) -> Self {
+    pub(super) fn new(store: Store, signer: Arc<Signer>, clock: Arc<dyn Clock>, checkpoint_every: Duration) -> Self {
         let id = AuditWriterId::new(clock.now());
         Self {
             store,
@@ -86,7 +85,6 @@ impl Writer {
             chains: HashMap::new(),
             backlog: VecDeque::new(),
             unsigned: 0,
-            digests: VecDeque::new(),
             is_away: false,
         }
     }
@@ -135,7 +133,7 @@ impl Writer {
                     if self.backlog.is_empty() && adding.is_none() {
                         add_at = add_at.max(Instant::now() + BATCH_EVERY);
                     }
-                    self.take_all(&mut seen, &lost);
+                    self.take_all(&mut seen, &lost).await;
                 }
             }
             if self.unsigned >= CHECKPOINT_EVENTS {
@@ -146,68 +144,76 @@ impl Writer {
         self.end(events, &lost).await;
     }
 
-    pub(super) fn take_all(&mut self, events: &mut Vec<Queued>, lost: &AtomicU64) {
+    pub(super) async fn take_all(&mut self, events: &mut Vec<Queued>, lost: &AtomicU64) {
         for queued in mem::take(events) {
-            self.take(match queued {
-                Queued::Event(event) => *event,
-                Queued::Later(event) => event(),
-            });
+            match queued {
+                Queued::Event(event) => self.take(*event),
+                Queued::Later(event) => {
+                    self.take(event());
+                    // What was looked for may have taken a while.
+                    yield_now().await;
+                }
+            }
         }
         let count = lost.swap(0, Ordering::Relaxed);
         if count > 0 {
-            tracing::error!(audit.lost = count, "audit events found no room and are lost: the record says how many");
+            tracing::error!(
+                audit.lost = count,
+                "audit events found no room, or their calls did not end in time, and are lost: the record says how many"
+            );
             let what = What::Lost { count };
             self.take(Event { at: self.clock.now(), chain: AuditChain::Platform, what });
         }
     }
 
     /// Gives an event its place.
-    pub(super) fn take(&mut self, mut event: Event) {
-        if let What::List(List { sha256: shown, .. }) = &mut event.what
-            && let Shown::Bytes(bytes) = shown
-        {
-            *shown = Shown::Digest(self.digest(bytes));
-        }
-        let none_before = || Chain { seq: 0, hash: line::NONE_BEFORE.to_owned(), signed: 0 };
+    pub(super) fn take(&mut self, event: Event) {
+        let none_before = || Chain { seq: 0, hash: line::NONE_BEFORE.to_owned(), signed: 0, told: 0 };
         let chain = self.chains.entry(event.chain).or_insert_with(none_before);
         match line::row(&event, self.id, (chain.seq + 1, &chain.hash)) {
             Ok(row) => {
                 (chain.seq, chain.hash) = (row.seq, line::hash(&row.line));
                 self.unsigned += 1;
+                let is_first = row.seq == 1;
                 self.backlog.push_back((event.chain, Item::Line(row)));
+                // What nobody signed at all is nobody's: whoever checks can tell it from what is too new.
+                if is_first {
+                    self.sign_chain(event.chain);
+                }
             }
             // Every field of an event is one that can be written.
             Err(error) => tracing::error!(error = &error as &dyn Error, "an audit event cannot be written"),
         }
     }
 
-    /// Many callers are shown the same bytes, which have one digest.
-    fn digest(&mut self, bytes: &Bytes) -> String {
-        let is_it = |(known, _): &&(Bytes, String)| known.as_ptr() == bytes.as_ptr() && known.len() == bytes.len();
-        if let Some((_, digest)) = self.digests.iter().find(is_it) {
-            return digest.clone();
-        }
-        if self.digests.len() == DIGESTS_MAX {
-            self.digests.pop_front();
-        }
-        let digest = sha256(bytes);
-        // As long as they are held, nothing else lies there.
-        self.digests.push_back((bytes.clone(), digest.clone()));
-        digest
+    /// Signs for the last time, and that it is the last.
+    pub(super) fn sign_last(&mut self) -> Option<Head> {
+        self.tell_heads();
+        self.take(Event { at: self.clock.now(), chain: AuditChain::Platform, what: What::Ended });
+        self.sign_platform()
     }
 
     /// Signs how far each chain has come that went on, tenants' first: the platform's own then covers them all.
     pub(super) fn sign(&mut self) {
+        self.tell_heads();
+        self.sign_platform();
+    }
+
+    fn tell_heads(&mut self) {
         let went_on = |(chain, state): (&AuditChain, &Chain)| {
-            (*chain != AuditChain::Platform && state.signed < state.seq).then_some(*chain)
+            (*chain != AuditChain::Platform && state.told < state.seq).then_some(*chain)
         };
         let chains: Vec<AuditChain> = self.chains.iter().filter_map(went_on).collect();
-        let heads: Vec<Head> = chains.into_iter().filter_map(|chain| self.sign_chain(chain)).collect();
+        let heads: Vec<Head> = chains.into_iter().filter_map(|chain| self.head(chain)).collect();
         for heads in heads.chunks(HEADS_MAX) {
             let what = What::Checkpoint { heads: heads.to_vec() };
             self.take(Event { at: self.clock.now(), chain: AuditChain::Platform, what });
         }
-        if let Some(head) = self.sign_chain(AuditChain::Platform) {
+    }
+
+    fn sign_platform(&mut self) -> Option<Head> {
+        let head = self.head(AuditChain::Platform);
+        if let Some(head) = &head {
             // Who keeps the log elsewhere has an anchor.
             tracing::info!(
                 audit.writer = %self.id, audit.seq = head.seq, audit.hash = %head.hash, audit.key = %self.signer.public().id,
@@ -215,20 +221,32 @@ impl Writer {
             );
         }
         self.unsigned = 0;
+        head
     }
 
-    fn sign_chain(&mut self, chain: AuditChain) -> Option<Head> {
-        let state = self.chains.get_mut(&chain).filter(|state| state.signed < state.seq)?;
+    /// How far a chain has come that went on since that was told last, signed.
+    fn head(&mut self, chain: AuditChain) -> Option<Head> {
+        self.sign_chain(chain);
+        let state = self.chains.get_mut(&chain).filter(|state| state.told < state.seq)?;
+        state.told = state.seq;
+        let (seq, hash) = (state.seq, state.hash.clone());
+        Some(Head { chain: chain.to_string(), writer: self.id.to_string(), seq, hash })
+    }
+
+    fn sign_chain(&mut self, chain: AuditChain) {
+        let Some(state) = self.chains.get_mut(&chain).filter(|state| state.signed < state.seq) else { return };
         let signed = self.signer.checkpoint(chain, self.id, (state.seq, &state.hash), self.clock.now());
         state.signed = state.seq;
-        let (seq, hash) = (state.seq, state.hash.clone());
         self.backlog.push_back((chain, Item::Checkpoint(signed)));
-        Some(Head { chain: chain.to_string(), writer: self.id.to_string(), seq, hash })
     }
 
     /// The first lines that wait, on their way. They go on waiting until they are added.
     fn add(&self) -> OnTheirWay {
-        let count = self.backlog.len().min(BATCH_LINES_MAX);
+        let mut count = self.backlog.len().min(BATCH_LINES_MAX);
+        // A line goes with its signature.
+        while matches!(self.backlog.get(count), Some((_, Item::Checkpoint(_)))) {
+            count += 1;
+        }
         let parts = parts(self.backlog.iter().take(count));
         let store = self.store.clone();
         (count, Box::pin(async move { store.append_audit(&parts).await }))
@@ -265,8 +283,11 @@ impl Writer {
         while let Ok(event) = events.try_recv() {
             seen.push(event);
         }
-        self.take_all(&mut seen, lost);
-        self.sign();
+        // Whoever has room still has a call that did not end in time. Nobody will read what becomes of it.
+        let running = events.max_capacity().saturating_sub(events.capacity());
+        lost.fetch_add(u64::try_from(running).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.take_all(&mut seen, lost).await;
+        self.sign_last();
         if timeout(LAST_TIMEOUT, self.add_all()).await.is_err() {
             let waiting = self.backlog.len();
             tracing::error!(

@@ -173,17 +173,12 @@ pub struct Shelf {
     egress_hosts: Option<EgressHosts>,
     flow_policy: FlowPolicy,
     revoked: RevokedThings,
-    names: Names,
 }
 
 impl Shelf {
     /// The tenant's short name.
     pub fn tenant_slug(&self) -> &TenantSlug {
         &self.tenant_slug
-    }
-
-    pub(super) fn names(&self) -> &Names {
-        &self.names
     }
 
     /// What people call the tenant.
@@ -282,6 +277,7 @@ pub struct Snapshot {
     /// When what is revoked was revoked.
     revoked_at: HashMap<Revoked, Timestamp>,
     views: Cache<(Face, ReachKey), Arc<View>, RandomState>,
+    names: Names,
 }
 
 impl Snapshot {
@@ -290,7 +286,16 @@ impl Snapshot {
             .max_capacity(VIEW_CACHE_BYTES_MAX)
             .weigher(|_, view: &Arc<View>| u32::try_from(view.weight()).unwrap_or(u32::MAX))
             .build_with_hasher(RandomState::default());
-        Self { revision, regard, grants, shelves, revoked_at: HashMap::new(), views }
+        Self { revision, regard, grants, shelves, revoked_at: HashMap::new(), views, names: Names::default() }
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// A tenant's shelf, for what is not decided by.
+    pub(super) fn shelf_of(&self, tenant: TenantId) -> Option<&Shelf> {
+        self.shelves.get(&tenant).map(AsRef::as_ref)
     }
 
     /// What a caller can reach.

@@ -1,7 +1,7 @@
 //! What one reach sees: the names by which it calls things, and its lists as bytes that are ready to send.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -50,6 +50,8 @@ struct List {
     /// Where each ends.
     ends: Vec<usize>,
     digest: ListDigest,
+    /// Those of the pages that were asked for, by where they begin and end.
+    pages: Mutex<HashMap<(usize, usize), ListDigest>>,
 }
 
 /// The SHA-256 of a whole list: another one is another list.
@@ -60,6 +62,8 @@ pub type ListDigest = [u8; 32];
 pub struct Page {
     /// The definitions, with commas between them.
     pub bytes: Bytes,
+    /// Their digest.
+    pub digest: ListDigest,
     /// Its end, if there is more.
     pub end: Option<Place>,
 }
@@ -93,6 +97,22 @@ impl View {
     pub(super) fn weight(&self) -> usize {
         let items = [&self.prompts, &self.resources, &self.templates, &self.skills];
         items.into_iter().map(Part::weight).sum::<usize>() + self.tools.weight()
+    }
+}
+
+impl List {
+    /// The digest of a piece, which many callers are shown.
+    fn digest_of(&self, piece: (usize, usize), bytes: &Bytes) -> ListDigest {
+        if bytes.len() == self.bytes.len() {
+            return self.digest;
+        }
+        let pages = || self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = pages().get(&piece).copied();
+        known.unwrap_or_else(|| {
+            let digest = Sha256::digest(bytes).into();
+            pages().insert(piece, digest);
+            digest
+        })
     }
 }
 
@@ -147,7 +167,7 @@ impl<E> Part<E> {
         let begin = from.checked_sub(1).and_then(|before| self.list.ends.get(before)).map_or(0, |end| end + 1);
         let stop = to.checked_sub(1).and_then(|last| self.list.ends.get(last)).copied().unwrap_or(0);
         let bytes = if begin < stop { self.list.bytes.slice(begin..stop) } else { Bytes::new() };
-        Some(Page { bytes, end })
+        Some(Page { digest: self.list.digest_of((begin, stop), &bytes), bytes, end })
     }
 
     /// What tells this list from another one, in place of its bytes.
@@ -213,7 +233,11 @@ mod tests {
         assert_eq!(walk(&part(&[]), 2), [""]);
         assert_eq!(five.page(Some("x"), 9), None, "behind what is gone there is no place");
         assert_eq!(five.page(Some("a"), 1).unwrap().bytes, "bb");
-        assert_eq!(five.page(Some("e"), 2), Some(Page { bytes: Bytes::new(), end: None }));
+        let nothing = Page { bytes: Bytes::new(), digest: Sha256::digest("").into(), end: None };
+        assert_eq!(five.page(Some("e"), 2), Some(nothing));
+        for (after, page) in [(None, "a,bb"), (Some("bb"), "c,d"), (Some("bb"), "c,d")] {
+            assert_eq!(five.page(after, 2).unwrap().digest, ListDigest::from(Sha256::digest(page)), "{page}");
+        }
     }
 
     #[test]

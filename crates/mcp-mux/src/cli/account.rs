@@ -130,7 +130,7 @@ fn list(found: &[Found], as_json: bool) -> Result<()> {
         let connected_at = date(account.connected_at);
         // A subject is whatever its issuer says.
         let principal = super::spelt_out(&format!("{}/{}", principal.issuer, principal.subject));
-        print(&format!("{:<20} {connected_at}  {principal}", upstream.slug));
+        print(&format!("{:<20} {connected_at}  {principal}", upstream.slug))?;
     }
     if found.is_empty() {
         say("there are no such accounts");

@@ -102,8 +102,8 @@ impl Apply {
         let store = if self.dry_run { app::look_into(&config).await? } else { open_store(&config).await? };
         let report = manifest::apply(&store, &manifests, administration(), self.how.options(self.dry_run)).await;
         let report = report.map_err(not_applied)?;
-        self.how.tell(&report)?;
-        record_report(&store, "apply", &report).await
+        let recorded = record_report(&store, "apply", &report).await;
+        self.how.tell(&report).and(recorded)
     }
 }
 

@@ -71,11 +71,11 @@ impl Describe {
             let document = manifest::documents(managed).pop();
             return print_json(&json!({ "document": document, "known": known.fields }));
         }
-        print(manifest::write_managed(managed)?.trim_end());
-        print("---");
+        print(manifest::write_managed(managed)?.trim_end())?;
+        print("---")?;
         let width = known.lines.iter().map(|(label, _)| label.len()).max().unwrap_or(0);
         for (label, text) in &known.lines {
-            print(&spelt_out(&format!("# {label:<width$}  {text}")));
+            print(&spelt_out(&format!("# {label:<width$}  {text}")))?;
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ impl Dev {
         let dev = dev?;
         let facts = facts(&dev)?;
         if self.json {
-            print(&facts.to_string());
+            print(&facts.to_string())?;
         } else {
             say_lines(&welcome(&dev, &facts)?);
         }

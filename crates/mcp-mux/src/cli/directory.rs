@@ -118,7 +118,7 @@ async fn people(store: &Store, issuer: &IssuerName, group: Option<&Group>, outpu
         return print_json(&people.iter().map(described).collect::<Vec<_>>());
     }
     for user in &people {
-        print(&spelt_out(&line(user)));
+        print(&spelt_out(&line(user)))?;
     }
     if people.is_empty() {
         say(&match group {
@@ -143,7 +143,7 @@ async fn groups(store: &Store, Of { issuer, name }: &Of<Subject>, output: Output
         say(&user.state.reason(issuer));
     }
     for group in &groups {
-        print(&spelt_out(&format!("{}  {}", group.name, group.display_name)));
+        print(&spelt_out(&format!("{}  {}", group.name, group.display_name)))?;
     }
     if groups.is_empty() {
         say("in no group");

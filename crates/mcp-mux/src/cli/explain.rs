@@ -121,7 +121,7 @@ impl Explain {
             }));
         }
         for line in self.who(&snapshot, (is_configured, told.as_ref(), groups)) {
-            print(&spelt_out(&line));
+            print(&spelt_out(&line))?;
         }
         let is_short = self.tool.is_none();
         for one in &explained {
@@ -131,7 +131,7 @@ impl Explain {
                 lines.extend(health.into_iter().map(|line| format!("  upstream {}: {line}", one.entry.upstream.slug)));
             }
             for line in lines {
-                print(&spelt_out(&line));
+                print(&spelt_out(&line))?;
             }
         }
         Ok(())

@@ -33,7 +33,7 @@ impl Export {
             say(&told(unsaid));
         }
         if !text.is_empty() {
-            print(text.trim_end());
+            print(text.trim_end())?;
         }
         Ok(())
     }

@@ -113,11 +113,11 @@ impl Get {
         let managed = || objects.iter().map(|(object, manager)| (object, manager.as_ref()));
         match self.output {
             Form::Json => return print_json(&manifest::documents(managed())),
-            Form::Yaml => print(manifest::write_managed(managed())?.trim_end()),
+            Form::Yaml => print(manifest::write_managed(managed())?.trim_end())?,
             Form::Table => {
                 let rows: Vec<_> = managed().map(|(object, manager)| row(object, manager)).collect();
                 for line in lines(&rows) {
-                    print(&spelt_out(&line));
+                    print(&spelt_out(&line))?;
                 }
             }
         }

@@ -82,7 +82,7 @@ impl Import {
                 say(line);
             }
             if !manifest.is_empty() {
-                print(manifest.trim_end());
+                print(manifest.trim_end())?;
             }
         }
         let (objects, secrets, notes) = (imported.objects.len(), imported.secrets.len(), imported.report.len());

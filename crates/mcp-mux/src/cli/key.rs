@@ -142,9 +142,10 @@ impl Create {
             expires_at: self.expires.0.map(|life| SystemClock.now().plus(life)),
         };
         let key = store.add_api_key(&new).await?;
+        let recorded =
+            record(store, Done::to("key create", "key", &format!("{} for {issuer}/{subject}", key.id))).await;
         say(&format!("key {} speaks for {issuer}/{subject}; this is the only time it is shown:", key.id));
-        print(secret.reveal());
-        record(store, Done::to("key create", "key", &format!("{} for {issuer}/{subject}", key.id))).await
+        print(secret.reveal()).and(recorded)
     }
 
     async fn tenant_ids(&self, store: &Store) -> Result<Option<Vec<TenantId>>> {
@@ -202,7 +203,7 @@ async fn list(store: &Store, output: Output) -> Result<()> {
             key.name,
             key.issuer,
             key.subject
-        ));
+        ))?;
     }
     if keys.is_empty() {
         say("there are no keys: `mcp-mux key create --help` tells how to make one");

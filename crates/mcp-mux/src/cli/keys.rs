@@ -9,7 +9,7 @@ use tenant_store::{
     Clock as _, DataKey, DataKeyState, ErasureCertificate, Progress, Store, Stuck, SystemClock, Tenant, TenantSlug,
 };
 
-use super::recorded::{Done, record};
+use super::recorded::{Done, record, record_begin, record_end};
 use super::{Output, Settings, administration, print, print_json, say, say_lines};
 use crate::app::{open_store, open_unproved};
 use crate::config;
@@ -146,16 +146,16 @@ async fn status(store: &Store, output: Output) -> Result<()> {
         });
         return print_json(&all);
     }
-    print("key-encryption key                          wraps");
+    print("key-encryption key                          wraps")?;
     for used in &uses {
         let word = if used.kek == primary { "primary" } else { "old: `mcp-mux keys rotate --kek` empties it" };
         print(&format!(
             "{:<42}  {} of tenants, {} of the platform  ({word})",
             used.kek, used.tenant_keys, used.platform_keys
-        ));
+        ))?;
     }
-    print("");
-    print("tenant                data key              state         seals       secrets");
+    print("")?;
+    print("tenant                data key              state         seals       secrets")?;
     for (tenant, keys) in &tenants {
         for key in keys {
             let row = (key.id.to_string(), key.state.as_str(), key.seals, key.credentials);
@@ -167,7 +167,7 @@ async fn status(store: &Store, output: Output) -> Result<()> {
                 row.2,
                 row.3,
                 advice(key)
-            ));
+            ))?;
         }
     }
     Ok(())
@@ -191,6 +191,8 @@ fn advice(key: &DataKey) -> &'static str {
 
 async fn rotate_kek(store: &Store) -> Result<()> {
     let primary = store.key_encryption().primary().await.context("asking for the present key-encryption key")?;
+    let rotated = || Done::to("keys rotate", "key-encryption key", &primary);
+    record_begin(store, rotated()).await?;
     let (mut done, mut patience) = (0, Patience::default());
     let left = loop {
         let before = patience.stuck.count();
@@ -209,12 +211,14 @@ async fn rotate_kek(store: &Store) -> Result<()> {
         "something was wrapped under another key meanwhile: is a replica still configured with the old one?"
     );
     say("nothing is left under any other key: the old ones can be taken out of the configuration");
-    record(store, Done::to("keys rotate", "key-encryption key", &primary)).await
+    record_end(store, rotated()).await
 }
 
 async fn rotate_tenant(store: &Store, slug: &TenantSlug) -> Result<()> {
     let tenant = find(store, slug).await?;
     let rows = store.tenant(administration().scope(tenant.id));
+    let rotated = || Done::of(tenant.id, "keys rotate", "tenant", slug);
+    record_begin(store, rotated()).await?;
     if rows.is_rotating().await? {
         say("going on with a rotation that was not finished");
     } else {
@@ -233,7 +237,7 @@ async fn rotate_tenant(store: &Store, slug: &TenantSlug) -> Result<()> {
     patience.finish(left, "secrets")?;
     forget(store).await?;
     say("nothing is left under the old key: it is destroyed");
-    record(store, Done::of(tenant.id, "keys rotate", "tenant", slug)).await
+    record_end(store, rotated()).await
 }
 
 /// Overwrites what was deleted, which a reader can hold up.
@@ -257,12 +261,11 @@ async fn shred(store: &Store, slug: &TenantSlug, yes: bool) -> Result<()> {
         confirm(&tenant)?;
     }
     let certificate = store.shred(slug, &config::operator()).await?;
-    print_json(&certificate)?;
-    say_lines(&words(&certificate));
     // What signs may be behind the very key that is missing.
     let recorded = record(store, Done::of(tenant.id, "keys shred", "tenant", slug)).await;
-    forget(store).await?;
-    recorded
+    say_lines(&words(&certificate));
+    let told = print_json(&certificate);
+    forget(store).await.and(told).and(recorded)
 }
 
 async fn certificate(store: &Store, slug: &TenantSlug) -> Result<()> {

@@ -7,13 +7,16 @@ use anyhow::{Context as _, Result};
 use tenant_store::{AuditChain, Clock as _, Revision, Store, SystemClock, TenantId, TenantSlug};
 use tokio::time::timeout;
 
-use super::administration;
-use crate::audit::{Administered, Event, What, record_once};
+use super::{administration, say};
+use crate::audit::{Administered, Event, Head, What, record_once};
 use crate::config;
 use crate::manifest::{Became, Report};
 
 /// How long the keys that sign and the database are waited for.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What whoever did it should know if it is not recorded.
+const UNKNOWN: &str = "it is done, but the audit record does not say so: write down that you did it";
 
 /// Something that was done.
 pub(super) struct Done {
@@ -47,7 +50,18 @@ impl Done {
 
 /// Records it.
 pub(super) async fn record(store: &Store, done: Done) -> Result<()> {
-    record_all(store, vec![done.event(None, None)]).await
+    record_all(store, vec![done.event(None, None)]).await.context(UNKNOWN)
+}
+
+/// Records that something begins that takes long and may be broken off. Without that it does not begin.
+pub(super) async fn record_begin(store: &Store, done: Done) -> Result<()> {
+    let recorded = record_all(store, vec![done.event(Some("begun".to_owned()), None)]).await;
+    recorded.context("nothing was done yet, but the audit record could not be written")
+}
+
+/// Records that it is over.
+pub(super) async fn record_end(store: &Store, done: Done) -> Result<()> {
+    record_all(store, vec![done.event(Some("finished".to_owned()), None)]).await.context(UNKNOWN)
 }
 
 /// Records what manifests changed: each object in its tenant's record, and that something was changed in the platform's.
@@ -55,7 +69,7 @@ pub(super) async fn record_report(store: &Store, action: &'static str, report: &
     if !report.is_made || !report.is_a_change() {
         return Ok(());
     }
-    let tenants = store.tenants().await?;
+    let tenants = store.tenants().await.context(UNKNOWN)?;
     let ids: HashMap<&TenantSlug, TenantId> = tenants.iter().map(|tenant| (&tenant.slug, tenant.id)).collect();
     let changed: Vec<_> = report.applied.iter().filter(|applied| applied.became != Became::Unchanged).collect();
     let became = Some(format!("{} objects changed", changed.len()));
@@ -67,10 +81,14 @@ pub(super) async fn record_report(store: &Store, action: &'static str, report: &
         let done = Done { tenant, action, thing };
         events.push(done.event(Some(applied.became.to_string()), Some(report.revision)));
     }
-    record_all(store, events).await
+    record_all(store, events).await.context(UNKNOWN)
 }
 
 async fn record_all(store: &Store, events: Vec<Event>) -> Result<()> {
-    let unknown = "it is done, but the audit record does not say so: write down that you did it";
-    timeout(RECORD_TIMEOUT, record_once(store, events)).await.context(unknown)?.context(unknown)
+    let head = timeout(RECORD_TIMEOUT, record_once(store, events)).await.context("it took too long")??;
+    if let Some(Head { writer, seq, hash, .. }) = head {
+        // Whoever keeps that elsewhere has an anchor, as in the log of servers.
+        say(&format!("audit checkpoint: {writer} {seq} {hash}"));
+    }
+    Ok(())
 }

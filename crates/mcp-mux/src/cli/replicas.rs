@@ -32,7 +32,7 @@ impl Replicas {
             return print_json(&replicas.iter().map(|replica| described(replica, revision)).collect::<Vec<_>>());
         }
         for replica in &replicas {
-            print(&line(replica, revision));
+            print(&line(replica, revision))?;
         }
         if replicas.is_empty() {
             say("no replica serves from this database");

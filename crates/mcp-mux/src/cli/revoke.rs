@@ -190,29 +190,30 @@ impl Revoke {
         let (revision, done) = match &self.thing {
             Thing::Switch(switch) => {
                 let what = switch.found(&store).await?;
-                let revision = store.revoke(&what, &self.reason).await?;
-                (revision, done(&store, "revoke", &what).await?)
+                let done = done(&store, "revoke", &what).await?;
+                (Ok(store.revoke(&what, &self.reason).await?), done)
             }
             Thing::Key { id } => {
                 ensure!(store.revoke_api_key(*id).await?, "there is no key {id} that is still good");
-                (store.revision().await?, Done::to("revoke", "key", id))
+                (store.revision().await, Done::to("revoke", "key", id))
             }
             Thing::Secret { secret } => {
                 let tenant = tenant_id(&store, &secret.place.tenant).await?;
-                (self.secret(&store, secret).await?, Done::of(tenant, "revoke", "secret", secret))
+                self.secret(&store, secret).await?;
+                (store.revision().await, Done::of(tenant, "revoke", "secret", secret))
             }
         };
         say("revoked");
-        let waited = self.wait(&store, revision).await;
-        let recorded = record(&store, done).await;
+        let wait = async { self.wait(&store, revision?).await };
+        let (waited, recorded) = tokio::join!(wait, record(&store, done));
         waited.and(recorded)
     }
 
-    async fn secret(&self, store: &Store, secret: &At<SecretName>) -> Result<Revision> {
+    async fn secret(&self, store: &Store, secret: &At<SecretName>) -> Result<()> {
         let (tenant, upstream) = secret.place.ids(store).await?;
         let rows = store.tenant(administration().scope(tenant));
         ensure!(rows.remove_credential(upstream, &secret.name).await?, "there is no secret `{}`", secret.name);
-        Ok(store.revision().await?)
+        Ok(())
     }
 
     /// Until every replica has it, or for as long as was said.
@@ -240,9 +241,10 @@ impl Reinstate {
     pub(super) async fn run(&self) -> Result<()> {
         let store = app::look_into(&self.settings.load()?).await?;
         let what = self.thing.found(&store).await?;
+        let done = done(&store, "reinstate", &what).await?;
         let is_reinstated = store.reinstate(&what).await?.is_some();
         if is_reinstated {
-            record(&store, done(&store, "reinstate", &what).await?).await?;
+            record(&store, done).await?;
         }
         if let Revoked::Principal { issuer, subject } = &what {
             let user = store.directory(issuer).of_subject(subject).await?;
@@ -274,7 +276,7 @@ impl Revocations {
         }
         for (one, (kind, name)) in revocations.iter().zip(&names) {
             let since = super::replicas::date(one.at);
-            print(&spelt_out(&format!("{kind:<8}  {name}  since {since}  {}", one.reason)));
+            print(&spelt_out(&format!("{kind:<8}  {name}  since {since}  {}", one.reason)))?;
         }
         if revocations.is_empty() {
             say("nothing is revoked");

@@ -190,8 +190,8 @@ impl Mux {
         Outcome::recorded(outcome, recording)
     }
 
-    /// The same where that leads somewhere.
-    async fn ask_at(
+    /// The same where that leads somewhere, unrecorded.
+    pub(super) async fn ask_at(
         &self,
         caller: &Caller,
         endpoint: &Endpoint,

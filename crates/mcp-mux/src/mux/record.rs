@@ -5,16 +5,18 @@
 
 use memchr::memmem;
 use serde_json::value::RawValue;
-use tenant_store::{AuditChain, OfferKind, TenantId, Timestamp};
+use tenant_store::{AuditChain, OfferKind, TenantId, Timestamp, UpstreamId};
 use tokio::time::Instant;
 
 use super::call::{CallError, Outcome};
 use super::flows::Reading;
 use super::input::ResultKind;
 use super::wish::{Target, Thing, Wish};
-use super::{Endpoint, ListPage, Listed, Mux, Sight};
-use crate::audit::{self, Call, Decided, Event, List, Named, Room, Shown, TENANTS_NAMED_MAX, What, Who};
+use super::{Endpoint, Listed, Mux, Sight};
+use crate::audit::{self, Call, Decided, Event, List, Named, Room, TENANTS_NAMED_MAX, What, Who};
 use crate::caller::Caller;
+use crate::catalog::{Carried, Face, ListDigest};
+use crate::hex;
 use crate::json::Members;
 use crate::policy::{Access, Action, Decision, EntryFacts, decide};
 use crate::upstream::{Answer, UpstreamError};
@@ -115,7 +117,7 @@ impl Mux {
     }
 
     /// Records that somebody was shown a page. A list of several tenants is the platform's.
-    pub(super) fn record_list(&self, came: Came<'_>, sight: &Sight, (listed, page): (Listed, &ListPage)) {
+    pub(super) fn record_list(&self, came: Came<'_>, sight: &Sight, (listed, digest): (Listed, ListDigest)) {
         let accesses = sight.reach.accesses();
         let chain = match accesses {
             [access] => AuditChain::Tenant(access.scope()),
@@ -129,7 +131,7 @@ impl Mux {
             endpoint: if *came.endpoint == Endpoint::Aggregate { "all" } else { "tenant" },
             tenants,
             tenant_count: accesses.len(),
-            sha256: Shown::Bytes(page.bytes.clone()),
+            sha256: hex::encode(&digest),
         };
         self.audit.push(Event { at: self.clock.now(), chain, what: What::List(list) });
     }
@@ -185,16 +187,70 @@ impl Sight {
         let (text, facts) = match thing {
             Thing::Tool(name) => (name.as_str(), self.snapshot.sought_tool(name, tenant)),
             Thing::Prompt(name) => (name.as_str(), self.snapshot.sought_prompt(name, tenant)),
-            Thing::Resource(uri) | Thing::Skill(uri) => (uri.as_str(), None),
-            Thing::Begun(_, _, local) => (local.as_str(), None),
+            Thing::Resource(uri) | Thing::Skill(uri) => match self.refused_resource(uri) {
+                Some((access, named, decided)) => return (Some(access), named, decided),
+                None => (uri.as_str(), None),
+            },
+            Thing::Begun(tenant, upstream, local) => {
+                let facts = self.snapshot.sought_tool_at((*tenant, *upstream), local.as_str());
+                if let (None, Some(access)) = (&facts, self.reach.access(*tenant)) {
+                    return self.refused_task(access, *upstream, local.as_str());
+                }
+                (local.as_str(), facts)
+            }
         };
         let Some(facts) = facts else { return (None, Named::unknown(thing.word(), text), Decided::unknown()) };
-        let decision = decide(&self.reach, Action::Call, &facts);
-        let decided = if decision.is_allowed() { Decided::not_here() } else { Decided::by(&decision) };
         let (tenant, upstream) = (Some(facts.tenant), Some(facts.upstream_slug.clone()));
         let named = Named { kind: thing.word(), tenant, upstream, ..Named::default() };
+        let decided = not_used(&decide(&self.reach, Action::Call, &facts));
         (self.reach.access(facts.tenant), named.called(facts.local, Some(facts.exposed)), decided)
     }
+
+    /// The same of a task whose tool is no more. The name is not the caller's word: it was sealed with the task.
+    fn refused_task<'s>(
+        &'s self,
+        access: &'s Access,
+        upstream: UpstreamId,
+        local: &str,
+    ) -> (Option<&'s Access>, Named, Decided) {
+        let upstream = self.snapshot.shelf(access).and_then(|shelf| shelf.upstream(upstream));
+        let (tenant, upstream) = (Some(access.tenant()), upstream.map(|upstream| upstream.slug.clone()));
+        let named = Named { kind: "task", tenant, upstream, ..Named::default() };
+        (Some(access), named.called(local, None), Decided::unknown())
+    }
+
+    /// The same of a resource, where the caller has access to the tenant that its URI leads to. What no list has is the caller's own text.
+    fn refused_resource(&self, uri: &str) -> Option<(&Access, Named, Decided)> {
+        let (access, upstream, own) = match (Carried::parse(uri), self.reach.accesses()) {
+            (Some(Carried { tenant, upstream, own }), accesses) => {
+                let access = accesses.iter().find(|access| access.tenant_slug().as_str() == tenant)?;
+                (access, Some(upstream), own)
+            }
+            (None, [access]) if self.face == Face::Tenant => (access, None, uri),
+            _ => return None,
+        };
+        let shelf = self.snapshot.shelf(access)?;
+        let upstream = match upstream {
+            Some(slug) => Some(shelf.upstreams().find(|known| known.slug.as_str() == slug)?),
+            None => None,
+        };
+        let named = Named { kind: "resource", tenant: Some(access.tenant()), ..Named::default() };
+        if let Some(facts) = shelf.resource_at(upstream.map(|upstream| upstream.id), own) {
+            let named = Named { upstream: Some(facts.upstream_slug.clone()), ..named };
+            let decided = not_used(&decide(&self.reach, Action::Call, &facts));
+            return Some((access, named.called(facts.local, Some(facts.exposed)), decided));
+        }
+        let upstream = upstream.or_else(|| shelf.only_with_resources())?;
+        let target = Target { access, shelf, upstream, local: own.to_owned(), tool: None };
+        let name_sha256 = Some(audit::name_digest(uri));
+        let named = Named { upstream: Some(upstream.slug.clone()), name_sha256, ..named };
+        Some((access, named, not_used(&self.decision(&target, own))))
+    }
+}
+
+/// Why something is refused: by a decision or, where that allows it, by where or how it was asked for.
+fn not_used(decision: &Decision) -> Decided {
+    if decision.is_allowed() { Decided::not_here() } else { Decided::by(decision) }
 }
 
 impl Outcome {
@@ -236,6 +292,9 @@ fn of_error(error: &CallError) -> (audit::Outcome, Option<&'static str>) {
         CallError::Unknown(_) | CallError::SignedOut => (audit::Outcome::TakenBack, None),
         CallError::Upstream { error: UpstreamError::WantsInput, .. } | CallError::Unanswered { .. } => {
             (audit::Outcome::WantsInput, None)
+        }
+        CallError::Upstream { error, .. } if error.is_before_asking() => {
+            (audit::Outcome::Refused, Some(error.fault().as_str()))
         }
         CallError::Upstream { error, .. } => audit::Outcome::of_fault(error.fault()),
         _ => (audit::Outcome::Refused, None),

@@ -122,7 +122,10 @@ impl Mux {
             log: None,
             takes_tasks: true,
         };
-        let state = match Box::pin(self.ask(caller, endpoint, &look)).await? {
+        // The client did not ask for that: what it asks for has its event already.
+        let (sight, thing) = (self.sight(caller, endpoint), look.wish.thing());
+        let target = sight.target_of(&look.wish, &thing).ok_or(CallError::Unknown(thing.word()))?;
+        let state = match Box::pin(self.ask_at(caller, endpoint, &look, (&sight, thing.clone(), target))).await? {
             Outcome::Whole(state) => state,
             Outcome::Stream(relay) => relay.answer().await?,
         };

@@ -110,4 +110,22 @@ impl UpstreamError {
             _ => Fault::Upstream,
         }
     }
+
+    /// Whether it comes before anything was asked of the upstream.
+    pub fn is_before_asking(&self) -> bool {
+        matches!(
+            self,
+            Self::Forbidden
+                | Self::Busy
+                | Self::Resting(_)
+                | Self::CredentialMissing(_)
+                | Self::CredentialUnusable(_)
+                | Self::SecretsUnavailable
+                | Self::NoToken(_)
+                | Self::CallerTokenMissing
+                | Self::AccountMissing
+                | Self::OperationGone
+                | Self::Setup
+        )
+    }
 }

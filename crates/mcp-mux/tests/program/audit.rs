@@ -65,3 +65,34 @@ fn what_operators_do_is_recorded_exported_and_checked() -> Result<()> {
     assert!(said(&output).contains("acme.ndjson, line "), "{}", said(&output));
     Ok(())
 }
+
+#[test]
+fn what_was_done_is_recorded_before_it_is_told_and_nobody_who_listens_is_an_error() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    configure(folder, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+    fs::write(folder.join("acme.yaml"), MANIFEST)?;
+    let deaf = |arguments: &[&str]| {
+        let mut program = program(folder);
+        let mut child = program.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        drop(child.stdout.take());
+        let output = child.wait_with_output()?;
+        ensure!(output.status.code() == Some(1) && said(&output).contains("writing to stdout"), "{}", said(&output));
+        ensure!(said(&output).contains("audit checkpoint: wri_"), "{}", said(&output));
+        Ok(())
+    };
+    deaf(&["apply", "-f", "acme.yaml", "-o", "json"])?;
+    deaf(&["key", "create", "--name", "k", "--as", "corp/robot", "--expires", "1h"])?;
+    told(folder, &["keys", "rotate", "--tenant", "acme"])?;
+    deaf(&["keys", "shred", "acme", "--yes"])?;
+    let actions = |whose: &[&str]| -> Result<Vec<String>> {
+        let all = events(folder, whose)?;
+        let done = all.iter().rev().filter(|event| event["event"] == "administration");
+        Ok(done.map(|event| format!("{} {}", event["action"], event["became"]).replace('"', "")).collect())
+    };
+    assert_eq!(actions(&[])?, ["apply 2 objects changed", "key create null"]);
+    let acme = actions(&["--tenant", "acme"])?;
+    assert_eq!(acme[2..], ["keys rotate begun", "keys rotate finished", "keys shred null"], "{acme:?}");
+    told(folder, &["audit", "verify"])?;
+    Ok(())
+}

@@ -81,12 +81,19 @@ fn kept_on_postgres(table: &str) -> [String; 4] {
     ]
 }
 
-fn kept_on_sqlite(table: &str) -> [String; 2] {
-    ["UPDATE", "DELETE"].map(|event| {
+/// What replaces a row deletes it without a word to the trigger on deleting. So a row whose place is taken is passed over, whatever the
+/// statement says of conflicts: adding one again does nothing, as before.
+fn kept_on_sqlite(table: &str) -> [String; 3] {
+    let kept = |event: &str| {
         format!(
             "CREATE TRIGGER {table}_kept_on_{name} BEFORE {event} ON {table} BEGIN \
              SELECT RAISE(ABORT, 'the audit record is added to and never changed'); END",
             name = event.to_lowercase(),
         )
-    })
+    };
+    let not_replaced = format!(
+        "CREATE TRIGGER {table}_kept_on_insert BEFORE INSERT ON {table} WHEN EXISTS \
+         (SELECT 1 FROM {table} WHERE chain = NEW.chain AND writer = NEW.writer AND seq = NEW.seq) BEGIN SELECT RAISE(IGNORE); END"
+    );
+    [kept("UPDATE"), kept("DELETE"), not_replaced]
 }

@@ -43,11 +43,11 @@ async fn each_chain_is_read_through_its_own_door_and_no_change_of_configuration(
     assert_eq!(lines(&bed.acme().audit_rows(None).await?), ["of acme", "more of acme"]);
     assert_eq!(lines(&bed.acme().audit_rows(Some((writer, 1))).await?), ["more of acme"]);
     assert_eq!(lines(&bed.globex().audit_rows(None).await?), ["of globex"]);
-    assert_eq!(bed.acme().audit_checkpoints().await?, [checkpoint(writer, 2)]);
-    assert!(bed.globex().audit_checkpoints().await?.is_empty());
+    assert_eq!(bed.acme().audit_checkpoints(None).await?, [checkpoint(writer, 2)]);
+    assert!(bed.globex().audit_checkpoints(None).await?.is_empty());
     let still = bed.still().await?;
     assert_eq!(lines(&still.platform_audit_rows(None).await?), ["of the platform"]);
-    assert_eq!(still.platform_audit_checkpoints().await?, [checkpoint(writer, 1)]);
+    assert_eq!(still.platform_audit_checkpoints(None).await?, [checkpoint(writer, 1)]);
     assert_eq!(lines(&still.tenant(scope(&bed.globex)).audit_rows(None).await?), ["of globex"]);
     let newest = bed.acme().audit_rows_since(Timestamp::from_millis(0), 0).await?;
     assert_eq!(lines(&newest), ["more of acme", "of acme"]);
@@ -83,7 +83,27 @@ async fn the_database_lets_nobody_change_or_delete_what_is_recorded() -> anyhow:
             assert!(error.contains("never changed"), "{error}");
         }
     }
-    assert_eq!(bed.acme().audit_rows(None).await?.len(), 2);
+    // What replaces a row deletes it. Its line stays as it was, be that refused or passed over.
+    let replacing = if is_on_postgres() {
+        "INSERT INTO audit_event SELECT chain, writer, seq, at_ms, 'x' FROM audit_event \
+         ON CONFLICT (chain, writer, seq) DO UPDATE SET line = 'x'"
+    } else {
+        "INSERT OR REPLACE INTO audit_event SELECT chain, writer, seq, at_ms, 'x' FROM audit_event"
+    };
+    assert_eq!(database.alter(replacing).await.is_err(), is_on_postgres());
+    assert_eq!(lines(&bed.acme().audit_rows(None).await?), ["of acme", "more of acme"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_that_has_signed_and_is_gone_is_not_replaced_by_itself() -> anyhow::Result<()> {
+    let (bed, _) = recorded().await?;
+    let platform = bed.platform_keys().await?;
+    let gone = bed.audit_seeds(&platform).await.unwrap_err().to_string();
+    assert!(gone.contains("mcp-mux audit key --new"), "{gone}");
+    assert!(bed.renew_audit_key(&platform).await?);
+    assert!(!bed.renew_audit_key(&platform).await?, "one that is there stays");
+    assert_eq!(bed.audit_seeds(&platform).await?.len(), 1);
     Ok(())
 }
 

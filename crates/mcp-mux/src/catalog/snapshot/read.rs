@@ -9,7 +9,6 @@ use tenant_store::{Offer, Still, Store, StoreError, Tenant, TenantId, TenantRows
 use super::revoked::RevokedThings;
 use super::{Entry, Regard, Shelf, Snapshot, own_names};
 use crate::catalog::item::{Item, Own};
-use crate::catalog::sought::Names;
 use crate::policy::{Administration, GrantIndex, RevokedCallers};
 
 impl Snapshot {
@@ -127,7 +126,6 @@ impl Shelf {
             flow_policy: tenant.spec.flow_policy,
             upstreams,
             revoked,
-            names: Names::default(),
         }
     }
 }
