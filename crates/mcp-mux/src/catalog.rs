@@ -3,6 +3,7 @@
 //! Requests read one immutable [`Snapshot`]; they never wait for an upstream, a database or each other. Upstreams are listed
 //! in the background, and what they said is stored, so that a restart knows every tool without asking anybody.
 
+mod arguments;
 mod definition;
 mod explain;
 mod hearing;
@@ -19,6 +20,7 @@ mod tests;
 mod uri;
 mod view;
 
+pub(crate) use arguments::{Unchecked, unchecked};
 pub use definition::{Definition, DefinitionError};
 pub use explain::Explained;
 pub use item::{Item, files as skill_files, is_page};

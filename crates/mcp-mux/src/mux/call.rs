@@ -14,7 +14,7 @@ use super::relay::{Matter, Relay, Standing};
 use super::tasks::{TaskAct, TaskIds};
 use super::uris::Uris;
 use super::wish::{Target, Thing, Wish};
-use super::{Endpoint, Mux, Sight};
+use super::{Endpoint, Mux, Sight, arguments};
 use crate::caller::Caller;
 use crate::catalog::{Entry, Face};
 use crate::limits::Limited;
@@ -207,6 +207,9 @@ impl Mux {
             }
         }
         let rpc = call.rpc(params)?;
+        if let Some(refused) = arguments::refused(&ask.wish, &call.target) {
+            return Ok(Outcome::Whole(refused));
+        }
         let deadline = caller.deadline.min(Instant::now() + call.target.upstream.spec.call_timeout);
         let matter = || Matter { endpoint: endpoint.clone(), thing: call.thing.clone(), target: call.target.place() };
         let reply = tokio::select! {
