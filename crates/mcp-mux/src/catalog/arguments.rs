@@ -80,7 +80,8 @@ impl ArgumentSchema {
         let Ok(arguments) = serde_json::from_str::<Value>(text) else { return Vec::new() };
         // Some clients say so that there are none.
         let arguments = if arguments.is_null() { Value::Object(serde_json::Map::new()) } else { arguments };
-        if values.saturating_mul(weight(&arguments)) > COST_MAX || validator.is_valid(&arguments) {
+        let is_dear = values.saturating_mul(weight(&arguments)) > COST_MAX;
+        if is_dear || validator.is_valid(&arguments) || validator.is_valid(&without_nulls(arguments.clone())) {
             return Vec::new();
         }
         validator.iter_errors(&arguments).take(FAULTS_MAX).map(|error| Fault::of(&error)).collect()
@@ -189,6 +190,14 @@ impl<'s> Walk<'s> {
     }
 }
 
+/// The arguments without those that are `null`: that is how many clients say that they leave one out (SEP-2243 has it so, too).
+fn without_nulls(mut arguments: Value) -> Value {
+    if let Some(members) = arguments.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+    arguments
+}
+
 /// How many values there are, long strings counted for more.
 fn weight(value: &Value) -> usize {
     let inside = match value {
@@ -250,6 +259,9 @@ mod tests {
         ");
         insta::assert_snapshot!(told("{}"), @r#": "n" is a required property"#);
         assert!(faults(schema, r#"{"n":9,"in":{"c":"red"}}"#).is_empty());
+        // Left out, as some clients say it; what must be there is not.
+        assert!(faults(schema, r#"{"n":9,"in":null}"#).is_empty());
+        assert_eq!(faults(schema, r#"{"n":null}"#), [r#"/n: this is not of type "integer""#]);
         assert!(ArgumentSchema::default().faults(&definition(r#"{"required":["a"]}"#), None).len() == 1);
         assert!(
             faults(r#"{"required":["a"]}"#, "null").len() == 1
