@@ -91,7 +91,7 @@ const LAYERS: &[&[&str]] = &[
     &["app", "bridge", "import"],
     &["http"],
     &["auth", "gateway"],
-    &["mux", "manifest"],
+    &["mux", "manifest", "review"],
     &["catalog", "keys", "replicas"],
     &["upstream"],
     &["audit", "usage"],

@@ -40,6 +40,7 @@ mod oauth;
 mod old_sse;
 mod openapi;
 mod outage;
+mod pins;
 mod policy;
 mod probes;
 mod protocol;

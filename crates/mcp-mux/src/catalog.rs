@@ -3,10 +3,12 @@
 //! Requests read one immutable [`Snapshot`]; they never wait for an upstream, a database or each other. Upstreams are listed
 //! in the background, and what they said is stored, so that a restart knows every tool without asking anybody.
 
+mod arguments;
 mod definition;
 mod explain;
 mod hearing;
 mod item;
+mod lookalike;
 mod name;
 mod named;
 mod refresh;
@@ -18,9 +20,11 @@ mod tests;
 mod uri;
 mod view;
 
+pub(crate) use arguments::{Unchecked, unchecked};
 pub use definition::{Definition, DefinitionError};
 pub use explain::Explained;
 pub use item::{Item, files as skill_files, is_page};
+pub(crate) use lookalike::{look_alike, skeleton};
 pub use name::{Origin, expose};
 pub use refresh::Refresher;
 pub use snapshot::{Catalog, Entry, Ground, Shelf, Snapshot};

@@ -25,6 +25,7 @@ mod revoke;
 mod schema;
 mod secret;
 mod serve;
+mod tools;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -124,6 +125,8 @@ enum Command {
     Reinstate(revoke::Reinstate),
     /// Lists what is revoked
     Revocations(revoke::Revocations),
+    /// Reviews, approves and rejects tools that wait: changed ones, and new ones where those are quarantined or look like others
+    Tools(tools::Tools),
     /// Makes and takes back the API keys of scripts and services
     Key(key::Key),
     /// Searches, exports and checks the audit record: who called what, who was refused, what operators did
@@ -209,6 +212,7 @@ impl Cli {
             Command::Revoke(revoke) => revoke.run().await,
             Command::Reinstate(reinstate) => reinstate.run().await,
             Command::Revocations(revocations) => revocations.run().await,
+            Command::Tools(tools) => tools.run().await,
             Command::Key(key) => key.run().await,
             Command::Keys(keys) => keys.run().await,
             Command::Bridge(bridge) => bridge.run().await,

@@ -19,8 +19,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenant_store::{
-    Change, Clock, GrantSpec, Group, Level, OnToolChange, Store, SystemClock, TenantSlug, TenantSpec, UpstreamAuth,
-    UpstreamProtocol, UpstreamSpec,
+    Change, Clock, GrantSpec, Group, Level, OnArguments, OnNewTool, OnToolChange, Store, SystemClock, TenantSlug,
+    TenantSpec, UpstreamAuth, UpstreamProtocol, UpstreamSpec,
 };
 use tokio::net::TcpListener;
 use url::Url;
@@ -229,6 +229,8 @@ async fn install_upstream(change: &Change, demo: DemoUpstream, url: &Url, key: &
         call_timeout: CALL_TIMEOUT,
         concurrency: CONCURRENCY,
         on_tool_change: OnToolChange::Accept,
+        on_new_tool: OnNewTool::Accept,
+        on_arguments: OnArguments::Check,
         classes: BTreeMap::new(),
         enabled: true,
     };

@@ -34,6 +34,7 @@ pub mod keys;
 pub mod mux;
 pub mod policy;
 pub mod replicas;
+mod review;
 mod upstream;
 
 pub use app::{App, StartError, open_store};

@@ -1,5 +1,6 @@
 //! The mux: from a caller's request to the upstream of one tenant, or to the merged list of all of them.
 
+mod arguments;
 mod call;
 mod flows;
 mod ground;

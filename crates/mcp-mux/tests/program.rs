@@ -10,6 +10,8 @@ mod export;
 mod get;
 #[path = "program/import.rs"]
 mod import;
+#[path = "program/tools.rs"]
+mod tools;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -139,8 +139,28 @@ choice!(
     {
         /// The new definition is approved.
         Accept = "accept",
-        /// The tool is hidden until the old definition is back.
+        /// The tool is hidden until the new definition is approved, or the old one is back.
         Quarantine = "quarantine",
+    }
+);
+choice!(
+    /// What happens when an upstream lists a tool for the first time.
+    OnNewTool, "the answer to a new tool", "`accept` or `quarantine`",
+    {
+        /// Its definition is approved.
+        Accept = "accept",
+        /// The tool is hidden until its definition is approved.
+        Quarantine = "quarantine",
+    }
+);
+choice!(
+    /// What is done with the arguments of a call before the upstream gets them.
+    OnArguments, "what is done with arguments", "`check` or `pass`",
+    {
+        /// They are held against the tool's schema.
+        Check = "check",
+        /// Nothing.
+        Pass = "pass",
     }
 );
 

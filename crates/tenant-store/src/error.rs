@@ -11,6 +11,7 @@ use crate::kek::KekError;
 use crate::name::{ExposedName, KekId, LocalName, OfferKey, SecretName, TenantSlug};
 use crate::spec::SpecError;
 use crate::store::row::BoxError;
+use crate::tools::Pin;
 
 /// What went wrong. The cause, where there is one, is the `source`.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +122,19 @@ pub enum StoreError {
     /// A list has a tool twice.
     #[error("the tool `{0}` is in the list twice")]
     ToolTwice(LocalName),
+    /// A definition is not the one that was reviewed.
+    #[error("the tool `{tool}` is not what was reviewed: what it lists now has the digest {pin}, so review it again")]
+    OtherDefinition {
+        /// Which.
+        tool: LocalName,
+        /// The pin of what it lists now.
+        pin: Pin,
+    },
+    /// A tool that does not wait for anybody's word.
+    #[error(
+        "the tool `{0}` is approved, so there is nothing to reject: `mcp-mux revoke tool` takes it away from everybody"
+    )]
+    NotWaiting(LocalName),
     /// A list is too long.
     #[error("a list of {count} tools is longer than the {count_max} that an upstream may have")]
     TooManyTools {

@@ -46,8 +46,8 @@ pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
 pub use audit::{AUDIT_PAGE_ROWS, AuditChain, AuditCheckpoint, AuditPart, AuditRow};
 pub use bulk::TenantRows;
 pub use choice::{
-    ChoiceError, CredentialKind, DataKeyState, DirectoryState, FlowPolicy, Level, ManagedKind, OfferKind, OnToolChange,
-    TenantState, ToolClass,
+    ChoiceError, CredentialKind, DataKeyState, DirectoryState, FlowPolicy, Level, ManagedKind, OfferKind, OnArguments,
+    OnNewTool, OnToolChange, TenantState, ToolClass,
 };
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use credentials::{Account, AccountHeld, CredentialOwner, CredentialSlot, SECRET_BYTES_MAX, SealedCredential};
@@ -82,7 +82,7 @@ pub use shred::ErasureCertificate;
 pub use spec::{SpecError, SpecField};
 pub use store::{Change, Follower, Lead, Put, Raised, Still, Store};
 pub use tenants::{Tenant, TenantSpec};
-pub use tools::{Digest, NameGiven, NewTool, Replaced, Tool};
+pub use tools::{Digest, DigestError, NameGiven, NewTool, Pin, Replaced, Tool, Waiting};
 pub use upstream_auth::{
     AccountAuth, AccountClient, AccountListing, AuthorizationServer, ClientProof, Listing, RequestedType, SecretForm,
     TokenExchange, TokenRequest, UpstreamAuth,

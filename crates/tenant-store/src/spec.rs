@@ -237,7 +237,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::choice::{Level, OnToolChange, ToolClass};
+    use crate::choice::{Level, OnArguments, OnNewTool, OnToolChange, ToolClass};
     use crate::protocol::UpstreamProtocol;
 
     fn upstream(url: &str) -> UpstreamSpec {
@@ -249,6 +249,8 @@ mod tests {
             call_timeout: Duration::from_mins(1),
             concurrency: 64,
             on_tool_change: OnToolChange::Accept,
+            on_new_tool: OnNewTool::Accept,
+            on_arguments: OnArguments::Check,
             classes: BTreeMap::new(),
             enabled: true,
         }

@@ -1,6 +1,8 @@
 //! Tools, as their upstreams last listed them: what a restart knows without asking anybody.
 
+mod pin;
 mod replace;
+mod review;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +13,8 @@ use sea_orm::{
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+pub use self::pin::Pin;
+pub use self::review::Waiting;
 use crate::entity::{tool, upstream};
 use crate::error::StoreError;
 use crate::id::{TenantId, UpstreamId};
@@ -51,6 +55,8 @@ pub struct NewTool {
     pub exposed: ExposedName,
     /// What the upstream says about it.
     pub definition: Box<RawValue>,
+    /// Whether its name could be taken for another tool's: then it waits for approval when it is new, whatever the rule is.
+    pub looks_like_another: bool,
 }
 
 /// A name that a tool was given once.
@@ -141,8 +147,9 @@ impl TenantStore {
     /// changes nothing.
     ///
     /// A tool keeps the exposed name that it first got, even while it is not listed: no other tool can take its place. What is
-    /// seen for the first time is approved; a changed definition is approved again only under [`OnToolChange::Accept`](crate::OnToolChange::Accept). Of a
-    /// tool that is gone it is remembered what was approved and whether it was switched off, so that going and coming back is no
+    /// seen for the first time is approved only under [`OnNewTool::Accept`](crate::OnNewTool::Accept), a changed definition only under
+    /// [`OnToolChange::Accept`](crate::OnToolChange::Accept), and one that was rejected under neither. What differs in no pinned part is no change.
+    /// Of a tool that is gone it is remembered what was approved and whether it was switched off, so that going and coming back is no
     /// way around either. That memory has an end: then new tools are left out, before anything is forgotten that matters.
     pub async fn replace_tools(&self, listed: &Upstream, tools: &[NewTool]) -> Result<Replaced, StoreError> {
         replace::check_list(tools)?;
@@ -171,8 +178,10 @@ impl TenantStore {
         if upstreams::require(db, self.id(), listed.id).await? != *listed {
             return Ok(None);
         }
+        let tools: Vec<_> = tools.iter().map(|tool| (tool, Digest::of(&tool.definition))).collect();
         let known = replace::known(db, listed).await?;
-        Ok(Some(replace::Plan::new(known, tools, listed.spec.on_tool_change, self.store().now())))
+        let kept = replace::kept(db, listed, (&known, &tools)).await?;
+        Ok(Some(replace::Plan::new((known, kept), &tools, &listed.spec, self.store().now())))
     }
 }
 

@@ -11,7 +11,7 @@ use sea_orm::{
 };
 use url::Url;
 
-use crate::choice::{ManagedKind, OnToolChange, ToolClass};
+use crate::choice::{ManagedKind, OnArguments, OnNewTool, OnToolChange, ToolClass};
 use crate::entity::{credential, upstream};
 use crate::error::StoreError;
 use crate::health;
@@ -54,6 +54,10 @@ pub struct UpstreamSpec {
     pub concurrency: u32,
     /// What happens when it changes a tool.
     pub on_tool_change: OnToolChange,
+    /// What happens when it lists a tool for the first time.
+    pub on_new_tool: OnNewTool,
+    /// What is done with arguments before it gets them.
+    pub on_arguments: OnArguments,
     /// The classes of its tools, where the operator sets them.
     pub classes: BTreeMap<LocalName, ToolClass>,
     /// Whether it is used.
@@ -211,6 +215,8 @@ fn columns(spec: &UpstreamSpec) -> Result<upstream::ActiveModel, StoreError> {
         call_timeout_ms: Set(i64::try_from(spec.call_timeout.as_millis()).unwrap_or(i64::MAX)),
         concurrency: Set(spec.concurrency.into()),
         on_tool_change: Set(spec.on_tool_change),
+        on_new_tool: Set(spec.on_new_tool),
+        on_arguments: Set(spec.on_arguments),
         classes: Set(row::json("upstream", &spec.classes)?),
         enabled: Set(spec.enabled),
         ..Default::default()
@@ -226,6 +232,8 @@ pub(crate) fn parse(model: upstream::Model) -> Result<Upstream, row::BoxError> {
         call_timeout: Duration::from_millis(model.call_timeout_ms.try_into()?),
         concurrency: model.concurrency.try_into()?,
         on_tool_change: model.on_tool_change,
+        on_new_tool: model.on_new_tool,
+        on_arguments: model.on_arguments,
         classes: serde_json::from_str(&model.classes)?,
         enabled: model.enabled,
     };

@@ -14,8 +14,8 @@ use mcp_mux::{App, open_store};
 use secrecy::SecretString;
 use tenant_store::testing::{TestDatabase, is_on_postgres};
 use tenant_store::{
-    ApiKeyDigest, ApiKeyId, GrantSpec, Level, NewApiKey, OnToolChange, Store, TenantScope, TenantSpec, TenantStore,
-    UpstreamAuth, UpstreamProtocol, UpstreamSpec,
+    ApiKeyDigest, ApiKeyId, GrantSpec, Level, NewApiKey, OnArguments, OnNewTool, OnToolChange, Store, TenantScope,
+    TenantSpec, TenantStore, UpstreamAuth, UpstreamProtocol, UpstreamSpec,
 };
 use tokio::net::TcpListener;
 use url::Url;
@@ -318,6 +318,8 @@ async fn install_as(
         call_timeout: std::time::Duration::from_secs(5),
         concurrency: 8,
         on_tool_change: OnToolChange::Accept,
+        on_new_tool: OnNewTool::Accept,
+        on_arguments: OnArguments::Check,
         classes: std::collections::BTreeMap::new(),
         enabled: true,
     };

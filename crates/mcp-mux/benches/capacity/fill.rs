@@ -9,8 +9,8 @@ use crypto::{Key, KeyRing};
 use secrecy::SecretString;
 use serde_json::json;
 use tenant_store::{
-    Change, GrantSpec, Level, LocalKeys, NewTool, OnToolChange, Store, SystemClock, TenantScope, TenantSpec,
-    UpstreamAuth, UpstreamProtocol, UpstreamSpec,
+    Change, GrantSpec, Level, LocalKeys, NewTool, OnArguments, OnNewTool, OnToolChange, Store, SystemClock,
+    TenantScope, TenantSpec, UpstreamAuth, UpstreamProtocol, UpstreamSpec,
 };
 
 /// How many tenants are made in one change: PostgreSQL remembers every part of a transaction.
@@ -79,6 +79,8 @@ async fn tenant(change: &Change, number: usize, sizes: Sizes) -> Result<()> {
         call_timeout: Duration::from_secs(30),
         concurrency: 16,
         on_tool_change: OnToolChange::Accept,
+        on_new_tool: OnNewTool::Accept,
+        on_arguments: OnArguments::Check,
         classes: BTreeMap::new(),
         enabled: true,
     };
@@ -127,6 +129,7 @@ pub(crate) fn tools(number: usize, count: usize, news: &str) -> Result<Vec<NewTo
             exposed: format!("{}__{local}", slug(number)).parse()?,
             definition: serde_json::from_str(&definition(&local, news))?,
             local: local.parse()?,
+            looks_like_another: false,
         })
     };
     (0..count).map(tool).collect()

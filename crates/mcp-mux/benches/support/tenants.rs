@@ -7,8 +7,8 @@ use anyhow::Result;
 use secrecy::SecretString;
 use serde_json::json;
 use tenant_store::{
-    Change, GrantSpec, Level, NewTool, OnToolChange, TenantScope, TenantSpec, UpstreamAuth, UpstreamProtocol,
-    UpstreamSpec,
+    Change, GrantSpec, Level, NewTool, OnArguments, OnNewTool, OnToolChange, TenantScope, TenantSpec, UpstreamAuth,
+    UpstreamProtocol, UpstreamSpec,
 };
 use url::Url;
 
@@ -28,6 +28,8 @@ pub(crate) async fn add(change: &Change, name: &str, url: &str, tools: usize) ->
         call_timeout: Duration::from_secs(30),
         concurrency: 128,
         on_tool_change: OnToolChange::Accept,
+        on_new_tool: OnNewTool::Accept,
+        on_arguments: OnArguments::Check,
         classes: BTreeMap::new(),
         enabled: true,
     };
@@ -54,6 +56,7 @@ fn new_tool(tenant: &str, number: usize) -> Result<NewTool> {
         local: format!("tool_{number}").parse()?,
         exposed: format!("{tenant}__tool_{number}").parse()?,
         definition: serde_json::from_str(&tool(number))?,
+        looks_like_another: false,
     })
 }
 

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::definition::{Definition, DefinitionError};
 use super::hearing::{self, Heard};
 use super::item;
+use super::lookalike::Lookalikes;
 use super::name::{Origin, expose};
 use super::schedule::{Due, HEARD_WAIT, Schedules};
 use super::snapshot::{Catalog, Snapshot};
@@ -348,13 +349,19 @@ impl Refresher {
             known.iter().filter(|name| name.upstream == upstream.id).map(|name| (&name.local, &name.exposed)).collect();
         let mut taken: HashSet<ExposedName> = known.iter().map(|name| name.exposed.clone()).collect();
         let origin = Origin { tenant, upstream: &upstream.slug, prefix: upstream.spec.prefix.as_ref() };
+        // Most listings have nothing new, and need none.
+        let mut lookalikes = None;
         let tools = definitions.into_iter().filter_map(|definition| {
-            let exposed = match given.get(&definition.local) {
-                Some(exposed) => (*exposed).clone(),
-                None => expose(origin, &definition.local, &taken, self.name_chars_max)?,
+            let local = definition.local.clone();
+            let (exposed, looks_like_another) = if let Some(exposed) = given.get(&local) {
+                ((*exposed).clone(), false)
+            } else {
+                let exposed = expose(origin, &local, &taken, self.name_chars_max)?;
+                let looks_like_another = lookalikes.get_or_insert_with(|| Lookalikes::of(known)).add(&local, &exposed);
+                (exposed, looks_like_another)
             };
             taken.insert(exposed.clone());
-            Some(NewTool { local: definition.local.clone(), exposed, definition: definition.raw().to_owned() })
+            Some(NewTool { local, exposed, definition: definition.raw().to_owned(), looks_like_another })
         });
         tools.collect()
     }

@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 pub(super) use self::revoked::RevokedThings;
+use super::arguments::ArgumentSchema;
 use super::definition::Definition;
 use super::item::{Item, Own};
 use super::sought::Names;
@@ -43,6 +44,8 @@ pub struct Entry {
     pub exposed: ExposedName,
     /// What the upstream says about it.
     pub definition: Definition,
+    /// What its arguments are held against.
+    pub(crate) arguments: ArgumentSchema,
     class: ToolClass,
     state: EntryState,
     keeps_own_name: bool,
@@ -85,6 +88,7 @@ impl Entry {
             renamed: definition.renamed(tool.exposed.as_str(), tenant.slug.as_str()).into(),
             exposed: tool.exposed.clone(),
             upstream: Arc::clone(upstream),
+            arguments: ArgumentSchema::default(),
             definition,
         })
     }

@@ -10,8 +10,8 @@ use crypto::{Key, KeyRing};
 use secrecy::SecretString;
 use tenant_store::testing::ThrowAway;
 use tenant_store::{
-    GrantSpec, Level, LocalKeys, NewOffer, NewTool, OfferKind, OnToolChange, Store, SystemClock, TenantScope,
-    TenantSpec, TenantStore, UpstreamAuth, UpstreamProtocol, UpstreamSpec,
+    GrantSpec, Level, LocalKeys, NewOffer, NewTool, OfferKind, OnArguments, OnNewTool, OnToolChange, Store,
+    SystemClock, TenantScope, TenantSpec, TenantStore, UpstreamAuth, UpstreamProtocol, UpstreamSpec,
 };
 use tokio::time::Instant;
 
@@ -48,6 +48,8 @@ fn spec(concurrency: u32) -> Result<UpstreamSpec> {
         call_timeout: Duration::from_secs(30),
         concurrency,
         on_tool_change: OnToolChange::Accept,
+        on_new_tool: OnNewTool::Accept,
+        on_arguments: OnArguments::Check,
         classes: BTreeMap::new(),
         enabled: true,
     })
@@ -192,7 +194,12 @@ async fn what_is_read_at_once_is_what_is_read_tenant_by_tenant() -> Result<()> {
                 let desk = rows.upstreams().await?.pop().context("it was put")?;
                 rows.put_credential(desk.id, &"key".parse()?, &"CANARY-bulk".into()).await?;
                 let definition = serde_json::from_str(r#"{"name":"a","inputSchema":{}}"#)?;
-                let tool = NewTool { local: "a".parse()?, exposed: format!("{slug}__a").parse()?, definition };
+                let tool = NewTool {
+                    local: "a".parse()?,
+                    exposed: format!("{slug}__a").parse()?,
+                    definition,
+                    looks_like_another: false,
+                };
                 rows.replace_tools(&desk, &[tool]).await?;
                 let note = serde_json::from_str(r#"{"uri":"note://a"}"#)?;
                 let note = NewOffer { key: "note://a".parse()?, exposed: None, definition: note };

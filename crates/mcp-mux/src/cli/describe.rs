@@ -6,15 +6,15 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tenant_store::{
-    AccessTest, Group, IssuerName, Revoked, SecretName, Store, Subject, Tenant, TenantStore, Timestamp, Upstream,
-    UpstreamHealth,
+    AccessTest, Group, IssuerName, OnArguments, Revoked, SecretName, Store, Subject, Tenant, TenantStore, Timestamp,
+    Tool, Upstream, UpstreamHealth,
 };
 
 use super::get::{KindWord, Name};
 use super::replicas::date;
 use super::{Output, Settings, administration, print, print_json, spelt_out};
 use crate::app;
-use crate::catalog::Snapshot;
+use crate::catalog::{Definition, Snapshot, Unchecked, unchecked};
 use crate::manifest::{self, Kind, Object};
 
 #[derive(Debug, Args)]
@@ -162,9 +162,13 @@ impl Looked<'_> {
         let tools = self.rows.tools().await?;
         let own: Vec<_> = tools.iter().filter(|tool| tool.upstream == upstream.id).collect();
         let held = own.iter().filter(|tool| tool.approved.as_ref() != Some(&tool.digest)).count();
-        let more = if held > 0 { format!(", {held} of them not approved") } else { String::new() };
+        let more = format!(", {held} of them not approved: see `mcp-mux tools review`");
+        let more = if held > 0 { more } else { String::new() };
         known.say("tools", format!("{}{more}", own.len()));
         known.set("tools", json!({ "listed": own.len(), "notApproved": held }));
+        if upstream.spec.on_arguments == OnArguments::Check {
+            add_unchecked(known, &own);
+        }
         let offers = self.rows.offers().await?;
         let kinds = offers.iter().filter(|offer| offer.upstream == upstream.id).map(|offer| offer.kind);
         for (kind, count) in counted(kinds) {
@@ -236,6 +240,19 @@ impl Looked<'_> {
         known.set("failures", judged.failures.iter().map(|finding| finding.message.clone()).collect::<Vec<_>>());
         Ok(known)
     }
+}
+
+/// The tools whose arguments are not held against their schemas though they should be, and why. A schema that asks for nothing is kept.
+fn add_unchecked(known: &mut Known, tools: &[&Tool]) {
+    let mut fields = Vec::new();
+    for tool in tools {
+        let why = Definition::parse(&tool.definition).ok().and_then(|definition| unchecked(&definition));
+        if let Some(why) = why.filter(|why| *why != Unchecked::Empty) {
+            known.say("arguments", format!("those of `{}` are not checked: {why}", tool.local));
+            fields.push(json!({ "tool": tool.local, "reason": why.to_string() }));
+        }
+    }
+    known.set("argumentsNotChecked", fields);
 }
 
 /// How an upstream fared when it was asked last, for people.

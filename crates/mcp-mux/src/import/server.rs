@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tenant_store::{OnToolChange, UpstreamAuth, UpstreamProtocol, UpstreamSlug, UpstreamSpec};
+use tenant_store::{OnArguments, OnNewTool, OnToolChange, UpstreamAuth, UpstreamProtocol, UpstreamSlug, UpstreamSpec};
 use url::Url;
 
 use super::auth::{Wanted, is_opaque};
@@ -185,6 +185,8 @@ pub(super) fn add(
         call_timeout: Duration::from_mins(1),
         concurrency: 64,
         on_tool_change: OnToolChange::Accept,
+        on_new_tool: OnNewTool::Accept,
+        on_arguments: OnArguments::Check,
         classes: BTreeMap::new(),
         enabled: upstream.enabled,
     };

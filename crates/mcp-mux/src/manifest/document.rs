@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tenant_store::{
     AccessTestName, AccessTestSpec, EgressHosts, FlowPolicy, GrantName, GrantSpec, HostPattern, LocalName, ManagedKind,
-    ManagerName, OnToolChange, SpecError, SpecField, TenantSlug, TenantSpec, ToolClass, UpstreamProtocol, UpstreamSlug,
-    UpstreamSpec,
+    ManagerName, OnArguments, OnNewTool, OnToolChange, SpecError, SpecField, TenantSlug, TenantSpec, ToolClass,
+    UpstreamProtocol, UpstreamSlug, UpstreamSpec,
 };
 use url::Url;
 
@@ -268,9 +268,22 @@ fn tenant_spec(field: &Field<'_>, slug: &TenantSlug) -> Result<TenantSpec, Probl
     Ok(spec)
 }
 
+const UPSTREAM_FIELDS: [&str; 11] = [
+    "http",
+    "openapi",
+    "prefix",
+    "auth",
+    "onToolChange",
+    "onNewTool",
+    "onArguments",
+    "classes",
+    "timeout",
+    "concurrency",
+    "enabled",
+];
+
 fn upstream_spec(field: &Field<'_>) -> Result<UpstreamSpec, Problem> {
-    let known = ["http", "openapi", "prefix", "auth", "onToolChange", "classes", "timeout", "concurrency", "enabled"];
-    let fields = field.fields(&known)?;
+    let fields = field.fields(&UPSTREAM_FIELDS)?;
     let (url, protocol) = address(&fields)?;
     let spec = UpstreamSpec {
         url,
@@ -280,6 +293,8 @@ fn upstream_spec(field: &Field<'_>) -> Result<UpstreamSpec, Problem> {
         call_timeout: fields.find("timeout").map_or(Ok(CALL_TIMEOUT_DEFAULT), |field| duration(&field))?,
         concurrency: fields.find("concurrency").map_or(Ok(CONCURRENCY_DEFAULT), |field| field.number())?,
         on_tool_change: fields.find("onToolChange").map_or(Ok(OnToolChange::Accept), |field| field.parse())?,
+        on_new_tool: fields.find("onNewTool").map_or(Ok(OnNewTool::Accept), |field| field.parse())?,
+        on_arguments: fields.find("onArguments").map_or(Ok(OnArguments::Check), |field| field.parse())?,
         classes: fields.find("classes").map_or(Ok(BTreeMap::new()), |field| classes(&field))?,
         enabled: fields.find("enabled").map_or(Ok(true), |field| field.boolean())?,
     };

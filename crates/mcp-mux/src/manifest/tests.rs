@@ -92,7 +92,7 @@ fn empty_documents_are_left_out() {
 fn a_misspelt_field_is_shown_with_the_right_one() {
     assert_snapshot!(upstream_error("onToolchange: accept"), @"acme.yaml:6:3: `spec.onToolchange`: is unknown; did you mean `onToolChange`?");
     assert_snapshot!(upstream_error("http: { ulr: https://acme.example }"), @"acme.yaml:6:11: `spec.http.ulr`: is unknown; did you mean `url`?");
-    assert_snapshot!(upstream_error("colour: red"), @"acme.yaml:6:3: `spec.colour`: is unknown; known here: `http`, `openapi`, `prefix`, `auth`, `onToolChange`, `classes`, `timeout`, `concurrency`, `enabled`");
+    assert_snapshot!(upstream_error("colour: red"), @"acme.yaml:6:3: `spec.colour`: is unknown; known here: `http`, `openapi`, `prefix`, `auth`, `onToolChange`, `onNewTool`, `onArguments`, `classes`, `timeout`, `concurrency`, `enabled`");
     assert_snapshot!(error("apiVersion: mcp-mux/v1\nkind: tenant\nmetadata: { name: acme }\nspec: {}"), @"acme.yaml:2:7: `kind`: `tenant` is unknown; did you mean `Tenant`?");
     assert_snapshot!(error("apiVersion: mcp-mux/v1\nkind: Tennant\nmetadata: { name: acme }\nspec: {}"), @"acme.yaml:2:7: `kind`: `Tennant` is unknown; did you mean `Tenant`?");
     assert_snapshot!(error("apiVersion: mcp-mux/v1\nkind: Pod\nmetadata: { name: acme }\nspec: {}"), @"acme.yaml:2:7: `kind`: `Pod` is unknown; known here: `Tenant`, `Upstream`, `Grant`, `AccessTest`");
@@ -136,6 +136,8 @@ fn a_value_of_the_wrong_form_is_refused() {
     assert_snapshot!(upstream_error("timeout: 30 s"), @"acme.yaml:6:12: `spec.timeout`: must be a number with its unit `s` or `m`, such as `30s`");
     assert_snapshot!(upstream_error("timeout: 301s"), @"acme.yaml:6:12: `spec.timeout`: must be 1 to 300 seconds");
     assert_snapshot!(upstream_error("timeout: 0s"), @"acme.yaml:6:12: `spec.timeout`: must be 1 to 300 seconds");
+    assert_snapshot!(upstream_error("onNewTool: ask"), @"acme.yaml:6:14: `spec.onNewTool`: the answer to a new tool is `accept` or `quarantine`");
+    assert_snapshot!(upstream_error("onArguments: drop"), @"acme.yaml:6:16: `spec.onArguments`: what is done with arguments is `check` or `pass`");
     assert_snapshot!(upstream_error("onToolChange: ignore"), @"acme.yaml:6:17: `spec.onToolChange`: the answer to a changed tool is `accept` or `quarantine`");
     assert_snapshot!(upstream_error("classes: { delete_issue: root }"), @"acme.yaml:6:28: `spec.classes.delete_issue`: a tool class is `read`, `write` or `admin`");
     assert_snapshot!(upstream_error("classes: [delete_issue]"), @"acme.yaml:6:12: `spec.classes`: must be a map (`key: value`)");

@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use serde_saphyr::{DoubleQuoted, SerializeError, SerializerOptions, ser_options};
 use tenant_store::{
-    AccessTestSpec, EgressHosts, FlowPolicy, GrantSpec, ManagerName, OnToolChange, TenantSlug, TenantSpec,
-    UpstreamProtocol, UpstreamSpec, is_visible,
+    AccessTestSpec, EgressHosts, FlowPolicy, GrantSpec, ManagerName, OnArguments, OnNewTool, OnToolChange, TenantSlug,
+    TenantSpec, UpstreamProtocol, UpstreamSpec, is_visible,
 };
 
 use super::document::{API_VERSION, CALL_TIMEOUT_DEFAULT, CONCURRENCY_DEFAULT, Object};
@@ -142,8 +142,8 @@ fn tenant(slug: &TenantSlug, spec: &TenantSpec) -> Fields {
 }
 
 fn upstream(spec: &UpstreamSpec) -> Fields {
-    let UpstreamSpec { url, protocol, prefix, auth, call_timeout, concurrency, on_tool_change, classes, enabled } =
-        spec;
+    let UpstreamSpec { url, protocol, prefix, auth, call_timeout, concurrency, classes, enabled, .. } = spec;
+    let UpstreamSpec { on_tool_change, on_new_tool, on_arguments, .. } = spec;
     let mut named = Fields::default();
     for (tool, class) in classes {
         named = named.with(tool.as_str(), class.as_str());
@@ -160,6 +160,8 @@ fn upstream(spec: &UpstreamSpec) -> Fields {
         .with_text("prefix", prefix.as_ref())
         .with("auth", auth::auth(auth))
         .with_any("onToolChange", (*on_tool_change != OnToolChange::Accept).then_some(on_tool_change.as_str()))
+        .with_any("onNewTool", (*on_new_tool != OnNewTool::Accept).then_some(on_new_tool.as_str()))
+        .with_any("onArguments", (*on_arguments != OnArguments::Check).then_some(on_arguments.as_str()))
         .with_any("classes", (!classes.is_empty()).then_some(named))
         .with_any("timeout", (*call_timeout != CALL_TIMEOUT_DEFAULT).then(|| duration(*call_timeout)))
         .with_any("concurrency", (*concurrency != CONCURRENCY_DEFAULT).then_some(*concurrency))

@@ -15,7 +15,7 @@ use super::relay::{Matter, Relay, Standing};
 use super::tasks::{TaskAct, TaskIds};
 use super::uris::Uris;
 use super::wish::{Target, Thing, Wish};
-use super::{Endpoint, Mux, Sight};
+use super::{Endpoint, Mux, Sight, arguments};
 use crate::caller::Caller;
 use crate::catalog::{Entry, Face};
 use crate::limits::{Limited, whole_seconds};
@@ -217,13 +217,16 @@ impl Mux {
             let relay = Relay::resuming(call.standing(call.finish(asking)), parked, &answer);
             return Ok(Outcome::Stream(Box::new(relay)));
         }
+        if let Some(refused) = arguments::refused(&ask.wish, &call.target) {
+            return Ok(Outcome::Whole(refused));
+        }
+        let used = (call.target.place(), sight.counted_as(&ask.wish, &call.target));
+        self.limits.count_use(&caller.principal, used, Instant::now()).map_err(limited)?;
         if let Some(outcome) = call.guard(&given, &params)? {
             return Ok(outcome);
         }
         params.push_str(given.params());
         let rpc = call.rpc(params)?;
-        let used = (call.target.place(), sight.counted_as(&ask.wish, &call.target));
-        self.limits.count_use(&caller.principal, used, Instant::now()).map_err(limited)?;
         let deadline = caller.deadline.min(Instant::now() + call.target.upstream.spec.call_timeout);
         let matter = || Matter { endpoint: endpoint.clone(), thing: call.thing.clone(), target: call.target.place() };
         let reply = tokio::select! {

@@ -27,13 +27,19 @@ async fn list(folder: &Path) -> Result<()> {
             local: name.parse()?,
             exposed: format!("{tenant}__{name}").parse()?,
             definition: serde_json::value::RawValue::from_string(definition)?,
+            looks_like_another: false,
         };
         let mut tools: Vec<NewTool> = rows
             .tools()
             .await?
             .into_iter()
             .filter(|tool| tool.upstream == upstream.id)
-            .map(|tool| NewTool { local: tool.local, exposed: tool.exposed, definition: tool.definition })
+            .map(|tool| NewTool {
+                local: tool.local,
+                exposed: tool.exposed,
+                definition: tool.definition,
+                looks_like_another: false,
+            })
             .collect();
         tools.push(tool);
         rows.replace_tools(&upstream, &tools).await?;

@@ -4,7 +4,7 @@ use sea_orm::entity::prelude::*;
 
 use crate::id::{TenantId, UpstreamId};
 use crate::name::{ExposedName, LocalName};
-use crate::tools::Digest;
+use crate::tools::{Digest, Pin};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "tool")]
@@ -21,6 +21,10 @@ pub(crate) struct Model {
     pub(crate) definition: String,
     pub(crate) digest: Digest,
     pub(crate) approved: Option<Digest>,
+    /// The definition that was approved, where another one took its place.
+    pub(crate) approved_definition: Option<String>,
+    /// The pin of a definition that an operator rejected.
+    pub(crate) rejected: Option<Pin>,
     pub(crate) position: i64,
     pub(crate) enabled: bool,
     /// When the upstream stopped listing it, if it did.

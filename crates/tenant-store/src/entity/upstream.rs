@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 
-use crate::choice::OnToolChange;
+use crate::choice::{OnArguments, OnNewTool, OnToolChange};
 use crate::id::{TenantId, UpstreamId};
 use crate::name::{ToolPrefix, UpstreamSlug};
 
@@ -23,6 +23,8 @@ pub(crate) struct Model {
     pub(crate) call_timeout_ms: i64,
     pub(crate) concurrency: i64,
     pub(crate) on_tool_change: OnToolChange,
+    pub(crate) on_new_tool: OnNewTool,
+    pub(crate) on_arguments: OnArguments,
     /// JSON of a map from local name to class.
     pub(crate) classes: String,
     pub(crate) enabled: bool,

@@ -1,22 +1,25 @@
 //! From an upstream's old tools to its new ones: first a plan, which is pure, then the statements.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::sea_query::OnConflict;
+use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
     ColumnTrait as _, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait as _, FromQueryResult,
     QueryFilter as _, QuerySelect as _,
 };
 
-use super::{Digest, NewTool};
-use crate::choice::OnToolChange;
+use serde_json::value::RawValue;
+
+use super::pin::say_the_same;
+use super::{Digest, NewTool, Pin};
+use crate::choice::{OnNewTool, OnToolChange};
 use crate::clock::Timestamp;
 use crate::entity::tool;
 use crate::error::StoreError;
 use crate::name::{ExposedName, LocalName};
 use crate::store::row;
-use crate::upstreams::Upstream;
+use crate::upstreams::{Upstream, UpstreamSpec};
 
 /// How many tools an upstream may have.
 const TOOLS_MAX: usize = 10_000;
@@ -24,6 +27,12 @@ const TOOLS_MAX: usize = 10_000;
 const GONE_MAX: usize = 10_000;
 /// How many rows or names go into one statement, because databases bound the number of its values.
 const STATEMENT_ROWS_MAX: usize = 500;
+/// The approved definition of a tool that vanishes. Statements read a row as it was before them.
+const KEPT_OF_VANISHED: &str = "CASE WHEN approved = digest THEN definition ELSE approved_definition END";
+/// The same of one that is listed anew: nothing, where what is listed now is the approved one.
+const KEPT_OF_CHANGED: &str = "CASE WHEN excluded.approved = excluded.digest THEN NULL \
+     WHEN tool.approved = tool.digest AND tool.vanished_ms IS NULL THEN tool.definition \
+     ELSE tool.approved_definition END";
 
 /// What is known of a tool, listed or vanished, before the new list comes. Its definition is known by the digest.
 #[derive(Debug, Clone, FromQueryResult)]
@@ -31,16 +40,26 @@ pub(super) struct Known {
     local: LocalName,
     digest: Digest,
     approved: Option<Digest>,
+    rejected: Option<Pin>,
     position: i64,
     enabled: bool,
     exposed: Option<ExposedName>,
     vanished_ms: Option<i64>,
 }
 
+/// The texts that are known of a tool whose new one is another.
+#[derive(Debug, FromQueryResult)]
+pub(super) struct Kept {
+    local: LocalName,
+    definition: String,
+    approved_definition: Option<String>,
+}
+
 /// What has to be done.
 #[derive(Debug)]
 pub(super) struct Plan<'t> {
     now: Timestamp,
+    on_change: OnToolChange,
     insert: Vec<Listed<'t>>,
     update: Vec<Listed<'t>>,
     vanish: Vec<LocalName>,
@@ -78,23 +97,48 @@ pub(super) async fn known<C: ConnectionTrait>(db: &C, upstream: &Upstream) -> Re
     row::rows(db, select, |row| Ok(Known::from_query_result(row, "")?)).await
 }
 
+/// The texts that are known of those tools whose new text is another one. Most listings need none.
+pub(super) async fn kept<C: ConnectionTrait>(
+    db: &C,
+    upstream: &Upstream,
+    (known, tools): (&[Known], &[(&NewTool, Digest)]),
+) -> Result<HashMap<LocalName, Kept>, StoreError> {
+    let digests: HashMap<&LocalName, Digest> = known.iter().map(|known| (&known.local, known.digest)).collect();
+    let is_other = |(tool, digest): &&(&NewTool, Digest)| digests.get(&tool.local).is_some_and(|known| known != digest);
+    let others: Vec<LocalName> = tools.iter().filter(is_other).map(|(tool, _)| tool.local.clone()).collect();
+    let mut kept = HashMap::new();
+    for locals in others.chunks(STATEMENT_ROWS_MAX) {
+        let select = tool::Entity::find().filter(among(upstream, locals));
+        let rows: Vec<Kept> = row::rows(db, select, |row| Ok(Kept::from_query_result(row, "")?)).await?;
+        kept.extend(rows.into_iter().map(|kept| (kept.local.clone(), kept)));
+    }
+    Ok(kept)
+}
+
 impl<'t> Plan<'t> {
-    pub(super) fn new(known: Vec<Known>, tools: &'t [NewTool], on_change: OnToolChange, now: Timestamp) -> Self {
+    pub(super) fn new(
+        (known, kept): (Vec<Known>, HashMap<LocalName, Kept>),
+        tools: &[(&'t NewTool, Digest)],
+        rules: &UpstreamSpec,
+        now: Timestamp,
+    ) -> Self {
+        let (on_change, on_new) = (rules.on_tool_change, rules.on_new_tool);
         let mut known: BTreeMap<_, _> = known.into_iter().map(|known| (known.local.clone(), known)).collect();
-        let mut plan = Self { now, insert: Vec::new(), update: Vec::new(), vanish: Vec::new(), forget: Vec::new() };
+        let (insert, update, vanish, forget) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut plan = Self { now, on_change, insert, update, vanish, forget };
         let mut moved = Vec::new();
-        for (position, tool) in (0..).zip(tools) {
-            let digest = Digest::of(&tool.definition);
-            let listed = Listed { tool, is_named: true, position, digest, approved: Some(digest) };
+        for (position, (tool, digest)) in (0..).zip(tools.iter().copied()) {
+            let is_accepted = on_new == OnNewTool::Accept && !tool.looks_like_another;
+            let listed = Listed { tool, is_named: true, position, digest, approved: is_accepted.then_some(digest) };
             match known.remove(&tool.local) {
                 None => plan.insert.push(listed),
-                Some(known) => match listed.after(&known, on_change) {
+                Some(known) => match listed.after(&known, kept.get(&tool.local), on_change) {
                     (listed, true) => plan.update.push(listed),
                     (listed, false) => moved.extend((known.position != position).then_some(listed)),
                 },
             }
         }
-        plan.vanish(known.into_values().collect(), on_change);
+        plan.vanish(known.into_values().collect());
         // Another order alone is no news. The one that is known stays until there is some.
         if !plan.is_empty() {
             plan.update.extend(moved);
@@ -109,11 +153,12 @@ impl<'t> Plan<'t> {
 
     /// What is left is not listed now. When too many are gone, the longest gone of those are forgotten whose memory guards
     /// nothing; if that is not enough, new tools are left out.
-    fn vanish(&mut self, mut gone: Vec<Known>, on_change: OnToolChange) {
+    fn vanish(&mut self, mut gone: Vec<Known>) {
         gone.sort_by_key(|known| known.vanished_ms.unwrap_or(i64::MAX));
         let mut excess = gone.len().saturating_sub(GONE_MAX);
         for known in gone {
-            let guards = !known.enabled || on_change == OnToolChange::Quarantine;
+            let is_judged = !known.enabled || known.rejected.is_some();
+            let guards = is_judged || self.on_change == OnToolChange::Quarantine;
             if excess > 0 && !guards {
                 excess -= 1;
                 self.forget.push(known.local);
@@ -132,7 +177,10 @@ impl<'t> Plan<'t> {
                 vanished_ms: Set(Some(self.now.as_millis())),
                 ..Default::default()
             };
-            let update = tool::Entity::update_many().set(vanished).filter(among(upstream, locals));
+            let mut update = tool::Entity::update_many().set(vanished).filter(among(upstream, locals));
+            if self.on_change == OnToolChange::Quarantine {
+                update = update.col_expr(tool::Column::ApprovedDefinition, Expr::cust(KEPT_OF_VANISHED));
+            }
             update.exec(db).await.map_err(StoreError::write("tool"))?;
         }
         for locals in self.forget.chunks(STATEMENT_ROWS_MAX) {
@@ -181,14 +229,32 @@ impl<'t> Plan<'t> {
 
 impl Listed<'_> {
     /// What becomes of a known tool, and whether that is more than another place.
-    fn after(self, known: &Known, on_change: OnToolChange) -> (Self, bool) {
+    fn after(self, known: &Known, kept: Option<&Kept>, on_change: OnToolChange) -> (Self, bool) {
         let is_back = known.vanished_ms.is_some();
-        let approved = match on_change {
-            OnToolChange::Accept => Some(self.digest),
-            OnToolChange::Quarantine => known.approved,
+        let text = self.tool.definition.get();
+        let is_same = known.digest == self.digest || kept.is_some_and(|kept| say_the_same(&kept.definition, text));
+        let was_approved = known.approved == Some(known.digest);
+        let approved = if self.is_approved_after((known, kept), on_change) || (is_same && was_approved) {
+            Some(self.digest)
+        } else {
+            known.approved
         };
-        let stays = (known.digest, known.approved) == (self.digest, approved);
+        let stays = is_same && was_approved == (approved == Some(self.digest));
         (Self { is_named: known.exposed.is_none(), approved, ..self }, is_back || !stays)
+    }
+
+    /// Whether the rule approves it, or it differs from what was approved in no pinned part. What was never approved is not approved by
+    /// changing, and what was rejected by nothing.
+    fn is_approved_after(&self, (known, kept): (&Known, Option<&Kept>), on_change: OnToolChange) -> bool {
+        let Some(approved) = known.approved else { return false };
+        if known.rejected.is_some_and(|rejected| rejected == Pin::of(&self.tool.definition)) {
+            return false;
+        }
+        let is_pinned = || {
+            let pinned = kept.and_then(|kept| kept.approved(approved));
+            pinned.is_some_and(|pinned| Pin::of(pinned) == Pin::of(&self.tool.definition))
+        };
+        on_change == OnToolChange::Accept || approved == self.digest || is_pinned()
     }
 
     /// The columns that a listing may change: not a name that was given, nor what an operator switched off.
@@ -215,12 +281,27 @@ impl Listed<'_> {
     }
 }
 
-/// What a known row takes over from one that a listing makes: the columns of [`Listed::columns`].
+impl Kept {
+    /// The text that was approved.
+    fn approved(&self, approved: Digest) -> Option<&RawValue> {
+        let texts = [Some(&self.definition), self.approved_definition.as_ref()].into_iter().flatten();
+        let mut raw = texts.filter_map(|text| serde_json::from_str::<&RawValue>(text).ok());
+        raw.find(|raw| Digest::of(raw) == approved)
+    }
+}
+
+/// What a known row takes over from one that a listing makes: the columns of [`Listed::columns`]. What was approved is kept when
+/// something else takes its place.
 fn takes_over(is_named: bool) -> OnConflict {
-    use tool::Column::{Approved, Definition, Digest, Exposed, Local, Position, TenantId, UpstreamId, VanishedMs};
+    use tool::Column::{
+        Approved, ApprovedDefinition, Definition, Digest, Exposed, Local, Position, TenantId, UpstreamId, VanishedMs,
+    };
 
     let columns = [Definition, Digest, Approved, Position, VanishedMs].into_iter().chain(is_named.then_some(Exposed));
-    OnConflict::columns([TenantId, UpstreamId, Local]).update_columns(columns).to_owned()
+    OnConflict::columns([TenantId, UpstreamId, Local])
+        .update_columns(columns)
+        .value(ApprovedDefinition, Expr::cust(KEPT_OF_CHANGED))
+        .to_owned()
 }
 
 /// The rows of an upstream's tools with these names.

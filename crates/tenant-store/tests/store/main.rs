@@ -17,6 +17,7 @@ mod offers;
 mod opening;
 mod postgres;
 mod replicas;
+mod review;
 mod support;
 mod tenants;
 mod tools;

@@ -9,8 +9,8 @@ use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, Statement, Va
 use serde_json::value::RawValue;
 use tenant_store::testing::{ThrowAway, is_on_postgres};
 use tenant_store::{
-    GrantSpec, Level, LocalKeys, NewTool, OnToolChange, Store, Tenant, TenantScope, TenantSpec, TenantStore, Upstream,
-    UpstreamAuth, UpstreamProtocol, UpstreamSpec,
+    GrantSpec, Level, LocalKeys, NewTool, OnArguments, OnNewTool, OnToolChange, Store, Tenant, TenantScope, TenantSpec,
+    TenantStore, Upstream, UpstreamAuth, UpstreamProtocol, UpstreamSpec,
 };
 
 /// A store with the tenants `acme` and `globex`.
@@ -97,6 +97,8 @@ pub(crate) fn upstream_spec() -> anyhow::Result<UpstreamSpec> {
         call_timeout: Duration::from_secs(30),
         concurrency: 64,
         on_tool_change: OnToolChange::Accept,
+        on_new_tool: OnNewTool::Accept,
+        on_arguments: OnArguments::Check,
         classes: BTreeMap::new(),
         enabled: true,
     })
@@ -119,5 +121,5 @@ pub(crate) async fn put_upstream(tenant: &TenantStore, slug: &str) -> anyhow::Re
 
 pub(crate) fn tool(local: &str, exposed: &str, definition: &str) -> anyhow::Result<NewTool> {
     let definition = RawValue::from_string(definition.to_owned())?;
-    Ok(NewTool { local: local.parse()?, exposed: exposed.parse()?, definition })
+    Ok(NewTool { local: local.parse()?, exposed: exposed.parse()?, definition, looks_like_another: false })
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tenant_store::{OnToolChange, Put, TenantSpec, ToolClass, UpstreamAuth, UpstreamProtocol, UpstreamSpec};
+use tenant_store::{
+    OnArguments, OnNewTool, OnToolChange, Put, TenantSpec, ToolClass, UpstreamAuth, UpstreamProtocol, UpstreamSpec,
+};
 
 use crate::support::{Bed, put_upstream, tool, upstream_spec};
 
@@ -19,6 +21,8 @@ async fn an_upstream_comes_back_as_it_was_put() -> anyhow::Result<()> {
         call_timeout: Duration::from_mins(5),
         concurrency: 1,
         on_tool_change: OnToolChange::Quarantine,
+        on_new_tool: OnNewTool::Quarantine,
+        on_arguments: OnArguments::Pass,
         classes: [("delete.issue".parse()?, ToolClass::Admin)].into(),
         enabled: false,
     };

@@ -30,6 +30,7 @@ async fn list(store: &Store, tenant: &str, upstream: &str, names: &[&str]) -> Re
             local: name.parse()?,
             exposed: format!("{tenant}__{name}").parse()?,
             definition: serde_json::value::RawValue::from_string(definition)?,
+            looks_like_another: false,
         })
     };
     let tools = names.iter().map(tool).collect::<Result<Vec<_>>>()?;

@@ -148,6 +148,8 @@ fn what_is_wrong_is_seen_while_it_is_typed() {
         ("name: jira", "name: Jira"),
         ("timeout: 2m", "timeout: 2"),
         ("concurrency: 8", "concurrency: 0"),
+        ("concurrency: 8", "onNewTool: ask"),
+        ("concurrency: 8", "onArguments: drop"),
         ("auth: { bearer: { secret: jira-token } }", "auth: { bearer: jira-token }"),
         ("kind: Grant", "kind: Grants"),
         ("groups: [acme-analysts]", "groups: []"),

@@ -14,8 +14,8 @@ use proptest::sample::select;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tenant_store::{
     AccessTestSpec, AccountAuth, AccountClient, AccountListing, AuthorizationServer, ClientProof, FlowPolicy,
-    GrantSpec, Level, Listing, LocalName, OnToolChange, RequestedType, TenantSpec, TokenExchange, TokenRequest,
-    ToolClass, UpstreamAuth, UpstreamProtocol, UpstreamSpec, is_visible,
+    GrantSpec, Level, Listing, LocalName, OnArguments, OnNewTool, OnToolChange, RequestedType, TenantSpec,
+    TokenExchange, TokenRequest, ToolClass, UpstreamAuth, UpstreamProtocol, UpstreamSpec, is_visible,
 };
 
 use super::super::{Object, parse, write};
@@ -225,10 +225,13 @@ fn upstream() -> BoxedStrategy<UpstreamSpec> {
     let classes = btree_map(text(), select(vec![ToolClass::Read, ToolClass::Write, ToolClass::Admin]), 0..4);
     let limits = (select(vec![1_u64, 30, 60, 120, 300]), prop_oneof![Just(64_u32), 1_u32..=1024]);
     let changes = select(vec![OnToolChange::Accept, OnToolChange::Quarantine]);
-    let parts = (web(), protocol, option::of(text()), auth(), limits, changes, classes, any::<bool>());
+    let new = select(vec![OnNewTool::Accept, OnNewTool::Quarantine]);
+    let rules = (changes, new, select(vec![OnArguments::Check, OnArguments::Pass]));
+    let parts = (web(), protocol, option::of(text()), auth(), limits, rules, classes, any::<bool>());
     parts
         .prop_filter_map("not such an upstream", |parts| {
-            let (url, protocol, prefix, auth, (seconds, concurrency), on_tool_change, classes, enabled) = parts;
+            let (url, protocol, prefix, auth, (seconds, concurrency), rules, classes, enabled) = parts;
+            let (on_tool_change, on_new_tool, on_arguments) = rules;
             let protocol = protocol.map_or(UpstreamProtocol::Mcp, |document| UpstreamProtocol::OpenApi {
                 document: document.unwrap_or_else(|| UpstreamProtocol::usual_document(&url)),
             });
@@ -241,6 +244,8 @@ fn upstream() -> BoxedStrategy<UpstreamSpec> {
                 call_timeout,
                 concurrency,
                 on_tool_change,
+                on_new_tool,
+                on_arguments,
                 classes,
                 enabled,
             };

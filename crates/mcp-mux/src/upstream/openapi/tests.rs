@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tenant_store::{OnToolChange, UpstreamAuth, UpstreamProtocol, UpstreamSpec};
+use tenant_store::{OnArguments, OnNewTool, OnToolChange, UpstreamAuth, UpstreamProtocol, UpstreamSpec};
 
 use super::api::Api;
 use super::request::build;
@@ -25,6 +25,8 @@ fn spec(auth: UpstreamAuth) -> UpstreamSpec {
         call_timeout: Duration::from_secs(30),
         concurrency: 8,
         on_tool_change: OnToolChange::Accept,
+        on_new_tool: OnNewTool::Accept,
+        on_arguments: OnArguments::Check,
         classes: BTreeMap::new(),
         enabled: true,
     }

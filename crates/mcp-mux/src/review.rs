@@ -1,0 +1,63 @@
+//! What an operator looks at before a tool is approved: what waits, how it differs from what was approved, and what is suspicious about it.
+//!
+//! Nothing is decided here. Findings are hints for whoever decides; see `docs/tools.md` for what they cannot see.
+
+mod difference;
+mod lint;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tenant_store::{OnNewTool, TenantSlug, Tool, Upstream, Waiting};
+
+pub(crate) use self::difference::{Difference, differences};
+pub(crate) use self::lint::{Finding, findings};
+
+/// A tool that waits, with what there is to be said about it.
+#[derive(Debug)]
+pub(crate) struct Review {
+    /// The tool.
+    pub(crate) waiting: Waiting,
+    /// What of it is not as it was approved. Every member is new, where nothing was.
+    pub(crate) differences: Vec<Difference>,
+    /// What is suspicious about it.
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// What a tool is among.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Among<'a> {
+    /// All that its tenant's upstreams list.
+    pub(crate) tools: &'a [Tool],
+    /// The tenants besides its own.
+    pub(crate) tenants: &'a [&'a TenantSlug],
+}
+
+impl Review {
+    pub(crate) fn of(waiting: Waiting, among: Among<'_>) -> Self {
+        let new = value(&waiting.tool.definition);
+        let old = waiting.approved_definition.as_deref().map_or(Value::Null, value);
+        let differences = differences(&old, &new);
+        let findings = findings(&waiting.tool, &new, among);
+        Self { waiting, differences, findings }
+    }
+
+    /// Why it waits, in the words of its upstream's rules.
+    pub(crate) fn reason(&self, upstream: &Upstream) -> &'static str {
+        match (self.waiting.is_rejected, self.waiting.tool.approved) {
+            (true, _) => "rejected",
+            (false, Some(_)) => "changed",
+            (false, None) if self.is_homograph() => "new, with a name that looks like another one",
+            (false, None) if upstream.spec.on_new_tool == OnNewTool::Quarantine => "new",
+            (false, None) => "never approved",
+        }
+    }
+
+    /// Whether its name could be taken for another tool's.
+    fn is_homograph(&self) -> bool {
+        self.findings.iter().any(|finding| finding.rule == lint::HOMOGRAPH)
+    }
+}
+
+fn value(raw: &RawValue) -> Value {
+    serde_json::from_str(raw.get()).unwrap_or(Value::Null)
+}
