@@ -33,6 +33,7 @@ mod keys;
 mod limits;
 mod listen;
 mod matrix;
+mod metrics;
 mod oauth;
 mod old_sse;
 mod openapi;

@@ -192,6 +192,13 @@ fn go_on_in_background(
     tasks.spawn_beside(follow(store.follow(), Arc::clone(refresher), Arc::clone(api_keys)));
 }
 
+/// What is looked up when somebody asks for the metrics.
+fn show(metrics: &Metrics, pool: &Pool, audit: &Audit) {
+    metrics.show_upstreams(Box::new(pool.healths()));
+    let pressure = audit.pressure();
+    metrics.show_audit(pressure.waiting(), pressure.lost());
+}
+
 /// A listener, and where it is: not where it was configured if that was port 0.
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { address, setting, source };
@@ -238,7 +245,8 @@ impl App {
         let catalog = Arc::new(catalog);
         let egress = Egress::new(&config.egress)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let pool = Pool::new(egress.clone(), config.exchangers(), tasks.clone(), Arc::clone(&clock));
+        let opens = (egress.clone(), config.exchangers());
+        let pool = Pool::new(opens, metrics.operations(), (tasks.clone(), Arc::clone(&clock)));
         let every = config.catalog.refresh_every();
         let refresher =
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));
@@ -249,6 +257,7 @@ impl App {
         let keys = store.platform_keys().await?;
         let handles = Handles::new(keys.clone());
         let audit = Audit::start(&store, &keys, &config.audit, (Arc::clone(&clock), &tasks)).await?;
+        show(&metrics, &pool, &audit);
         let mux = Mux::new(
             (Arc::clone(&catalog), pool, store.clone(), audit),
             (handles.clone(), Arc::clone(&clock), tasks.clone()),
@@ -260,7 +269,7 @@ impl App {
         let links = ConnectLinks::new(&public_url, login.issuers());
         let own = OwnAccounts::new(mux.clone(), accounts.clone());
         let connect = Connect::new(login, own, keys.clone(), &public_url, Arc::clone(&clock));
-        let gateway = Gateway::new(mux, handles, links, Arc::clone(&clock), tasks.clone());
+        let gateway = Gateway::new((mux, handles), links, metrics.operations(), (Arc::clone(&clock), tasks.clone()));
         let resources = ProtectedResources::new(config, &public_url);
         let recheck_every = config.http.recheck_every();
         let directories = Directories::new(config)?;

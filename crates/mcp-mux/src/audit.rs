@@ -9,6 +9,7 @@ mod event;
 mod export;
 mod line;
 mod once;
+mod pressure;
 mod signer;
 mod verify;
 mod whole;
@@ -31,6 +32,7 @@ pub use self::event::{
 pub use self::export::{ExportError, FileReport, export, verify_file};
 pub use self::line::Line;
 pub use self::once::record_once;
+pub use self::pressure::Pressure;
 pub use self::signer::{PublicKey, Signer};
 pub use self::verify::{Found, Verifier, Wrong};
 pub use self::whole::{Report, verify_store};
@@ -65,6 +67,7 @@ pub struct Audit {
     queue: mpsc::Sender<Queued>,
     /// How many found no room since the writer looked last.
     lost: Arc<AtomicU64>,
+    pressure: Pressure,
 }
 
 /// Room for one event, which then always arrives.
@@ -87,9 +90,14 @@ impl Audit {
         let lost = Arc::new(AtomicU64::new(0));
         let mut writer = Writer::new(store.clone(), signer, clock, config.checkpoint_every());
         writer.begin().await?;
-        let losses = Arc::clone(&lost);
+        let (losses, pressure) = (Arc::clone(&lost), writer.pressure());
         tasks.spawn_last(|over| writer.run(events, losses, over));
-        Ok(Self { queue, lost })
+        Ok(Self { queue, lost, pressure })
+    }
+
+    /// How much it is behind.
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
     }
 
     /// Records what needs no more than that it is known. Waits for nothing; what finds no room is counted, and the record says so.
@@ -102,6 +110,7 @@ impl Audit {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 self.lost.fetch_add(1, Ordering::Relaxed);
+                self.pressure.loses_one();
             }
             Err(TrySendError::Closed(_)) => tracing::error!("an audit event came after the end, and is lost"),
         }

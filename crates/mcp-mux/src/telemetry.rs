@@ -12,8 +12,10 @@
 //! Never logged: tokens, secrets, arguments, results, bodies.
 
 mod metrics;
+mod operation;
 
 pub use metrics::{EXPOSITION, Metrics, MetricsError};
+pub(crate) use operation::{Decision, Ending, OTHER, Operation, Operations, Place, Side};
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::Layer as _;

@@ -15,7 +15,7 @@ use super::event::{Administered, Event, What};
 use super::line::{self, NONE_BEFORE};
 use super::verify::Verifier;
 use super::writer::Writer;
-use super::{Audit, ROOM_TIMEOUT, Signer};
+use super::{Audit, Pressure, ROOM_TIMEOUT, Signer};
 
 fn done(name: &str) -> Event {
     let (operator, name) = ("somebody (uid 0)".to_owned(), name.to_owned());
@@ -33,7 +33,7 @@ async fn what_finds_no_room_is_waited_for_counted_and_then_recorded_as_lost() ->
     let signer = Signer::of(&away.store, &away.store.platform_keys().await?).await?;
     let (queue, mut events) = mpsc::channel(2);
     let lost = Arc::new(AtomicU64::new(0));
-    let audit = Audit { queue, lost: Arc::clone(&lost) };
+    let audit = Audit { queue, lost: Arc::clone(&lost), pressure: Pressure::default() };
 
     // Whoever has room keeps it, whatever comes meanwhile.
     let room = audit.room().await;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::Queued;
 use super::event::{Event, Head, List, Shown, What, sha256};
 use super::line;
+use super::pressure::Pressure;
 use super::signer::Signer;
 
 /// How many lines wait for the database.
@@ -54,6 +55,7 @@ pub(super) struct Writer {
     unsigned: u64,
     digests: VecDeque<(Bytes, String)>,
     is_away: bool,
+    pressure: Pressure,
 }
 
 /// The writer's own part of a chain.
@@ -88,7 +90,13 @@ impl Writer {
             unsigned: 0,
             digests: VecDeque::new(),
             is_away: false,
+            pressure: Pressure::default(),
         }
+    }
+
+    /// How much it is behind.
+    pub(super) fn pressure(&self) -> Pressure {
+        self.pressure.clone()
     }
 
     /// Says in the platform's chain that there is a new writer, and how far others had come.
@@ -118,6 +126,7 @@ impl Writer {
         let mut add_at = Instant::now();
         let mut sign_at = Instant::now() + self.checkpoint_every;
         loop {
+            self.pressure.waits(self.backlog.len());
             let has_room = self.backlog.len() < BACKLOG_LINES_MAX;
             tokio::select! {
                 biased;

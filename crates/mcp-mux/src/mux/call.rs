@@ -9,16 +9,19 @@ use tenant_store::{TenantId, TenantSlug, UpstreamId, UpstreamSlug};
 use tokio::time::Instant;
 
 use super::input::{Given, Input, ResultKind, States, url_elicitations};
+use super::measured;
 use super::record::Came;
 use super::relay::{Matter, Relay, Standing};
 use super::tasks::{TaskAct, TaskIds};
 use super::uris::Uris;
 use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Mux, Sight};
+use crate::audit;
 use crate::caller::Caller;
 use crate::catalog::{Entry, Face};
 use crate::limits::Limited;
 use crate::protocol::TASKS;
+use crate::telemetry::Operation;
 use crate::upstream::{
     Answer, ClientCapabilities, Link, LogLevel, Peer, Proofs, Reply, Rpc, Running, Trace, UpstreamError,
 };
@@ -157,17 +160,25 @@ struct Call<'c> {
 
 impl Mux {
     /// Asks an upstream for `caller`.
-    pub async fn ask(&self, caller: &Caller, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Outcome, CallError> {
+    pub(crate) async fn ask(
+        &self,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        ask: &Ask<'_>,
+        mut operation: Operation,
+    ) -> Result<Outcome, CallError> {
         let room = self.audit.room().await;
         let sight = self.sight(caller, endpoint);
         let thing = ask.wish.thing();
         let came = Came { caller, endpoint };
         let Some(target) = sight.target_of(&ask.wish, &thing) else {
             let unknown = CallError::Unknown(thing.word());
+            measured::end(operation, Err(&unknown), audit::Outcome::Refused);
             self.record_refusal(room, came, sight, (ask.wish.method(), thing));
             return Err(unknown);
         };
-        let recording = self.recording(room, came, (&sight, &ask.wish, &thing), &target);
+        measured::leads_to(&mut operation, &target);
+        let recording = self.recording(room, came, (&sight, &ask.wish, &thing), (&target, operation));
         let outcome = self.ask_at(caller, endpoint, ask, (&sight, thing, target)).await;
         Outcome::recorded(outcome, recording)
     }
@@ -261,7 +272,8 @@ impl Mux {
         target: &Target<'_>,
         (proofs, peer): (&Proofs<'_>, Peer),
     ) -> Result<Arc<Link>, UpstreamError> {
-        self.pool.link(target.access.scope(), target.upstream, (proofs, peer), target.shelf.egress_hosts())
+        let within = (target.access.tenant_slug(), target.shelf.egress_hosts());
+        self.pool.link(target.access.scope(), target.upstream, (proofs, peer), within)
     }
 
     async fn reply(

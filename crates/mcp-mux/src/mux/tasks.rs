@@ -22,6 +22,7 @@ use super::{Endpoint, Handles, Mux};
 use crate::caller::Caller;
 use crate::hex;
 use crate::json::{self, Members};
+use crate::telemetry::Operation;
 use crate::upstream::{Answer, ClientCapabilities, UpstreamError};
 
 /// How long a client can come back to a task, whatever the upstream says of it.
@@ -122,7 +123,7 @@ impl Mux {
             log: None,
             takes_tasks: true,
         };
-        let state = match Box::pin(self.ask(caller, endpoint, &look)).await? {
+        let state = match Box::pin(self.ask(caller, endpoint, &look, Operation::unseen())).await? {
             Outcome::Whole(state) => state,
             Outcome::Stream(relay) => relay.answer().await?,
         };

@@ -95,6 +95,11 @@ impl Breaker {
         Ok(Pass { breaker: Arc::clone(self), is_trial, is_said: false })
     }
 
+    /// Whether calls are made, and not only tried.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(*self.state(), State::Closed(_))
+    }
+
     fn ended(&self, is_trial: bool, is_failure: bool, (now, jitter): (Instant, f64)) -> Option<Turned> {
         let mut state = self.state();
         match &mut *state {

@@ -109,7 +109,7 @@ pub(crate) async fn list(link: &Arc<Link>, proofs: &Proofs<'_>, kind: ListKind) 
             Reply::Whole(answer) => answer,
             Reply::Stream(mut streaming) => {
                 let answer = answer_in(&mut streaming.events, streaming.id, deadline).await?;
-                streaming.running.finish();
+                streaming.running.answered(&answer);
                 answer
             }
         };
