@@ -56,3 +56,4 @@ mod subscriptions;
 mod taken_up;
 mod tasks;
 mod token_exchange;
+mod traces;

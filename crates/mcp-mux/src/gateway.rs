@@ -50,7 +50,7 @@ use crate::caller::{Caller, Principal};
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
 use crate::mux::{CallError, Endpoint, Handles, Listed, Mux, TaskAct, Wanted};
-use crate::telemetry::{Operation, Operations, Side};
+use crate::telemetry::{Operation, Operations, Origin, Side};
 use crate::upstream::{ClientCapabilities, UpstreamError};
 
 /// Every MCP request method that is answered, and by whom. A method that is not in this list is unknown to everybody.
@@ -237,7 +237,9 @@ impl Gateway {
                 return if is_taken { Ok(answer::accepted()) } else { Err(Problem::nobody_asked()) };
             }
         };
-        let mut operation = self.operations.begin(Side::Server, &rpc.method);
+        let origin = || Origin::of(rpc.meta.as_ref(), &parts.headers);
+        let mut operation = self.operations.begin(Side::Server, &rpc.method, origin);
+        operation.is_known_by(rpc.id.get());
         let client = Client { session, accepts, parts };
         let answered = self.serve(caller, endpoint, client, (&rpc, &body, &mut operation)).await;
         operation.end(measured::ending(&answered));
@@ -391,7 +393,8 @@ impl Gateway {
         // Who takes no stream can neither be asked in one nor hear of anything there.
         let level = session.as_ref().filter(|_| streams).map(|session| self.sessions.level(session));
         let find_task = |id: &str| self.mux.task(caller, endpoint, id);
-        let ask = ask::read(method, (era, headers), (can, level), (rpc, find_task))?;
+        let mut ask = ask::read(method, (era, headers), (can, level), (rpc, find_task))?;
+        ask.trace.is_within(operation.context());
         let call = session.as_ref().and_then(|session| self.calls.begin(session, rpc.id));
         let cancelled = async {
             match &call {

@@ -100,7 +100,7 @@ impl AccountCommand {
 /// The same accounts as a server has them, without a server.
 fn accounts(config: &Config, store: tenant_store::Store) -> Result<Accounts> {
     let opens = (Egress::new(&config.egress)?, config.exchangers());
-    let pool = Pool::new(opens, Metrics::unread().operations(), (Tasks::default(), Arc::new(SystemClock)));
+    let pool = Pool::new(opens, Metrics::unread().operations(None), (Tasks::default(), Arc::new(SystemClock)));
     Ok(Accounts::new(store, pool, config.public_url.clone()))
 }
 

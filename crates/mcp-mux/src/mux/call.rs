@@ -177,7 +177,7 @@ impl Mux {
             self.record_refusal(room, came, sight, (ask.wish.method(), thing));
             return Err(unknown);
         };
-        measured::leads_to(&mut operation, &target);
+        measured::leads_to(&mut operation, (&thing, &target));
         let recording = self.recording(room, came, (&sight, &ask.wish, &thing), (&target, operation));
         let outcome = self.ask_at(caller, endpoint, ask, (&sight, thing, target)).await;
         Outcome::recorded(outcome, recording)
@@ -217,13 +217,13 @@ impl Mux {
                 return Ok(Outcome::Stream(Box::new(relay)));
             }
         }
-        let rpc = call.rpc(params)?;
+        let mut rpc = call.rpc(params)?;
         let deadline = caller.deadline.min(Instant::now() + call.target.upstream.spec.call_timeout);
         let matter = || Matter { endpoint: endpoint.clone(), thing: call.thing.clone(), target: call.target.place() };
         let reply = tokio::select! {
             biased;
             () = caller.ended.cancelled() => return Err(CallError::SignedOut),
-            reply = self.reply(caller, &call.target, (&rpc, peer, deadline)) => reply,
+            reply = self.reply(caller, &call.target, (&mut rpc, peer, deadline)) => reply,
             () = self.until_taken_back(caller, sight, matter) => return Err(self.taken_back(caller, &call.thing)),
         };
         // What was decided before a long call may have been taken back meanwhile.
@@ -246,8 +246,8 @@ impl Mux {
         let target = sight.target(thing).filter(|target| target.place() == request.upstream);
         let target = target.ok_or(CallError::Unknown(thing.word()))?;
         let deadline = caller.deadline.min(Instant::now() + standing.call_timeout);
-        let rpc = request.rpc(&target.local, &given);
-        let reply = mux.reply(caller, &target, (&rpc, request.peer, deadline)).await;
+        let mut rpc = request.rpc(&target.local, &given);
+        let reply = mux.reply(caller, &target, (&mut rpc, request.peer, deadline)).await;
         reply.map_err(|error| failed(target.slugs(), error))
     }
 
@@ -280,7 +280,7 @@ impl Mux {
         &self,
         caller: &Caller,
         target: &Target<'_>,
-        (rpc, peer, deadline): (&Rpc<'_>, Peer, Instant),
+        (rpc, peer, deadline): (&mut Rpc<'_>, Peer, Instant),
     ) -> Result<Reply, UpstreamError> {
         let stored = target.stored(self);
         let proofs = stored.proofs(caller);

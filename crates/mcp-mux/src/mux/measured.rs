@@ -1,7 +1,7 @@
 //! How a request to an upstream went, as it is measured: by what its client reads.
 
 use super::call::CallError;
-use super::wish::Target;
+use super::wish::{Target, Thing};
 use crate::audit;
 use crate::telemetry::{Decision, Ending, OTHER, Operation, Place};
 use crate::upstream::{Answer, error_code};
@@ -11,9 +11,12 @@ const INVALID_PARAMS: i64 = -32_602;
 const HEADER_MISMATCH: i64 = -32_020;
 const LIMITED: i64 = -32_000;
 
-/// It may be made, there.
-pub(super) fn leads_to(operation: &mut Operation, target: &Target<'_>) {
+/// It may be made, there. The thing is one that there is.
+pub(super) fn leads_to(operation: &mut Operation, (thing, target): (&Thing, &Target<'_>)) {
     operation.is_decided(Decision::Allow);
+    if let Thing::Tool(name) | Thing::Prompt(name) = thing {
+        operation.is_about(name);
+    }
     operation.leads_to(Place { tenant: target.access.tenant_slug().clone(), upstream: target.upstream.clone() });
 }
 

@@ -9,15 +9,15 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Gauge, Histogram, Meter, MeterProvider as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{Instrument, MeterProviderBuilder, SdkMeterProvider, Stream};
+use opentelemetry_sdk::trace::SdkTracer;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 use tenant_store::{Revision, TenantSlug, UpstreamSlug};
 
+use super::METER;
 use super::operation::Operations;
 
 /// What Prometheus is told that its text is (exposition format 0.0.4).
 pub const EXPOSITION: &str = prometheus::TEXT_FORMAT;
-/// Who measures.
-const METER: &str = "mcp-mux";
 /// Seconds until a revocation is in force: what is promised is two, and ten where nobody is told.
 const DELAY_BUCKETS: [f64; 10] = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
@@ -43,7 +43,6 @@ pub struct Metrics {
     meter: Meter,
     revision: Gauge<u64>,
     revocation_delay: Histogram<f64>,
-    operations: Operations,
 }
 
 impl fmt::Debug for Metrics {
@@ -91,15 +90,14 @@ impl Metrics {
                     "From the moment of a revocation until this replica enforces it, by both machines' clocks",
                 )
                 .build(),
-            operations: Operations::new(&meter),
             meter,
             _provider: provider,
         }
     }
 
-    /// Where it is noted how long requests take.
-    pub(crate) fn operations(&self) -> Operations {
-        self.operations.clone()
+    /// Where it is noted how long requests take. `tracer` makes a span of each.
+    pub(crate) fn operations(&self, tracer: Option<SdkTracer>) -> Operations {
+        Operations::new(&self.meter, tracer)
     }
 
     /// Shows, whenever somebody looks, which upstreams are called and which are left alone.

@@ -1,4 +1,4 @@
-//! One MCP request, answered or made: how long it took and how it went, by OpenTelemetry's semantic conventions for MCP.
+//! One MCP request, answered or made: how long it took and how it went, in metrics and, where they are exported, in a span, by OpenTelemetry's semantic conventions for MCP.
 //!
 //! Who called is in none of it. What a client or an upstream made up, a method or a code that nobody knows, is `_OTHER`.
 
@@ -8,10 +8,14 @@ use std::mem;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
-use opentelemetry::KeyValue;
 use opentelemetry::metrics::{BoundHistogram, Histogram, Meter};
+use opentelemetry::trace::{Link, Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::{SdkTracer, Span};
 use tenant_store::{TenantId, TenantSlug, Upstream, UpstreamId};
 use tokio::time::Instant;
+
+use super::context::Origin;
 
 /// What stands for whatever is not known.
 pub(crate) const OTHER: &str = "_OTHER";
@@ -66,6 +70,9 @@ const DURATION_BUCKETS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 
 /// How many sets of labels are found without being put together anew. There are never many more: see [`super::metrics::SERIES_MAX`].
 const BOUND_MAX: usize = 2 * super::metrics::SERIES_MAX;
 
+/// Longest id of a request that stands in a span, in bytes.
+const ID_BYTES_MAX: usize = 64;
+
 /// On which hop a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Side {
@@ -115,6 +122,8 @@ struct Durations {
     client: Histogram<f64>,
     /// Where a duration goes. The labels of each are put together once.
     bound: RwLock<HashMap<Kind, BoundHistogram<f64>, RandomState>>,
+    /// Makes spans, if there are any.
+    tracer: Option<SdkTracer>,
 }
 
 /// What is told apart.
@@ -141,6 +150,7 @@ struct Begun {
     version: Option<&'static str>,
     place: Option<Place>,
     decision: Option<Decision>,
+    span: Option<Box<Span>>,
 }
 
 /// The method, if it is one of MCP's.
@@ -153,6 +163,15 @@ impl Side {
         match self {
             Self::Server => ("mcp.server.operation.duration", "How long it took to answer a request of a client"),
             Self::Client => ("mcp.client.operation.duration", "How long an upstream took to answer a request"),
+        }
+    }
+}
+
+impl Side {
+    fn kind(self) -> SpanKind {
+        match self {
+            Self::Server => SpanKind::Server,
+            Self::Client => SpanKind::Client,
         }
     }
 }
@@ -219,31 +238,34 @@ impl Kind {
 }
 
 impl Operations {
-    pub(super) fn new(meter: &Meter) -> Self {
+    pub(super) fn new(meter: &Meter, tracer: Option<SdkTracer>) -> Self {
         let histogram = |side: Side| {
             let (name, says) = side.metric();
             let histogram = meter.f64_histogram(name).with_unit("s").with_description(says);
             histogram.with_boundaries(DURATION_BUCKETS.to_vec()).build()
         };
         let (server, client) = (histogram(Side::Server), histogram(Side::Client));
-        Self(Arc::new(Durations { server, client, bound: RwLock::default() }))
+        Self(Arc::new(Durations { server, client, bound: RwLock::default(), tracer }))
     }
 
-    /// A request on that hop begins.
-    pub(crate) fn begin(&self, side: Side, method: &str) -> Operation {
+    /// A request on that hop begins. Where it comes from is looked for only where there are spans.
+    pub(crate) fn begin(&self, side: Side, method: &str, origin: impl FnOnce() -> Origin) -> Operation {
+        let method = known(method);
+        let span = self.0.tracer.as_ref().map(|tracer| Box::new(start(tracer, (side, method), origin())));
         Operation(Some(Box::new(Begun {
             operations: self.clone(),
             at: Instant::now(),
             side,
-            method: known(method),
+            method,
             version: None,
             place: None,
             decision: None,
+            span,
         })))
     }
 
     fn record(&self, kind: Kind, place: Option<&Place>, seconds: f64) {
-        let Durations { server, client, bound } = &*self.0;
+        let Durations { server, client, bound, .. } = &*self.0;
         if let Some(bound) = bound.read().unwrap_or_else(PoisonError::into_inner).get(&kind) {
             return bound.record(seconds);
         }
@@ -257,6 +279,14 @@ impl Operations {
         }
         bound.insert(kind, new);
     }
+}
+
+/// A span as it begins. What is not known yet is added at its end.
+fn start(tracer: &SdkTracer, (side, method): (Side, &'static str), Origin { parent, link }: Origin) -> Span {
+    let around = parent.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent));
+    let links = link.map(|link| Link::new(link, Vec::new(), 0)).into_iter().collect();
+    let builder = tracer.span_builder(method).with_kind(side.kind()).with_links(links);
+    tracer.build_with_context(builder, &around)
 }
 
 impl fmt::Debug for Operations {
@@ -285,6 +315,40 @@ impl Operation {
         }
     }
 
+    /// The span, if somebody will see it.
+    fn span(&mut self) -> Option<(&'static str, &mut Span)> {
+        let begun = self.0.as_mut()?;
+        let method = begun.method;
+        begun.span.as_deref_mut().filter(|span| span.is_recording()).map(|span| (method, span))
+    }
+
+    /// By which id its maker knows it: in spans only, and only where it is a number or a plain word.
+    pub(crate) fn is_known_by(&mut self, id: &str) {
+        let Some((_, span)) = self.span() else { return };
+        let id = id.trim_matches('"');
+        if id.len() <= ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+            span.set_attribute(KeyValue::new("jsonrpc.request.id", id.to_owned()));
+        }
+    }
+
+    /// Which tool or prompt it is about, by its name on this hop: in spans only. It must be one that there is: anything else is
+    /// somebody's own text.
+    pub(crate) fn is_about(&mut self, name: &str) {
+        let Some((method, span)) = self.span() else { return };
+        let key = match method {
+            "tools/call" => "gen_ai.tool.name",
+            "prompts/get" => "gen_ai.prompt.name",
+            _ => return,
+        };
+        span.update_name(format!("{method} {name}"));
+        span.set_attribute(KeyValue::new(key, name.to_owned()));
+    }
+
+    /// What is a part of it names it by this; nothing, where there are no spans.
+    pub(crate) fn context(&self) -> Option<SpanContext> {
+        Some(self.0.as_ref()?.span.as_ref()?.span_context().clone())
+    }
+
     /// Whether it may be made.
     pub(crate) fn is_decided(&mut self, decision: Decision) {
         if let Some(begun) = &mut self.0 {
@@ -304,10 +368,19 @@ impl Operation {
 
     fn ends(&mut self, ending: Ending) {
         let Some(begun) = self.0.take() else { return };
-        let Begun { operations, at, side, method, version, place, decision } = *begun;
+        let Begun { operations, at, side, method, version, place, decision, span } = *begun;
         let ids = place.as_ref().map(Place::ids);
         let kind = Kind { side, method, version, place: ids, decision, ending: ending.folded() };
         operations.record(kind, place.as_ref(), at.elapsed().as_secs_f64());
+        if let Some(mut span) = span.filter(|span| span.is_recording()) {
+            span.set_attributes(kind.labels(place.as_ref()));
+            span.set_attribute(KeyValue::new("network.protocol.name", "http"));
+            if kind.ending.error().is_some() {
+                // In no words: they could be anybody's.
+                span.set_status(Status::error(""));
+            }
+            span.end();
+        }
     }
 }
 

@@ -168,14 +168,15 @@ impl Link {
         self.line.upstream()
     }
 
-    /// Asks `rpc` and waits at most until `deadline`.
+    /// Asks `rpc` and waits at most until `deadline`. The upstream is told which of our spans that is, if there are spans.
     pub async fn ask(
         self: &Arc<Self>,
         proofs: &Proofs<'_>,
-        rpc: &Rpc<'_>,
+        rpc: &mut Rpc<'_>,
         deadline: Instant,
     ) -> Result<Reply, UpstreamError> {
-        let operation = self.line.operation(rpc.method);
+        let operation = self.line.operation(rpc);
+        rpc.trace.goes_on_in(operation.context());
         let mut reply = self.answered(proofs, rpc, deadline).await;
         self.note(operation, &mut reply);
         reply

@@ -15,7 +15,7 @@ use super::super::error::UpstreamError;
 use super::super::oauth::{Http, Server};
 use super::super::openapi::Described;
 use super::super::pool::Pool;
-use super::super::request::Lane;
+use super::super::request::{Lane, Rpc};
 use crate::config::Exchangers;
 use crate::egress::{Client, ClientTls, Egress, EgressError};
 use crate::lifecycle::Tasks;
@@ -133,8 +133,9 @@ impl Line {
     }
 
     /// A request to it begins.
-    pub(super) fn operation(&self, method: &str) -> Operation {
-        let mut operation = self.operations.begin(Side::Client, method);
+    pub(super) fn operation(&self, rpc: &Rpc<'_>) -> Operation {
+        let mut operation = self.operations.begin(Side::Client, rpc.method, || rpc.trace.origin());
+        rpc.name.iter().for_each(|name| operation.is_about(name));
         operation.leads_to(Place { tenant: self.tenant.clone(), upstream: Arc::clone(&self.upstream) });
         operation
     }
