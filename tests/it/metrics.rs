@@ -1,11 +1,13 @@
 //! What `/metrics` says of requests: the names, labels and buckets of OpenTelemetry's conventions for MCP, and never who called.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, ensure};
 use futures::stream::{StreamExt as _, TryStreamExt as _, iter};
 use insta::assert_snapshot;
 use mcp_mux::App;
 use serde_json::json;
-use tenant_store::Level;
+use tenant_store::{Level, Revoked};
 
 use crate::support::canary;
 use crate::support::client::Http;
@@ -130,5 +132,42 @@ async fn ten_thousand_users_leave_as_many_series_as_one() -> Result<()> {
     (before.sort_unstable(), after.sort_unstable());
     assert_eq!(before, after);
     assert!(!before.is_empty());
+    Ok(())
+}
+
+/// What operators are given to look at these metrics with.
+const GIVEN: [(&str, &str); 2] = [
+    ("grafana/mcp-mux.json", include_str!("../../deploy/grafana/mcp-mux.json")),
+    ("prometheus/rules.yml", include_str!("../../deploy/prometheus/rules.yml")),
+];
+
+/// The words that could be a metric of ours, and are no label.
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let labels = ["mcp_method_name", "mcp_mux_tenant_name", "mcp_mux_upstream_name", "mcp_mux_decision"];
+    words.filter(|word| word.starts_with("mcp_") && !labels.contains(word)).collect()
+}
+
+#[tokio::test]
+async fn dashboards_and_alerts_use_metrics_and_labels_that_there_are() -> Result<()> {
+    let (server, upstream) = measured("metrics_given").await?;
+    upstream.says("tools/call", Say::Result(r#"{"content":[]}"#.to_owned()));
+    let alice = server.client("alice", &["acme"])?;
+    alice.call("acme__works", json!({})).await?;
+    alice.call("acme__nothing", json!({})).await?;
+    let bob = Revoked::Principal { issuer: "corp".parse()?, subject: "bob".parse()? };
+    server.app.store().revoke(&bob, "a test").await?;
+    server.app.follow().await?;
+    let text = exposed(&server.app).await?;
+    let there = metrics_in(&text);
+    for (file, given) in GIVEN {
+        let used = metrics_in(given);
+        let missing: Vec<_> = used.difference(&there).collect();
+        assert!(!used.is_empty() && missing.is_empty(), "{file} uses {missing:?}, and there are {there:?}");
+    }
+    for label in ["mcp_method_name", "mcp_mux_tenant_name", "mcp_mux_upstream_name", "mcp_mux_decision", "error_type"] {
+        assert!(text.contains(&format!("{label}=\"")), "{label}");
+    }
+    serde_json::from_str::<serde_json::Value>(GIVEN[0].1)?;
     Ok(())
 }
