@@ -23,7 +23,7 @@ use crate::limits::Limits;
 use crate::mux::{Handles, Mux, OwnAccounts};
 use crate::policy::Administration;
 use crate::replicas::{self, Heart};
-use crate::telemetry::{Metrics, MetricsError};
+use crate::telemetry::{Metrics, MetricsError, Operations, tracer};
 use crate::upstream::{Accounts, Pool};
 
 /// Why a server did not start.
@@ -192,6 +192,19 @@ fn go_on_in_background(
     tasks.spawn_beside(follow(store.follow(), Arc::clone(refresher), Arc::clone(api_keys)));
 }
 
+/// Where it is noted how requests go: in metrics, and in spans where the configuration names a collector.
+fn operations(config: &Config, metrics: &Metrics, (egress, tasks): (&Egress, &Tasks)) -> Operations {
+    let collector = config.telemetry.traces.as_ref();
+    metrics.operations(collector.map(|collector| tracer(collector, egress, tasks)))
+}
+
+/// What is looked up when somebody asks for the metrics.
+fn show(metrics: &Metrics, pool: &Pool, audit: &Audit) {
+    metrics.show_upstreams(Box::new(pool.healths()));
+    let pressure = audit.pressure();
+    metrics.show_audit(pressure.waiting(), pressure.lost());
+}
+
 /// A listener, and where it is: not where it was configured if that was port 0.
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { address, setting, source };
@@ -238,7 +251,9 @@ impl App {
         let catalog = Arc::new(catalog);
         let egress = Egress::new(&config.egress)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let pool = Pool::new(egress.clone(), config.exchangers(), tasks.clone(), Arc::clone(&clock));
+        let operations = operations(config, &metrics, (&egress, &tasks));
+        let opens = (egress.clone(), config.exchangers());
+        let pool = Pool::new(opens, operations.clone(), (tasks.clone(), Arc::clone(&clock)));
         let every = config.catalog.refresh_every();
         let refresher =
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));
@@ -251,6 +266,7 @@ impl App {
         let audit = Audit::start(&store, &keys, &config.audit, (Arc::clone(&clock), &tasks)).await?;
         let every = config.audit.checkpoint_every();
         audit.sign_for_the_killed(&store, administration(), every, (Arc::clone(&clock), &tasks));
+        show(&metrics, &pool, &audit);
         let mux = Mux::new(
             (Arc::clone(&catalog), pool, store.clone(), audit),
             (handles.clone(), Arc::clone(&clock), tasks.clone()),
@@ -262,7 +278,7 @@ impl App {
         let links = ConnectLinks::new(&public_url, login.issuers());
         let own = OwnAccounts::new(mux.clone(), accounts.clone());
         let connect = Connect::new(login, own, keys.clone(), &public_url, Arc::clone(&clock));
-        let gateway = Gateway::new(mux, handles, links, Arc::clone(&clock), tasks.clone());
+        let gateway = Gateway::new((mux, handles), links, operations, (Arc::clone(&clock), tasks.clone()));
         let resources = ProtectedResources::new(config, &public_url);
         let recheck_every = config.http.recheck_every();
         let directories = Directories::new(config)?;

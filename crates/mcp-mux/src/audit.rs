@@ -11,6 +11,7 @@ mod heads;
 mod killed;
 mod line;
 mod once;
+mod pressure;
 mod signer;
 mod verify;
 mod whole;
@@ -35,6 +36,7 @@ pub use self::export::{ExportError, FileReport, export, verify_file};
 pub use self::heads::Heads;
 pub use self::line::Line;
 pub use self::once::record_once;
+pub use self::pressure::Pressure;
 pub use self::signer::{PublicKey, Signer};
 pub use self::verify::{Found, Verifier};
 pub use self::whole::{Checked, Report, verify_store};
@@ -71,6 +73,7 @@ pub struct Audit {
     signer: Arc<Signer>,
     /// How many found no room since the writer looked last.
     lost: Arc<AtomicU64>,
+    pressure: Pressure,
 }
 
 /// Room for one event, which then always arrives.
@@ -93,9 +96,14 @@ impl Audit {
         let lost = Arc::new(AtomicU64::new(0));
         let mut writer = Writer::new(store.clone(), Arc::clone(&signer), clock, config.checkpoint_every());
         writer.begin().await?;
-        let losses = Arc::clone(&lost);
+        let (losses, pressure) = (Arc::clone(&lost), writer.pressure());
         tasks.spawn_last(|over| writer.run(events, losses, over));
-        Ok(Self { queue, signer, lost })
+        Ok(Self { queue, signer, lost, pressure })
+    }
+
+    /// How much it is behind.
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
     }
 
     /// Records what needs no more than that it is known, such as lists. Waits for nothing, and leaves half of the queue to calls, so that
@@ -113,6 +121,7 @@ impl Audit {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 self.lost.fetch_add(1, Ordering::Relaxed);
+                self.pressure.loses_one();
             }
             Err(TrySendError::Closed(_)) => tracing::error!("an audit event came after the end, and is lost"),
         }

@@ -15,6 +15,7 @@ mod limits;
 mod login;
 mod profile;
 mod secret;
+mod telemetry;
 mod unreadable;
 
 pub use audit::AuditConfig;
@@ -28,6 +29,7 @@ pub use keys::{AppRoleConfig, KeysConfig, KubernetesConfig, SecretSource, VaultC
 pub use limits::LimitsConfig;
 pub use login::LoginConfig;
 pub use profile::{ClaimMark, ClaimPath, Profile, SigningAlgorithm, TokenType, Wanted};
+pub use telemetry::{LogFormat, OtlpConfig, TelemetryConfig};
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -83,7 +85,7 @@ pub struct Config {
     /// How often calls may be made.
     #[serde(default)]
     pub limits: LimitsConfig,
-    /// Logs.
+    /// Logs and traces.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
     /// The audit record.
@@ -129,32 +131,6 @@ impl Default for CatalogConfig {
     fn default() -> Self {
         Self { refresh_seconds: 300, name_chars_max: 48, page_items: 1_000 }
     }
-}
-
-/// Logs.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TelemetryConfig {
-    /// `text` for people, `json` for machines.
-    pub log_format: LogFormat,
-    /// What is logged, in the syntax of `RUST_LOG`.
-    pub log: String,
-}
-
-impl Default for TelemetryConfig {
-    fn default() -> Self {
-        Self { log_format: LogFormat::Text, log: "info".to_owned() }
-    }
-}
-
-/// The shape of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// One readable line.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// The address that clients type: `http` or `https`, a host, perhaps a port, and nothing behind it.
@@ -280,7 +256,9 @@ impl Config {
             source,
         })?;
         let environment = Environment::with_prefix("MCP_MUX").prefix_separator("__").separator("__");
-        Self::parse(&text, environment)
+        let mut config = Self::parse(&text, environment)?;
+        config.telemetry.traces = OtlpConfig::from_environment()?;
+        Ok(config)
     }
 
     fn parse(text: &str, environment: Environment) -> Result<Self, ConfigError> {

@@ -12,6 +12,7 @@ pub(crate) mod era;
 mod events;
 mod lifecycle;
 mod listen;
+mod measured;
 mod pieces;
 mod problem;
 mod replay;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap};
+use http::request::Parts;
 use http::{Method, Request, Response};
 use tenant_store::{Clock, Revision};
 use tokio::sync::watch;
@@ -48,6 +50,7 @@ use crate::caller::{Caller, Principal};
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
 use crate::mux::{CallError, Endpoint, Handles, Listed, Mux, TaskAct, Wanted};
+use crate::telemetry::{Operation, Operations, Origin, Side};
 use crate::upstream::{ClientCapabilities, UpstreamError};
 
 /// Every MCP request method that is answered, and by whom. A method that is not in this list is unknown to everybody.
@@ -148,6 +151,7 @@ pub struct Gateway {
     streams: Streams,
     calls: Calls,
     links: ConnectLinks,
+    operations: Operations,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
 }
@@ -163,11 +167,18 @@ impl Gateway {
         self.mux.revisions()
     }
 
-    /// A face for `mux`; `handles` are the ids of legacy sessions, `links` lead to `/connect`, `tasks` drive the streams.
-    pub fn new(mux: Mux, handles: Handles, links: ConnectLinks, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
+    /// A face for `mux`; `handles` are the ids of legacy sessions, `links` lead to `/connect`, `tasks` drive the streams, and `operations`
+    /// are told of each request.
+    pub(crate) fn new(
+        (mux, handles): (Mux, Handles),
+        links: ConnectLinks,
+        operations: Operations,
+        (clock, tasks): (Arc<dyn Clock>, Tasks),
+    ) -> Self {
         let (sessions, streams, calls) = (Sessions::new(handles), Streams::new(), Calls::default());
         let (subscribed, replays) = (Subscribed::new(), Replays::new());
-        Self { mux, lifecycle: Lifecycle::new(), sessions, subscribed, replays, streams, calls, links, clock, tasks }
+        let lifecycle = Lifecycle::new();
+        Self { mux, lifecycle, sessions, subscribed, replays, streams, calls, links, operations, clock, tasks }
     }
 
     /// Answers one HTTP request of a caller whose identity was verified. The request carries no credential any more.
@@ -227,36 +238,53 @@ impl Gateway {
                 return if is_taken { Ok(answer::accepted()) } else { Err(Problem::nobody_asked()) };
             }
         };
-        let era = era::check(&parts.headers, &rpc).map_err(|problem| problem.answering(rpc.id))?;
+        let origin = || Origin::of(rpc.meta.as_ref(), &parts.headers);
+        let mut operation = self.operations.begin(Side::Server, &rpc.method, origin);
+        operation.is_known_by(rpc.id.get());
+        let client = Client { session, accepts, parts };
+        let answered = self.serve(caller, endpoint, client, (&rpc, &body, &mut operation)).await;
+        operation.end(measured::ending(&answered));
+        answered.map_err(|problem| problem.answering(rpc.id))
+    }
+
+    /// Answers a request that was read.
+    async fn serve(
+        &self,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        Client { session, accepts, parts }: Client,
+        (rpc, body, operation): (&Rpc<'_>, &Bytes, &mut Operation),
+    ) -> Result<Response<Body>, Problem> {
+        let era = era::check(&parts.headers, rpc)?;
+        operation.speaks(era::version(&parts.headers, (era, rpc)));
         // What a client calls a method that nobody knows is its own text, and has no place in a log.
         let (known, served) = METHODS
             .into_iter()
             .find(|(method, _)| *method == rpc.method)
             .map_or(("unknown", None), |(method, served)| (method, Some(served)));
         tracing::debug!(request.id = %caller.request_id, mcp.method = known, mcp.era = era.as_str(), "request");
-        let answered = match served.filter(|served| served.exists(era, endpoint)) {
+        match served.filter(|served| served.exists(era, endpoint)) {
             None => Err(Problem::method_not_found(era)),
             Some(Served::ByLifecycle) => {
-                Box::pin(self.machinery(caller, endpoint, (&rpc, era), Request::from_parts(parts, body.clone()))).await
+                Box::pin(self.machinery(caller, endpoint, (rpc, era), Request::from_parts(parts, body.clone()))).await
             }
             Some(Served::Raw(RawMethod::Listen)) if accepts != Accepts::Events => Err(Problem::not_acceptable()),
             Some(Served::Raw(RawMethod::Listen)) => {
                 let listen = |wanted| self.listen(caller, endpoint, wanted, Listener::Modern(rpc.id.to_owned()));
-                listen::wanted(&rpc).and_then(listen)
+                listen::wanted(rpc).and_then(listen)
             }
             Some(Served::Raw(RawMethod::Subscribe(begins))) => {
-                self.subscribe(caller, endpoint, (session.as_ref(), begins), &rpc)
+                self.subscribe(caller, endpoint, (session.as_ref(), begins), rpc)
             }
-            Some(Served::Raw(RawMethod::SetLevel)) => self.set_level(session.as_ref(), &rpc),
-            Some(Served::Raw(RawMethod::List(listed))) => self.list(caller, endpoint, (era, listed), &rpc),
+            Some(Served::Raw(RawMethod::SetLevel)) => self.set_level(session.as_ref(), rpc),
+            Some(Served::Raw(RawMethod::List(listed))) => self.list(caller, endpoint, (era, listed), rpc),
             Some(Served::Raw(RawMethod::Ask(method))) => {
                 let session = session.filter(|_| era == Era::Legacy);
-                let can = session.as_ref().map_or_else(|| ask::declared(era, &rpc), |session| session.can);
+                let can = session.as_ref().map_or_else(|| ask::declared(era, rpc), |session| session.can);
                 let shape = Shape { era, accepts, session, can, headers: &parts.headers };
-                self.ask(caller, endpoint, (method, shape), &rpc).await
+                self.ask(caller, endpoint, (method, shape), (rpc, operation)).await
             }
-        };
-        answered.map_err(|problem| problem.answering(rpc.id))
+        }
     }
 
     /// rmcp's answer. Where it could not read the body, it would speak in its own words and not in JSON-RPC.
@@ -359,14 +387,15 @@ impl Gateway {
         caller: &Caller,
         endpoint: &Endpoint,
         (method, shape): (AskMethod, Shape<'_>),
-        rpc: &Rpc<'_>,
+        (rpc, operation): (&Rpc<'_>, &mut Operation),
     ) -> Result<Response<Body>, Problem> {
         let Shape { era, accepts, session, can, headers } = shape;
         let streams = accepts == Accepts::Events;
         // Who takes no stream can neither be asked in one nor hear of anything there.
         let level = session.as_ref().filter(|_| streams).map(|session| self.sessions.level(session));
         let find_task = |id: &str| self.mux.task(caller, endpoint, id);
-        let ask = ask::read(method, (era, headers), (can, level), (rpc, find_task))?;
+        let mut ask = ask::read(method, (era, headers), (can, level), (rpc, find_task))?;
+        ask.trace.is_within(operation.context());
         let call = session.as_ref().and_then(|session| self.calls.begin(session, rpc.id));
         let cancelled = async {
             match &call {
@@ -376,7 +405,7 @@ impl Gateway {
         };
         let outcome = tokio::select! {
             () = cancelled => return Ok(answer::accepted()),
-            outcome = self.mux.ask(caller, endpoint, &ask) => outcome,
+            outcome = self.mux.ask(caller, endpoint, &ask, operation.take()) => outcome,
         };
         if let Err(error @ CallError::Upstream { error: cause, .. }) = &outcome {
             tracing::warn!(
@@ -412,6 +441,13 @@ impl Gateway {
         self.sessions.set_level(session.ok_or_else(Problem::needs_session)?, level);
         Ok(answer::result(rpc.id, &serde_json::json!({})))
     }
+}
+
+/// What an HTTP request says besides its body.
+struct Client {
+    session: Option<Session>,
+    accepts: Accepts,
+    parts: Parts,
 }
 
 /// What a call's HTTP request says about it besides its body.

@@ -7,6 +7,7 @@ mod ground;
 mod handle;
 mod input;
 mod listen;
+mod measured;
 mod own_accounts;
 mod parked;
 mod questions;

@@ -1,4 +1,5 @@
-//! Logs: to stderr, as text for people or JSON for machines, with the same field names everywhere.
+//! What is seen of a server from outside: metrics, traces and logs. Logs go to stderr, as text for people or JSON for machines, with the
+//! same field names everywhere.
 //!
 //! | field | holds |
 //! | --- | --- |
@@ -11,9 +12,16 @@
 //!
 //! Never logged: tokens, secrets, arguments, results, bodies.
 
+mod context;
 mod metrics;
+mod operation;
+mod traces;
 
+pub(crate) use context::{Origin, written};
 pub use metrics::{EXPOSITION, Metrics, MetricsError};
+pub(crate) use opentelemetry::trace::SpanContext;
+pub(crate) use operation::{Decision, Ending, OTHER, Operation, Operations, Place, Side};
+pub(crate) use traces::tracer;
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::Layer as _;
@@ -23,6 +31,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{LogFormat, TelemetryConfig};
+
+/// Who measures, and whose spans they are.
+const METER: &str = "mcp-mux";
 
 /// The libraries that print arguments, results or headers, and the most that each may say, whatever the configuration asks for.
 const FLOOR: [(&str, Level); 5] = [

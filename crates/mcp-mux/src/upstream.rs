@@ -32,7 +32,7 @@ mod session_end;
 mod subscribe;
 
 pub use account::{AccountError, AccountPlace, Accounts, Callback, Consent, Flow, HeldAccount};
-pub(crate) use answer::{Answer, error_code, parse_answer};
+pub(crate) use answer::{Answer, error_code, is_tool_error, parse_answer};
 pub(crate) use credential::{Proofs, lister};
 pub(crate) use error::UpstreamError;
 pub(crate) use event_stream::Event;

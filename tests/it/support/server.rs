@@ -277,7 +277,7 @@ fn config(idp: &Idp, database: &TestDatabase) -> Result<Config> {
         egress: EgressConfig::this_machine(),
         catalog: CatalogConfig::default(),
         audit: AuditConfig::default(),
-        telemetry: TelemetryConfig { log_format: LogFormat::Text, log: "trace".to_owned() },
+        telemetry: log_settings(),
     })
 }
 
@@ -358,10 +358,15 @@ pub(crate) fn output_files(name: &str) -> Result<(PathBuf, PathBuf)> {
     Ok((folder.join(format!("{stem}.db")), folder.join(format!("{stem}.log"))))
 }
 
-/// Logs everything that a server can be told to log.
+/// Everything that a server can be told to log.
+fn log_settings() -> TelemetryConfig {
+    TelemetryConfig { log_format: LogFormat::Text, log: "trace".to_owned(), traces: None }
+}
+
+/// Logs that.
 fn start_log(path: &Path) -> Result<()> {
     let file = Arc::new(Mutex::new(File::create(path)?));
-    let settings = TelemetryConfig { log_format: LogFormat::Text, log: "trace".to_owned() };
+    let settings = log_settings();
     let writer = move || LogFile(Arc::clone(&file));
     // A second server in the same test writes to the first one's file.
     drop(mcp_mux::telemetry::init_with_writer(&settings, writer));

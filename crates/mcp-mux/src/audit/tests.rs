@@ -18,7 +18,7 @@ use super::line::{self, NONE_BEFORE};
 use super::verify::Verifier;
 use super::whole::check_platform;
 use super::writer::Writer;
-use super::{Audit, ROOM_TIMEOUT, Signer, Wrong};
+use super::{Audit, Pressure, ROOM_TIMEOUT, Signer, Wrong};
 use crate::config::AuditConfig;
 use crate::lifecycle::Tasks;
 
@@ -38,7 +38,7 @@ async fn what_finds_no_room_is_waited_for_counted_and_then_recorded_as_lost() ->
     let signer = Arc::new(Signer::of(&away.store, &away.store.platform_keys().await?).await?);
     let (queue, mut events) = mpsc::channel(2);
     let lost = Arc::new(AtomicU64::new(0));
-    let audit = Audit { queue, signer: Arc::clone(&signer), lost: Arc::clone(&lost) };
+    let audit = Audit { queue, signer: Arc::clone(&signer), lost: Arc::clone(&lost), pressure: Pressure::default() };
 
     // Whoever has room keeps it, whatever comes meanwhile.
     let room = audit.room().await;
@@ -75,7 +75,7 @@ async fn whoever_lists_again_and_again_leaves_half_of_the_queue_to_calls() -> an
     let away = ThrowAway::new().await;
     let signer = Arc::new(Signer::of(&away.store, &away.store.platform_keys().await?).await?);
     let (queue, mut events) = mpsc::channel(8);
-    let audit = Audit { queue, signer, lost: Arc::new(AtomicU64::new(0)) };
+    let audit = Audit { queue, signer, lost: Arc::new(AtomicU64::new(0)), pressure: Pressure::default() };
     for _ in 0..20 {
         audit.push(done("a list"));
     }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::Queued;
 use super::event::{Event, Head, What};
 use super::line;
+use super::pressure::Pressure;
 use super::signer::Signer;
 
 /// How many lines wait for the database.
@@ -51,6 +52,7 @@ pub(super) struct Writer {
     /// How many events there were since the last checkpoint.
     unsigned: u64,
     is_away: bool,
+    pressure: Pressure,
 }
 
 /// The writer's own part of a chain.
@@ -86,7 +88,13 @@ impl Writer {
             backlog: VecDeque::new(),
             unsigned: 0,
             is_away: false,
+            pressure: Pressure::default(),
         }
+    }
+
+    /// How much it is behind.
+    pub(super) fn pressure(&self) -> Pressure {
+        self.pressure.clone()
     }
 
     /// Says in the platform's chain that there is a new writer, and how far others had come.
@@ -116,6 +124,7 @@ impl Writer {
         let mut add_at = Instant::now();
         let mut sign_at = Instant::now() + self.checkpoint_every;
         loop {
+            self.pressure.waits(self.backlog.len());
             let has_room = self.backlog.len() < BACKLOG_LINES_MAX;
             tokio::select! {
                 biased;

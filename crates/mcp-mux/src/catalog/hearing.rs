@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tenant_store::{EgressHosts, SealedCredential, Upstream};
+use tenant_store::{EgressHosts, SealedCredential, TenantSlug, Upstream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,7 @@ struct Words {
 /// One upstream as it is listened to: at an address, with credentials, to hosts.
 #[derive(Debug, Clone, PartialEq)]
 struct Source {
+    tenant: TenantSlug,
     upstream: Arc<Upstream>,
     stored: Vec<SealedCredential>,
     hosts: Option<EgressHosts>,
@@ -164,11 +165,12 @@ fn next(
 
 fn sources_of(snapshot: &Snapshot) -> HashMap<Key, Source> {
     let mut sources = HashMap::new();
-    for (tenant, shelf) in snapshot.shelves() {
+    for (id, shelf) in snapshot.shelves() {
         for upstream in shelf.upstreams_in_use() {
             let stored = shelf.credentials(upstream.id).into_iter().cloned().collect();
-            let source = Source { upstream: Arc::clone(upstream), stored, hosts: shelf.egress_hosts().cloned() };
-            sources.insert((tenant, upstream.id), source);
+            let (tenant, hosts) = (shelf.tenant_slug().clone(), shelf.egress_hosts().cloned());
+            let source = Source { tenant, upstream: Arc::clone(upstream), stored, hosts };
+            sources.insert((id, upstream.id), source);
         }
     }
     sources
@@ -203,6 +205,7 @@ async fn once(
     let scope = catalog.administration().scope(source.upstream.tenant);
     let (rows, stored) = (catalog.store().tenant(scope), source.stored.iter().collect::<Vec<_>>());
     let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
-    let link = pool.link(scope, &source.upstream, (&proofs, Peer::default()), source.hosts.as_ref())?;
+    let link =
+        pool.link(scope, &source.upstream, (&proofs, Peer::default()), (&source.tenant, source.hosts.as_ref()))?;
     hear(&link, &proofs, |told| heard.tell(key, told)).await
 }

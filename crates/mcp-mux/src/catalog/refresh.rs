@@ -220,7 +220,7 @@ impl Refresher {
         let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
         let link = self
             .pool
-            .link(scope, upstream, (&proofs, Peer::default()), shelf.egress_hosts())
+            .link(scope, upstream, (&proofs, Peer::default()), (shelf.tenant_slug(), shelf.egress_hosts()))
             .map_err(RefreshError::Upstream)?;
         let listing = Listing { rows: &rows, tenant: shelf.tenant_slug(), upstream };
         let changed = self.take_all(&link, &proofs, listing).await;

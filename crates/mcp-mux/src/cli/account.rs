@@ -18,6 +18,7 @@ use crate::caller::Principal;
 use crate::config::Config;
 use crate::egress::Egress;
 use crate::lifecycle::Tasks;
+use crate::telemetry::Metrics;
 use crate::upstream::{AccountPlace, Accounts, Pool};
 
 #[derive(Debug, Args)]
@@ -98,7 +99,8 @@ impl AccountCommand {
 
 /// The same accounts as a server has them, without a server.
 fn accounts(config: &Config, store: tenant_store::Store) -> Result<Accounts> {
-    let pool = Pool::new(Egress::new(&config.egress)?, config.exchangers(), Tasks::default(), Arc::new(SystemClock));
+    let opens = (Egress::new(&config.egress)?, config.exchangers());
+    let pool = Pool::new(opens, Metrics::unread().operations(None), (Tasks::default(), Arc::new(SystemClock)));
     Ok(Accounts::new(store, pool, config.public_url.clone()))
 }
 

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::{print, say_lines};
-use crate::config::TelemetryConfig;
+use crate::config::{OtlpConfig, TelemetryConfig};
 use crate::dev::{self, DevSettings, PEOPLE};
 use crate::lifecycle::StopSignals;
 use crate::telemetry;
@@ -31,7 +31,8 @@ pub(super) struct Dev {
 
 impl Dev {
     pub(super) async fn run(&self) -> Result<()> {
-        let telemetry = TelemetryConfig { log: self.log.clone(), ..TelemetryConfig::default() };
+        let traces = OtlpConfig::from_environment()?;
+        let telemetry = TelemetryConfig { log: self.log.clone(), traces, ..TelemetryConfig::default() };
         telemetry::init(&telemetry).context("starting the log")?;
         let settings = DevSettings { port: self.port, folder: self.folder.clone(), telemetry };
         let mut signals = StopSignals::listen()?;

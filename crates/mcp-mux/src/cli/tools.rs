@@ -132,7 +132,7 @@ impl ReviewCommand {
             count += 1;
             match self.output {
                 Output::Json => all.push(reviewed.as_json()),
-                Output::Table => reviewed.lines().iter().for_each(|line| print(&spelt_out(line))),
+                Output::Table => reviewed.lines().iter().try_for_each(|line| print(&spelt_out(line)))?,
             }
         }
         Ok(count)

@@ -85,6 +85,20 @@ pub(crate) fn check(headers: &HeaderMap, rpc: &Rpc<'_>) -> Result<Era, Problem> 
     Ok(Era::Modern)
 }
 
+/// The version that a request follows, if it is not one that is yet to be agreed on. A legacy client that does not say speaks 2025-03-26
+/// (MCP 2025-06-18 `basic/transports`).
+pub(super) fn version(headers: &HeaderMap, (era, rpc): (Era, &Rpc<'_>)) -> Option<&'static str> {
+    if era == Era::Modern {
+        return Some(MODERN_VERSION);
+    }
+    let said = headers.get(&PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or_default());
+    match said {
+        _ if rpc.method == "initialize" => None,
+        Some(said) => VERSIONS.into_iter().find(|version| *version == said),
+        None => VERSIONS.last().copied(),
+    }
+}
+
 /// The parameter that the header `Mcp-Name` repeats (MCP 2026-07-28 `basic/transports`, SEP-2663), for methods that have one.
 fn name_key(method: &str) -> Option<&'static str> {
     match method {

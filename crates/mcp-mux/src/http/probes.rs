@@ -1,4 +1,5 @@
-//! What the admin listener answers: to whoever reaches it and without proof, the same to everybody, and nothing of any tenant. Memory only.
+//! What the admin listener answers: to whoever reaches it and without proof, the same to everybody. Metrics name tenants
+//! and upstreams, and nobody who calls. Memory only.
 
 use std::sync::Arc;
 use std::time::Duration;

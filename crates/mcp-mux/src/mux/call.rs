@@ -10,16 +10,19 @@ use tokio::time::Instant;
 
 use super::flows::Found;
 use super::input::{Given, Input, ResultKind, States, url_elicitations};
+use super::measured;
 use super::record::Came;
 use super::relay::{Matter, Relay, Standing};
 use super::tasks::{TaskAct, TaskIds};
 use super::uris::Uris;
 use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Mux, Sight, arguments};
+use crate::audit;
 use crate::caller::Caller;
 use crate::catalog::{Entry, Face};
 use crate::limits::{Limited, whole_seconds};
 use crate::protocol::TASKS;
+use crate::telemetry::Operation;
 use crate::upstream::{
     Answer, ClientCapabilities, Link, LogLevel, Peer, Proofs, Reply, Rpc, Running, Trace, UpstreamError,
 };
@@ -169,7 +172,13 @@ struct Call<'c> {
 
 impl Mux {
     /// Asks an upstream for `caller`.
-    pub async fn ask(&self, caller: &Caller, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Outcome, CallError> {
+    pub(crate) async fn ask(
+        &self,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        ask: &Ask<'_>,
+        mut operation: Operation,
+    ) -> Result<Outcome, CallError> {
         let room = self.audit.room().await;
         let sight = self.sight(caller, endpoint);
         let thing = ask.wish.thing();
@@ -179,10 +188,12 @@ impl Mux {
         let Some(target) = sight.target_of(&ask.wish, &thing) else {
             counted?;
             let unknown = CallError::Unknown(thing.word());
+            measured::end(operation, Err(&unknown), audit::Outcome::Refused);
             self.record_refusal(room, came, sight, (ask.wish.method(), thing));
             return Err(unknown);
         };
-        let recording = self.recording(room, came, (&sight, &ask.wish, &thing), &target);
+        measured::leads_to(&mut operation, (&thing, &target));
+        let recording = self.recording(room, came, (&sight, &ask.wish, &thing), (&target, operation));
         let outcome = match counted {
             Ok(()) => self.ask_at(caller, endpoint, ask, (&sight, thing, target)).await,
             Err(limited) => Err(limited),
@@ -226,13 +237,13 @@ impl Mux {
             return Ok(outcome);
         }
         params.push_str(given.params());
-        let rpc = call.rpc(params)?;
+        let mut rpc = call.rpc(params)?;
         let deadline = caller.deadline.min(Instant::now() + call.target.upstream.spec.call_timeout);
         let matter = || Matter { endpoint: endpoint.clone(), thing: call.thing.clone(), target: call.target.place() };
         let reply = tokio::select! {
             biased;
             () = caller.ended.cancelled() => return Err(CallError::SignedOut),
-            reply = self.reply(caller, &call.target, (&rpc, peer, deadline)) => reply,
+            reply = self.reply(caller, &call.target, (&mut rpc, peer, deadline)) => reply,
             () = self.until_taken_back(caller, sight, matter) => return Err(self.taken_back(caller, &call.thing)),
         };
         // What was decided before a long call may have been taken back meanwhile.
@@ -259,8 +270,8 @@ impl Mux {
         let target = sight.target(thing).filter(|target| target.place() == request.upstream);
         let target = target.ok_or(CallError::Unknown(thing.word()))?;
         let deadline = caller.deadline.min(Instant::now() + standing.call_timeout);
-        let rpc = request.rpc(&target.local, &given);
-        let reply = mux.reply(caller, &target, (&rpc, request.peer, deadline)).await;
+        let mut rpc = request.rpc(&target.local, &given);
+        let reply = mux.reply(caller, &target, (&mut rpc, request.peer, deadline)).await;
         reply.map_err(|error| failed(target.slugs(), error))
     }
 
@@ -285,14 +296,15 @@ impl Mux {
         target: &Target<'_>,
         (proofs, peer): (&Proofs<'_>, Peer),
     ) -> Result<Arc<Link>, UpstreamError> {
-        self.pool.link(target.access.scope(), target.upstream, (proofs, peer), target.shelf.egress_hosts())
+        let within = (target.access.tenant_slug(), target.shelf.egress_hosts());
+        self.pool.link(target.access.scope(), target.upstream, (proofs, peer), within)
     }
 
     async fn reply(
         &self,
         caller: &Caller,
         target: &Target<'_>,
-        (rpc, peer, deadline): (&Rpc<'_>, Peer, Instant),
+        (rpc, peer, deadline): (&mut Rpc<'_>, Peer, Instant),
     ) -> Result<Reply, UpstreamError> {
         let stored = target.stored(self);
         let proofs = stored.proofs(caller);

@@ -3,7 +3,6 @@
 //! Room for a call's event is had before anything is decided, so that a call that was made is not missing for want of it; the event is
 //! pushed when the call ends, however it ends, be it that nobody waits for its answer any more.
 
-use memchr::memmem;
 use serde_json::value::RawValue;
 use tenant_store::{AuditChain, OfferKind, TenantId, Timestamp, UpstreamId};
 use tokio::time::Instant;
@@ -11,15 +10,16 @@ use tokio::time::Instant;
 use super::call::{CallError, Outcome};
 use super::flows::Reading;
 use super::input::ResultKind;
+use super::measured;
 use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Listed, Mux, Sight};
 use crate::audit::{self, Call, Decided, Event, List, Named, Room, TENANTS_NAMED_MAX, What, Who};
 use crate::caller::Caller;
 use crate::catalog::{Carried, Face, ListDigest};
 use crate::hex;
-use crate::json::Members;
 use crate::policy::{Access, Action, Decision, EntryFacts, decide};
-use crate::upstream::{Answer, UpstreamError};
+use crate::telemetry::Operation;
+use crate::upstream::{Answer, UpstreamError, is_tool_error};
 
 /// A call on its way into the record.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(super) struct Recording {
     call: Box<Call>,
     /// What is kept of the answer for the flow guard.
     reading: Option<Reading>,
+    /// The same call, as it is measured.
+    operation: Operation,
 }
 
 /// Whose call it is, and where it came.
@@ -55,6 +57,7 @@ impl Recording {
             Ok(Answer::Error(_)) => (audit::Outcome::Error, None),
             Err(error) => of_error(error),
         };
+        measured::end(self.operation.take(), answer, self.call.outcome);
     }
 
     fn read(&self, result: &RawValue) -> audit::Outcome {
@@ -86,14 +89,14 @@ impl Mux {
         room: Room,
         came: Came<'_>,
         (sight, wish, thing): (&Sight, &Wish<'_>, &Thing),
-        target: &Target<'_>,
+        (target, operation): (&Target<'_>, Operation),
     ) -> Recording {
         let decided = Decided::by(&sight.decided(thing, target));
         let call = came.call(wish.method(), (sight.named(thing, target), decided), audit::Outcome::Gone);
         let chain = AuditChain::Tenant(target.access.scope());
         let reading = self.reading(came.caller, came.endpoint, (sight, target.access.tenant()));
         let (at, began) = (self.clock.now(), Instant::now());
-        Recording { room: Some(room), chain, at, began, call: Box::new(call), reading }
+        Recording { room: Some(room), chain, at, began, call: Box::new(call), reading, operation }
     }
 
     /// Records that somebody was refused. Whose event it is, and why it was refused, is looked for by the writer: whoever is refused must not
@@ -280,11 +283,7 @@ fn of_result(result: &RawValue) -> audit::Outcome {
         Ok(ResultKind::Complete | ResultKind::Task) => {}
         Err(_) => return audit::Outcome::UpstreamFailure,
     }
-    let text = result.get();
-    let says_so = memmem::find(text.as_bytes(), b"\"isError\"").is_some();
-    let is_error = says_so
-        && Members::parse(text).is_ok_and(|members| members.get("isError").is_some_and(|raw| raw.get() == "true"));
-    if is_error { audit::Outcome::ToolError } else { audit::Outcome::Ok }
+    if is_tool_error(result) { audit::Outcome::ToolError } else { audit::Outcome::Ok }
 }
 
 fn of_error(error: &CallError) -> (audit::Outcome, Option<&'static str>) {

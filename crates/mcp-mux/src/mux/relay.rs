@@ -433,7 +433,7 @@ impl Relay {
     /// The upstream's answer.
     fn finish(&mut self, answer: Answer) -> Option<Step> {
         if let Stage::Reading(streaming) = &mut self.stage {
-            streaming.running.finish();
+            streaming.running.answered(&answer);
         }
         match self.standing.finish.finish(answer) {
             Ok(Finished::Answer(answer)) => Some(self.end(Ok(answer))),

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use memchr::memmem;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
@@ -115,6 +116,13 @@ fn is_error(error: &RawValue) -> bool {
 pub(crate) fn error_code(error: &RawValue) -> Option<i64> {
     let members = Members::parse(error.get()).ok()?;
     serde_json::from_str(members.get("code")?.get()).ok()
+}
+
+/// Whether a result says that the tool failed. Only one that holds the word is looked into.
+pub(crate) fn is_tool_error(result: &RawValue) -> bool {
+    let text = result.get();
+    memmem::find(text.as_bytes(), b"\"isError\"").is_some()
+        && Members::parse(text).is_ok_and(|members| members.get("isError").is_some_and(|raw| raw.get() == "true"))
 }
 
 #[cfg(test)]

@@ -138,6 +138,11 @@ impl Breaker {
         Ok(Pass { breaker: Arc::clone(self), caller, trial, patience })
     }
 
+    /// Whether calls are made, and not only tried.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(*self.state(), State::Closed(_))
+    }
+
     fn ended(&self, trial: Option<u64>, failure: Option<Blame>, (now, jitter): (Instant, f64)) -> Option<Turned> {
         let mut state = self.state();
         match &mut *state {

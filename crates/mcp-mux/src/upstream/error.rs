@@ -6,6 +6,7 @@ use tenant_store::SecretName;
 use super::oauth::OAuthError;
 use super::openapi::DocumentError;
 use crate::error::Fault;
+use crate::telemetry::OTHER;
 
 /// A failed exchange with an upstream. Completes the sentence "upstream `x` of tenant `y` …".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +97,31 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// What went wrong, in a word for whoever counts.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Forbidden => "forbidden_address",
+            Self::TimedOut => "timeout",
+            Self::Busy => "busy",
+            Self::Resting(_) => "breaker_open",
+            Self::CredentialMissing(_) | Self::CredentialUnusable(_) | Self::SecretsUnavailable => {
+                "credential_unusable"
+            }
+            Self::CredentialRefused | Self::Unauthorized => "credential_refused",
+            Self::NoToken(_) | Self::CallerTokenMissing => "no_token",
+            Self::AccountMissing => "account_missing",
+            Self::Status(status) if *status >= 500 => "http_5xx",
+            Self::Status(_) => "http_other",
+            Self::NotMcp | Self::EndpointElsewhere | Self::NoCommonVersion => "not_mcp",
+            Self::TooLarge => "too_large",
+            Self::BrokeOff => "broke_off",
+            Self::WantsInput => "wants_input",
+            Self::Document(_) | Self::OperationGone => "openapi_document",
+            Self::TellsNothing | Self::Setup | Self::SessionGone | Self::VersionChanged => OTHER,
+        }
+    }
+
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {

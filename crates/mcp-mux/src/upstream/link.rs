@@ -1,6 +1,7 @@
 //! One upstream as we hold on to it: its session, the version agreed on, the access token that it is shown, and the line beneath.
 
 mod line;
+mod measured;
 mod running;
 mod send;
 mod token;
@@ -168,9 +169,23 @@ impl Link {
         self.line.upstream()
     }
 
-    /// Asks `rpc` and waits at most until `deadline`. An access token that the upstream refuses is replaced and the request repeated
-    /// once; the upstream's 401 says that it was not executed.
+    /// Asks `rpc` and waits at most until `deadline`. The upstream is told which of our spans that is, if there are spans.
     pub async fn ask(
+        self: &Arc<Self>,
+        proofs: &Proofs<'_>,
+        rpc: &mut Rpc<'_>,
+        deadline: Instant,
+    ) -> Result<Reply, UpstreamError> {
+        let operation = self.line.operation(rpc);
+        rpc.trace.goes_on_in(operation.context());
+        let mut reply = self.answered(proofs, rpc, deadline).await;
+        self.note(operation, &mut reply);
+        reply
+    }
+
+    /// An access token that the upstream refuses is replaced and the request repeated
+    /// once; the upstream's 401 says that it was not executed.
+    async fn answered(
         self: &Arc<Self>,
         proofs: &Proofs<'_>,
         rpc: &Rpc<'_>,

@@ -104,12 +104,12 @@ pub(crate) async fn list(link: &Arc<Link>, proofs: &Proofs<'_>, kind: ListKind) 
     let mut cursor: Option<Box<RawValue>> = None;
     for _ in 0..PAGES_MAX {
         let params = cursor.as_ref().map(|cursor| format!("\"cursor\":{}", cursor.get())).unwrap_or_default();
-        let rpc = Rpc { params, answer_bytes_max: LIST_BYTES_MAX, ..Rpc::new(method) };
-        let answer = match link.ask(proofs, &rpc, deadline).await? {
+        let mut rpc = Rpc { params, answer_bytes_max: LIST_BYTES_MAX, ..Rpc::new(method) };
+        let answer = match link.ask(proofs, &mut rpc, deadline).await? {
             Reply::Whole(answer) => answer,
             Reply::Stream(mut streaming) => {
                 let answer = answer_in(&mut streaming.events, streaming.id, deadline).await?;
-                streaming.running.finish();
+                streaming.running.answered(&answer);
                 answer
             }
         };

@@ -104,7 +104,7 @@ impl Agreement {
         matches!(self.spoken, Spoken::Modern)
     }
 
-    fn version(&self) -> &'static str {
+    pub(super) fn version(&self) -> &'static str {
         match self.spoken {
             Spoken::Modern => MODERN_VERSION,
             Spoken::Legacy { version, .. } | Spoken::OldSse { version, .. } => version,

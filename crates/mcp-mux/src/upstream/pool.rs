@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tenant_store::{Clock, EgressHosts, Revision, TenantId, TenantScope, Upstream, UpstreamId};
+use tenant_store::{
+    Clock, EgressHosts, Revision, TenantId, TenantScope, TenantSlug, Upstream, UpstreamId, UpstreamSlug,
+};
 use tokio::time::Instant;
 
 use super::credential::{Actor, Proofs};
@@ -17,6 +19,7 @@ use crate::caller::Principal;
 use crate::config::Exchangers;
 use crate::egress::Egress;
 use crate::lifecycle::Tasks;
+use crate::telemetry::Operations;
 
 /// Most links held at once; the least used are made again when needed.
 const LINKS_MAX: u64 = 50_000;
@@ -48,14 +51,20 @@ pub struct Pool {
     looked: Arc<Mutex<Option<(Revision, Instant)>>>,
     pub(super) egress: Egress,
     pub(super) exchangers: Exchangers,
+    /// Told of each request.
+    pub(super) operations: Operations,
     pub(super) tasks: Tasks,
     pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Pool {
     /// An empty pool whose connections `egress` guards and whose background work runs on `tasks`. Callers' own access tokens are shown
-    /// to their `exchangers` only.
-    pub fn new(egress: Egress, exchangers: Exchangers, tasks: Tasks, clock: Arc<dyn Clock>) -> Self {
+    /// to their `exchangers` only. `operations` are told of each request.
+    pub(crate) fn new(
+        (egress, exchangers): (Egress, Exchangers),
+        operations: Operations,
+        (tasks, clock): (Tasks, Arc<dyn Clock>),
+    ) -> Self {
         Self {
             links: cache(LINKS_MAX, IDLE_MAX),
             actors: cache(ACTOR_LINKS_MAX, ACTOR_IDLE_MAX),
@@ -63,8 +72,20 @@ impl Pool {
             looked: Arc::default(),
             egress,
             exchangers,
+            operations,
             tasks,
             clock,
+        }
+    }
+
+    /// Tells of each upstream that was called lately whether it is called, or left alone. Nothing but the links is held for that.
+    pub(crate) fn healths(&self) -> impl Fn(&mut dyn FnMut(&TenantSlug, &UpstreamSlug, bool)) + Send + Sync + use<> {
+        let links = self.links.clone();
+        move |tell| {
+            for (_, link) in &links {
+                let line = link.line();
+                tell(line.tenant(), &line.upstream().slug, line.is_well());
+            }
         }
     }
 
@@ -77,11 +98,12 @@ impl Pool {
         scope: TenantScope,
         upstream: &Arc<Upstream>,
         (proofs, peer): (&Proofs<'_>, Peer),
-        hosts: Option<&EgressHosts>,
+        (tenant, hosts): (&TenantSlug, Option<&EgressHosts>),
     ) -> Result<Arc<Link>, UpstreamError> {
         assert_eq!(scope.tenant(), upstream.tenant, "an upstream is linked within its own tenant only");
         let key = (upstream.tenant, upstream.id);
-        let base = self.base(key, upstream, &Conditions { versions: proofs.versions(), hosts: hosts.cloned() });
+        let base =
+            self.base((key, tenant), upstream, &Conditions { versions: proofs.versions(), hosts: hosts.cloned() });
         let of = |actor: &Actor, peer: Peer, make: &dyn Fn() -> Link| {
             let is_other = |link: &Arc<Link>| !Arc::ptr_eq(link.line(), base.line());
             let entry = self.actors.entry((key, actor.clone(), peer));
@@ -159,7 +181,7 @@ impl Pool {
     }
 
     /// Two who need it at once get the same one.
-    fn base(&self, key: Key, upstream: &Arc<Upstream>, conditions: &Conditions) -> Arc<Link> {
+    fn base(&self, (key, tenant): (Key, &TenantSlug), upstream: &Arc<Upstream>, conditions: &Conditions) -> Arc<Link> {
         if let Some(link) = self.links.get(&key) {
             if link.line().fits(upstream, conditions) {
                 return link;
@@ -168,7 +190,7 @@ impl Pool {
                 link.line().fall_silent();
             }
         }
-        let line = Line::new(Arc::clone(upstream), conditions.clone(), self);
+        let line = Line::new((tenant.clone(), Arc::clone(upstream)), conditions.clone(), self);
         let entry = self.links.entry(key).or_insert_with_if(
             || Arc::new(Link::new(Arc::clone(&line), None)),
             |link| !link.line().fits(upstream, conditions),

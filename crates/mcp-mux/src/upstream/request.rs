@@ -10,6 +10,7 @@ use super::answer::ANSWER_BYTES_MAX;
 use super::peer::LogLevel;
 use crate::json;
 use crate::protocol::{METHOD, MODERN_VERSION, NAME, PARAM_PREFIX, PROTOCOL_VERSION};
+use crate::telemetry::{Origin, SpanContext, written};
 
 /// Every version of the legacy era that an upstream may choose.
 pub(super) const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
@@ -21,9 +22,15 @@ const TRACE_VALUE_BYTES_MAX: usize = 8 * 1024;
 /// What a message has around what is said, roughly: enough for a text to be put together without being moved.
 const FRAME_BYTES: usize = 128;
 
-/// Trace context as it came, ready to be put into an upstream's `_meta`.
+/// Trace context for an upstream's `_meta`: as it came, or of our own span where there are spans.
 #[derive(Debug, Clone, Default)]
-pub struct Trace(String);
+pub struct Trace {
+    came: String,
+    /// The span of the client's request.
+    within: Option<SpanContext>,
+    /// The span of ours to the upstream, as it is written.
+    ours: Option<String>,
+}
 
 impl Trace {
     /// Picks the trace keys out of a caller's `_meta`.
@@ -37,7 +44,26 @@ impl Trace {
                 members = members + "," + &json::quote(key) + ":" + value.get();
             }
         }
-        Self(members)
+        Self { came: members, within: None, ours: None }
+    }
+
+    /// What is asked is a part of that.
+    pub(crate) fn is_within(&mut self, span: Option<SpanContext>) {
+        self.within = span;
+    }
+
+    /// What our own span is a part of.
+    pub(super) fn origin(&self) -> Origin {
+        Origin::within(self.within.clone())
+    }
+
+    /// The upstream is told of that span of ours, rather than of what came.
+    pub(super) fn goes_on_in(&mut self, span: Option<SpanContext>) {
+        self.ours = span.as_ref().map(written);
+    }
+
+    fn members(&self) -> &str {
+        self.ours.as_deref().unwrap_or(&self.came)
     }
 }
 
@@ -133,7 +159,7 @@ impl<'r> Rpc<'r> {
                 meta = meta + ",\"io.modelcontextprotocol/logLevel\":\"" + level.as_str() + "\"";
             }
         }
-        meta.push_str(&self.trace.0);
+        meta.push_str(self.trace.members());
         if self.progress {
             meta = meta + ",\"progressToken\":" + &id.to_string();
         }

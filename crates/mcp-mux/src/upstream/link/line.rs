@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tenant_store::{Clock, EgressHosts, IssuerName, SecretForm, Timestamp, Upstream, UpstreamAuth};
+use tenant_store::{Clock, EgressHosts, IssuerName, SecretForm, TenantSlug, Timestamp, Upstream, UpstreamAuth};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -15,12 +15,13 @@ use super::super::error::UpstreamError;
 use super::super::oauth::{Http, Server};
 use super::super::openapi::Described;
 use super::super::pool::Pool;
-use super::super::request::Lane;
+use super::super::request::{Lane, Rpc};
 use crate::caller::Principal;
 use crate::config::Exchangers;
 use crate::egress::{Client, ClientTls, Egress, EgressError};
 use crate::lifecycle::Tasks;
 use crate::limits;
+use crate::telemetry::{Operation, Operations, Place, Side};
 
 /// How many streams the catalog may listen to beside an upstream's calls.
 const CATALOG_MAX: usize = 2;
@@ -39,6 +40,7 @@ pub(in crate::upstream) struct Conditions {
 
 /// One upstream's connections, and what is configured for it.
 pub(in crate::upstream) struct Line {
+    tenant: TenantSlug,
     upstream: Arc<Upstream>,
     conditions: Conditions,
     egress: Egress,
@@ -52,6 +54,7 @@ pub(in crate::upstream) struct Line {
     exchangers: Exchangers,
     /// What is known of it, if it is an API.
     described: Described,
+    operations: Operations,
     tasks: Tasks,
     clock: Arc<dyn Clock>,
     /// Whether the log knows that the upstream repeats its secret.
@@ -61,7 +64,11 @@ pub(in crate::upstream) struct Line {
 }
 
 impl Line {
-    pub(in crate::upstream) fn new(upstream: Arc<Upstream>, conditions: Conditions, pool: &Pool) -> Arc<Self> {
+    pub(in crate::upstream) fn new(
+        (tenant, upstream): (TenantSlug, Arc<Upstream>),
+        conditions: Conditions,
+        pool: &Pool,
+    ) -> Arc<Self> {
         let http = || pool.egress.tenant(conditions.hosts.clone());
         let request = upstream.spec.auth.token_request();
         let server = request.map(|request| Server::new(&request.server, http()));
@@ -70,6 +77,7 @@ impl Line {
             listeners: Arc::new(Semaphore::new(LISTENERS_MAX)),
             places: Arc::new(Semaphore::new(upstream.spec.concurrency as usize)),
             breaker: Breaker::new(),
+            tenant,
             upstream,
             conditions,
             egress: pool.egress.clone(),
@@ -77,6 +85,7 @@ impl Line {
             server: server.map(Arc::new),
             exchangers: Arc::clone(&pool.exchangers),
             described: Described::default(),
+            operations: pool.operations.clone(),
             tasks: pool.tasks.clone(),
             clock: Arc::clone(&pool.clock),
             repeats_secrets: AtomicBool::new(false),
@@ -113,6 +122,24 @@ impl Line {
 
     pub(in crate::upstream) fn upstream(&self) -> &Upstream {
         &self.upstream
+    }
+
+    /// The tenant whose upstream it is.
+    pub(in crate::upstream) fn tenant(&self) -> &TenantSlug {
+        &self.tenant
+    }
+
+    /// Whether its calls are made.
+    pub(in crate::upstream) fn is_well(&self) -> bool {
+        self.breaker.is_closed()
+    }
+
+    /// A request to it begins.
+    pub(super) fn operation(&self, rpc: &Rpc<'_>) -> Operation {
+        let mut operation = self.operations.begin(Side::Client, rpc.method, || rpc.trace.origin());
+        rpc.name.iter().for_each(|name| operation.is_about(name));
+        operation.leads_to(Place { tenant: self.tenant.clone(), upstream: Arc::clone(&self.upstream) });
+        operation
     }
 
     pub(in crate::upstream) fn upstream_shared(&self) -> &Arc<Upstream> {

@@ -8,13 +8,16 @@ use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::super::answer::Answer;
 use super::super::breaker::Pass;
 use super::super::credential::Credential;
 use super::super::error::UpstreamError;
 use super::super::negotiate::Agreement;
 use super::super::peer::Peer;
 use super::super::request::{Lane, Rpc};
+use super::measured::of_answer;
 use super::{Line, Link, PLACE_TIMEOUT};
+use crate::telemetry::{Ending, Operation};
 
 /// How long it may take to tell an upstream something that nobody waits for.
 const TELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,6 +32,8 @@ pub struct Running {
     place: Option<Place>,
     /// Whether the upstream is called at all depends on what becomes of its calls.
     pass: Option<(Pass, Arc<Line>)>,
+    /// Told how it ends.
+    operation: Operation,
 }
 
 /// What the upstream is told with.
@@ -41,7 +46,7 @@ pub(super) struct Cancel {
 
 impl Running {
     pub(super) fn new(cancel: Cancel, place: Place) -> Self {
-        Self { cancel: Some(cancel), place: Some(place), pass: None }
+        Self { cancel: Some(cancel), place: Some(place), pass: None, operation: Operation::unseen() }
     }
 
     /// What becomes of it counts.
@@ -49,9 +54,21 @@ impl Running {
         self.pass = self.cancel.as_ref().map(|cancel| (pass, Arc::clone(&cancel.link.line)));
     }
 
+    /// It is noted how long it takes.
+    pub(super) fn is_measured(&mut self, operation: Operation) {
+        self.operation = operation;
+    }
+
+    /// That answer has come.
+    pub(crate) fn answered(&mut self, answer: &Answer) {
+        self.operation.take().end(of_answer(answer));
+        self.finish();
+    }
+
     /// The answer has come; there is nothing left to cancel.
     pub fn finish(&mut self) {
         self.cancel = None;
+        self.operation.take().end(Ending::Done);
         if let Some((pass, line)) = self.pass.take() {
             line.ended(pass, None);
         }
@@ -59,6 +76,7 @@ impl Running {
 
     /// The answer will not come.
     pub(crate) fn failed(&mut self, error: &UpstreamError) {
+        self.operation.take().end(Ending::Failed(error.word()));
         if let Some((pass, line)) = self.pass.take() {
             line.ended(pass, Some(error));
         }
