@@ -236,7 +236,7 @@ async fn whoever_changes_deletes_or_cuts_off_what_was_signed_is_found_out() -> R
         // With its signature: the platform's record says how far it had come.
         format!("DELETE FROM audit_event WHERE {of_acme}; DELETE FROM audit_checkpoint WHERE {of_acme}"),
         format!("DELETE FROM audit_event WHERE {of_acme} AND seq = 3; DELETE FROM audit_checkpoint WHERE {of_acme}"),
-        format!("UPDATE audit_checkpoint SET seq = 2 WHERE {of_acme}"),
+        format!("UPDATE audit_checkpoint SET seq = 2 WHERE {of_acme} AND seq = 3"),
         format!("UPDATE audit_checkpoint SET at_ms = at_ms + 1 WHERE {of_acme}"),
         format!("UPDATE audit_event SET seq = 4 WHERE {of_acme} AND seq = 3"),
         "DELETE FROM audit_event WHERE chain = 'platform' AND seq = 1".to_owned(),

@@ -22,7 +22,10 @@ const TASKS: &str = "io.modelcontextprotocol/tasks";
 async fn until_refused(client: &Http, method: &str, params: &Value) -> Result<()> {
     let can = json!({"extensions": {TASKS: {}}});
     let asking = async {
-        while client.modern_that_can(&can, method, params.clone()).await?.code()? != Some(-32602) {}
+        // A call that runs when something is taken away is taken back, and was not refused.
+        for _ in 0..2 {
+            while client.modern_that_can(&can, method, params.clone()).await?.code()? != Some(-32602) {}
+        }
         Ok(())
     };
     timeout(PATIENCE, asking).await?
@@ -57,7 +60,7 @@ async fn a_resource_that_is_refused_is_in_the_record_of_the_tenant_that_its_uri_
     let left = stopped(server).await?;
     let (acme, platform) = (events(&left.store, Some("acme")).await?, events(&left.store, None).await?);
     let refused: Vec<_> = acme.iter().filter(|event| event["outcome"] == "refused").collect();
-    let [climbs, revoked] = refused[..] else { bail!("{acme:#?}") };
+    let (Some(climbs), Some(revoked)) = (refused.first(), refused.last()) else { bail!("{acme:#?}") };
     assert_eq!(told(climbs, "name"), ("notHere", "", "files", true));
     assert_eq!(told(revoked, "name"), ("revoked", "note://one", "files", false));
     let [stranger] = of(&platform, "call")[..] else { bail!("{platform:#?}") };
