@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use mcp_mux::caller::Principal;
 use mcp_mux::flow::FlowGuard;
-use serde_json::json;
+use serde_json::{Value, json};
 use tenant_store::{TenantId, Timestamp};
 use tokio::time::Instant;
 
@@ -16,43 +16,38 @@ use super::measure::median;
 /// What is measured, and how long one takes, in microseconds.
 pub(crate) type Costs = Vec<(&'static str, f64)>;
 
+const WORDS: [&str; 12] = [
+    "order",
+    "of",
+    "the",
+    "Northwind Traders",
+    "was",
+    "delivered",
+    "to",
+    "Ines Albrecht",
+    "in",
+    "Hamburg",
+    "and",
+    "paid",
+];
+
 /// Text of about that many bytes, another for each seed.
 fn text(seed: usize, bytes: usize) -> String {
-    let words = [
-        "order",
-        "of",
-        "the",
-        "Northwind Traders",
-        "was",
-        "delivered",
-        "to",
-        "Ines Albrecht",
-        "in",
-        "Hamburg",
-        "and",
-        "paid",
-    ];
-    let numbered = (seed..).map(|number| {
-        if number % 9 == 0 { format!("BW-{}", 10_000 + number) } else { words[number * 7 % words.len()].to_owned() }
-    });
     let mut text = String::new();
-    for word in numbered.take_while({
-        let mut length = 0;
-        move |word| {
-            length += word.len() + 1;
-            length < bytes
+    for (number, word) in (seed..).zip(WORDS.iter().cycle().skip(seed % WORDS.len()).step_by(7)) {
+        if text.len() >= bytes {
+            break;
         }
-    }) {
-        text += &word;
-        text += " ";
+        text += &if number % 9 == 0 { format!("BW-{} ", 10_000 + number) } else { format!("{word} ") };
     }
     text
 }
 
-fn each(rounds: usize, mut work: impl FnMut(usize)) -> f64 {
-    let took = (0..rounds).map(|round| {
+/// How long the work takes with one of them, in microseconds.
+fn each(texts: &[String], mut work: impl FnMut(&str)) -> f64 {
+    let took = texts.iter().map(|text| {
         let began = Instant::now();
-        work(round);
+        work(black_box(text));
         began.elapsed()
     });
     median(took.map(|took: Duration| took.as_secs_f64() * 1e6))
@@ -64,25 +59,19 @@ pub(crate) fn costs(rounds: usize) -> Result<Costs> {
     let tenant = || TenantId::new(Timestamp::from_millis(1));
     let (acme, globex) = (tenant(), tenant());
     let guard = FlowGuard::new();
-    let answer =
-        |round, bytes| json!({ "content": [{ "type": "text", "text": text(round * 1_000, bytes) }] }).to_string();
-    let arguments = |round, bytes| json!({ "note": text(round * 1_000 + 7_000_000, bytes) }).to_string();
-    let small: Vec<String> = (0..rounds).map(|round| answer(round, 256)).collect();
-    let large: Vec<String> = (0..rounds).map(|round| answer(round, 64 * 1_024)).collect();
-    let said: Vec<String> = (0..rounds).map(|round| arguments(round, 256)).collect();
-    let much: Vec<String> = (0..rounds).map(|round| arguments(round, 64 * 1_024)).collect();
-    let read = |answers: &[String]| {
-        each(rounds, |round| guard.read(&reader, acme, black_box(&answers[round]), Instant::now()))
-    };
-    let find = |said: &[String]| {
-        each(rounds, |round| {
-            drop(black_box(guard.find(&reader, globex, (black_box(&said[round]), ""), Instant::now())))
+    let all = |make: &dyn Fn(usize) -> Value| (0..rounds).map(|round| make(round).to_string()).collect::<Vec<_>>();
+    let answers = |bytes| all(&|round| json!({ "content": [{ "type": "text", "text": text(round * 1_000, bytes) }] }));
+    let arguments = |bytes| all(&|round| json!({ "note": text(round * 1_000 + 7_000_000, bytes) }));
+    let read = |bytes| each(&answers(bytes), |answer| guard.read(&reader, acme, answer, Instant::now()));
+    let find = |bytes| {
+        each(&arguments(bytes), |said| {
+            black_box(guard.find(&reader, globex, (said, ""), Instant::now()));
         })
     };
     Ok(vec![
-        ("an answer of 256 B leaves its prints", read(&small)),
-        ("an answer of 64 KiB leaves its prints", read(&large)),
-        ("arguments of 256 B are looked up", find(&said)),
-        ("arguments of 64 KiB are looked up", find(&much)),
+        ("an answer of 256 B leaves its prints", read(256)),
+        ("an answer of 64 KiB leaves its prints", read(64 * 1_024)),
+        ("arguments of 256 B are looked up", find(256)),
+        ("arguments of 64 KiB are looked up", find(64 * 1_024)),
     ])
 }

@@ -266,7 +266,7 @@ pub fn verify_file(file: impl BufRead, trusted: Option<&PublicKey>) -> io::Resul
     // A file holds only what was signed.
     let verifier = Verifier::new(&chain, &keys, &Heads::default(), None);
     let found = verify_lines(&mut lines, verifier, &keys)?;
-    Ok(FileReport { chain, name, at, keys, found })
+    Ok(FileReport { chain, name, keys, at, found })
 }
 
 fn verify_lines(

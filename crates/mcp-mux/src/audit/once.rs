@@ -14,7 +14,7 @@ pub async fn record_once(store: &Store, events: Vec<Event>) -> Result<Option<Hea
     let signer = Arc::new(Signer::of(store, &store.platform_keys().await?).await?);
     let mut writer = Writer::new(store.clone(), signer, Arc::new(SystemClock), Duration::MAX);
     for event in events {
-        writer.take(event);
+        writer.take(&event);
     }
     let head = writer.sign_last();
     writer.add_once().await?;

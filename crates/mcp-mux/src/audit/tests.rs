@@ -119,7 +119,7 @@ async fn what_a_killed_writer_left_is_signed_by_another_as_it_was_found() -> any
     let signer = Arc::new(Signer::of(&away.store, &away.store.platform_keys().await?).await?);
     let mut killed = Writer::new(away.store.clone(), Arc::clone(&signer), Arc::clone(&away.clock) as _, Duration::MAX);
     for name in ["signed at once", "left", "left, too"] {
-        killed.take(done(name));
+        killed.take(&done(name));
     }
     killed.add_once().await?;
     let long_after = Timestamp::from_millis(1_780_000_000_000).plus(Duration::from_hours(24));

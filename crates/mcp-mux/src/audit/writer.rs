@@ -108,7 +108,7 @@ impl Writer {
             hash: head.hash,
         });
         let what = What::Started { version: env!("CARGO_PKG_VERSION"), after: after.collect() };
-        self.take(Event { at: self.clock.now(), chain, what });
+        self.take(&Event { at: self.clock.now(), chain, what });
         tracing::info!(audit.writer = %self.id, audit.key = %self.signer.public().id, "the audit record goes on");
         Ok(())
     }
@@ -156,9 +156,9 @@ impl Writer {
     pub(super) async fn take_all(&mut self, events: &mut Vec<Queued>, lost: &AtomicU64) {
         for queued in mem::take(events) {
             match queued {
-                Queued::Event(event) => self.take(*event),
+                Queued::Event(event) => self.take(&event),
                 Queued::Later(event) => {
-                    self.take(event());
+                    self.take(&event());
                     // What was looked for may have taken a while.
                     yield_now().await;
                 }
@@ -171,15 +171,15 @@ impl Writer {
                 "audit events found no room, or their calls did not end in time, and are lost: the record says how many"
             );
             let what = What::Lost { count };
-            self.take(Event { at: self.clock.now(), chain: AuditChain::Platform, what });
+            self.take(&Event { at: self.clock.now(), chain: AuditChain::Platform, what });
         }
     }
 
     /// Gives an event its place.
-    pub(super) fn take(&mut self, event: Event) {
+    pub(super) fn take(&mut self, event: &Event) {
         let none_before = || Chain { seq: 0, hash: line::NONE_BEFORE.to_owned(), signed: 0, told: 0 };
         let chain = self.chains.entry(event.chain).or_insert_with(none_before);
-        match line::row(&event, self.id, (chain.seq + 1, &chain.hash)) {
+        match line::row(event, self.id, (chain.seq + 1, &chain.hash)) {
             Ok(row) => {
                 (chain.seq, chain.hash) = (row.seq, line::hash(&row.line));
                 self.unsigned += 1;
@@ -198,7 +198,7 @@ impl Writer {
     /// Signs for the last time, and that it is the last.
     pub(super) fn sign_last(&mut self) -> Option<Head> {
         self.tell_heads();
-        self.take(Event { at: self.clock.now(), chain: AuditChain::Platform, what: What::Ended });
+        self.take(&Event { at: self.clock.now(), chain: AuditChain::Platform, what: What::Ended });
         self.sign_platform()
     }
 
@@ -216,7 +216,7 @@ impl Writer {
         let heads: Vec<Head> = chains.into_iter().filter_map(|chain| self.head(chain)).collect();
         for heads in heads.chunks(HEADS_MAX) {
             let what = What::Checkpoint { heads: heads.to_vec() };
-            self.take(Event { at: self.clock.now(), chain: AuditChain::Platform, what });
+            self.take(&Event { at: self.clock.now(), chain: AuditChain::Platform, what });
         }
     }
 

@@ -177,7 +177,7 @@ impl Link {
         deadline: Instant,
     ) -> Result<Reply, UpstreamError> {
         let operation = self.line.operation(rpc);
-        rpc.trace.goes_on_in(operation.context());
+        rpc.trace.goes_on_in(operation.context().as_ref());
         let mut reply = self.answered(proofs, rpc, deadline).await;
         self.note(operation, &mut reply);
         reply

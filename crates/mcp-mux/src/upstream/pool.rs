@@ -57,6 +57,9 @@ pub struct Pool {
     pub(super) clock: Arc<dyn Clock>,
 }
 
+/// Hears whose upstream it is, which, and whether it is called.
+pub(crate) type Told<'t> = dyn FnMut(&TenantSlug, &UpstreamSlug, bool) + 't;
+
 impl Pool {
     /// An empty pool whose connections `egress` guards and whose background work runs on `tasks`. Callers' own access tokens are shown
     /// to their `exchangers` only. `operations` are told of each request.
@@ -79,7 +82,7 @@ impl Pool {
     }
 
     /// Tells of each upstream that was called lately whether it is called, or left alone. Nothing but the links is held for that.
-    pub(crate) fn healths(&self) -> impl Fn(&mut dyn FnMut(&TenantSlug, &UpstreamSlug, bool)) + Send + Sync + use<> {
+    pub(crate) fn healths(&self) -> impl Fn(&mut Told<'_>) + Send + Sync + use<> {
         let links = self.links.clone();
         move |tell| {
             for (_, link) in &links {

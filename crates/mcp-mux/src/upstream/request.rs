@@ -58,8 +58,8 @@ impl Trace {
     }
 
     /// The upstream is told of that span of ours, rather than of what came.
-    pub(super) fn goes_on_in(&mut self, span: Option<SpanContext>) {
-        self.ours = span.as_ref().map(written);
+    pub(super) fn goes_on_in(&mut self, span: Option<&SpanContext>) {
+        self.ours = span.map(written);
     }
 
     fn members(&self) -> &str {
