@@ -129,7 +129,8 @@ async fn ten_thousand_users_leave_as_many_series_as_one() -> Result<()> {
         names.filter_map(|line| line.rsplit_once(' ').map(|(name, _)| name.to_owned())).collect::<Vec<_>>()
     };
     let (mut before, mut after) = (series(&before), series(&after));
-    (before.sort_unstable(), after.sort_unstable());
+    before.sort_unstable();
+    after.sort_unstable();
     assert_eq!(before, after);
     assert!(!before.is_empty());
     Ok(())

@@ -73,7 +73,7 @@ async fn traced(name: &str, collector: Option<&Collector>) -> Result<(TestServer
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// An attribute that is a text.

@@ -38,7 +38,11 @@ fn text(seed: usize, bytes: usize) -> String {
         if text.len() >= bytes {
             break;
         }
-        text += &if number % 9 == 0 { format!("BW-{} ", 10_000 + number) } else { format!("{word} ") };
+        text += if number % 9 == 0 { "BW-" } else { word };
+        if number % 9 == 0 {
+            text += &(10_000 + number).to_string();
+        }
+        text += " ";
     }
     text
 }

@@ -154,8 +154,8 @@ fn a_flood_of_text_leaves_a_bounded_memory() {
     assert!(bed.is_found(&last.join(" ")));
 }
 
-/// Sentences of many trades, none of which says anything of another.
-fn unrelated(seed: usize) -> String {
+/// Sentences of many trades. Those of one half, `0` or `1`, say nothing of what those of the other say, in the same turns of phrase.
+fn unrelated(half: usize, seed: usize) -> String {
     const WHO: [&str; 10] = [
         "The customer",
         "Our team",
@@ -204,18 +204,18 @@ fn unrelated(seed: usize) -> String {
         "Kind regards from the whole team",
         "More in the Annual Report.",
     ];
-    let pick = |list: [&'static str; 10], place: usize| list[seed / 10_usize.pow(u32::try_from(place).unwrap()) % 10];
-    format!("{} {} {}. {}", pick(WHO, 0), pick(DOES, 1), pick(WHAT, 2), pick(AND, 3))
+    let what = WHAT[seed % 5 * 2 + half];
+    format!("{} {} {what}. {}", WHO[seed / 5 % 10], DOES[seed / 50 % 10], AND[seed / 500 % 10])
 }
 
 #[test]
 fn a_thousand_unrelated_calls_are_left_alone() {
     let bed = Bed::new();
-    for seed in 0..200 {
-        bed.read(&unrelated(seed * 37 + 5));
+    for seed in 0..700 {
+        bed.read(&unrelated(0, seed * 37 + 5));
     }
     bed.read(LETTER);
     let alarms: Vec<String> =
-        (0..1_000).map(|seed| unrelated(seed * 9 + 1)).filter(|text| bed.is_found(text)).collect();
+        (0..1_000).map(|seed| unrelated(1, seed * 7 + 1)).filter(|text| bed.is_found(text)).collect();
     assert!(alarms.is_empty(), "{} of 1000: {:?}", alarms.len(), alarms.first());
 }
