@@ -110,9 +110,12 @@ async fn what_is_refused_before_the_upstream_is_asked_is_recorded_as_refused() -
     let (url, _) = upstream.clone().on("tools/call", Say::Http(503, "text/plain", "away".into())).serve().await?;
     let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
     let server = TestServer::start("audit_resting", &[setup]).await?;
-    let alice = server.client("alice", &["acme"])?;
+    let (alice, bob) = (server.client("alice", &["acme"])?, server.client("bob", &["acme"])?);
+    // What one of them alone brings about closes it to nobody.
     let resting = async {
-        while !alice.call("acme__go", json!({})).await?.to_string().contains("left alone for a while") {}
+        while !alice.call("acme__go", json!({})).await?.to_string().contains("left alone for a while") {
+            bob.call("acme__go", json!({})).await?;
+        }
         anyhow::Ok(())
     };
     timeout(PATIENCE, resting).await??;

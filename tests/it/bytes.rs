@@ -25,7 +25,7 @@ async fn server(name: &str) -> Result<TestServer> {
 async fn a_result_arrives_byte_for_byte() -> Result<()> {
     let server = server("result_bytes").await?;
     let alice = server.client("alice", &["acme"])?;
-    let answer = alice.modern("tools/call", json!({"name": "acme__go"})).await?;
+    let answer = alice.modern("tools/call", json!({"name": "acme__go", "arguments": {"a": 1, "b": 2}})).await?;
     assert_eq!(answer.text, format!(r#"{{"jsonrpc":"2.0","id":1,"result":{RESULT}}}"#));
     Ok(())
 }
@@ -96,7 +96,8 @@ async fn whatever_json_is_said_and_asked_arrives_byte_for_byte_by_every_method_i
     let prompt = r#"[{"name":"brief"}]"#;
     let resource = r#"[{"uri":"note://one","name":"one"}]"#;
     let has = r#"{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"prompts":{},"resources":{}}}"#;
-    let upstream = ByteUpstream::with_tools(&format!("[{TOOL}]"))
+    // It takes whatever it is told.
+    let upstream = ByteUpstream::with_tools(r#"[{"name":"go","inputSchema":{}}]"#)
         .on("server/discover", Say::Result(has.to_owned()))
         .on("prompts/list", Say::Result(format!(r#"{{"prompts":{prompt}}}"#)))
         .on("resources/list", Say::Result(format!(r#"{{"resources":{resource}}}"#)));
