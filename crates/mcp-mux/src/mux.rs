@@ -2,6 +2,7 @@
 
 mod arguments;
 mod call;
+mod error;
 mod flows;
 mod ground;
 mod handle;
@@ -14,6 +15,7 @@ mod questions;
 mod record;
 mod relay;
 mod round;
+mod stage;
 mod subscriptions;
 mod tasks;
 mod uris;

@@ -11,7 +11,9 @@ use crate::upstream::Answer;
 /// The answer to a call whose arguments do not fit, where they are checked.
 pub(super) fn refused(wish: &Wish<'_>, target: &Target<'_>) -> Option<Answer> {
     let (Wish::Tool { name, arguments, .. }, Some(tool)) = (wish, target.tool) else { return None };
-    if target.upstream.spec.on_arguments == OnArguments::Pass {
+    let spec = &target.upstream.spec;
+    // What calls an API makes its requests of the arguments, and says itself what is missing.
+    if spec.on_arguments == OnArguments::Pass || spec.protocol.document().is_some() {
         return None;
     }
     let faults = tool.arguments.faults(&tool.definition, *arguments);

@@ -9,7 +9,6 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 use tenant_store::{TenantId, TenantSlug, UpstreamId, UpstreamSlug};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -22,6 +21,7 @@ use super::input::{self, Asked};
 use super::parked::Parked;
 use super::record::Recording;
 use super::round::{self, Round, Then};
+use super::stage::{Happened, Stage};
 use super::wish::Thing;
 use super::{Endpoint, Mux};
 use crate::caller::Caller;
@@ -93,25 +93,6 @@ impl Matter {
         let target = (TenantId::new(now), UpstreamId::new(now));
         Self { endpoint: Endpoint::Aggregate, thing: Thing::Tool("t".to_owned()), target }
     }
-}
-
-/// Where a call is.
-enum Stage {
-    /// The upstream works, and streams.
-    Reading(Streaming),
-    /// The client is asked.
-    Asking(Round),
-    /// The upstream is told what the client answered.
-    Telling(BoxFuture<'static, Result<Reply, CallError>>),
-    Ended,
-}
-
-/// What happens at a stage.
-enum Happened {
-    Event(Option<Result<Event, UpstreamError>>),
-    Send(String),
-    Answered,
-    Told(Result<Reply, CallError>),
 }
 
 /// What comes next for the client.
@@ -488,30 +469,4 @@ impl Relay {
 /// A notification for the client, with nothing else of the upstream's around it: some readers would take it for an answer.
 fn notification(method: &str, params: &str) -> String {
     format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{params}}}")
-}
-
-impl Stage {
-    /// What happens next. Nothing is lost when it is not waited for to its end.
-    async fn next(&mut self) -> Happened {
-        match self {
-            Self::Reading(streaming) => Happened::Event(streaming.events.next().await),
-            Self::Asking(round) => match round.next().await {
-                Some(request) => Happened::Send(request),
-                None => Happened::Answered,
-            },
-            Self::Telling(reply) => Happened::Told(reply.await),
-            Self::Ended => std::future::pending().await,
-        }
-    }
-}
-
-impl std::fmt::Debug for Stage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Reading(_) => "Reading",
-            Self::Asking(_) => "Asking",
-            Self::Telling(_) => "Telling",
-            Self::Ended => "Ended",
-        })
-    }
 }

@@ -307,7 +307,7 @@ async fn every_table_with_rows_of_tenants_that_are_served_marks_them() -> anyhow
     }
     let of_tenants = "SELECT name FROM sqlite_master WHERE type = 'table' \
                       AND name NOT IN ('erasure', 'access_test', 'managed', 'upstream_health') AND EXISTS (SELECT 1 FROM pragma_table_info(sqlite_master.name) WHERE name = 'tenant_id') ORDER BY name";
-    let marking = "SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND tbl_name <> 'tenant' \
+    let marking = "SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND tbl_name <> 'tenant' AND instr(name, '_changed_by_') > 0 \
                    GROUP BY tbl_name HAVING count(*) = 3 ORDER BY tbl_name";
     let (of_tenants, marking) = (names(of_tenants).await?, names(marking).await?);
     assert!(of_tenants.len() > 5, "{of_tenants:?}");
