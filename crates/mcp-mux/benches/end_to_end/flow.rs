@@ -24,7 +24,7 @@ const WORDS: [&str; 12] = [
     "was",
     "delivered",
     "to",
-    "Ines Albrecht",
+    "Ida Albrecht",
     "in",
     "Hamburg",
     "and",

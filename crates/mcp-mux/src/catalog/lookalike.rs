@@ -61,9 +61,9 @@ mod tests {
     #[test]
     fn homographs_have_one_skeleton() {
         for (one, other) in [
-            ("list_files", "1ist_files"),
-            ("list_files", "Iist_files"),
-            ("list_files", "List-Files"),
+            ("link_files", "1ink_files"),
+            ("link_files", "Iink_files"),
+            ("link_files", "Link-Files"),
             ("return_item", "retum_item"),
             ("return_item", "return_ltem"),
             ("go_to", "g0_t0"),

@@ -48,7 +48,7 @@ impl Bed {
 }
 
 const LETTER: &str = "Brightwater Analytics asked on Tuesday whether we could bring the second delivery forward. Their buyer, \
-    Ines Albrecht (ines.albrecht@brightwater.example), says the customs papers for order BW-20417 lie in Hamburg since last week, \
+    Ida Albrecht (ida.albrecht@brightwater.example), says the customs papers for order BW-20417 lie in Hamburg since last week, \
     and that the penalty begins to run on the first of the month whatever the carrier says about the weather in the channel.";
 
 #[test]
@@ -61,8 +61,8 @@ fn a_customers_name_an_address_and_a_number_are_found_however_they_are_written()
         "brightwater-analytics",
         "Bright\u{200b}water Analytics",
         "Ｂｒｉｇｈｔｗａｔｅｒ Analytics",
-        "who is Ines Albrecht?",
-        "mail ines.albrecht@brightwater.example",
+        "who is Ida Albrecht?",
+        "mail ida.albrecht@brightwater.example",
         "status of BW-20417, please",
         "{\"order\":\"bw-20417\"}",
     ] {
@@ -98,9 +98,9 @@ fn what_a_tenant_has_said_or_heard_is_no_news_to_it() {
     let bed = Bed::new();
     bed.read(LETTER);
     assert!(bed.find(bed.acme, &json!(LETTER)).is_none(), "its own text");
-    let found = bed.find(bed.globex, &json!("Ines Albrecht")).unwrap();
+    let found = bed.find(bed.globex, &json!("Ida Albrecht")).unwrap();
     bed.guard.told(&bed.reader, bed.globex, &found, bed.now);
-    assert!(!bed.is_found("Ines Albrecht"), "it heard that");
+    assert!(!bed.is_found("Ida Albrecht"), "it heard that");
     assert!(bed.is_found("Brightwater Analytics"), "but not this");
     bed.guard.read(&bed.reader, bed.globex, &json!("Brightwater Analytics").to_string(), bed.now);
     assert!(!bed.is_found("Brightwater Analytics"), "it says so itself");
@@ -120,7 +120,7 @@ fn what_the_definition_of_a_tool_says_is_nobodys_secret() {
 fn each_reader_is_remembered_alone_and_for_a_while_only() {
     let bed = Bed::new();
     bed.read(LETTER);
-    let arguments = json!("Ines Albrecht").to_string();
+    let arguments = json!("Ida Albrecht").to_string();
     let of = |reader: &Principal, now| bed.guard.find(reader, bed.globex, (&arguments, ""), now);
     assert!(of(&bed.reader, bed.now + REMEMBERED).is_some());
     assert!(of(&bed.reader, bed.now + REMEMBERED + Duration::from_secs(1)).is_none());
@@ -136,7 +136,7 @@ fn of_more_tenants_than_are_kept_the_one_that_spoke_longest_ago_is_forgotten() {
         let now = bed.now + Duration::from_millis(number + 1);
         bed.guard.read(&bed.reader, other, &json!(format!("Zebulon{number} Quince")).to_string(), now);
     }
-    assert!(!bed.is_found("Ines Albrecht"));
+    assert!(!bed.is_found("Ida Albrecht"));
     assert!(bed.find(bed.globex, &json!("Zebulon63 Quince")).is_some());
 }
 

@@ -95,9 +95,9 @@ fn texts_are_looked_at_wherever_they_are() {
 #[test]
 fn a_homograph_of_another_tool_is_named() {
     let upstream = UpstreamId::new(Timestamp::from_millis(0));
-    let tools = ["list_files", "1ist_files"].map(|name| tool(name, upstream));
+    let tools = ["link_files", "1ink_files"].map(|name| tool(name, upstream));
     let found = findings(&tools[1], &json!({}), Among { tools: &tools, tenants: &[] });
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].rule, found[0].at.as_str()), (HOMOGRAPH, "/name"));
-    assert!(found[0].what.contains("`list_files`"), "{}", found[0].what);
+    assert!(found[0].what.contains("`link_files`"), "{}", found[0].what);
 }
