@@ -61,9 +61,14 @@ async fn what_came_from_one_company_does_not_go_to_another_where_that_is_forbidd
         says(&refused),
         "these arguments hold text that came from tenant `acme` a short time ago, which does not go to tenant `globex`: leave it out"
     );
-    // At the tenant's own endpoint, and in the other era, it is the same.
+    // At the tenant's own endpoint, and in the other era, it is the same, but nobody learns there of another.
     let own = server.client_at("/t/globex/mcp", "carol", &["acme", "globex"])?;
-    assert_eq!(own.call("go", told()).await?["result"]["isError"], true);
+    let refused = own.call("go", told()).await?;
+    assert!(says(&refused).contains("came from another tenant a short time ago"), "{refused}");
+    // Nor does what a parser stumbles over hide what comes behind it.
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"go","arguments":{"n":1e999,"s":"\ud800","t":"Brightwater Analytics"}}}"#;
+    let hidden = own.post(body).await?.json()?;
+    assert!(!says(&hidden).contains("noted"), "{hidden}");
     let legacy = own.legacy("tools/call", &json!({"name": "go", "arguments": told()})).await?.json()?;
     assert_eq!(legacy["result"]["isError"], true, "{legacy}");
     assert_eq!(seen.text(), before, "nothing reached it");
@@ -176,7 +181,7 @@ async fn a_resource_or_a_prompt_that_is_asked_for_tells_as_much_as_a_tool() -> R
     let uri = "note://orders/BW-20417";
     let refused = carol.modern("resources/read", json!({"uri": uri})).await?.json()?;
     let message = refused["error"]["message"].as_str().unwrap_or_default();
-    assert!(message.contains("came from tenant `acme`") || refused["error"]["code"] == -32602, "{refused}");
+    assert!(message.contains("came from another tenant") || refused["error"]["code"] == -32602, "{refused}");
     assert_eq!(seen.text(), before, "nothing reached it");
     Ok(())
 }

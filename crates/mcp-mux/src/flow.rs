@@ -8,6 +8,7 @@
 
 mod memory;
 mod prints;
+mod scan;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tenant_store::TenantId;
 use tokio::time::Instant;
@@ -25,7 +27,7 @@ use crate::caller::Principal;
 
 /// How long what was read is remembered after it was read last.
 pub const REMEMBERED: Duration = Duration::from_mins(15);
-/// Most prints that are kept of all readers together: about 100 MiB. Whoever read longest ago is forgotten first.
+/// Most prints that are kept of all readers together: up to about 250 MiB. Whoever read longest ago is forgotten first.
 const PRINTS_MAX: u64 = 3_000_000;
 
 /// What was read lately, by whom, and from whom it came. Clones share it.
@@ -55,6 +57,7 @@ impl FlowGuard {
     pub fn new() -> Self {
         let readers = Cache::builder()
             .max_capacity(PRINTS_MAX)
+            .eviction_policy(EvictionPolicy::lru())
             .weigher(|_: &Principal, memory: &Arc<Mutex<Memory>>| weight(memory))
             .time_to_idle(REMEMBERED)
             .build_with_hasher(RandomState::default());

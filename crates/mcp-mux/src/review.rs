@@ -11,6 +11,7 @@ use tenant_store::{OnNewTool, TenantSlug, Tool, Upstream, Waiting};
 
 pub(crate) use self::difference::{Difference, differences};
 pub(crate) use self::lint::{Finding, findings};
+use crate::json;
 
 /// A tool that waits, with what there is to be said about it.
 #[derive(Debug)]
@@ -37,7 +38,10 @@ impl Review {
         let new = value(&waiting.tool.definition);
         let old = waiting.approved_definition.as_deref().map_or(Value::Null, value);
         let differences = differences(&old, &new);
-        let findings = findings(&waiting.tool, &new, among);
+        let mut findings = findings(&waiting.tool, &new, among);
+        if json::strict(waiting.tool.definition.get().as_bytes()).is_none() {
+            findings.insert(0, Finding::unreadable());
+        }
         Self { waiting, differences, findings }
     }
 
@@ -58,6 +62,7 @@ impl Review {
     }
 }
 
-fn value(raw: &RawValue) -> Value {
-    serde_json::from_str(raw.get()).unwrap_or(Value::Null)
+/// What a definition says; its text, where that cannot be held.
+pub(crate) fn value(raw: &RawValue) -> Value {
+    serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().into())
 }

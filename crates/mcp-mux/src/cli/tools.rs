@@ -8,7 +8,7 @@ use tenant_store::{LocalName, Pin, Store, Tenant, TenantSlug, Upstream, Upstream
 use super::recorded::{Done, record};
 use super::{Output, Settings, administration, print, print_json, say, spelt_out};
 use crate::app;
-use crate::review::{Among, Difference, Review};
+use crate::review::{Among, Difference, Review, value};
 
 /// Longest value in a difference that is printed for people, in characters; `-o json` prints all of it.
 const SHOWN_CHARS_MAX: usize = 2000;
@@ -163,11 +163,12 @@ impl Reviewed<'_> {
     fn as_json(&self) -> Value {
         let Self { tenant, upstream, review } = self;
         let tool = &review.waiting.tool;
+        let approved = review.waiting.approved_definition.as_deref().map(value);
         json!({
             "tenant": tenant.slug, "upstream": upstream.slug, "tool": tool.local, "exposed": tool.exposed,
             "reason": review.reason(upstream), "rejected": review.waiting.is_rejected,
             "digest": review.waiting.pin.to_string(),
-            "definition": tool.definition, "approved": review.waiting.approved_definition,
+            "definition": value(&tool.definition), "approved": approved,
             "differences": review.differences, "findings": review.findings,
         })
     }

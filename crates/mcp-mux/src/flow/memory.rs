@@ -127,13 +127,28 @@ impl Memory {
         oldest
     }
 
-    /// Forgets what is old, and what is not so old until there is room for `more`.
+    /// Forgets until there is room for `more`: what is old first, then what is not so old of the tenant that has said most. Nobody talks another
+    /// tenant's text out of memory.
     fn make_room(&mut self, more: usize, now: Instant) {
-        let mut age_max = REMEMBERED;
-        while self.seen.len() + more > PRINTS_MAX && !self.seen.is_empty() {
-            self.seen.retain(|_, seen| now.saturating_duration_since(seen.at) < age_max);
-            age_max = if age_max > Duration::from_secs(1) { age_max / 2 } else { Duration::ZERO };
+        let is_full = |seen: &HashMap<_, _, _>| seen.len() + more > PRINTS_MAX;
+        if is_full(&self.seen) {
+            self.seen.retain(|_, seen| now.saturating_duration_since(seen.at) <= REMEMBERED);
         }
+        let (mut talker, mut age_max) = (0, REMEMBERED);
+        while is_full(&self.seen) && !self.seen.is_empty() {
+            let loudest = self.loudest();
+            if loudest != talker {
+                (talker, age_max) = (loudest, REMEMBERED);
+            }
+            age_max = if age_max > Duration::from_secs(1) { age_max / 2 } else { Duration::ZERO };
+            self.seen.retain(|_, seen| seen.said_by & talker == 0 || now.saturating_duration_since(seen.at) < age_max);
+        }
+    }
+
+    /// The tenant of which most is remembered.
+    fn loudest(&self) -> u64 {
+        let said = |bit: &u64| self.seen.values().filter(|seen| seen.said_by & bit != 0).count();
+        (0..self.tenants.len()).map(|place| 1 << place).max_by_key(said).unwrap_or(u64::MAX)
     }
 }
 

@@ -6,13 +6,14 @@
 //! "Winnowing: Local Algorithms for Document Fingerprinting", 2003); of arguments all are looked up.
 
 use std::collections::{HashSet, VecDeque};
-use std::fmt;
 use std::hash::{BuildHasher as _, Hash, Hasher as _};
 use std::sync::LazyLock;
 
 use foldhash::fast::RandomState;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use unicode_normalization::UnicodeNormalization as _;
+
+use super::scan::Texts;
 
 /// Words in a piece.
 const PIECE_WORDS: usize = 8;
@@ -22,7 +23,7 @@ const WINDOW: usize = 5;
 const ANSWER_BYTES_MAX: usize = 512 * 1024;
 /// Most prints of an answer.
 const ANSWER_PRINTS_MAX: usize = 20_000;
-/// A string of so many bytes without a space is no text: a picture, say.
+/// A string of so many bytes without a single space is no text: a picture, say.
 const SOLID_BYTES: usize = 256;
 /// JSON stands in text, and again in that.
 const NESTED_MAX: u8 = 3;
@@ -116,28 +117,23 @@ struct Word {
 }
 
 impl Reader<'_> {
-    /// Whether it was JSON.
-    fn json(&mut self, json: &str) -> bool {
-        let mut deserializer = serde_json::Deserializer::from_str(json);
-        Strings(self).deserialize(&mut deserializer).is_ok() && deserializer.end().is_ok()
+    fn json(&mut self, json: &str) {
+        for text in Texts::of(json) {
+            self.string(&text);
+        }
     }
 
     fn string(&mut self, text: &str) {
-        if self.bytes_left == 0 || (self.side == Side::Answer && self.prints.len() >= ANSWER_PRINTS_MAX) {
-            return;
-        }
-        let is_solid = |start: &[u8]| start.iter().all(|byte| byte.is_ascii() && !byte.is_ascii_whitespace());
-        if text.as_bytes().get(..SOLID_BYTES).is_some_and(is_solid) {
-            return;
-        }
-        if text.trim_start().starts_with(['{', '[']) && self.nested < NESTED_MAX {
-            // What was taken until it turned out to be no JSON stays: it stands in the text too.
+        if text.trim_start().starts_with(['{', '[']) && self.nested < NESTED_MAX && is_json(text) {
             self.nested += 1;
-            let is_json = self.json(text);
+            self.json(text);
             self.nested -= 1;
-            if is_json {
-                return;
-            }
+            return;
+        }
+        let is_solid = |byte: u8| byte.is_ascii() && !byte.is_ascii_whitespace();
+        let is_picture = self.side == Side::Answer && text.len() >= SOLID_BYTES && text.bytes().all(is_solid);
+        if is_picture || self.bytes_left == 0 {
+            return;
         }
         let text = text.get(..text.floor_char_boundary(self.bytes_left)).unwrap_or_default();
         self.bytes_left -= text.len();
@@ -146,6 +142,12 @@ impl Reader<'_> {
         } else {
             // One letter may be written in several ways, and with what nobody sees in between.
             self.text(&text.nfkc().filter(|letter| !is_invisible(*letter)).collect::<String>());
+        }
+    }
+
+    fn put(&mut self, print: Print) {
+        if self.side == Side::Arguments || self.prints.len() < ANSWER_PRINTS_MAX {
+            self.prints.0.insert(print);
         }
     }
 
@@ -160,7 +162,7 @@ impl Reader<'_> {
             let token = token.trim_matches(['-', '_', '.', '+']);
             if TOKEN_BYTES.contains(&token.len()) && is_own(token) {
                 let hash = self.hash(0, token);
-                self.prints.0.insert(Print::Own(hash));
+                self.put(Print::Own(hash));
             }
         }
     }
@@ -177,12 +179,12 @@ impl Reader<'_> {
                 && first.begins
                 && text.get(first.end..start).is_some_and(|gap| matches!(gap, " " | "-" | "'" | "’" | " & "))
             {
-                self.prints.0.insert(Print::Own(self.pair(first.hash, hash)));
+                self.put(Print::Own(self.pair(first.hash, hash)));
             }
             let begins = could && (self.side == Side::Arguments || !is_ordinary(word));
             before = Some(Word { hash, begins, end: start + word.len() });
             if let Some(print) = piece.next(hash, self.side, self.hasher) {
-                self.prints.0.insert(Print::Piece(print));
+                self.put(Print::Piece(print));
             }
         }
     }
@@ -232,6 +234,10 @@ impl Pieces {
         self.window.pop_front();
         (self.kept.replace(place) != Some(place)).then_some(least)
     }
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
 /// The words of a text, with where they begin. Scripts that put no spaces between words have a word for each letter.
@@ -294,63 +300,4 @@ fn is_compact_date(digits: &str) -> bool {
         && (1990..=2099).contains(&part(0..4))
         && (1..=12).contains(&part(4..6))
         && (1..=31).contains(&part(6..8))
-}
-
-/// Gives all strings and long numbers of a JSON value to a reader.
-struct Strings<'r, 'h>(&'r mut Reader<'h>);
-
-impl<'de> DeserializeSeed<'de> for Strings<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strings<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.0.string(text);
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        if number >= 1_000_000 {
-            self.0.string(&number.to_string());
-        }
-        Ok(())
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<(), E> {
-        self.visit_u64(number.unsigned_abs())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(Strings(self.0))?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        while members.next_key::<IgnoredAny>()?.is_some() {
-            members.next_value_seed(Strings(self.0))?;
-        }
-        Ok(())
-    }
 }

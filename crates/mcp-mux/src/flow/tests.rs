@@ -94,6 +94,32 @@ fn names_are_found_in_json_within_text_and_in_numbers() {
 }
 
 #[test]
+fn what_has_no_space_for_long_hides_nothing() {
+    let bed = Bed::new();
+    let compact =
+        json!({"url": "https://acme.example/".to_owned() + &"a".repeat(300), "customer": "Brightwater Analytics"});
+    bed.read(&compact.to_string());
+    bed.read(&format!("{} order BW-20417", "-".repeat(300)));
+    assert!(bed.is_found("Brightwater Analytics"));
+    assert!(bed.is_found(&format!("{}Brightwater Analytics", "-".repeat(300))));
+    assert!(bed.is_found("BW-20417"));
+}
+
+#[test]
+fn nobody_talks_another_tenants_text_out_of_memory() {
+    let bed = Bed::new();
+    bed.read(LETTER);
+    for round in 0..20 {
+        let words: Vec<String> = (0..100_000).map(|number| format!("w{round}x{number}")).collect();
+        let now = bed.now + Duration::from_secs(round);
+        bed.guard.read(&bed.reader, bed.globex, &json!(words.join(" ")).to_string(), now);
+    }
+    assert!(bed.is_found("Ida Albrecht"));
+    bed.guard.readers.run_pending_tasks();
+    assert!(bed.guard.readers.weighted_size() <= 100_000, "{}", bed.guard.readers.weighted_size());
+}
+
+#[test]
 fn what_a_tenant_has_said_or_heard_is_no_news_to_it() {
     let bed = Bed::new();
     bed.read(LETTER);

@@ -310,7 +310,7 @@ impl Call<'_> {
             return Ok(None);
         }
         let Call { mux, caller, .. } = self;
-        let Some(found) = mux.found(caller, self.sight, (&self.ask.wish, &self.target)) else {
+        let Some(found) = mux.found(caller, self.sight, (&self.ask.wish, given, &self.target)) else {
             let to = self.target.access.tenant_slug().clone();
             let declined = matches!(given, Given::Sending(false));
             return if declined { Err(CallError::Flow { from: None, to }) } else { Ok(None) };

@@ -51,7 +51,7 @@ pub enum CallError {
         .from.as_ref().map_or("another tenant".to_owned(), |from| format!("tenant `{from}`"))
     )]
     Flow {
-        /// Whose text it is; none, where that is not served any more.
+        /// Whose text it is; none, where that is not one that the caller is let in for here.
         from: Option<TenantSlug>,
         /// Who was to get it.
         to: TenantSlug,

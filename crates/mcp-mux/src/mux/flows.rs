@@ -1,10 +1,13 @@
 //! How a call meets the flow guard: what is found in its arguments, what the tenant says whose text it is, and how the user is asked.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 use tenant_store::{AuditChain, FlowPolicy, TenantId, TenantSlug};
 use tokio::time::Instant;
 
 use super::call::CallError;
+use super::input::Given;
 use super::wish::{Target, Wish};
 use super::{Endpoint, Mux, Sight};
 use crate::audit::{Event, Flowed, What, Who};
@@ -21,7 +24,7 @@ pub(super) struct Found {
     flow: Flow,
     /// The strictest of the tenants whose text it is.
     pub(super) policy: FlowPolicy,
-    /// Its name, as its reader knows it; none, where it is not served any more.
+    /// Its name, where it is one that the caller is let in for here.
     from: Option<TenantSlug>,
     to: (TenantId, TenantSlug),
 }
@@ -48,10 +51,7 @@ impl Found {
 
     /// `"method":…,"params":…` that asks the user.
     fn question(&self, called: &str) -> String {
-        let from = self
-            .from
-            .as_ref()
-            .map_or("a tenant that is not served any more".to_owned(), |from| format!("tenant `{from}`"));
+        let from = self.from.as_ref().map_or("another tenant".to_owned(), |from| format!("tenant `{from}`"));
         let message = format!(
             "What is about to be sent to tenant `{}` by `{called}` holds text that came from {from} a short time ago. Send it?",
             self.to.1
@@ -111,15 +111,17 @@ impl Mux {
         &self,
         caller: &Caller,
         sight: &Sight,
-        (wish, target): (&Wish<'_>, &Target<'_>),
+        (wish, given, target): (&Wish<'_>, &Given, &Target<'_>),
     ) -> Option<Found> {
-        let said = said(wish)?;
+        let said = said(wish, given)?;
         let (tenant, slug) = (target.access.tenant(), target.access.tenant_slug().clone());
         let definition = target.tool.map_or("", |tool| tool.definition.raw().get());
         let flow = self.flows.find(&caller.principal, tenant, (&said, definition), Instant::now())?;
         let policy = |tenant: &TenantId| sight.snapshot.flow_policy(*tenant).unwrap_or(FlowPolicy::Block);
         let strictest = *flow.from.iter().max_by_key(|tenant| policy(tenant))?;
-        let from = sight.snapshot.tenant_slug(strictest).cloned();
+        // Who is let in for fewer tenants, by a key or at one tenant's endpoint, does not learn of the others.
+        let is_known = sight.reach.accesses().iter().any(|access| access.tenant() == strictest);
+        let from = sight.snapshot.tenant_slug(strictest).filter(|_| is_known).cloned();
         let found = Found { policy: policy(&strictest), flow, from, to: (tenant, slug) };
         (found.policy != FlowPolicy::Off).then_some(found)
     }
@@ -150,11 +152,15 @@ impl Mux {
 }
 
 /// What a caller says of its own accord, as a JSON value.
-fn said(wish: &Wish<'_>) -> Option<String> {
-    match wish {
-        Wish::Tool { arguments, .. } | Wish::Prompt { arguments, .. } => Some(arguments.as_ref()?.get().to_owned()),
-        Wish::Resource { uri } => Some(json::quote(uri)),
-        Wish::Completion { argument, .. } => Some(argument.get().to_owned()),
-        Wish::Skill { .. } | Wish::Task { .. } => None,
-    }
+fn said(wish: &Wish<'_>, given: &Given) -> Option<String> {
+    let said = match wish {
+        Wish::Tool { arguments, .. } | Wish::Prompt { arguments, .. } => arguments.map_or("null", RawValue::get).into(),
+        Wish::Resource { uri } | Wish::Skill { uri } => Cow::Owned(json::quote(uri)),
+        Wish::Completion { argument, context, .. } => {
+            Cow::Owned(format!("[{},{}]", argument.get(), context.map_or("null", RawValue::get)))
+        }
+        Wish::Task { .. } => return None,
+    };
+    // Answers to what no state says that it was asked go with it.
+    Some(format!("{{\"said\":{said}{}}}", given.params()))
 }

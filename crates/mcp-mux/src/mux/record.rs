@@ -54,7 +54,10 @@ impl Recording {
     pub(super) fn finish(mut self, answer: Result<&Answer, &CallError>) {
         (self.call.outcome, self.call.fault) = match answer {
             Ok(Answer::Result(result)) => (self.read(result), None),
-            Ok(Answer::Error(_)) => (audit::Outcome::Error, None),
+            Ok(Answer::Error(error)) => {
+                self.reading.iter().for_each(|reading| reading.read(error));
+                (audit::Outcome::Error, None)
+            }
             Err(error) => of_error(error),
         };
         measured::end(self.operation.take(), answer, self.call.outcome);

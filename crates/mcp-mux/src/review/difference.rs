@@ -12,6 +12,9 @@ const UNPINNED: [&str; 2] = ["icons", "_meta"];
 /// What of the latter is.
 const PINNED_META: [&str; 2] = ["ui", "ui/resourceUri"];
 
+/// What models read of a tool before all else.
+const READ_FIRST: [&str; 4] = ["name", "title", "description", "inputSchema"];
+
 /// One place at which two definitions differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Difference {
@@ -25,11 +28,27 @@ pub(crate) struct Difference {
     pub(crate) new: Option<Value>,
 }
 
-/// Where two definitions differ in what is pinned of them, in the order of the keys.
+/// Where two definitions differ in what is pinned of them: what models read first, then the rest in the order of the keys. Where there are too
+/// many differences, the last one says so.
 pub(crate) fn differences(old: &Value, new: &Value) -> Vec<Difference> {
-    let (old, new) = (pinned(old), pinned(new));
     let mut found = Vec::new();
-    compare("", Some(&old), Some(&new), &mut found);
+    if !new.is_object() || !(old.is_object() || old.is_null()) {
+        compare("", Some(old), Some(new), &mut found);
+        return found;
+    }
+    let (old, new) = (pinned(old), pinned(new));
+    for key in READ_FIRST {
+        compare(&format!("/{key}"), old.get(key), new.get(key), &mut found);
+    }
+    let rest = |value: &Value| {
+        let members = value.as_object().into_iter().flatten().filter(|(key, _)| !READ_FIRST.contains(&key.as_str()));
+        Value::Object(members.map(|(key, value)| (key.clone(), value.clone())).collect())
+    };
+    compare("", Some(&rest(&old)), Some(&rest(&new)), &mut found);
+    if found.len() == DIFFERENCES_MAX {
+        let more = "there may be more differences, which are not shown: read the whole definition with `-o json`";
+        found.push(Difference { at: "…".to_owned(), old: None, new: Some(more.into()) });
+    }
     found
 }
 
@@ -84,11 +103,11 @@ mod tests {
             "title": "A", "icons": [2], "_meta": {"v": 2, "ui": {"resourceUri": "ui://a"}}});
         let told = differences(&old, &new).into_iter().map(|one| format!("{}: {:?} → {:?}", one.at, one.old, one.new));
         insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n"), @r#"
-        /_meta: None → Some(Object {"ui": Object {"resourceUri": String("ui://a")}})
+        /title: None → Some(String("A"))
         /description: Some(String("old")) → None
         /inputSchema/properties/x~1y/type: Some(String("string")) → Some(String("integer"))
         /inputSchema/properties/z: None → Some(Object {})
-        /title: None → Some(String("A"))
+        /_meta: None → Some(Object {"ui": Object {"resourceUri": String("ui://a")}})
         "#);
         assert!(differences(&old, &old).is_empty());
     }
@@ -96,6 +115,16 @@ mod tests {
     #[test]
     fn there_is_an_end_to_what_is_told() {
         let many = |value: i32| json!({"x": (0..1000).map(|_| value).collect::<Vec<_>>()});
-        assert_eq!(differences(&many(1), &many(2)).len(), DIFFERENCES_MAX);
+        let told = differences(&many(1), &many(2));
+        assert_eq!(told.len(), DIFFERENCES_MAX + 1);
+        assert_eq!(told.last().map(|last| last.at.as_str()), Some("…"));
+    }
+
+    #[test]
+    fn what_models_read_is_told_however_much_else_changed() {
+        let many = |value: i32| (0..1000).map(|_| value).collect::<Vec<_>>();
+        let old = json!({"annotations": many(1), "description": "old"});
+        let told = differences(&old, &json!({"annotations": many(2), "description": "new"}));
+        assert_eq!(told.first().map(|first| first.at.as_str()), Some("/description"));
     }
 }

@@ -9,8 +9,8 @@ use unicode_security::MixedScript as _;
 use super::Among;
 use crate::catalog::{look_alike, skeleton};
 
-/// Most findings about one tool.
-const FINDINGS_MAX: usize = 50;
+/// Most findings of one rule that are told.
+const OF_RULE_MAX: usize = 10;
 /// Longest quotation in a finding, in characters.
 const QUOTE_CHARS_MAX: usize = 80;
 /// Shortest name of a tenant that is looked for in texts: shorter ones are words.
@@ -71,6 +71,14 @@ pub(crate) struct Finding {
     pub(crate) what: String,
 }
 
+impl Finding {
+    /// Whoever reads it may understand something else than is shown here.
+    pub(super) fn unreadable() -> Self {
+        let what = "is JSON that not everybody reads in the same way: a number or a text that some cannot hold, or a member that is there twice";
+        Self { rule: "unreadable", at: String::new(), what: what.to_owned() }
+    }
+}
+
 /// All that the rules find.
 pub(crate) fn findings(tool: &Tool, definition: &Value, among: Among<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -88,8 +96,23 @@ pub(crate) fn findings(tool: &Tool, definition: &Value, among: Among<'_>) -> Vec
         in_text(at, text, &mut found);
         mentions(at, text, (tool, among), &mut found);
     }
-    found.truncate(FINDINGS_MAX);
-    found
+    few_of_each(found)
+}
+
+/// At most [`OF_RULE_MAX`] of each rule, so that none hides behind many of another, and what is left out is said.
+fn few_of_each(found: Vec<Finding>) -> Vec<Finding> {
+    let (mut few, mut left_out) = (Vec::<Finding>::new(), 0_usize);
+    for finding in found {
+        if few.iter().filter(|other| other.rule == finding.rule).count() < OF_RULE_MAX {
+            few.push(finding);
+        } else {
+            left_out += 1;
+        }
+    }
+    if left_out > 0 {
+        few.push(Finding { rule: "more", at: String::new(), what: format!("{left_out} more findings are not shown") });
+    }
+    few
 }
 
 fn is_same(one: &Tool, other: &Tool) -> bool {

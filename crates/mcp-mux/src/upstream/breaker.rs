@@ -34,7 +34,7 @@ const REST_FIRST: Duration = Duration::from_secs(5);
 /// The longest such time.
 const REST_MAX: Duration = Duration::from_mins(1);
 /// A trial of which nothing was heard for so long keeps no other one waiting.
-const TRIAL_MAX: Duration = Duration::from_mins(5);
+const TRIAL_MAX: Duration = Duration::from_secs(30);
 
 /// Whether an upstream is called.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ enum State {
     Open {
         until: Instant,
         rest: Duration,
+        /// Whose trial failed, perhaps by what it asked for: others may try before that one does again.
+        tried_by: Option<CallerMark>,
     },
     Trying {
         /// Which trial, so that one of which nothing was heard for long does not end another.
@@ -125,7 +127,10 @@ impl Breaker {
         let mut state = self.state();
         let rest = match &*state {
             State::Closed(_) => None,
-            State::Open { until, rest } if now >= *until => Some(*rest),
+            State::Open { until, rest, tried_by } if *tried_by == Some(caller) && now < *until + *rest => {
+                return Err((*until + *rest).duration_since(now));
+            }
+            State::Open { until, rest, .. } if now >= *until => Some(*rest),
             State::Trying { since, rest, .. } if now >= *since + TRIAL_MAX => Some(*rest),
             State::Open { until, .. } => return Err(until.duration_since(now)),
             State::Trying { .. } => return Err(REST_FIRST),
@@ -154,16 +159,20 @@ impl Breaker {
                 if failure.is_none() || !is_too_bad(ends) {
                     return None;
                 }
-                *state = State::Open { until: now + jittered(REST_FIRST, jitter), rest: REST_FIRST };
+                let until = now + jittered(REST_FIRST, jitter);
+                *state = State::Open { until, rest: REST_FIRST, tried_by: None };
                 Some(Turned::Open)
             }
             State::Trying { number, rest, .. } if trial == Some(*number) => {
-                if failure.is_none() {
-                    *state = State::Closed(VecDeque::new());
-                    return Some(Turned::Closed);
-                }
-                let rest = (*rest * 2).min(REST_MAX);
-                *state = State::Open { until: now + jittered(rest, jitter), rest };
+                let (rest, tried_by) = match failure {
+                    None => {
+                        *state = State::Closed(VecDeque::new());
+                        return Some(Turned::Closed);
+                    }
+                    Some(Blame::Nobody) => ((*rest * 2).min(REST_MAX), None),
+                    Some(Blame::Caller(caller)) => (*rest, Some(caller)),
+                };
+                *state = State::Open { until: now + jittered(rest, jitter), rest, tried_by };
                 None
             }
             // A call that was made before says nothing about now.
@@ -177,7 +186,7 @@ impl Breaker {
         if let State::Trying { number, rest, .. } = *state
             && number == trial
         {
-            *state = State::Open { until: now, rest };
+            *state = State::Open { until: now, rest, tried_by: None };
         }
     }
 
@@ -362,6 +371,18 @@ mod tests {
             }
         }
         assert_eq!(call_of(&breaker, 2, &UpstreamError::Status(502), now), Some(Turned::Open));
+    }
+
+    #[test]
+    fn whose_trial_failed_lets_others_try_first_and_makes_nobody_wait_longer() {
+        let now = Instant::now();
+        let breaker = opened(now);
+        let later = now + 6 * SECOND;
+        let again = later + 7 * SECOND;
+        assert_eq!(call_of(&breaker, 1, &UpstreamError::Status(500), later), None);
+        assert!(breaker.admit(CallerMark(1), (again, again)).is_err(), "its turn comes later");
+        let other = breaker.admit(CallerMark(2), (again, again)).unwrap();
+        assert_eq!(other.end(None, again), Some(Turned::Closed));
     }
 
     #[test]

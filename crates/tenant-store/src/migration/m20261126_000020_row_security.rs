@@ -27,6 +27,8 @@ DECLARE found record;
 BEGIN
     FOR found IN SELECT table_name, column_name, data_type FROM information_schema.columns
         WHERE table_schema = current_schema() AND data_type IN ('character varying', 'text')
+        -- One that sorts so already may be one that a policy names, which cannot be altered.
+        AND collation_name IS DISTINCT FROM 'C'
         -- Which is being written.
         AND table_name <> 'seaql_migrations'
     LOOP
