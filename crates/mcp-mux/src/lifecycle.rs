@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 /// How long a shutdown waits for running calls before it ends them.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long it waits then for what was spawned to outlive them.
-const LAST_TIMEOUT: Duration = Duration::from_secs(2);
+const LAST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The tasks of one server and the signals that end them. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -37,7 +37,7 @@ const HEADS_MAX: usize = 100;
 /// How many writers before it a new one names.
 const AFTER_WRITERS_MAX: usize = 64;
 /// How long the end of a process waits for the database.
-const LAST_TIMEOUT: Duration = Duration::from_millis(1_500);
+const LAST_TIMEOUT: Duration = Duration::from_millis(4_500);
 
 /// The writer.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl Writer {
                 sign_at = Instant::now() + self.checkpoint_every;
             }
         }
-        self.end(events, &lost).await;
+        self.end(events, adding, &lost).await;
     }
 
     pub(super) async fn take_all(&mut self, events: &mut Vec<Queued>, lost: &AtomicU64) {
@@ -285,8 +285,9 @@ impl Writer {
         }
     }
 
-    /// What is there still, and a last signature.
-    async fn end(mut self, mut events: mpsc::Receiver<Queued>, lost: &AtomicU64) {
+    /// What is there still, and a last signature. What is `adding` then is waited for: the same lines added a second time would wait for the first,
+    /// which nobody would go on with.
+    async fn end(mut self, mut events: mpsc::Receiver<Queued>, mut adding: Adding, lost: &AtomicU64) {
         events.close();
         let mut seen = Vec::new();
         while let Ok(event) = events.try_recv() {
@@ -297,7 +298,14 @@ impl Writer {
         lost.fetch_add(u64::try_from(running).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.take_all(&mut seen, lost).await;
         self.sign_last();
-        if timeout(LAST_TIMEOUT, self.add_all()).await.is_err() {
+        let last = async {
+            if adding.is_some() {
+                let outcome = ended(&mut adding).await;
+                self.added(outcome);
+            }
+            self.add_all().await;
+        };
+        if timeout(LAST_TIMEOUT, last).await.is_err() {
             let waiting = self.backlog.len();
             tracing::error!(
                 audit.lost = waiting,

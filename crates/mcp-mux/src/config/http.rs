@@ -102,7 +102,7 @@ impl Default for HttpConfig {
             header_timeout_seconds: 60,
             recheck_seconds: 30,
             drain_delay_seconds: 5,
-            drain_timeout_seconds: 20,
+            drain_timeout_seconds: 18,
         }
     }
 }
