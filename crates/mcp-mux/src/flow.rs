@@ -76,6 +76,11 @@ impl FlowGuard {
         self.readers.insert(reader.clone(), memory);
     }
 
+    /// Whether anything is remembered of `reader`; of whoever reaches one tenant nothing is.
+    pub fn has_read(&self, reader: &Principal) -> bool {
+        self.readers.contains_key(reader)
+    }
+
     /// What of `arguments`, a JSON value, `reader` read lately from others than `tenant`, and `tenant` has not said or heard itself.
     /// `known` is text that tells nothing: the definition of what is called.
     pub fn find(

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::REMEMBERED;
 use super::prints::{Print, Prints};
 
-/// Most prints that are remembered of one reader. What was read longest ago goes first.
+/// Most prints that are remembered of one reader. Of the tenant that says most, what was read longest ago goes first.
 const PRINTS_MAX: usize = 100_000;
 /// Of so many tenants one reader's prints are kept apart; the one that said something longest ago makes room.
 const TENANTS_MAX: usize = 64;

@@ -113,6 +113,10 @@ impl Mux {
         sight: &Sight,
         (wish, given, target): (&Wish<'_>, &Given, &Target<'_>),
     ) -> Option<Found> {
+        // Before anything is copied or looked up: most callers reach one tenant.
+        if !self.flows.has_read(&caller.principal) {
+            return None;
+        }
         let said = said(wish, given)?;
         let (tenant, slug) = (target.access.tenant(), target.access.tenant_slug().clone());
         let definition = target.tool.map_or("", |tool| tool.definition.raw().get());

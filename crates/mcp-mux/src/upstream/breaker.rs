@@ -29,7 +29,7 @@ const CALLS_MIN: usize = 10;
 const FAILURES_IN_A_ROW: usize = 5;
 /// Most that is remembered of a window.
 const ENDS_MAX: usize = 256;
-/// For how long an upstream is left alone first. The time doubles with each trial that fails.
+/// For how long an upstream is left alone first. The time doubles with each trial that does not reach it.
 const REST_FIRST: Duration = Duration::from_secs(5);
 /// The longest such time.
 const REST_MAX: Duration = Duration::from_mins(1);
