@@ -10,6 +10,7 @@ mod skills;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::Result;
 use rmcp::model::{
@@ -35,6 +36,9 @@ use jobs::Job;
 
 /// Changes that a listener may be late by.
 const CHANGES_MAX: usize = 16;
+/// What the scenario `tools-call-with-logging` has a server wait for between its messages: they take another connection than the answer,
+/// which nothing makes arrive after them.
+const LOG_EVERY: Duration = Duration::from_millis(50);
 
 /// The server.
 #[derive(Clone)]
@@ -139,9 +143,12 @@ impl ConformanceServer {
                 if is_modern(context) && context.meta.log_level().is_none() {
                     return Ok(());
                 }
+                let mut pace = tokio::time::interval(LOG_EVERY);
                 for text in ["Tool execution started", "Tool processing data", "Tool execution completed"] {
+                    pace.tick().await;
                     notify(context, "notifications/message", json!({"level": "info", "data": text})).await?;
                 }
+                pace.tick().await;
             }
             "test_tool_with_progress" => {
                 let Some(token) = context.meta.get_progress_token() else { return Ok(()) };
