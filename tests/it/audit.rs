@@ -26,7 +26,7 @@ use crate::support::upstreams::{ByteUpstream, RealUpstream, Say};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server with two tenants; acme's team may only read there.
-async fn two_tenants(name: &str) -> Result<TestServer> {
+pub(crate) async fn two_tenants(name: &str) -> Result<TestServer> {
     let (acme_key, globex_key) = (canary("acme-key"), canary("globex-key"));
     let (acme, _) = RealUpstream::named("acme").serve(&acme_key, false).await?;
     let (globex, _) = RealUpstream::named("globex").serve(&globex_key, false).await?;

@@ -265,6 +265,7 @@ impl App {
         let handles = Handles::new(keys.clone());
         let audit = Audit::start(&store, &keys, &config.audit, (Arc::clone(&clock), &tasks)).await?;
         let every = config.audit.checkpoint_every();
+        Audit::take_up_spools(&store, administration(), &config.audit, (&keys, &tasks));
         audit.sign_for_the_killed(&store, administration(), every, (Arc::clone(&clock), &tasks));
         show(&metrics, &pool, &audit);
         let mux = Mux::new(

@@ -5,6 +5,7 @@
 //! thing it is about, if the caller has access there, and in the platform's otherwise: no tenant learns who of another company guessed its
 //! names. See `docs/audit.md`.
 
+mod backlog;
 mod event;
 mod export;
 mod heads;
@@ -13,6 +14,8 @@ mod line;
 mod once;
 mod pressure;
 mod signer;
+mod spool;
+mod spooled;
 mod verify;
 mod whole;
 mod writer;
@@ -27,7 +30,7 @@ use crypto::KeyRing;
 use tenant_store::{Clock, Store, StoreError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::event::{
     Administered, Call, Decided, Event, Flowed, Head, List, Named, Outcome, TENANTS_NAMED_MAX, What, Who, name_digest,
@@ -42,7 +45,7 @@ pub use self::verify::{Found, Verifier};
 pub use self::whole::{Checked, Report, verify_store};
 use self::writer::Writer;
 pub use self::wrong::Wrong;
-use crate::config::AuditConfig;
+use crate::config::{AuditConfig, OnFull};
 use crate::lifecycle::Tasks;
 
 /// How many events wait for the writer to look at them, calls that still run among them.
@@ -74,7 +77,12 @@ pub struct Audit {
     /// How many found no room since the writer looked last.
     lost: Arc<AtomicU64>,
     pressure: Pressure,
+    on_full: OnFull,
 }
+
+/// There is no room for a call's event, and the configuration says that it is not made then.
+#[derive(Debug)]
+pub struct Full;
 
 /// Room for one event, which then always arrives.
 #[derive(Debug)]
@@ -95,10 +103,13 @@ impl Audit {
         let (queue, events) = mpsc::channel(QUEUE_EVENTS_MAX);
         let lost = Arc::new(AtomicU64::new(0));
         let mut writer = Writer::new(store.clone(), Arc::clone(&signer), clock, config.checkpoint_every());
+        if config.on_full == OnFull::Spool {
+            writer = writer.with_disk((config.spool_directory.clone(), config.spool_bytes()), platform.clone());
+        }
         writer.begin().await?;
         let (losses, pressure) = (Arc::clone(&lost), writer.pressure());
         tasks.spawn_last(|over| writer.run(events, losses, over));
-        Ok(Self { queue, signer, lost, pressure })
+        Ok(Self { queue, signer, lost, pressure, on_full: config.on_full })
     }
 
     /// How much it is behind.
@@ -127,7 +138,23 @@ impl Audit {
         }
     }
 
-    /// Room for what is about to happen. Where there is none, it is waited for, but not for ever.
+    /// Room for what is about to be called, which has time until then.
+    pub async fn room_until(&self, deadline: Instant) -> Result<Room, Full> {
+        if self.on_full == OnFull::Spool {
+            return Ok(self.room().await);
+        }
+        let permit = match self.queue.clone().try_reserve_owned() {
+            Ok(permit) => permit,
+            Err(_) if self.on_full == OnFull::Refuse => return Err(Full),
+            Err(_) => {
+                let room = timeout_at(deadline, self.queue.clone().reserve_owned()).await;
+                room.map_err(|_| Full)?.map_err(|_| Full)?
+            }
+        };
+        Ok(Room { audit: self.clone(), permit: Some(permit) })
+    }
+
+    /// Room for what happens in any case. Where there is none, it is waited for, but not for ever.
     pub async fn room(&self) -> Room {
         let permit = match self.queue.clone().try_reserve_owned() {
             Ok(permit) => Some(permit),

@@ -18,7 +18,7 @@ mod secret;
 mod telemetry;
 mod unreadable;
 
-pub use audit::AuditConfig;
+pub use audit::{AuditConfig, OnFull};
 pub use bridge::{BridgeKey, ChildEnvironment, ChildVariable};
 pub use directory::{DirectoryAccess, DirectoryConfig, DirectoryNames, GroupAttribute, UserAttribute};
 pub use egress::{EgressConfig, Network, Ports};

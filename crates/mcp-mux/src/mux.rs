@@ -22,6 +22,7 @@ mod uris;
 mod wish;
 
 pub use call::{Ask, CallError, Outcome};
+pub use error::UNRECORDED_RETRY_SECONDS;
 pub use handle::{Bond, Handles, Purpose};
 pub use input::{Input, URL_ELICITATION_REQUIRED};
 pub use listen::{Changes, Wanted};

@@ -79,6 +79,7 @@ impl TestServer {
         let (database, log) = output_files(name)?;
         let database = TestDatabase::to_be_looked_at(&database).await;
         let mut config = config(&idp, &database)?;
+        config.audit.spool_directory = spool_folder(&log);
         change(&mut config)?;
         start_log(&log)?;
         let store = open_store(&config).await?;
@@ -356,6 +357,11 @@ pub(crate) fn output_files(name: &str) -> Result<(PathBuf, PathBuf)> {
     fs::create_dir_all(&folder)?;
     let stem = format!("{name}-{}", uuid::Uuid::new_v4().simple());
     Ok((folder.join(format!("{stem}.db")), folder.join(format!("{stem}.log"))))
+}
+
+/// Where what cannot be recorded waits, beside a log.
+fn spool_folder(log: &Path) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-spool").join(log.file_stem().unwrap_or_default())
 }
 
 /// Everything that a server can be told to log.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Result;
 use axum::Router;
@@ -286,6 +287,8 @@ pub(crate) enum Say {
     Endless,
     /// Nothing, ever.
     Silence,
+    /// A result, after work that takes so long.
+    Working(Duration, String),
     /// A result, once it is told to go on.
     Late(Arc<Notify>, String),
 }
@@ -370,6 +373,10 @@ async fn answer(
             (json, Body::from_stream(futures::stream::repeat_with(move || chunk.clone()))).into_response()
         }
         Some(Say::Silence) => std::future::pending().await,
+        Some(Say::Working(long, result)) => {
+            tokio::time::interval_at(tokio::time::Instant::now() + long, long).tick().await;
+            (json, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)).into_response()
+        }
         Some(Say::Late(go, result)) => {
             go.notified().await;
             (json, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)).into_response()

@@ -18,8 +18,8 @@ use super::line::{self, NONE_BEFORE};
 use super::verify::Verifier;
 use super::whole::check_platform;
 use super::writer::Writer;
-use super::{Audit, Pressure, ROOM_TIMEOUT, Signer, Wrong};
-use crate::config::AuditConfig;
+use super::{Audit, Full, Pressure, ROOM_TIMEOUT, Signer, Wrong};
+use crate::config::{AuditConfig, OnFull};
 use crate::lifecycle::Tasks;
 
 fn done(name: &str) -> Event {
@@ -38,7 +38,13 @@ async fn what_finds_no_room_is_waited_for_counted_and_then_recorded_as_lost() ->
     let signer = Arc::new(Signer::of(&away.store, &away.store.platform_keys().await?).await?);
     let (queue, mut events) = mpsc::channel(2);
     let lost = Arc::new(AtomicU64::new(0));
-    let audit = Audit { queue, signer: Arc::clone(&signer), lost: Arc::clone(&lost), pressure: Pressure::default() };
+    let audit = Audit {
+        queue,
+        signer: Arc::clone(&signer),
+        lost: Arc::clone(&lost),
+        pressure: Pressure::default(),
+        on_full: OnFull::Spool,
+    };
 
     // Whoever has room keeps it, whatever comes meanwhile.
     let room = audit.room().await;
@@ -75,7 +81,13 @@ async fn whoever_lists_again_and_again_leaves_half_of_the_queue_to_calls() -> an
     let away = ThrowAway::new().await;
     let signer = Arc::new(Signer::of(&away.store, &away.store.platform_keys().await?).await?);
     let (queue, mut events) = mpsc::channel(8);
-    let audit = Audit { queue, signer, lost: Arc::new(AtomicU64::new(0)), pressure: Pressure::default() };
+    let audit = Audit {
+        queue,
+        signer,
+        lost: Arc::new(AtomicU64::new(0)),
+        pressure: Pressure::default(),
+        on_full: OnFull::Spool,
+    };
     for _ in 0..20 {
         audit.push(done("a list"));
     }
@@ -88,6 +100,26 @@ async fn whoever_lists_again_and_again_leaves_half_of_the_queue_to_calls() -> an
         seen += 1;
     }
     assert_eq!((lost + seen, seen), (21, 6));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_cannot_be_recorded_waits_for_room_or_is_not_made_where_the_configuration_says_so()
+-> anyhow::Result<()> {
+    let away = ThrowAway::new().await;
+    let signer = Arc::new(Signer::of(&away.store, &away.store.platform_keys().await?).await?);
+    let (queue, mut events) = mpsc::channel(1);
+    let lost = Arc::new(AtomicU64::new(0));
+    let refuses = Audit { queue, signer, lost, pressure: Pressure::default(), on_full: OnFull::Refuse };
+    let blocks = Audit { on_full: OnFull::Block, ..refuses.clone() };
+    let soon = || Instant::now() + Duration::from_millis(20);
+    let room = refuses.room_until(soon()).await.map_err(|Full| anyhow::anyhow!("there is room"))?;
+    assert!(matches!(refuses.room_until(Instant::now() + ROOM_TIMEOUT * 100).await, Err(Full)), "at once");
+    assert!(matches!(blocks.room_until(soon()).await, Err(Full)), "when its time is over");
+    room.put(done("it has room"));
+    let waits = blocks.room_until(Instant::now() + ROOM_TIMEOUT * 100);
+    let (room, event) = tokio::join!(waits, events.recv());
+    assert!(room.is_ok() && event.is_some());
     Ok(())
 }
 

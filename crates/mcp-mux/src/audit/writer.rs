@@ -1,32 +1,33 @@
 //! The one writer of a process: gives each event its place in its chain, adds it to the database in batches, and signs now and then.
 //!
 //! An event has its line as soon as the writer sees it, so that adding it can be tried again, as often as it takes, and never adds anything
-//! else. While the database is away lines wait in memory; what does not fit any more is counted, and the count is an event.
+//! else. While the database is away lines wait: see [`backlog`](super::backlog). What does not fit any more is counted, and the count is an
+//! event.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::error::Error;
 use std::mem;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crypto::KeyRing;
 use futures::future::BoxFuture;
-use tenant_store::{AuditChain, AuditCheckpoint, AuditPart, AuditRow, AuditWriterId, Clock, Store, StoreError};
+use tenant_store::{AuditChain, AuditWriterId, Clock, Store, StoreError};
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Queued;
+use super::backlog::{BATCH_LINES_MAX, Backlog, Disk, Item};
 use super::event::{Event, Head, What};
 use super::line;
 use super::pressure::Pressure;
 use super::signer::Signer;
 
-/// How many lines wait for the database.
-const BACKLOG_LINES_MAX: usize = 100_000;
-/// How many lines are added at a time, and how long one waits for others at most.
-const BATCH_LINES_MAX: usize = 1_000;
+/// How long a line waits for others at most, to be added with them.
 const BATCH_EVERY: Duration = Duration::from_millis(200);
 /// How long to wait after the database failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -48,7 +49,7 @@ pub(super) struct Writer {
     id: AuditWriterId,
     checkpoint_every: Duration,
     chains: HashMap<AuditChain, Chain>,
-    backlog: VecDeque<(AuditChain, Item)>,
+    backlog: Backlog,
     /// How many events there were since the last checkpoint.
     unsigned: u64,
     is_away: bool,
@@ -65,12 +66,6 @@ struct Chain {
     told: u64,
 }
 
-#[derive(Debug, Clone)]
-enum Item {
-    Line(AuditRow),
-    Checkpoint(AuditCheckpoint),
-}
-
 /// Lines on their way into the database, and how many.
 type OnTheirWay = (usize, BoxFuture<'static, Result<(), StoreError>>);
 type Adding = Option<OnTheirWay>;
@@ -85,11 +80,17 @@ impl Writer {
             id,
             checkpoint_every,
             chains: HashMap::new(),
-            backlog: VecDeque::new(),
+            backlog: Backlog::default(),
             unsigned: 0,
             is_away: false,
             pressure: Pressure::default(),
         }
+    }
+
+    /// The same where lines can wait on disk.
+    pub(super) fn with_disk(mut self, (folder, bytes_max): (PathBuf, u64), keys: KeyRing) -> Self {
+        self.backlog = Backlog::with(Some(Disk::new((folder, bytes_max), self.id, keys)));
+        self
     }
 
     /// How much it is behind.
@@ -125,7 +126,7 @@ impl Writer {
         let mut sign_at = Instant::now() + self.checkpoint_every;
         loop {
             self.pressure.waits(self.backlog.len());
-            let has_room = self.backlog.len() < BACKLOG_LINES_MAX;
+            let has_room = self.backlog.has_room();
             tokio::select! {
                 biased;
                 () = over.cancelled() => break,
@@ -134,12 +135,12 @@ impl Writer {
                     self.sign();
                     sign_at = Instant::now() + self.checkpoint_every;
                 }
-                () = sleep_until(add_at), if adding.is_none() && !self.backlog.is_empty() => adding = Some(self.add()),
+                () = sleep_until(add_at), if adding.is_none() && self.backlog.has_next() => adding = Some(self.add()),
                 count = events.recv_many(&mut seen, BATCH_LINES_MAX), if has_room => {
                     if count == 0 {
                         break;
                     }
-                    if self.backlog.is_empty() && adding.is_none() {
+                    if !self.backlog.has_next() && adding.is_none() {
                         add_at = add_at.max(Instant::now() + BATCH_EVERY);
                     }
                     self.take_all(&mut seen, &lost).await;
@@ -149,6 +150,7 @@ impl Writer {
                 self.sign();
                 sign_at = Instant::now() + self.checkpoint_every;
             }
+            self.backlog.settle().await;
         }
         self.end(events, adding, &lost).await;
     }
@@ -164,7 +166,7 @@ impl Writer {
                 }
             }
         }
-        let count = lost.swap(0, Ordering::Relaxed);
+        let count = lost.swap(0, Ordering::Relaxed) + self.backlog.take_lost();
         if count > 0 {
             tracing::error!(
                 audit.lost = count,
@@ -184,7 +186,7 @@ impl Writer {
                 (chain.seq, chain.hash) = (row.seq, line::hash(&row.line));
                 self.unsigned += 1;
                 let is_first = row.seq == 1;
-                self.backlog.push_back((event.chain, Item::Line(row)));
+                self.backlog.push(event.chain, Item::Line(row));
                 // What nobody signed at all is nobody's: whoever checks can tell it from what is too new.
                 if is_first {
                     self.sign_chain(event.chain);
@@ -246,17 +248,12 @@ impl Writer {
         let Some(state) = self.chains.get_mut(&chain).filter(|state| state.signed < state.seq) else { return };
         let signed = self.signer.checkpoint(chain, self.id, (state.seq, &state.hash), self.clock.now());
         state.signed = state.seq;
-        self.backlog.push_back((chain, Item::Checkpoint(signed)));
+        self.backlog.push(chain, Item::Checkpoint(signed));
     }
 
     /// The first lines that wait, on their way. They go on waiting until they are added.
     fn add(&self) -> OnTheirWay {
-        let mut count = self.backlog.len().min(BATCH_LINES_MAX);
-        // A line goes with its signature.
-        while matches!(self.backlog.get(count), Some((_, Item::Checkpoint(_)))) {
-            count += 1;
-        }
-        let parts = parts(self.backlog.iter().take(count));
+        let (count, parts) = self.backlog.next(BATCH_LINES_MAX);
         let store = self.store.clone();
         (count, Box::pin(async move { store.append_audit(&parts).await }))
     }
@@ -265,19 +262,20 @@ impl Writer {
     fn added(&mut self, (count, outcome): (usize, Result<(), StoreError>)) -> Instant {
         match outcome {
             Ok(()) => {
-                self.backlog.drain(..count.min(self.backlog.len()));
+                self.backlog.added(count);
                 if mem::take(&mut self.is_away) {
                     tracing::info!("the audit record is written again");
                 }
                 Instant::now()
             }
             Err(error) => {
+                self.backlog.leave_memory();
                 if !mem::replace(&mut self.is_away, true) {
                     let waiting = self.backlog.len();
                     tracing::error!(
                         error = &error as &dyn Error,
                         audit.waiting = waiting,
-                        "the audit record cannot be written: it waits in memory until the database is there again"
+                        "the audit record cannot be written: it waits until the database is there again"
                     );
                 }
                 Instant::now() + RETRY_AFTER
@@ -307,28 +305,38 @@ impl Writer {
         };
         if timeout(LAST_TIMEOUT, last).await.is_err() {
             let waiting = self.backlog.len();
-            tracing::error!(
-                audit.lost = waiting,
-                "the process ends before its audit record was written: lines are lost"
-            );
+            if let Some(path) = self.backlog.leave().await {
+                tracing::warn!(
+                    audit.waiting = waiting,
+                    path = %path.display(),
+                    "the process ends before its audit record was written: it waits on disk for the next start with the same audit.spool_directory"
+                );
+            } else {
+                tracing::error!(
+                    audit.lost = waiting,
+                    "the process ends before its audit record was written: lines are lost"
+                );
+            }
         }
     }
 
     /// Adds all that waits, for as long as it takes.
     pub(super) async fn add_all(&mut self) {
-        while !self.backlog.is_empty() {
+        self.backlog.settle().await;
+        while self.backlog.has_next() {
             let mut adding = Some(self.add());
             let outcome = ended(&mut adding).await;
             let next = self.added(outcome);
+            self.backlog.settle().await;
             sleep_until(next).await;
         }
     }
 
-    /// The same, once.
+    /// The same, once, and all of it or nothing.
     pub(super) async fn add_once(&mut self) -> Result<(), StoreError> {
-        let parts = parts(self.backlog.iter());
+        let (count, parts) = self.backlog.next(usize::MAX);
         self.store.append_audit(&parts).await?;
-        self.backlog.clear();
+        self.backlog.added(count);
         Ok(())
     }
 }
@@ -339,22 +347,4 @@ async fn ended(adding: &mut Adding) -> (usize, Result<(), StoreError>) {
     let (count, outcome) = (*count, adding_now.await);
     *adding = None;
     (count, outcome)
-}
-
-/// Lines and signatures by their chains, each in its order.
-fn parts<'i>(items: impl Iterator<Item = &'i (AuditChain, Item)>) -> Vec<AuditPart> {
-    let mut places: HashMap<AuditChain, usize> = HashMap::new();
-    let mut parts: Vec<AuditPart> = Vec::new();
-    for (chain, item) in items {
-        let place = *places.entry(*chain).or_insert_with(|| {
-            parts.push(AuditPart { chain: *chain, rows: Vec::new(), checkpoints: Vec::new() });
-            parts.len() - 1
-        });
-        let Some(part) = parts.get_mut(place) else { continue };
-        match item {
-            Item::Line(row) => part.rows.push(row.clone()),
-            Item::Checkpoint(checkpoint) => part.checkpoints.push(checkpoint.clone()),
-        }
-    }
-    parts
 }

@@ -1,5 +1,6 @@
 //! The audit record.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -9,6 +10,8 @@ use super::secret::setting;
 
 /// Longest time between two checkpoints, in seconds.
 const CHECKPOINT_SECONDS_MAX: u64 = 3_600;
+/// Most that may wait on disk, in MiB.
+const SPOOL_MEBIBYTES_MAX: u64 = 1_048_576;
 
 /// The audit record.
 #[derive(Debug, Clone, Deserialize)]
@@ -16,6 +19,24 @@ const CHECKPOINT_SECONDS_MAX: u64 = 3_600;
 pub struct AuditConfig {
     /// Seconds after which what was recorded since is signed. What is not signed yet can be cut off unnoticed.
     pub checkpoint_seconds: u64,
+    /// What becomes of what the database does not take.
+    pub on_full: OnFull,
+    /// The folder in which it waits until the database is there again, made when it is needed.
+    pub spool_directory: PathBuf,
+    /// How many MiB may wait there for each process.
+    pub spool_mebibytes: u64,
+}
+
+/// What becomes of what is recorded while the database takes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFull {
+    /// It waits on disk. When that is full too, calls go on, and the record says how many it lacks.
+    Spool,
+    /// It waits in memory. When that is full, calls wait for room, and are refused when their time is over.
+    Block,
+    /// It waits in memory. When that is full, calls are refused at once.
+    Refuse,
 }
 
 impl AuditConfig {
@@ -24,16 +45,35 @@ impl AuditConfig {
         Duration::from_secs(self.checkpoint_seconds)
     }
 
+    /// How many bytes may wait on disk.
+    pub fn spool_bytes(&self) -> u64 {
+        self.spool_mebibytes.saturating_mul(1_048_576)
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        if (1..=CHECKPOINT_SECONDS_MAX).contains(&self.checkpoint_seconds) {
-            return Ok(());
+        if !(1..=CHECKPOINT_SECONDS_MAX).contains(&self.checkpoint_seconds) {
+            return Err(setting("audit.checkpoint_seconds", "must be from 1 to 3600"));
         }
-        Err(setting("audit.checkpoint_seconds", "must be from 1 to 3600"))
+        if !(1..=SPOOL_MEBIBYTES_MAX).contains(&self.spool_mebibytes) {
+            return Err(setting("audit.spool_mebibytes", "must be from 1 to 1048576"));
+        }
+        if self.on_full == OnFull::Spool && self.spool_directory.as_os_str().is_empty() {
+            return Err(setting(
+                "audit.spool_directory",
+                "names no folder: give one, or set audit.on_full to \"block\" or \"refuse\"",
+            ));
+        }
+        Ok(())
     }
 }
 
 impl Default for AuditConfig {
     fn default() -> Self {
-        Self { checkpoint_seconds: 60 }
+        Self {
+            checkpoint_seconds: 60,
+            on_full: OnFull::Spool,
+            spool_directory: PathBuf::from("audit-spool"),
+            spool_mebibytes: 1_024,
+        }
     }
 }

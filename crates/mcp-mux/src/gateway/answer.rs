@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::replay::Resumable;
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
-use crate::mux::{CallError, ListPage, Outcome, URL_ELICITATION_REQUIRED};
+use crate::mux::{CallError, ListPage, Outcome, UNRECORDED_RETRY_SECONDS, URL_ELICITATION_REQUIRED};
 use crate::upstream::{Answer, error_code};
 
 /// For how long a client may keep a list, in milliseconds.
@@ -121,6 +121,9 @@ pub(super) async fn call(
             return Err(Problem::invalid_params(error.to_string()));
         }
         Err(error @ CallError::Limited { seconds, .. }) => return Err(Problem::limited(error.to_string(), seconds)),
+        Err(error @ CallError::Unrecorded) => {
+            return Err(Problem::limited(error.to_string(), UNRECORDED_RETRY_SECONDS));
+        }
         Err(error @ CallError::HeaderMismatch) => return Err(Problem::header_mismatch(error.to_string())),
         Err(error) => Err(error),
     };

@@ -117,7 +117,10 @@ impl Mux {
         ask: &Ask<'_>,
         mut operation: Operation,
     ) -> Result<Outcome, CallError> {
-        let room = self.audit.room().await;
+        let Ok(room) = self.audit.room_until(caller.deadline).await else {
+            measured::end(operation, Err(&CallError::Unrecorded), audit::Outcome::Refused);
+            return Err(CallError::Unrecorded);
+        };
         let sight = self.sight(caller, endpoint);
         let thing = ask.wish.thing();
         let came = Came { caller, endpoint };

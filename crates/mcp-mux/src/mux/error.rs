@@ -5,6 +5,9 @@ use tenant_store::{TenantSlug, UpstreamSlug};
 use crate::limits::Limited;
 use crate::upstream::UpstreamError;
 
+/// After so long a call that could not be recorded may be tried again.
+pub const UNRECORDED_RETRY_SECONDS: u64 = 5;
+
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -45,6 +48,9 @@ pub enum CallError {
         /// After so many seconds one may be made again.
         seconds: u64,
     },
+    /// The call could not be recorded, so it is not made.
+    #[error("calls cannot be recorded at present, so none is made: try again in {UNRECORDED_RETRY_SECONDS} s")]
+    Unrecorded,
     /// Text of another tenant stands in the arguments, and does not go there.
     #[error(
         "these arguments hold text that came from {} a short time ago, which does not go to tenant `{to}`: leave it out",

@@ -24,7 +24,7 @@ pub(super) fn leads_to(operation: &mut Operation, (thing, target): (&Thing, &Tar
 pub(super) fn end(mut operation: Operation, answer: Result<&Answer, &CallError>, outcome: audit::Outcome) {
     match answer {
         Err(CallError::Unknown(_) | CallError::SignedOut) => operation.is_decided(Decision::Deny),
-        Err(CallError::Limited { .. }) => operation.is_decided(Decision::Limited),
+        Err(CallError::Limited { .. } | CallError::Unrecorded) => operation.is_decided(Decision::Limited),
         _ => {}
     }
     operation.end(ending(answer, outcome));
@@ -35,7 +35,7 @@ fn ending(answer: Result<&Answer, &CallError>, outcome: audit::Outcome) -> Endin
         Ok(Answer::Result(_)) if outcome == audit::Outcome::ToolError => Ending::ToolError,
         Ok(Answer::Result(_)) => Ending::Done,
         Ok(Answer::Error(error)) => error_code(error).map_or(Ending::Failed(OTHER), Ending::Code),
-        Err(CallError::Limited { .. }) => Ending::Code(LIMITED),
+        Err(CallError::Limited { .. } | CallError::Unrecorded) => Ending::Code(LIMITED),
         Err(CallError::HeaderMismatch) => Ending::Code(HEADER_MISMATCH),
         Err(CallError::Upstream { error, .. }) => Ending::Failed(error.word()),
         Err(CallError::SignedOut) => Ending::Failed("signed_out"),
