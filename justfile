@@ -29,7 +29,7 @@ dev *arguments:
 demo:
     cargo run --example demo
 
-# what mcp-mux costs beside a minimal gateway, as a table or with `--json`; `--scale` grows tenants and views; see docs/benchmarks.md
+# what mcp-mux costs beside a minimal gateway, as a table or with `--json`; `--scale` grows tenants and views, `--streams` opens 10,000 streams; see docs/benchmarks.md
 bench *arguments:
     cargo bench --package mcp-mux --bench end_to_end -- {{ arguments }}
 

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use futures::future::{join_all, try_join_all};
 use serde_json::json;
 use tenant_store::Level;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::support::client::Http;
 use crate::support::server::{Setup, TestServer};
@@ -16,16 +16,16 @@ use crate::support::upstreams::{ByteUpstream, Say};
 
 const GOOD: usize = 17;
 /// How long a good upstream works on an answer.
-const WORK: Duration = Duration::from_millis(100);
+const WORK: Duration = Duration::from_millis(250);
 /// How often each way is measured, and how many calls each person makes then.
-const TURNS: usize = 4;
-const ROUNDS: usize = 15;
-/// How many people call each of the others, without a pause.
+const TURNS: usize = 3;
+const ROUNDS: usize = 12;
+/// How many people call each of the others.
 const PEOPLE_MISLED: usize = 3;
 /// What a call may take longer among the disturbed.
 const SLOWER_PERCENT_MAX: u32 = 20;
 /// What a list may: it takes a few milliseconds, and so does a busy machine's other work.
-const LIST_SLOWER_MAX: Duration = Duration::from_millis(20);
+const LIST_SLOWER_MAX: Duration = Duration::from_millis(50);
 
 const ANSWER: &str = r#"{"resultType":"complete","content":[{"type":"text","text":"done"}]}"#;
 
@@ -72,9 +72,12 @@ async fn work_of_all(people: &[(Http, String)]) -> Result<Took> {
     Ok(all)
 }
 
-/// Calls again and again, whatever comes of it, and has no answer to show.
+/// Calls again and again, whatever comes of it, as often as the others do.
 async fn be_misled(client: &Http, tool: &str) -> Result<()> {
+    let mut pace = interval(WORK);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        pace.tick().await;
         let answer = client.call(tool, json!({})).await?;
         ensure!(answer["result"]["content"][0]["text"] != "done", "{answer}");
     }
@@ -104,7 +107,12 @@ async fn what_stalls_floods_or_lies_is_not_noticed_by_the_people_of_other_upstre
     for (tenant, url) in &upstreams {
         setups.push(Setup { tenant, upstream: "desk", url, key: None, level: Level::Write });
     }
-    let server = TestServer::start("chaos", &setups).await?;
+    let server = TestServer::start_with("chaos", &setups, |config| {
+        // A flood in the log is a flood of its own.
+        config.telemetry.log = "warn".to_owned();
+        Ok(())
+    })
+    .await?;
     let people =
         upstreams[..GOOD].iter().map(|(tenant, _)| person(&server, "alice", tenant)).collect::<Result<Vec<_>>>()?;
     let misled = upstreams[GOOD..]

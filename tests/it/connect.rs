@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tenant_store::{Level, UpstreamAuth};
 use url::Url;
 
+use crate::audit::{events, of, stopped};
 use crate::oauth::text;
 use crate::support::accounts::{account_auth, lists_for_all};
 use crate::support::browser::{Browser, Page, query};
@@ -113,6 +114,13 @@ async fn somebody_connects_an_account_uses_it_and_ends_it() -> Result<()> {
 
     let gone = browser.press(&page, "/connect/sign-out").await?;
     assert_eq!((gone.status, browser.cookies(&page.url).len()), (200, 0));
+
+    let recorded = events(&stopped(bed.server).await?.store, Some("acme")).await?;
+    let acts: Vec<_> = of(&recorded, "account").iter().map(|event| (&event["action"], &event["done"])).collect();
+    let done = json!(true);
+    assert_eq!(acts, [(&json!("begin"), &done), (&json!("connect"), &done), (&json!("disconnect"), &done)]);
+    let first = of(&recorded, "account")[0];
+    assert_eq!((&first["who"]["subject"], &first["upstream"]), (&json!("alice"), &json!("desk")));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! and mcp-mux in front of it.
 //!
 //! `just bench` measures, `just bench --json` prints JSON, and `just bench call` measures the cases with that word in their names;
-//! `just bench --scale` grows tenants and views instead. `--quick` only shows that it works, as `cargo test` does. Upstream, floor and
+//! `just bench --scale` grows tenants and views instead, and `just bench --streams` opens 10,000 streams. `--quick` only shows that it works, as `cargo test` does. Upstream, floor and
 //! mcp-mux are processes of their own: this program started again with the name of a role, so that the operating system can tell what
 //! each of them spent. See `docs/benchmarks.md`.
 
@@ -18,6 +18,7 @@ mod end_to_end {
     pub(crate) mod quick;
     pub(crate) mod report;
     pub(crate) mod scale;
+    pub(crate) mod streams;
     pub(crate) mod upstream;
     pub(crate) mod wire;
 }
@@ -32,7 +33,7 @@ use tokio::runtime::{Builder, Runtime};
 use mimalloc::MiMalloc;
 
 use end_to_end::measure::Effort;
-use end_to_end::{compare, floor, mux, quick, scale, upstream};
+use end_to_end::{compare, floor, mux, quick, scale, streams, upstream};
 
 /// The program's own, for the floor as well.
 #[global_allocator]
@@ -68,6 +69,9 @@ fn answer(words: &[&str]) -> Result<()> {
         runtime.block_on(quick::run())
     } else if has("--scale") {
         runtime.block_on(scale::run(has("--json")))
+    } else if has("--streams") {
+        let count = words.iter().find_map(|word| word.parse().ok()).unwrap_or(streams::STREAMS);
+        runtime.block_on(streams::run(count))
     } else {
         let effort = if has("--quick") { Effort::quick() } else { Effort::full() };
         let wanted: Vec<&str> = words.iter().copied().filter(|word| !word.starts_with("--")).collect();

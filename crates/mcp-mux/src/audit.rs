@@ -33,7 +33,8 @@ use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::event::{
-    Administered, Call, Decided, Event, Flowed, Head, List, Named, Outcome, TENANTS_NAMED_MAX, What, Who, name_digest,
+    Administered, Call, ConsentAct, Consented, Decided, Event, Flowed, Head, List, Named, Outcome, TENANTS_NAMED_MAX,
+    What, Who, name_digest,
 };
 pub use self::export::{ExportError, FileReport, export, verify_file};
 pub use self::heads::Heads;

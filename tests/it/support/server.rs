@@ -81,7 +81,7 @@ impl TestServer {
         let mut config = config(&idp, &database)?;
         config.audit.spool_directory = spool_folder(&log);
         change(&mut config)?;
-        start_log(&log)?;
+        start_log(&log, &config.telemetry)?;
         let store = open_store(&config).await?;
         for setup in setups {
             install(&store, setup).await?;
@@ -370,12 +370,11 @@ fn log_settings() -> TelemetryConfig {
 }
 
 /// Logs that.
-fn start_log(path: &Path) -> Result<()> {
+fn start_log(path: &Path, settings: &TelemetryConfig) -> Result<()> {
     let file = Arc::new(Mutex::new(File::create(path)?));
-    let settings = log_settings();
     let writer = move || LogFile(Arc::clone(&file));
     // A second server in the same test writes to the first one's file.
-    drop(mcp_mux::telemetry::init_with_writer(&settings, writer));
+    drop(mcp_mux::telemetry::init_with_writer(settings, writer));
     Ok(())
 }
 

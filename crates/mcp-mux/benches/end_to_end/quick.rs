@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::compare::{CASES, Stage};
 use super::measure::{Cost, Effort};
-use super::{flow, report};
+use super::{flow, report, streams};
 
 const NAME: &str = "all_three_answer_rightly_and_the_table_is_whole";
 
@@ -30,6 +30,7 @@ pub(crate) async fn run() -> Result<()> {
         ensure!(outcome.costs.iter().all(is_measured), "{} came to nothing: {outcome:?}", case.name());
         outcomes.push(outcome);
     }
+    streams::run(40).await?;
     let guard = flow::costs(3)?;
     let table = report::table(&outcomes, &guard)?;
     let whole =

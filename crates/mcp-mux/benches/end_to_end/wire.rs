@@ -1,11 +1,12 @@
 //! What is said on each leg: a client's requests in either era, and what the upstream answers.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use http::request::Builder;
 use http::{Method, Request};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -81,6 +82,20 @@ impl Client<'_> {
         };
         asks.extend([self.list(count)?, self.call(bytes)?]);
         Ok(asks)
+    }
+
+    /// What opens a stream that tells of changed lists, as it is sent.
+    pub(crate) fn listen(&self) -> Result<String> {
+        let params = json!({ "notifications": { "toolsListChanged": true } });
+        let Ask { request, .. } = self.ask("subscriptions/listen", None, params, String::new())?;
+        let (head, body) = request.into_parts();
+        let mut text = format!("POST {} HTTP/1.1\r\n", head.uri);
+        for (name, value) in &head.headers {
+            text += &format!("{name}: {}\r\n", value.to_str()?);
+        }
+        let body = body.collect().now_or_never().context("it is whole")??.to_bytes();
+        text += &format!("content-length: {}\r\n\r\n{}", body.len(), std::str::from_utf8(&body)?);
+        Ok(text)
     }
 
     fn ask(&self, method: &str, name: Option<&str>, mut params: serde_json::Value, expected: String) -> Result<Ask> {

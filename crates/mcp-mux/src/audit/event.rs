@@ -44,6 +44,8 @@ pub enum What {
     List(List),
     /// Text of one tenant stood in a call to another.
     Flow(Flowed),
+    /// Somebody connected an account of their own to an upstream, or ended that.
+    Account(Consented),
     /// An operator did something.
     Administration(Administered),
     /// Events are missing: they found no room, or their calls outlived the server.
@@ -201,6 +203,36 @@ pub struct Flowed {
     pub policy: &'static str,
     /// `logged`, `approved`, `declined`, `blocked`, or `nobodyToAsk`.
     pub became: &'static str,
+}
+
+/// What somebody did with an account of their own.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Consented {
+    /// Whose account.
+    pub who: Who,
+    /// The id of the request, as in the log.
+    pub request_id: String,
+    /// What was done.
+    pub action: ConsentAct,
+    /// Whose upstream.
+    pub tenant: TenantId,
+    /// Which.
+    pub upstream: UpstreamSlug,
+    /// Whether it came to something.
+    pub done: bool,
+}
+
+/// What people do with accounts.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ConsentAct {
+    /// The browser is sent to where consent is given.
+    Begin,
+    /// It came back with it.
+    Connect,
+    /// The account is not to be used any more.
+    Disconnect,
 }
 
 /// What an operator did with the command line.

@@ -12,6 +12,7 @@ use tenant_store::{
 };
 
 use super::key::Speaker;
+use super::recorded::{Done, record_each};
 use super::{Settings, administration, print, print_json, say};
 use crate::app::open_store;
 use crate::caller::Principal;
@@ -90,8 +91,11 @@ impl AccountCommand {
                 if !all && chosen.upstream.is_none() && chosen.principal.is_none() {
                     bail!("say which accounts: --upstream, --principal, or --all for all of the tenant's");
                 }
-                let accounts = accounts(&config, store)?;
-                revoke(&accounts, &tenant, &rows, &found, *json).await
+                let accounts = accounts(&config, store.clone())?;
+                let mut done = Vec::new();
+                let revoked = revoke((&accounts, &tenant, &rows), &found, &mut done).await;
+                let recorded = record_each(&store, done).await;
+                revoked.and_then(|()| told(&found, *json)).and(recorded)
             }
         }
     }
@@ -156,12 +160,11 @@ fn print_found(found: &[Found]) -> Result<()> {
     print_json(&found.collect::<Vec<_>>())
 }
 
+/// Revokes one account after the other, and says which are.
 async fn revoke(
-    accounts: &Accounts,
-    tenant: &Tenant,
-    rows: &TenantStore,
+    (accounts, tenant, rows): (&Accounts, &Tenant, &TenantStore),
     found: &[Found],
-    as_json: bool,
+    done: &mut Vec<Done>,
 ) -> Result<()> {
     let stored = rows.sealed_credentials().await?;
     for Found { upstream, principal, .. } in found {
@@ -176,7 +179,13 @@ async fn revoke(
         revoked.with_context(|| {
             format!("the account of {}/{} at upstream `{}`", principal.issuer, principal.subject, upstream.slug)
         })?;
+        let name = format!("{}/{} at {}", principal.issuer, principal.subject, upstream.slug);
+        done.push(Done::of(tenant.id, "account revoke", "account", &name));
     }
+    Ok(())
+}
+
+fn told(found: &[Found], as_json: bool) -> Result<()> {
     if as_json {
         return print_found(found);
     }

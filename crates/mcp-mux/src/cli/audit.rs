@@ -209,6 +209,10 @@ fn told(event: &Value) -> String {
         "list" => {
             format!("{} was shown {} of {} tenants: {}", who(), text("/list"), number("/tenantCount"), text("/sha256"))
         }
+        "account" => {
+            let became = if event.get("done") == Some(&Value::Bool(true)) { "done" } else { "came to nothing" };
+            format!("{} {} an account at {}: {became}", who(), text("/action"), text("/upstream"))
+        }
         "administration" => format!(
             "{}: {} {} {} {}",
             text("/operator"),

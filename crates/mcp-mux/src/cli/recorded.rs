@@ -53,6 +53,14 @@ pub(super) async fn record(store: &Store, done: Done) -> Result<()> {
     record_all(store, vec![done.event(None, None)]).await.context(UNKNOWN)
 }
 
+/// The same for several.
+pub(super) async fn record_each(store: &Store, done: Vec<Done>) -> Result<()> {
+    if done.is_empty() {
+        return Ok(());
+    }
+    record_all(store, done.into_iter().map(|done| done.event(None, None)).collect()).await.context(UNKNOWN)
+}
+
 /// Records that something begins that takes long and may be broken off. Without that it does not begin.
 pub(super) async fn record_begin(store: &Store, done: Done) -> Result<()> {
     let recorded = record_all(store, vec![done.event(Some("begun".to_owned()), None)]).await;

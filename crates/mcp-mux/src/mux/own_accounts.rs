@@ -7,9 +7,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tenant_store::{AccountHeld, TenantScope, TenantSlug, Upstream, UpstreamAuth, UpstreamId, UpstreamSlug};
+use tenant_store::{
+    AccountHeld, AuditChain, TenantScope, TenantSlug, Upstream, UpstreamAuth, UpstreamId, UpstreamSlug,
+};
 
 use super::Mux;
+use crate::audit::{ConsentAct, Consented, Event, What, Who};
 use crate::caller::{Caller, Principal};
 use crate::catalog::{Entry, Shelf, Snapshot};
 use crate::policy::{Action, Reach, decide, own_account};
@@ -143,6 +146,7 @@ impl OwnAccounts {
     ) -> Result<(OwnAccount, Consent), OwnAccountError> {
         let spot = self.spot(caller, (tenant, upstream)).await?.offered()?;
         let begun = self.accounts.begin(&caller.principal, &spot.place).await;
+        self.record(caller, &spot.place, (ConsentAct::Begin, begun.is_ok())).await;
         let consent = begun.map_err(|error| failed(&spot.place, error))?;
         Ok((self.look(caller, spot).await?, consent))
     }
@@ -157,6 +161,7 @@ impl OwnAccounts {
     ) -> Result<(), OwnAccountError> {
         let Spot { place, .. } = self.spot(caller, (tenant, upstream)).await?.offered()?;
         let finished = self.accounts.finish(&caller.principal, &place, flow, callback).await;
+        self.record(caller, &place, (ConsentAct::Connect, finished.is_ok())).await;
         finished.map_err(|error| failed(&place, error))
     }
 
@@ -169,7 +174,17 @@ impl OwnAccounts {
     ) -> Result<bool, OwnAccountError> {
         let Spot { place, .. } = self.spot(caller, (tenant, upstream)).await?;
         let ended = self.accounts.disconnect(&caller.principal, &place).await;
+        self.record(caller, &place, (ConsentAct::Disconnect, ended == Ok(true))).await;
         ended.map_err(|error| failed(&place, error))
+    }
+
+    /// Records it for the tenant whose upstream it is about: the account is there, or may be.
+    async fn record(&self, caller: &Caller, place: &AccountPlace, (action, done): (ConsentAct, bool)) {
+        let (tenant, upstream) = (place.scope.tenant(), place.upstream.slug.clone());
+        let (who, request_id) = (Who::of(caller), caller.request_id.to_string());
+        let what = What::Account(Consented { who, request_id, action, tenant, upstream, done });
+        let event = Event { at: self.mux.clock.now(), chain: AuditChain::Tenant(place.scope), what };
+        self.mux.audit.room().await.put(event);
     }
 
     async fn spot(
