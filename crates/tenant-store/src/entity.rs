@@ -23,3 +23,4 @@ pub(crate) mod tenant_key;
 pub(crate) mod tool;
 pub(crate) mod upstream;
 pub(crate) mod upstream_health;
+pub(crate) mod usage_day;

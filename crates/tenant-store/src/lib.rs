@@ -40,6 +40,7 @@ pub mod testing;
 mod tools;
 mod upstream_auth;
 mod upstreams;
+mod usage;
 
 pub use access_tests::{AccessTest, AccessTestSpec};
 pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
@@ -88,3 +89,4 @@ pub use upstream_auth::{
     TokenExchange, TokenRequest, UpstreamAuth,
 };
 pub use upstreams::{Upstream, UpstreamSpec};
+pub use usage::{Month, MonthError, Used};

@@ -29,6 +29,7 @@ mod m20261126_000023_revocation;
 mod m20261126_000024_directory;
 mod m20261126_000025_upstream_health;
 mod m20261126_000026_audit;
+mod m20261126_000027_usage;
 mod m20261126_000028_tool_review;
 mod m20261126_000029_flow_policy;
 
@@ -73,6 +74,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000024_directory::Migration),
             Box::new(m20261126_000025_upstream_health::Migration),
             Box::new(m20261126_000026_audit::Migration),
+            Box::new(m20261126_000027_usage::Migration),
             Box::new(m20261126_000028_tool_review::Migration),
             Box::new(m20261126_000029_flow_policy::Migration),
         ]

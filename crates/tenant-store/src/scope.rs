@@ -10,7 +10,7 @@ use crate::store::transaction::{Reading, SharedTransaction, Whose, Writing};
 /// Which tenant's rows a [`TenantStore`] reaches.
 ///
 /// Whoever can make one can reach any tenant: only the server's `policy` may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantScope(TenantId);
 
 /// One tenant's rows. Every method filters by the tenant, so that another tenant's row and no row are the same answer.

@@ -22,3 +22,4 @@ mod support;
 mod tenants;
 mod tools;
 mod upstreams;
+mod usage;
