@@ -63,3 +63,4 @@ mod taken_up;
 mod tasks;
 mod token_exchange;
 mod traces;
+mod usage;

@@ -96,6 +96,7 @@ async fn requests_are_measured_by_method_tenant_upstream_decision_and_outcome() 
     mux_audit_lost_total counter
     mux_config_revision gauge
     mux_upstream_healthy gauge
+    mux_usage_lost_total counter
     server_operation_duration_seconds histogram
     ");
     assert!(

@@ -25,6 +25,7 @@ use crate::policy::Administration;
 use crate::replicas::{self, Heart};
 use crate::telemetry::{Metrics, MetricsError, Operations, tracer};
 use crate::upstream::{Accounts, Pool};
+use crate::usage::Usage;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,7 @@ pub struct App {
     refresher: Arc<Refresher>,
     api_keys: Arc<ApiKeys>,
     accounts: Accounts,
+    usage: Usage,
     tasks: Tasks,
     /// How long it serves after it was told to stop, and how long it then waits for what runs.
     drain: (Duration, Duration),
@@ -199,10 +201,11 @@ fn operations(config: &Config, metrics: &Metrics, (egress, tasks): (&Egress, &Ta
 }
 
 /// What is looked up when somebody asks for the metrics.
-fn show(metrics: &Metrics, pool: &Pool, audit: &Audit) {
+fn show(metrics: &Metrics, pool: &Pool, (audit, usage): (&Audit, &Usage)) {
     metrics.show_upstreams(Box::new(pool.healths()));
     let pressure = audit.pressure();
     metrics.show_audit(pressure.waiting(), pressure.lost());
+    metrics.show_usage(usage.lost());
 }
 
 /// A listener, and where it is: not where it was configured if that was port 0.
@@ -267,11 +270,12 @@ impl App {
         let every = config.audit.checkpoint_every();
         Audit::take_up_spools(&store, administration(), &config.audit, (&keys, &tasks));
         audit.sign_for_the_killed(&store, administration(), every, (Arc::clone(&clock), &tasks));
-        show(&metrics, &pool, &audit);
+        let usage = Usage::start(&store, &tasks);
+        show(&metrics, &pool, (&audit, &usage));
         let mux = Mux::new(
             (Arc::clone(&catalog), pool, store.clone(), audit),
             (handles.clone(), Arc::clone(&clock), tasks.clone()),
-            Limits::new(&config.limits),
+            (Limits::new(&config.limits), usage.clone()),
             config.http.recheck_every(),
             config.catalog.page_items,
         );
@@ -306,7 +310,19 @@ impl App {
         });
         let drain = (config.http.drain_delay(), config.http.drain_timeout());
         tracing::info!(%address, public_url = %public_url, %replica, "mcp-mux serves");
-        Ok(Self { address, admin_address, public_url, store, catalog, refresher, api_keys, accounts, tasks, drain })
+        Ok(Self {
+            address,
+            admin_address,
+            public_url,
+            store,
+            catalog,
+            refresher,
+            api_keys,
+            accounts,
+            usage,
+            tasks,
+            drain,
+        })
     }
 
     /// Where it listens.
@@ -347,6 +363,11 @@ impl App {
     /// The callers' own accounts at upstreams, for whoever started the server.
     pub fn accounts(&self) -> &Accounts {
         &self.accounts
+    }
+
+    /// What tenants use, for whoever started the server.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
     }
 
     /// Takes over what changed in the database now rather than at the next look.

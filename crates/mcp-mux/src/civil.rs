@@ -18,6 +18,12 @@ pub(crate) fn rfc3339(at: Timestamp) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
+/// `2015-08-30`.
+pub(crate) fn date(at: Timestamp) -> String {
+    let ([year, month, day], _) = civil(at);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 /// Year, month and day; hour, minute and second. By the calendar arithmetic of civil days counted from the first of March.
 fn civil(at: Timestamp) -> ([i64; 3], [i64; 3]) {
     let seconds = at.as_millis().div_euclid(MILLIS_PER_SECOND);
@@ -44,6 +50,7 @@ mod tests {
             (1_735_689_599_999, "2024-12-31T23:59:59.999Z"),
         ] {
             assert_eq!(rfc3339(Timestamp::from_millis(millis)), written);
+            assert_eq!(Some(date(Timestamp::from_millis(millis)).as_str()), written.split('T').next());
         }
         assert_eq!(basic(Timestamp::from_millis(1_440_938_160_000)), "20150830T123600Z");
     }

@@ -15,6 +15,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod manifest;
 pub mod telemetry;
+pub mod usage;
 
 mod api_key;
 pub mod caller;

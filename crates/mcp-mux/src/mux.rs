@@ -51,6 +51,7 @@ use crate::lifecycle::Tasks;
 use crate::limits::Limits;
 use crate::policy::Reach;
 use crate::upstream::Pool;
+use crate::usage::Usage;
 
 /// Which endpoint a request came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +75,7 @@ pub struct Mux {
     /// At how many upstreams each principal listens.
     listening: Quota,
     limits: Limits,
+    usage: Usage,
     flows: FlowGuard,
     clock: Arc<dyn Clock>,
     recheck_every: Duration,
@@ -120,7 +122,7 @@ impl Mux {
     pub fn new(
         (catalog, pool, store, audit): (Arc<Catalog>, Pool, Store, Audit),
         (handles, clock, tasks): (Handles, Arc<dyn Clock>, Tasks),
-        limits: Limits,
+        (limits, usage): (Limits, Usage),
         recheck_every: Duration,
         page_items: usize,
     ) -> Self {
@@ -135,6 +137,7 @@ impl Mux {
             parked,
             listening,
             limits,
+            usage,
             flows: FlowGuard::new(),
             clock,
             recheck_every,

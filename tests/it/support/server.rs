@@ -210,6 +210,12 @@ impl TestServer {
         if refuses { self.refuse("audit", (when, "true")).await } else { self.refuse_no_more("audit").await }
     }
 
+    /// Lets the database refuse, or take again, what was used.
+    pub(crate) async fn refuse_usage(&self, refuses: bool) -> Result<()> {
+        let when = "BEFORE INSERT ON usage_day";
+        if refuses { self.refuse("usage", (when, "true")).await } else { self.refuse_no_more("usage").await }
+    }
+
     /// Waits until that is in the log.
     pub(crate) async fn until_logged(&self, text: &str) -> Result<()> {
         let waiting = async {

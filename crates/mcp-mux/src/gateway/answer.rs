@@ -102,7 +102,7 @@ pub(super) async fn call(
     outcome: Result<Outcome, CallError>,
 ) -> Result<Response<Body>, Problem> {
     let answer = match outcome {
-        Ok(Outcome::Whole(answer)) => Ok(answer),
+        Ok(Outcome::Whole(answer) | Outcome::Unasked(answer)) => Ok(answer),
         Ok(Outcome::Stream(relay)) => {
             if let Some(tasks) = tasks {
                 return Ok(events::of_call((id.to_owned(), asked), (call, replays), *relay, tasks));

@@ -50,6 +50,8 @@ pub struct Ask<'r> {
 pub enum Outcome {
     /// The upstream answered at once.
     Whole(Answer),
+    /// We answered ourselves, without asking the upstream.
+    Unasked(Answer),
     /// There is a stream.
     Stream(Box<Relay>),
 }
@@ -170,7 +172,7 @@ impl Mux {
             return Ok(Outcome::Stream(Box::new(relay)));
         }
         if let Some(refused) = arguments::refused(&ask.wish, &call.target) {
-            return Ok(Outcome::Whole(refused));
+            return Ok(Outcome::Unasked(refused));
         }
         let used = (call.target.place(), sight.counted_as(&ask.wish, &call.target));
         self.limits.count_use(&caller.principal, used, Instant::now()).map_err(limited)?;
@@ -337,7 +339,7 @@ impl Call<'_> {
                 let state = self.states(params).seal_sending();
                 let request = state.ok().and_then(|state| found.request(called, &state));
                 let request = request.ok_or_else(|| failed(self.target.slugs(), UpstreamError::Setup))?;
-                Ok(Outcome::Whole(Answer::Result(request)))
+                Ok(Outcome::Unasked(Answer::Result(request)))
             }
             Input::InStream(_) if can_be_asked => {
                 let request = Arc::new(self.request(self.rpc(params.to_owned())?, params.len()));

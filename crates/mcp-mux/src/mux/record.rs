@@ -3,6 +3,8 @@
 //! Room for a call's event is had before anything is decided, so that a call that was made is not missing for want of it; the event is
 //! pushed when the call ends, however it ends, be it that nobody waits for its answer any more.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 use tenant_store::{AuditChain, OfferKind, TenantId, Timestamp, UpstreamId};
 use tokio::time::Instant;
@@ -15,11 +17,12 @@ use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Listed, Mux, Sight};
 use crate::audit::{self, Call, Decided, Event, List, Named, Room, TENANTS_NAMED_MAX, What, Who};
 use crate::caller::Caller;
-use crate::catalog::{Carried, Face, ListDigest};
+use crate::catalog::{Carried, Entry, Face, ListDigest};
 use crate::hex;
 use crate::policy::{Access, Action, Decision, EntryFacts, decide};
 use crate::telemetry::Operation;
 use crate::upstream::{Answer, UpstreamError, is_tool_error};
+use crate::usage::{Usage, UsedOnce};
 
 /// A call on its way into the record.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(super) struct Recording {
     reading: Option<Reading>,
     /// The same call, as it is measured.
     operation: Operation,
+    /// Where it counts, if it is a call of a tool.
+    used: Option<(Usage, Arc<Entry>)>,
 }
 
 /// Whose call it is, and where it came.
@@ -50,6 +55,11 @@ impl Came<'_> {
 }
 
 impl Recording {
+    /// Nobody was asked.
+    pub(super) fn is_not_made(&mut self) {
+        self.used = None;
+    }
+
     /// How it went.
     pub(super) fn finish(mut self, answer: Result<&Answer, &CallError>) {
         (self.call.outcome, self.call.fault) = match answer {
@@ -75,7 +85,24 @@ impl Recording {
     fn put(&mut self) {
         let Some(room) = self.room.take() else { return };
         self.call.duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.count();
         room.put(Event { at: self.at, chain: self.chain, what: What::Call(self.call.clone()) });
+    }
+
+    /// What was not made does not count, and what ends with a question counts when that is answered.
+    fn count(&mut self) {
+        let (Some((usage, entry)), AuditChain::Tenant(scope)) = (self.used.take(), self.chain) else { return };
+        let is_error = match self.call.outcome {
+            audit::Outcome::Refused | audit::Outcome::TakenBack | audit::Outcome::WantsInput => return,
+            audit::Outcome::Ok => false,
+            audit::Outcome::ToolError
+            | audit::Outcome::Error
+            | audit::Outcome::UpstreamFailure
+            | audit::Outcome::Gone => true,
+        };
+        let (at, duration_ms) = (self.at, self.call.duration_ms);
+        let upstream = (entry.upstream.id, &entry.upstream.slug);
+        usage.count(&UsedOnce { scope, upstream, tool: entry.local(), at, duration_ms, is_error });
     }
 }
 
@@ -98,8 +125,9 @@ impl Mux {
         let call = came.call(wish.method(), (sight.named(thing, target), decided), audit::Outcome::Gone);
         let chain = AuditChain::Tenant(target.access.scope());
         let reading = self.reading(came.caller, came.endpoint, (sight, target.access.tenant()));
+        let used = target.tool.map(|entry| (self.usage.clone(), Arc::clone(entry)));
         let (at, began) = (self.clock.now(), Instant::now());
-        Recording { room: Some(room), chain, at, began, call: Box::new(call), reading, operation }
+        Recording { room: Some(room), chain, at, began, call: Box::new(call), reading, operation, used }
     }
 
     /// Records that somebody was refused. Whose event it is, and why it was refused, is looked for by the writer: whoever is refused must not
@@ -261,8 +289,13 @@ fn not_used(decision: &Decision) -> Decided {
 
 impl Outcome {
     /// Records how it went, now or when the stream ends.
-    pub(super) fn recorded(outcome: Result<Self, CallError>, recording: Recording) -> Result<Self, CallError> {
+    pub(super) fn recorded(outcome: Result<Self, CallError>, mut recording: Recording) -> Result<Self, CallError> {
         match outcome {
+            Ok(Self::Unasked(answer)) => {
+                recording.is_not_made();
+                recording.finish(Ok(&answer));
+                Ok(Self::Unasked(answer))
+            }
             Ok(Self::Whole(answer)) => {
                 recording.finish(Ok(&answer));
                 Ok(Self::Whole(answer))

@@ -126,7 +126,7 @@ impl Mux {
         let (sight, thing) = (self.sight(caller, endpoint), look.wish.thing());
         let target = sight.target_of(&look.wish, &thing).ok_or(CallError::Unknown(thing.word()))?;
         let state = match Box::pin(self.ask_at(caller, endpoint, &look, (&sight, thing.clone(), target))).await? {
-            Outcome::Whole(state) => state,
+            Outcome::Whole(state) | Outcome::Unasked(state) => state,
             Outcome::Stream(relay) => relay.answer().await?,
         };
         Ok(match state {

@@ -129,6 +129,14 @@ impl Metrics {
         let _counter = counter.with_callback(move |seen| seen.observe(lost(), &[])).build();
     }
 
+    /// Shows, whenever somebody looks, how many calls are missing in what tenants use.
+    pub(crate) fn show_usage(&self, lost: impl Fn() -> u64 + Send + Sync + 'static) {
+        let counter = self.meter.u64_observable_counter("mcp_mux.usage.lost");
+        let counter =
+            counter.with_description("How many calls of tools found no room to be counted in, and are missing");
+        let _counter = counter.with_callback(move |seen| seen.observe(lost(), &[])).build();
+    }
+
     /// All that was measured, in the text format of Prometheus.
     pub fn exposed(&self) -> Result<Vec<u8>, MetricsError> {
         let mut text = Vec::new();
