@@ -26,6 +26,7 @@ mod schema;
 mod secret;
 mod serve;
 mod tools;
+mod usage;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -131,6 +132,15 @@ enum Command {
     Key(key::Key),
     /// Searches, exports and checks the audit record: who called what, who was refused, what operators did
     Audit(audit::AuditCommand),
+    /// Says how often tools were called in a month, how many of the calls failed, and how long they took together
+    ///
+    /// Of each tool of a tenant, or of all tenants. What was refused does not count, and days are those of UTC.
+    /// Servers write it every ten seconds.
+    ///
+    ///   mcp-mux usage --month 2026-11
+    ///   mcp-mux usage --month 2026-11 --tenant acme --daily -o csv > acme.csv
+    #[command(verbatim_doc_comment)]
+    Usage(usage::UsageCommand),
     /// Lists and takes back the accounts that callers connected at upstreams
     Account(account::AccountCommand),
     /// Shows, turns over and destroys the keys that seal secrets
@@ -208,6 +218,7 @@ impl Cli {
             Command::Migrate(migrate) => migrate.run().await,
             Command::Secret(secret) => secret.run().await,
             Command::Audit(audit) => audit.run().await,
+            Command::Usage(usage) => usage.run().await,
             Command::Account(account) => account.run().await,
             Command::Revoke(revoke) => revoke.run().await,
             Command::Reinstate(reinstate) => reinstate.run().await,

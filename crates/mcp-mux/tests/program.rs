@@ -12,6 +12,8 @@ mod get;
 mod import;
 #[path = "program/tools.rs"]
 mod tools;
+#[path = "program/usage.rs"]
+mod usage;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

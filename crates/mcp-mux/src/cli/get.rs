@@ -183,7 +183,7 @@ fn shortened<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
 }
 
 /// Rows with their columns below each other.
-fn lines(rows: &[Vec<String>]) -> Vec<String> {
+pub(super) fn lines(rows: &[Vec<String>]) -> Vec<String> {
     let mut widths: Vec<usize> = Vec::new();
     for (column, cell) in rows.iter().flat_map(|row| row.iter().enumerate()) {
         let width = cell.chars().count();
