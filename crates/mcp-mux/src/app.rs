@@ -62,7 +62,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct App {
     address: SocketAddr,
-    admin_address: Option<SocketAddr>,
+    /// Where operators' own programs are answered.
+    admin: Option<SocketAddr>,
     public_url: PublicUrl,
     store: Store,
     catalog: Arc<Catalog>,
@@ -303,26 +304,14 @@ impl App {
         let (http, accepting) = (config.http.clone(), tasks.clone());
         tasks.spawn_draining(async move { serve(listener, routes, &http, &accepting).await });
         let probed = Probed { catalog: Arc::clone(&catalog), metrics, tasks: tasks.clone() };
-        let admin_address = admin.map(|(listener, address)| {
+        let admin = admin.map(|(listener, address)| {
             answer_probes(listener, probed);
             tracing::info!(%address, "probes are answered");
             address
         });
         let drain = (config.http.drain_delay(), config.http.drain_timeout());
         tracing::info!(%address, public_url = %public_url, %replica, "mcp-mux serves");
-        Ok(Self {
-            address,
-            admin_address,
-            public_url,
-            store,
-            catalog,
-            refresher,
-            api_keys,
-            accounts,
-            usage,
-            tasks,
-            drain,
-        })
+        Ok(Self { address, admin, public_url, store, catalog, refresher, api_keys, accounts, usage, tasks, drain })
     }
 
     /// Where it listens.
@@ -332,7 +321,7 @@ impl App {
 
     /// Where the admin listener is, if there is one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin_address
+        self.admin
     }
 
     /// The URL of the aggregate endpoint.
