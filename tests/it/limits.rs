@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tenant_store::Level;
 
 use crate::support::canary;
+use crate::support::client::Http;
 use crate::support::server::{Setup, TestServer};
 use crate::support::upstreams::RealUpstream;
 
@@ -23,6 +24,38 @@ async fn limited(name: &str, limits: Value) -> Result<TestServer> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn who_shows_one_bad_token_after_the_other_is_looked_at_no_more_and_nobody_else_is_shut_out() -> Result<()> {
+    let server = TestServer::start_with("limits_address", &[], |config| {
+        config.limits = serde_json::from_value(json!({"address_failures_per_minute": 3}))?;
+        config.http.trusted_proxies = vec!["127.0.0.0/8".parse().map_err(anyhow::Error::msg)?];
+        Ok(())
+    })
+    .await?;
+    let (robot, _) = server.robot("acme", Level::Read).await?;
+    let from = |client: Http, address: &str| client.with("x-forwarded-for", address);
+    let (here, there) = ("198.51.100.7", "203.0.113.4, 198.51.100.8");
+    let alice = from(server.client("alice", &[])?, here)?;
+    assert_eq!(alice.modern("tools/list", json!({})).await?.status, 200);
+    let good = server.token("bob", &[])?;
+    let bad = |number: usize| Http::new(&server.url("/mcp"), Some(&format!("{good}{number}")));
+    for number in 0..3 {
+        assert_eq!(from(bad(number)?, here)?.modern("tools/list", json!({})).await?.status, 401);
+    }
+    let refused = from(bad(3)?, here)?.modern("tools/list", json!({})).await?;
+    let seconds: u64 = refused.headers["retry-after"].to_str()?.parse()?;
+    assert!(refused.status == 429 && (1..=20).contains(&seconds), "{refused:?}");
+    // A good one that nobody has seen yet waits, too; one that was seen, and a key, do not.
+    let bob = server.client("bob", &[])?;
+    assert_eq!(from(bob, here)?.modern("tools/list", json!({})).await?.status, 429);
+    assert_eq!(alice.modern("tools/list", json!({})).await?.status, 200);
+    assert_eq!(from(robot, here)?.modern("tools/list", json!({})).await?.status, 200);
+    // Elsewhere nobody notices, whatever the client itself adds.
+    assert_eq!(from(server.client("bob", &[])?, there)?.modern("tools/list", json!({})).await?.status, 200);
+    assert_eq!(from(bad(4)?, "203.0.113.4, 198.51.100.7")?.modern("tools/list", json!({})).await?.status, 429);
+    Ok(())
 }
 
 #[tokio::test]

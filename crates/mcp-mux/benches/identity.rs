@@ -70,7 +70,7 @@ async fn authenticator(signers: &[&Signer], tasks: &Tasks) -> Result<Authenticat
 
 fn verify(authenticator: &Authenticator, runtime: &Runtime, headers: &HeaderMap, audiences: &[String]) {
     let uri = Uri::from_static("/mcp");
-    let identity = runtime.block_on(authenticator.authenticate(&uri, headers, audiences));
+    let identity = runtime.block_on(authenticator.authenticate((&uri, headers), audiences, None));
     assert!(black_box(identity).is_ok(), "the token is good");
 }
 

@@ -289,7 +289,8 @@ impl App {
         let recheck_every = config.http.recheck_every();
         let directories = Directories::new(config)?;
         let scim = Scim { directories, store: store.clone(), public_url: public_url.clone() };
-        let server = Server { authenticator, gateway, resources, connect, scim, tasks: tasks.clone(), recheck_every };
+        let trusted_proxies = config.http.trusted_proxies.clone();
+        let server = Server { authenticator, gateway, resources, connect, scim, trusted_proxies, tasks: tasks.clone(), recheck_every };
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
         let asked = asked(config, &egress, (&clock, &store), &catalog)?;

@@ -27,6 +27,7 @@ pub use graph::{GraphDirectory, NamedGroups, PullError};
 pub use login::{Begun, Login, LoginError, Returned, SignedIn};
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use tenant_store::{Clock, Group, Revision, Timestamp};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use self::claims::GoodFor;
 use self::front::Fronts;
@@ -47,6 +49,7 @@ use crate::caller::{Bounds, Caller, Principal};
 use crate::config::{Config, ConfigError};
 use crate::egress::Egress;
 use crate::lifecycle::Tasks;
+use crate::limits::Attempts;
 
 /// Longest token, in bytes.
 pub(crate) const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -106,6 +109,7 @@ pub struct Authenticator {
     issuers: HashMap<String, Issuer>,
     fronts: Fronts,
     api_keys: Option<Arc<ApiKeys>>,
+    attempts: Attempts,
     clock: Arc<dyn Clock>,
     /// By the hash of the whole token.
     verified: Cache<[u8; 32], Verified, RandomState>,
@@ -136,6 +140,7 @@ impl Authenticator {
             issuers: issuers.collect::<Result<_, ConfigError>>()?,
             fronts: Fronts::new(&config.fronts, egress)?,
             api_keys: None,
+            attempts: Attempts::new(&config.limits),
             clock,
             verified: Cache::builder()
                 .max_capacity(VERIFIED_WEIGHT_MAX)
@@ -152,18 +157,31 @@ impl Authenticator {
     }
 
     /// Verifies what a request shows. A token must have been issued for one of `audiences`, the identifiers of the route that is
-    /// called, or for one that its issuer's settings add.
+    /// called, or for one that its issuer's settings add. What proves nothing is counted for the address that it comes `from`.
     pub async fn authenticate(
         &self,
-        uri: &Uri,
-        headers: &HeaderMap,
+        shown: (&Uri, &HeaderMap),
         audiences: &[String],
+        from: Option<IpAddr>,
     ) -> Result<Identity, AuthError> {
-        let judged = tokio::time::timeout(AUTHENTICATE_TIMEOUT, self.judge(uri, headers, audiences)).await;
-        judged.unwrap_or(Err(AuthError::ProviderUnavailable))
+        let judged = tokio::time::timeout(AUTHENTICATE_TIMEOUT, self.judge(shown, audiences, from)).await;
+        let error = match judged.unwrap_or(Err(AuthError::ProviderUnavailable)) {
+            Ok(identity) => return Ok(identity),
+            Err(error) => error,
+        };
+        match from.filter(|_| error.is_an_attempt()) {
+            Some(from) => self.attempts.count(from, Instant::now()).map_err(AuthError::TooManyAttempts)?,
+            None => {}
+        }
+        Err(error)
     }
 
-    async fn judge(&self, uri: &Uri, headers: &HeaderMap, audiences: &[String]) -> Result<Identity, AuthError> {
+    async fn judge(
+        &self,
+        (uri, headers): (&Uri, &HeaderMap),
+        audiences: &[String],
+        from: Option<IpAddr>,
+    ) -> Result<Identity, AuthError> {
         if has_token(uri) {
             return Err(AuthError::InQuery);
         }
@@ -177,7 +195,7 @@ impl Authenticator {
         } else if let Some(identity) = self.by_api_key(token, now) {
             identity?
         } else {
-            self.known_or_verified(token, Judgement { audiences, now }).await?
+            self.known_or_verified(token, Judgement { audiences, now }, from).await?
         };
         self.fronts.agree(&identity, headers, now)?;
         Ok(identity)
@@ -207,12 +225,20 @@ impl Authenticator {
         Some(keys.identity(token, now))
     }
 
-    async fn known_or_verified(&self, token: &str, judgement: Judgement<'_>) -> Result<Identity, AuthError> {
+    async fn known_or_verified(
+        &self,
+        token: &str,
+        judgement: Judgement<'_>,
+        from: Option<IpAddr>,
+    ) -> Result<Identity, AuthError> {
         let hash: [u8; 32] = Sha256::digest(token).into();
         if let Some(verified) = self.verified.get(&hash).filter(|verified| verified.holds(judgement.now)) {
             // It was verified for another route, perhaps.
             let is_for_us = verified.good_for.includes(judgement.audiences);
             return if is_for_us { Ok(verified.identity) } else { Err(Refusal::Audience.into()) };
+        }
+        if let Some(from) = from {
+            self.attempts.check(from, Instant::now()).map_err(AuthError::TooManyAttempts)?;
         }
         // Boxed: what happens seldom would be carried along with every request.
         let verified = Box::pin(self.verify(token, judgement)).await?;

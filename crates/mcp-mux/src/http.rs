@@ -2,6 +2,7 @@
 //! any credential, or does not get further.
 
 mod accept;
+mod address;
 mod connect;
 mod cross_origin;
 mod identified;
@@ -12,6 +13,7 @@ mod scim;
 mod watch;
 mod well_known;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use self::accept::serve;
+use self::address::Peer;
 pub use self::connect::Connect;
 use self::identified::Identified;
 use self::origin::{Guarded, OriginGuard};
@@ -40,7 +43,7 @@ use self::watch::Watch;
 pub use self::well_known::ProtectedResources;
 use crate::auth::{self, AuthError, Authenticator, Identity};
 use crate::caller::{Caller, RequestId};
-use crate::config::PublicUrl;
+use crate::config::{Network, PublicUrl};
 use crate::gateway::Gateway;
 use crate::lifecycle::Tasks;
 use crate::mux::Endpoint;
@@ -138,6 +141,8 @@ pub struct Server {
     pub scim: Scim,
     /// Runs what watches over open streams.
     pub tasks: Tasks,
+    /// The networks of the proxies before us.
+    pub trusted_proxies: Vec<Network>,
     /// How often that looks.
     pub recheck_every: Duration,
 }
@@ -203,7 +208,8 @@ async fn tenant(
 /// Identity first: nothing else about a request is judged, and its body is not read, before it is known who asks.
 async fn mcp(server: &Arc<Server>, endpoint: Endpoint, mut request: Request) -> Response {
     let resource = server.resources.of(&endpoint);
-    let identity = match server.identify(request.uri(), request.headers(), &resource.audiences).await {
+    let from = server.address(&request);
+    let identity = match server.identify((request.uri(), request.headers()), &resource.audiences, from).await {
         Ok(identity) => identity,
         Err(error) => return problem::unauthorized(&error, &resource, request.method()),
     };
@@ -228,9 +234,20 @@ async fn mcp(server: &Arc<Server>, endpoint: Endpoint, mut request: Request) -> 
 }
 
 impl Server {
+    /// The address that it comes from.
+    fn address(&self, request: &Request) -> Option<IpAddr> {
+        let peer = request.extensions().get::<Peer>()?;
+        Some(address::of(*peer, request.headers(), &self.trusted_proxies))
+    }
+
     /// Who asks, if that is proved and not revoked.
-    async fn identify(&self, uri: &Uri, headers: &HeaderMap, audiences: &[String]) -> Result<Identity, AuthError> {
-        let identity = self.authenticator.authenticate(uri, headers, audiences).await?;
+    async fn identify(
+        &self,
+        (uri, headers): (&Uri, &HeaderMap),
+        audiences: &[String],
+        from: Option<IpAddr>,
+    ) -> Result<Identity, AuthError> {
+        let identity = self.authenticator.authenticate((uri, headers), audiences, from).await?;
         if self.gateway.is_revoked(&identity.principal) { Err(AuthError::Revoked) } else { Ok(identity) }
     }
 }

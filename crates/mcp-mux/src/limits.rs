@@ -2,6 +2,7 @@
 //! count of its own.
 
 use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,6 +20,8 @@ use crate::config::LimitsConfig;
 const COUNTED_MAX: u64 = 200_000;
 /// After so long without a call nobody owes anything.
 const IDLE_MAX: Duration = Duration::from_mins(2);
+/// How many bits of an IPv6 address its holder chooses.
+const HOLDER_BITS: u32 = 64;
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// The limits of one server. Clones share the counts.
@@ -111,6 +114,35 @@ impl Limits {
     }
 }
 
+/// What proved nothing, by the address that it came from. Clones share the counts.
+#[derive(Debug, Clone)]
+pub struct Attempts(Option<Arc<Limiter<IpAddr>>>);
+
+impl Attempts {
+    /// As many as the configuration allows.
+    pub fn new(config: &LimitsConfig) -> Self {
+        Self(Limiter::per_minute(config.address_failures_per_minute))
+    }
+
+    /// Counts one, if it may be looked at; otherwise for how long none may.
+    pub fn count(&self, from: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.0.as_ref().map_or(Ok(()), |limiter| limiter.count(&of_one_holder(from), now))
+    }
+
+    /// Whether another one would be looked at; otherwise for how long none is.
+    pub fn check(&self, from: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.0.as_ref().map_or(Ok(()), |limiter| limiter.check(&of_one_holder(from), now))
+    }
+}
+
+/// What one address stands for: of IPv6 everybody has a whole network.
+fn of_one_holder(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << HOLDER_BITS)).into(),
+    }
+}
+
 /// So many whole seconds that nobody who waits them comes too early.
 pub fn whole_seconds(wait: Duration) -> u64 {
     Duration::from_secs_f64(wait.as_secs_f64().ceil().max(1.0)).as_secs()
@@ -143,15 +175,27 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Limiter<K> {
 
     fn count(&self, key: &K, now: Instant) -> Result<(), Duration> {
         let used = self.used_up_to.get_with_by_ref(key, Arc::default);
-        let now = nanos(now.saturating_duration_since(self.began));
-        let (cost, whole) = (nanos(self.cost), nanos(MINUTE));
-        let mut wait = 0;
+        let mut wait = Duration::ZERO;
         let counted = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            let next = used.max(now).saturating_add(cost);
-            wait = next.saturating_sub(now).saturating_sub(whole);
-            (wait == 0).then_some(next)
+            let next = self.next(used, now);
+            wait = next.err().unwrap_or_default();
+            next.ok()
         });
-        counted.map(drop).map_err(|_| Duration::from_nanos(wait))
+        counted.map(drop).map_err(|_| wait)
+    }
+
+    /// Whether one would be counted.
+    fn check(&self, key: &K, now: Instant) -> Result<(), Duration> {
+        let Some(used) = self.used_up_to.get(key) else { return Ok(()) };
+        self.next(used.load(Ordering::Relaxed), now).map(drop)
+    }
+
+    /// Up to when the share is used with one more, or how long that has to wait.
+    fn next(&self, used: u64, now: Instant) -> Result<u64, Duration> {
+        let now = nanos(now.saturating_duration_since(self.began));
+        let next = used.max(now).saturating_add(nanos(self.cost));
+        let wait = next.saturating_sub(now).saturating_sub(nanos(MINUTE));
+        if wait == 0 { Ok(next) } else { Err(Duration::from_nanos(wait)) }
     }
 
     /// One that was counted was not used.
@@ -182,7 +226,21 @@ mod tests {
             principal_calls_per_minute: principal,
             tenant_calls_per_minute: tenant,
             tool_calls_per_minute: tool,
+            ..LimitsConfig::default()
         })
+    }
+
+    #[test]
+    fn whoever_shows_what_proves_nothing_is_counted_by_network_and_looked_at_again_in_time() {
+        let attempts = Attempts::new(&LimitsConfig { address_failures_per_minute: 2, ..LimitsConfig::default() });
+        let (now, address) = (Instant::now(), |text: &str| text.parse().unwrap());
+        assert_eq!(attempts.check(address("2001:db8::1"), now), Ok(()));
+        assert_eq!(attempts.count(address("2001:db8::1"), now), Ok(()));
+        assert_eq!(attempts.count(address("2001:db8::2"), now), Ok(()));
+        assert_eq!(attempts.check(address("2001:db8::ffff:3"), now), Err(Duration::from_secs(30)));
+        assert_eq!(attempts.check(address("2001:db8:0:1::1"), now), Ok(()), "another network");
+        assert_eq!(attempts.check(address("192.0.2.1"), now), Ok(()));
+        assert_eq!(attempts.check(address("2001:db8::1"), now + Duration::from_secs(30)), Ok(()));
     }
 
     fn place(at: i64) -> (TenantId, UpstreamId) {

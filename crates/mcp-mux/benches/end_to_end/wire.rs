@@ -1,5 +1,7 @@
 //! What is said on each leg: a client's requests in either era, and what the upstream answers.
 
+use std::fmt::Write as _;
+
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -91,10 +93,10 @@ impl Client<'_> {
         let (head, body) = request.into_parts();
         let mut text = format!("POST {} HTTP/1.1\r\n", head.uri);
         for (name, value) in &head.headers {
-            text += &format!("{name}: {}\r\n", value.to_str()?);
+            write!(text, "{name}: {}\r\n", value.to_str()?)?;
         }
         let body = body.collect().now_or_never().context("it is whole")??.to_bytes();
-        text += &format!("content-length: {}\r\n\r\n{}", body.len(), std::str::from_utf8(&body)?);
+        write!(text, "content-length: {}\r\n\r\n{}", body.len(), std::str::from_utf8(&body)?)?;
         Ok(text)
     }
 

@@ -38,6 +38,9 @@ pub enum AuthError {
     /// An operator revoked whose token it is.
     #[error("the principal is revoked")]
     Revoked,
+    /// So many tokens from the same address were no good that no other one is looked at for that long.
+    #[error("too many proofs from the same address were refused")]
+    TooManyAttempts(Duration),
     /// Whoever could say whether the token is good, or whose it is, cannot be asked.
     #[error("the identity provider cannot be asked")]
     ProviderUnavailable,
@@ -147,6 +150,7 @@ impl AuthError {
             Self::Malformed | Self::FrontHeader(_) | Self::InQuery => StatusCode::BAD_REQUEST,
             Self::InsufficientScope(_) | Self::GroupsOverage | Self::Revoked => StatusCode::FORBIDDEN,
             Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyAttempts(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Missing | Self::MissingProof | Self::Invalid(_) => StatusCode::UNAUTHORIZED,
         }
     }
@@ -155,9 +159,12 @@ impl AuthError {
     /// token would help.
     pub fn challenge_error(&self) -> Option<&'static str> {
         match self {
-            Self::Missing | Self::MissingProof | Self::ProviderUnavailable | Self::GroupsOverage | Self::Revoked => {
-                None
-            }
+            Self::Missing
+            | Self::MissingProof
+            | Self::ProviderUnavailable
+            | Self::GroupsOverage
+            | Self::Revoked
+            | Self::TooManyAttempts(_) => None,
             Self::Malformed | Self::FrontHeader(_) | Self::InQuery => Some("invalid_request"),
             Self::InsufficientScope(_) => Some("insufficient_scope"),
             Self::Invalid(_) => Some("invalid_token"),
@@ -166,7 +173,16 @@ impl AuthError {
 
     /// After what time the same request may be let in.
     pub fn retry_after(&self) -> Option<Duration> {
-        matches!(self, Self::ProviderUnavailable).then_some(RETRY_AFTER)
+        match self {
+            Self::ProviderUnavailable => Some(RETRY_AFTER),
+            Self::TooManyAttempts(wait) => Some(*wait),
+            _ => None,
+        }
+    }
+
+    /// Whether something was shown that proves nothing, as whoever guesses would show it.
+    pub(super) fn is_an_attempt(&self) -> bool {
+        matches!(self, Self::Malformed | Self::FrontHeader(_) | Self::Invalid(_) | Self::InQuery)
     }
 
     /// What the client reads.
@@ -189,6 +205,9 @@ impl AuthError {
                 "you are in too many groups for your token to list them: ask your administrator to send application roles or only assigned groups"
             }
             Self::Revoked => "your access was revoked: ask an operator",
+            Self::TooManyAttempts(_) => {
+                "too many tokens that come from your address are not good here: no other one is looked at for a while"
+            }
             Self::ProviderUnavailable => "the identity provider cannot be reached: try again in a moment",
         }
     }

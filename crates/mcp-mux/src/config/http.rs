@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
-use super::ConfigError;
+use super::{ConfigError, Network};
 use super::secret::setting;
 
 /// Longest time from the signal to stop until nothing new is accepted, and longest time for what runs then, in seconds.
@@ -24,6 +24,8 @@ pub struct HttpConfig {
     pub allowed_hosts: Vec<String>,
     /// Origins of browser pages that may call, as `https://webui.example.com`; none by default.
     pub allowed_origins: Vec<String>,
+    /// Networks of the proxies before this server, as `10.20.0.0/16`: what they say in `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
     /// Most connections that are open at once; others wait until one ends.
     pub connections_max: usize,
     /// Seconds that a connection may take for the headers of a request, and may be silent between two requests.
@@ -98,6 +100,7 @@ impl Default for HttpConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             connections_max: 20_000,
             header_timeout_seconds: 60,
             recheck_seconds: 30,

@@ -4,6 +4,7 @@
 mod opening;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use self::opening::Opening;
+use super::address::Peer;
 use crate::config::HttpConfig;
 use crate::lifecycle::Tasks;
 
@@ -45,24 +47,24 @@ pub async fn serve(listener: TcpListener, routes: Router, config: &HttpConfig, t
     let shutdown = tasks.shutdown();
     let terms = Terms { header_timeout: config.header_timeout(), shutdown: shutdown.clone() };
     let places = Arc::new(Semaphore::new(config.connections_max));
-    while let Some((stream, place)) = shutdown.run_until_cancelled(next(&listener, &places)).await {
+    while let Some((stream, address, place)) = shutdown.run_until_cancelled(next(&listener, &places)).await {
         let (routes, terms) = (routes.clone(), terms.clone());
         tasks.spawn_draining(async move {
-            converse(stream, routes, &terms).await;
+            converse((stream, address), routes, &terms).await;
             drop(place);
         });
     }
 }
 
 /// The next connection. Those for which there is no place wait with the operating system.
-async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     loop {
         if places.available_permits() == 0 {
             tracing::warn!("as many connections are open as `http.connections_max` allows: others wait");
         }
         let Ok(place) = Arc::clone(places).acquire_owned().await else { unreachable!("nobody closes the semaphore") };
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok((stream, address)) => return (stream, address, place),
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "no connection can be accepted");
@@ -79,7 +81,7 @@ fn is_the_clients(error: &io::Error) -> bool {
 }
 
 /// Answers what comes over one connection until one side has enough.
-async fn converse(stream: TcpStream, routes: Router, terms: &Terms) {
+async fn converse((stream, address): (TcpStream, SocketAddr), routes: Router, terms: &Terms) {
     // Events are small and are not to wait for each other.
     stream.set_nodelay(true).ok();
     let mut builder = Builder::new(TokioExecutor::new());
@@ -95,7 +97,10 @@ async fn converse(stream: TcpStream, routes: Router, terms: &Terms) {
         .keep_alive_timeout(PING_EVERY)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX);
-    let service = routes.map_request(|request: Request<Incoming>| request.map(Body::new));
+    let service = routes.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(address.ip()));
+        request.map(Body::new)
+    });
     let connection = builder
         .serve_connection(TokioIo::new(Opening::new(stream, terms.header_timeout)), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::well_known::ProtectedResource;
 use crate::auth::AuthError;
 use crate::error::Fault;
+use crate::limits::whole_seconds;
 
 /// JSON-RPC's code for a message that is not as it should be (JSON-RPC 2.0 §5.1).
 const INVALID_REQUEST: i64 = -32600;
@@ -39,7 +40,7 @@ pub(super) fn unauthorized(error: &AuthError, resource: &ProtectedResource, meth
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }
     if let Some(after) = error.retry_after() {
-        response.headers_mut().insert(RETRY_AFTER, after.as_secs().into());
+        response.headers_mut().insert(RETRY_AFTER, whole_seconds(after).into());
     }
     response
 }

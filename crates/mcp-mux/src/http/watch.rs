@@ -79,7 +79,7 @@ impl Watch {
                     break;
                 }
             }
-            match self.server.identify(&self.uri, &self.headers, &self.resource.audiences).await {
+            match self.server.identify((&self.uri, &self.headers), &self.resource.audiences, None).await {
                 Ok(identity) if identity.is_of(&self.caller) => unanswered = 0,
                 Ok(_) => {
                     tracing::info!(request.id = %self.caller.request_id, "a running call lost a part of its caller's identity");
