@@ -55,6 +55,7 @@ mod scim;
 mod secrets;
 mod session;
 mod shared_names;
+mod shown;
 mod sign_in;
 mod skills;
 mod spellings;

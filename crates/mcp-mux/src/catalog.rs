@@ -13,10 +13,12 @@ mod name;
 mod named;
 mod refresh;
 mod schedule;
+mod shown;
 mod snapshot;
 mod sought;
 #[cfg(test)]
 mod tests;
+mod unseen;
 mod uri;
 mod view;
 
@@ -28,5 +30,6 @@ pub(crate) use lookalike::{look_alike, skeleton};
 pub use name::{Origin, expose};
 pub use refresh::Refresher;
 pub use snapshot::{Catalog, Entry, Ground, Shelf, Snapshot};
+pub(crate) use unseen::{first_unseen, is_unseen};
 pub use uri::{Carried, Unlisted, carry, is_ours};
 pub use view::{Face, ListDigest, Page, Part, Place, View};

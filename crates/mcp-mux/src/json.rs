@@ -164,7 +164,7 @@ fn depth_exceeds_max(mut text: &[u8]) -> bool {
 }
 
 /// What follows the string whose content begins `text`; nothing, if the string has no end.
-fn behind_string(mut text: &[u8]) -> &[u8] {
+pub(crate) fn behind_string(mut text: &[u8]) -> &[u8] {
     while let Some(at) = memchr::memchr2(b'"', b'\\', text) {
         let (is_end, rest) = (text.get(at) == Some(&b'"'), text.get(at + 1..).unwrap_or_default());
         if is_end {

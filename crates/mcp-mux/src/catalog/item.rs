@@ -11,6 +11,7 @@ use tenant_store::{
 
 use super::definition::DefinitionError;
 use super::named::Named;
+use super::shown::shown;
 use super::snapshot::RevokedThings;
 use super::uri;
 use super::view::Face;
@@ -58,16 +59,20 @@ pub(super) struct Own {
 
 /// Takes one element of an upstream's list of `kind`.
 pub(super) fn parse(kind: OfferKind, raw: &RawValue) -> Result<(Named, OfferKey), DefinitionError> {
-    let key = match kind {
-        OfferKind::Prompt => "name",
-        OfferKind::Resource | OfferKind::Skill => "uri",
-        OfferKind::Template => "uriTemplate",
-    };
-    let (named, _, name) = Named::parse(raw, key)?;
+    let (named, _, name) = Named::parse(raw, known_by(kind))?;
     if kind == OfferKind::Skill {
         files(named.raw(), &name).ok_or(DefinitionError::Files)?;
     }
     Ok((named, name.parse().map_err(|_| DefinitionError::Name)?))
+}
+
+/// The member that holds what an entry of `kind` is known by.
+fn known_by(kind: OfferKind) -> &'static str {
+    match kind {
+        OfferKind::Prompt => "name",
+        OfferKind::Resource | OfferKind::Skill => "uri",
+        OfferKind::Template => "uriTemplate",
+    }
 }
 
 impl Item {
@@ -77,7 +82,8 @@ impl Item {
         offer: &Offer,
         (own, revoked): (&Own, &RevokedThings),
     ) -> Option<Self> {
-        let (named, key) = parse(offer.kind, &offer.definition).ok().filter(|(_, key)| *key == offer.key)?;
+        let definition = shown(&offer.definition, known_by(offer.kind))?;
+        let (named, key) = parse(offer.kind, &definition).ok().filter(|(_, key)| *key == offer.key)?;
         let carried = |own: &str| uri::carry(&tenant.slug, &upstream.slug, own);
         let exposed = match offer.kind {
             OfferKind::Prompt => offer.exposed.as_ref()?.to_string(),

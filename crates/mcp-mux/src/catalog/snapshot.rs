@@ -21,6 +21,7 @@ pub(super) use self::revoked::RevokedThings;
 use super::arguments::ArgumentSchema;
 use super::definition::Definition;
 use super::item::{Item, Own};
+use super::shown::shown;
 use super::sought::Names;
 use super::view::{Face, View};
 use crate::policy::{Access, Administration, EntryFacts, GrantIndex, Reach, ReachKey, RevokedCallers};
@@ -42,7 +43,7 @@ pub struct Entry {
     pub upstream: Arc<Upstream>,
     /// The name under which all tenants' tools are listed together.
     pub exposed: ExposedName,
-    /// What the upstream says about it.
+    /// What clients are told of it.
     pub definition: Definition,
     /// What its arguments are held against.
     pub(crate) arguments: ArgumentSchema,
@@ -69,7 +70,7 @@ impl Entry {
         tool: &Tool,
         (names, own, revoked): (&HashSet<&str>, &Own, &RevokedThings),
     ) -> Option<Self> {
-        let definition = Definition::parse(&tool.definition).ok()?;
+        let definition = Definition::parse(&shown(&tool.definition, "name")?).ok()?;
         let keeps_own_name = names.contains(tool.local.as_str());
         let exposed = (!keeps_own_name).then_some(tool.exposed.as_str());
         let carried = |page: &str| own.carried(tenant, upstream, page);

@@ -7,7 +7,7 @@ use tenant_store::Tool;
 use unicode_security::MixedScript as _;
 
 use super::Among;
-use crate::catalog::{look_alike, skeleton};
+use crate::catalog::{first_unseen, is_unseen, look_alike, skeleton};
 
 /// Most findings of one rule that are told.
 const OF_RULE_MAX: usize = 10;
@@ -142,11 +142,11 @@ fn collect(value: &Value, at: String, texts: &mut Vec<(String, String)>) {
 /// What the rules about texts alone find in one.
 fn in_text(at: &str, text: &str, found: &mut Vec<Finding>) {
     let mut find = |rule, what: String| found.push(Finding { rule, at: at.to_owned(), what });
-    if let Some(hidden) = hidden(text).next() {
+    if let Some(hidden) = first_unseen(text) {
         find("hidden-characters", format!("has U+{:04X}, which is not seen, or turns what is", u32::from(hidden)));
     }
     // As a model reads it: what is not seen is no way to part a word.
-    let seen: String = text.chars().filter(|char| !is_hidden(*char) || char.is_whitespace()).collect();
+    let seen: String = text.chars().filter(|char| !is_unseen(*char) || char.is_whitespace()).collect();
     if let Some(word) = seen.split(|char: char| !char.is_alphanumeric()).find(|word| !word.is_single_script()) {
         find("mixed-scripts", format!("has letters of several scripts in one word: \"{}\"", quoted(word)));
     }
@@ -180,27 +180,6 @@ fn mentions(at: &str, text: &str, (tool, among): (&Tool, Among<'_>), found: &mut
             found.push(Finding { rule, at: at.to_owned(), what });
         }
     }
-}
-
-/// The characters of a text that are not seen. A joiner behind another character than those of ASCII is none: it shapes emoji, and words of
-/// many languages.
-fn hidden(text: &str) -> impl Iterator<Item = char> {
-    let before = std::iter::once(' ').chain(text.chars());
-    let joins = |before: char, char: char| matches!(char, '\u{200c}' | '\u{200d}') && !before.is_ascii();
-    let pairs = before.zip(text.chars());
-    pairs.filter(move |(before, char)| is_hidden(*char) && !joins(*before, *char)).map(|(_, char)| char)
-}
-
-/// Whether a character is not seen or turns what is: controls but for line ends and tabs, and formats such as zero-width and
-/// bidirectional ones and tags.
-fn is_hidden(char: char) -> bool {
-    let is_plain_space = matches!(char, '\n' | '\r' | '\t');
-    (char.is_control() && !is_plain_space)
-        || matches!(
-            char,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-                | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}'
-        )
 }
 
 fn quoted(text: &str) -> String {
