@@ -26,7 +26,7 @@ pub(crate) use arguments::{Unchecked, unchecked};
 pub use definition::{Definition, DefinitionError};
 pub use explain::Explained;
 pub use item::{Item, files as skill_files, is_page};
-pub(crate) use lookalike::{look_alike, skeleton};
+pub(crate) use lookalike::skeleton;
 pub use name::{Origin, expose};
 pub use refresh::Refresher;
 pub use snapshot::{Catalog, Entry, Ground, Shelf, Snapshot};

@@ -3,13 +3,16 @@
 //! Nothing is decided here. Findings are hints for whoever decides; see `docs/tools.md` for what they cannot see.
 
 mod difference;
+mod known;
 mod lint;
+mod place;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tenant_store::{OnNewTool, TenantSlug, Tool, Upstream, Waiting};
+use tenant_store::{OnNewTool, Upstream, Waiting};
 
 pub(crate) use self::difference::{Difference, differences};
+pub(crate) use self::known::Known;
 pub(crate) use self::lint::{Finding, findings};
 use crate::json;
 
@@ -24,21 +27,12 @@ pub(crate) struct Review {
     pub(crate) findings: Vec<Finding>,
 }
 
-/// What a tool is among.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Among<'a> {
-    /// All that its tenant's upstreams list.
-    pub(crate) tools: &'a [Tool],
-    /// The tenants besides its own.
-    pub(crate) tenants: &'a [&'a TenantSlug],
-}
-
 impl Review {
-    pub(crate) fn of(waiting: Waiting, among: Among<'_>) -> Self {
+    pub(crate) fn of(waiting: Waiting, known: &Known<'_>) -> Self {
         let new = value(&waiting.tool.definition);
         let old = waiting.approved_definition.as_deref().map_or(Value::Null, value);
         let differences = differences(&old, &new);
-        let mut findings = findings(&waiting.tool, &new, among);
+        let mut findings = findings(&waiting.tool, &new, known);
         if json::strict(waiting.tool.definition.get().as_bytes()).is_none() {
             findings.insert(0, Finding::unreadable());
         }

@@ -26,12 +26,6 @@ pub(crate) fn skeleton(name: &str) -> String {
     unicode_security::skeleton(&small).flat_map(char::to_lowercase).map(plain).collect()
 }
 
-/// Whether two names are not the same and look the same. What differs only in characters that exposed names do not have is the same: such
-/// names are told apart by what [`expose`](super::expose) puts behind them.
-pub(crate) fn look_alike(one: &LocalName, other: &LocalName) -> bool {
-    one.sanitised() != other.sanitised() && skeleton(one.as_str()) == skeleton(other.as_str())
-}
-
 impl Lookalikes {
     pub(super) fn of(given: &[NameGiven]) -> Self {
         let mut names = Self::default();

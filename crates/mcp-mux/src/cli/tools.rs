@@ -8,7 +8,7 @@ use tenant_store::{LocalName, Pin, Store, Tenant, TenantSlug, Upstream, Upstream
 use super::recorded::{Done, record};
 use super::{Output, Settings, administration, print, print_json, say, spelt_out};
 use crate::app;
-use crate::review::{Among, Difference, Review, value};
+use crate::review::{Difference, Known, Review, value};
 
 /// Longest value in a difference that is printed for people, in characters; `-o json` prints all of it.
 const SHOWN_CHARS_MAX: usize = 2000;
@@ -119,6 +119,7 @@ impl ReviewCommand {
         let (upstreams, tools) = (rows.upstreams().await?, rows.tools().await?);
         let others: Vec<&TenantSlug> =
             tenants.iter().map(|other| &other.slug).filter(|slug| **slug != tenant.slug).collect();
+        let known = Known::of(&tools, &others);
         let mut count = 0;
         for waiting in rows.waiting_tools().await? {
             let is_meant = self.tool.as_ref().is_none_or(|tool| *tool == waiting.tool.local);
@@ -127,7 +128,7 @@ impl ReviewCommand {
             let Some(upstream) = upstream.filter(|_| is_meant && (self.rejected || !waiting.is_rejected)) else {
                 continue;
             };
-            let review = Review::of(waiting, Among { tools: &tools, tenants: &others });
+            let review = Review::of(waiting, &known);
             let reviewed = Reviewed { tenant, upstream, review };
             count += 1;
             match self.output {

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::place::Place;
+
 /// Most differences that are told.
 const DIFFERENCES_MAX: usize = 200;
 /// What is not pinned, and so no difference.
@@ -33,18 +35,18 @@ pub(crate) struct Difference {
 pub(crate) fn differences(old: &Value, new: &Value) -> Vec<Difference> {
     let mut found = Vec::new();
     if !new.is_object() || !(old.is_object() || old.is_null()) {
-        compare("", Some(old), Some(new), &mut found);
+        compare(Place::Root, Some(old), Some(new), &mut found);
         return found;
     }
     let (old, new) = (pinned(old), pinned(new));
     for key in READ_FIRST {
-        compare(&format!("/{key}"), old.get(key), new.get(key), &mut found);
+        compare(Place::Member(&Place::Root, key), old.get(key), new.get(key), &mut found);
     }
     let rest = |value: &Value| {
         let members = value.as_object().into_iter().flatten().filter(|(key, _)| !READ_FIRST.contains(&key.as_str()));
         Value::Object(members.map(|(key, value)| (key.clone(), value.clone())).collect())
     };
-    compare("", Some(&rest(&old)), Some(&rest(&new)), &mut found);
+    compare(Place::Root, Some(&rest(&old)), Some(&rest(&new)), &mut found);
     if found.len() == DIFFERENCES_MAX {
         let more = "there may be more differences, which are not shown: read the whole definition with `-o json`";
         found.push(Difference { at: "…".to_owned(), old: None, new: Some(more.into()) });
@@ -68,7 +70,7 @@ fn pinned(definition: &Value) -> Value {
     Value::Object(pinned)
 }
 
-fn compare(at: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Vec<Difference>) {
+fn compare(at: Place<'_>, old: Option<&Value>, new: Option<&Value>, found: &mut Vec<Difference>) {
     if old == new || found.len() == DIFFERENCES_MAX {
         return;
     }
@@ -76,16 +78,15 @@ fn compare(at: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Vec<D
         (Some(Value::Object(old)), Some(Value::Object(new))) => {
             let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
             for key in keys {
-                let step = key.replace('~', "~0").replace('/', "~1");
-                compare(&format!("{at}/{step}"), old.get(key), new.get(key), found);
+                compare(Place::Member(&at, key), old.get(key), new.get(key), found);
             }
         }
         (Some(Value::Array(old)), Some(Value::Array(new))) if old.len() == new.len() => {
             for (place, (old, new)) in old.iter().zip(new).enumerate() {
-                compare(&format!("{at}/{place}"), Some(old), Some(new), found);
+                compare(Place::Item(&at, place), Some(old), Some(new), found);
             }
         }
-        _ => found.push(Difference { at: at.to_owned(), old: old.cloned(), new: new.cloned() }),
+        _ => found.push(Difference { at: at.to_string(), old: old.cloned(), new: new.cloned() }),
     }
 }
 

@@ -6,15 +6,18 @@ use serde_json::Value;
 use tenant_store::Tool;
 use unicode_security::MixedScript as _;
 
-use super::Among;
-use crate::catalog::{first_unseen, is_unseen, look_alike, skeleton};
+use super::known::{Alike, Known};
+use super::place::Place;
+use crate::catalog::{first_unseen, is_unseen};
 
 /// Most findings of one rule that are told.
 const OF_RULE_MAX: usize = 10;
 /// Longest quotation in a finding, in characters.
 const QUOTE_CHARS_MAX: usize = 80;
-/// Shortest name of a tenant that is looked for in texts: shorter ones are words.
-const NAMED_CHARS_MIN: usize = 4;
+/// Most texts of one definition that are looked at, keys included.
+const TEXTS_MAX: usize = 20_000;
+/// What models read of a tool before all else.
+const READ_FIRST: [&str; 3] = ["name", "title", "description"];
 
 /// The rule about names that could be taken for others.
 pub(crate) const HOMOGRAPH: &str = "homograph";
@@ -80,105 +83,133 @@ impl Finding {
 }
 
 /// All that the rules find.
-pub(crate) fn findings(tool: &Tool, definition: &Value, among: Among<'_>) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for other in among.tools.iter().filter(|other| !is_same(tool, other)) {
-        let alike = look_alike(&tool.local, &other.local)
-            || skeleton(tool.exposed.as_str()) == skeleton(other.exposed.as_str());
-        if alike {
-            let what = format!("looks like `{}`, which is `{}`", other.local, other.exposed);
-            found.push(Finding { rule: HOMOGRAPH, at: "/name".to_owned(), what });
-        }
-    }
-    let mut texts = Vec::new();
-    collect(definition, String::new(), &mut texts);
-    for (at, text) in &texts {
-        in_text(at, text, &mut found);
-        mentions(at, text, (tool, among), &mut found);
-    }
-    few_of_each(found)
+pub(crate) fn findings(tool: &Tool, definition: &Value, known: &Known<'_>) -> Vec<Finding> {
+    let mut lint = Lint { tool, known, texts: 0, few: Vec::new(), left_out: 0 };
+    lint.names();
+    lint.definition(definition);
+    lint.end()
 }
 
-/// At most [`OF_RULE_MAX`] of each rule, so that none hides behind many of another, and what is left out is said.
-fn few_of_each(found: Vec<Finding>) -> Vec<Finding> {
-    let (mut few, mut left_out) = (Vec::<Finding>::new(), 0_usize);
-    for finding in found {
-        if few.iter().filter(|other| other.rule == finding.rule).count() < OF_RULE_MAX {
-            few.push(finding);
+/// Goes through one definition, once.
+struct Lint<'l> {
+    tool: &'l Tool,
+    known: &'l Known<'l>,
+    /// How many texts there were so far.
+    texts: usize,
+    /// At most [`OF_RULE_MAX`] of each rule, so that none hides behind many of another.
+    few: Vec<Finding>,
+    left_out: usize,
+}
+
+impl Lint<'_> {
+    fn find(&mut self, rule: &'static str, at: Place<'_>, what: impl FnOnce() -> String) {
+        if self.few.iter().filter(|other| other.rule == rule).count() < OF_RULE_MAX {
+            self.few.push(Finding { rule, at: at.to_string(), what: what() });
         } else {
-            left_out += 1;
+            self.left_out += 1;
         }
     }
-    if left_out > 0 {
-        few.push(Finding { rule: "more", at: String::new(), what: format!("{left_out} more findings are not shown") });
+
+    fn names(&mut self) {
+        let Alike { some, more } = self.known.alike(self.tool, OF_RULE_MAX);
+        for other in some {
+            let what = || format!("looks like `{}`, which is `{}`", other.local, other.exposed);
+            self.find(HOMOGRAPH, Place::Member(&Place::Root, "name"), what);
+        }
+        self.left_out += more;
     }
-    few
-}
 
-fn is_same(one: &Tool, other: &Tool) -> bool {
-    (one.upstream, &one.local) == (other.upstream, &other.local)
-}
+    /// What models read first, then the rest.
+    fn definition(&mut self, definition: &Value) {
+        let Value::Object(members) = definition else { return self.value(definition, Place::Root) };
+        let is_first = |key: &str| READ_FIRST.contains(&key);
+        let first = READ_FIRST.iter().filter_map(|key| members.get_key_value(*key));
+        for (key, member) in first.chain(members.iter().filter(|(key, _)| !is_first(key))) {
+            self.member(key, member, Place::Root);
+        }
+    }
 
-/// Every string of a value with its place, keys of objects too.
-fn collect(value: &Value, at: String, texts: &mut Vec<(String, String)>) {
-    match value {
-        Value::String(text) => texts.push((at, text.clone())),
-        Value::Array(items) => {
-            for (place, item) in items.iter().enumerate() {
-                collect(item, format!("{at}/{place}"), texts);
+    /// Every string of a value, keys of objects too.
+    fn value(&mut self, value: &Value, at: Place<'_>) {
+        match value {
+            Value::String(text) => self.text(text, at),
+            Value::Array(items) => {
+                for (place, item) in items.iter().enumerate() {
+                    self.value(item, Place::Item(&at, place));
+                }
+            }
+            Value::Object(members) => members.iter().for_each(|(key, member)| self.member(key, member, at)),
+            _ => {}
+        }
+    }
+
+    fn member(&mut self, key: &str, member: &Value, at: Place<'_>) {
+        let at = Place::Member(&at, key);
+        self.text(key, at);
+        self.value(member, at);
+    }
+
+    fn text(&mut self, text: &str, at: Place<'_>) {
+        self.texts += 1;
+        if self.texts <= TEXTS_MAX {
+            self.in_text(text, at);
+            self.mentions(text, at);
+        }
+    }
+
+    /// What the rules about texts alone find in one.
+    fn in_text(&mut self, text: &str, at: Place<'_>) {
+        if let Some(hidden) = first_unseen(text) {
+            let what = || format!("has U+{:04X}, which is not seen, or turns what is", u32::from(hidden));
+            self.find("hidden-characters", at, what);
+        }
+        // As a model reads it: what is not seen is no way to part a word.
+        let seen: String = text.chars().filter(|char| !is_unseen(*char) || char.is_whitespace()).collect();
+        if let Some(word) = seen.split(|char: char| !char.is_alphanumeric()).find(|word| !word.is_single_script()) {
+            let what = || format!("has letters of several scripts in one word: \"{}\"", quoted(word));
+            self.find("mixed-scripts", at, what);
+        }
+        let plain = seen.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+        for (rule, phrases) in [("instruction", &INSTRUCTIONS[..]), ("secret", &SECRETS[..])] {
+            if let Some(phrase) = phrases.iter().find(|phrase| plain.contains(**phrase)) {
+                self.find(rule, at, || format!("says \"{phrase}\": \"{}\"", quoted(text)));
             }
         }
-        Value::Object(members) => {
-            for (key, member) in members {
-                let at = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
-                texts.push((at.clone(), key.clone()));
-                collect(member, at, texts);
+        let carries = |word: &&str| {
+            let is_url = word.contains("http://") || word.contains("https://");
+            is_url && ["?", "{", "%s", "$"].iter().any(|sign| word.contains(sign))
+        };
+        if let Some(url) = plain.split(' ').find(carries) {
+            self.find("url", at, || format!("has a URL that can carry data away: \"{}\"", quoted(url)));
+        }
+    }
+
+    /// Names of other tools and tenants.
+    fn mentions(&mut self, text: &str, at: Place<'_>) {
+        let is_part = |char: char| char.is_alphanumeric() || "_-.".contains(char);
+        let words = || text.split(|char| !is_part(char)).map(|word| word.trim_matches('.'));
+        let (tool, known) = (self.tool, self.known);
+        for (rule, named) in [
+            ("other-tool", words().find(|word| known.is_other_tool(word, tool))),
+            ("other-tenant", words().find(|word| known.is_other_tenant(word))),
+        ] {
+            if let Some(name) = named {
+                self.find(rule, at, || format!("names `{name}`: \"{}\"", quoted(text)));
             }
         }
-        _ => {}
     }
-}
 
-/// What the rules about texts alone find in one.
-fn in_text(at: &str, text: &str, found: &mut Vec<Finding>) {
-    let mut find = |rule, what: String| found.push(Finding { rule, at: at.to_owned(), what });
-    if let Some(hidden) = first_unseen(text) {
-        find("hidden-characters", format!("has U+{:04X}, which is not seen, or turns what is", u32::from(hidden)));
-    }
-    // As a model reads it: what is not seen is no way to part a word.
-    let seen: String = text.chars().filter(|char| !is_unseen(*char) || char.is_whitespace()).collect();
-    if let Some(word) = seen.split(|char: char| !char.is_alphanumeric()).find(|word| !word.is_single_script()) {
-        find("mixed-scripts", format!("has letters of several scripts in one word: \"{}\"", quoted(word)));
-    }
-    let plain = seen.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
-    for (rule, phrases) in [("instruction", &INSTRUCTIONS[..]), ("secret", &SECRETS[..])] {
-        if let Some(phrase) = phrases.iter().find(|phrase| plain.contains(**phrase)) {
-            find(rule, format!("says \"{phrase}\": \"{}\"", quoted(text)));
+    /// What was found, and in words what was not looked at and what is left out.
+    fn end(mut self) -> Vec<Finding> {
+        if self.texts > TEXTS_MAX {
+            let what = || format!("has more than {TEXTS_MAX} texts: what follows was not looked at");
+            self.find("too-many-texts", Place::Root, what);
         }
-    }
-    let carries = |word: &&str| {
-        let is_url = word.contains("http://") || word.contains("https://");
-        is_url && ["?", "{", "%s", "$"].iter().any(|sign| word.contains(sign))
-    };
-    if let Some(url) = plain.split(' ').find(carries) {
-        find("url", format!("has a URL that can carry data away: \"{}\"", quoted(url)));
-    }
-}
-
-/// Names of other tools and tenants.
-fn mentions(at: &str, text: &str, (tool, among): (&Tool, Among<'_>), found: &mut Vec<Finding>) {
-    let is_part = |char: char| char.is_alphanumeric() || "_-.".contains(char);
-    let words = || text.split(|char| !is_part(char)).map(|word| word.trim_matches('.'));
-    // A name of one plain word is a word.
-    let is_name = |name: &str| name.contains(['_', '-', '.']) || name.chars().skip(1).any(char::is_uppercase);
-    let others = among.tools.iter().filter(|other| other.local != tool.local);
-    let names = others.flat_map(|other| [other.local.as_str(), other.exposed.as_str()]).filter(|name| is_name(name));
-    let tenants = among.tenants.iter().map(|slug| slug.as_str()).filter(|slug| slug.len() >= NAMED_CHARS_MIN);
-    for (rule, names) in [("other-tool", names.collect::<Vec<_>>()), ("other-tenant", tenants.collect())] {
-        if let Some(name) = names.iter().find(|name| words().any(|word| word == **name)) {
-            let what = format!("names `{name}`: \"{}\"", quoted(text));
-            found.push(Finding { rule, at: at.to_owned(), what });
+        if self.left_out > 0 {
+            let what = format!("at least {} more findings are not shown", self.left_out);
+            self.few.push(Finding { rule: "more", at: String::new(), what });
         }
+        self.few
     }
 }
 
