@@ -42,21 +42,16 @@ impl TenantStore {
         local: &LocalName,
         reviewed: Pin,
     ) -> Result<bool, StoreError> {
-        let writing = self.writing().await?;
-        let db = writing.executor();
-        let tool = self.reviewed(db, (upstream, local), reviewed).await?;
-        let changes = tool.approved != Some(tool.digest);
-        if changes {
+        self.decide((upstream, local), reviewed, |tool| {
             let approved = tool::ActiveModel {
                 approved: Set(Some(tool.digest)),
                 approved_definition: Set(None),
                 rejected: Set(None),
                 ..Default::default()
             };
-            self.set(db, (upstream, local), approved).await?;
-        }
-        writing.finish(changes).await?;
-        Ok(changes)
+            Ok((tool.approved != Some(tool.digest)).then_some(approved))
+        })
+        .await
     }
 
     /// Keeps what an upstream lists of a tool now hidden, if that has the pin `reviewed`, whatever the upstream's rules become; `false`
@@ -67,16 +62,30 @@ impl TenantStore {
         local: &LocalName,
         reviewed: Pin,
     ) -> Result<bool, StoreError> {
+        self.decide((upstream, local), reviewed, |tool| {
+            if tool.approved == Some(tool.digest) {
+                return Err(StoreError::NotWaiting(local.clone()));
+            }
+            let rejected = tool::ActiveModel { rejected: Set(Some(reviewed)), ..Default::default() };
+            Ok((tool.rejected != Some(reviewed)).then_some(rejected))
+        })
+        .await
+    }
+
+    /// Sets what `word` says of the tool as it is listed now, if that is what was reviewed; `false` if it says nothing new.
+    async fn decide(
+        &self,
+        (upstream, local): (UpstreamId, &LocalName),
+        reviewed: Pin,
+        word: impl FnOnce(tool::Model) -> Result<Option<tool::ActiveModel>, StoreError>,
+    ) -> Result<bool, StoreError> {
         let writing = self.writing().await?;
         let db = writing.executor();
-        let tool = self.reviewed(db, (upstream, local), reviewed).await?;
-        if tool.approved == Some(tool.digest) {
-            return Err(StoreError::NotWaiting(local.clone()));
-        }
-        let changes = tool.rejected != Some(reviewed);
-        if changes {
-            let rejected = tool::ActiveModel { rejected: Set(Some(reviewed)), ..Default::default() };
-            self.set(db, (upstream, local), rejected).await?;
+        let columns = word(self.reviewed(db, (upstream, local), reviewed).await?)?;
+        let changes = columns.is_some();
+        if let Some(columns) = columns {
+            let update = tool::Entity::update_many().set(columns).filter(self.this(upstream, local));
+            update.exec(db).await.map_err(StoreError::write("tool"))?;
         }
         writing.finish(changes).await?;
         Ok(changes)
@@ -99,17 +108,6 @@ impl TenantStore {
             (model, pin) if pin == reviewed => Ok(model),
             (_, pin) => Err(StoreError::OtherDefinition { tool: local.clone(), pin }),
         }
-    }
-
-    async fn set(
-        &self,
-        db: &DatabaseTransaction,
-        (upstream, local): (UpstreamId, &LocalName),
-        columns: tool::ActiveModel,
-    ) -> Result<(), StoreError> {
-        let update = tool::Entity::update_many().set(columns).filter(self.this(upstream, local));
-        update.exec(db).await.map_err(StoreError::write("tool"))?;
-        Ok(())
     }
 
     fn this(&self, upstream: UpstreamId, local: &LocalName) -> Condition {
