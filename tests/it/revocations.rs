@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
 use futures::future::try_join_all;
 use mcp_mux::App;
 use reqwest::Method;
@@ -20,6 +21,8 @@ use crate::support::upstreams::{ByteUpstream, RealUpstream, Say};
 /// In this time every replica has it, where the database tells of changes, and where it does not.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
 const FOUND_WITHIN: Duration = Duration::from_secs(10);
+/// Shorter than an upstream is left alone at the least.
+const RESET_WITHIN: Duration = Duration::from_secs(4);
 /// How many changes are measured.
 const CHANGES: u32 = 100;
 const TOOLS: &str = r#"[{"name":"go","inputSchema":{}}]"#;
@@ -269,5 +272,47 @@ async fn a_revoked_upstream_is_not_called_for_its_lists_either() -> Result<()> {
         server.app.refresher().refresh_all().await;
         assert!(seen.text().len() > before, "{what:?} is called again");
     }
+    Ok(())
+}
+
+/// What a call of the tool is answered with, as a sentence.
+async fn said(client: &Http) -> Result<String> {
+    Ok(client.call("acme__go", json!({})).await?["result"]["content"][0]["text"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned())
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_left_alone_is_called_by_every_replica_again_once_it_is_reset() -> Result<()> {
+    let upstream = ByteUpstream::with_tools(TOOLS).on("tools/call", Say::Http(503, "text/plain", Bytes::new()));
+    let (url, _) = upstream.clone().serve().await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &url, key: None, level: Level::Write };
+    let server = TestServer::start("upstream_reset", &[setup]).await?;
+    let others = [server.replica().await?, server.replica().await?];
+    let [alices, bobs] = ["alice", "bob"].map(|subject| clients(&server, &others, subject));
+    let (alices, bobs) = (alices?, bobs?);
+    for (alice, bob) in alices.iter().zip(&bobs) {
+        while !said(alice).await?.contains("is left alone") {
+            said(bob).await?;
+        }
+    }
+    upstream.says(
+        "tools/call",
+        Say::Result(r#"{"resultType":"complete","content":[{"type":"text","text":"went"}]}"#.to_owned()),
+    );
+    for alice in &alices {
+        assert!(said(alice).await?.contains("is left alone"), "nobody knows that it is mended");
+    }
+    let began = Instant::now();
+    server.rows("acme").await?.reset_upstream(desk(&server).await?.id).await?;
+    let again = async |alice: &Http| -> Result<()> {
+        while said(alice).await? != "went" {
+            ensure!(began.elapsed() < FOUND_WITHIN, "it is not called again");
+        }
+        Ok(())
+    };
+    try_join_all(alices.iter().map(again)).await?;
+    assert!(began.elapsed() < RESET_WITHIN, "after {:?}", began.elapsed());
     Ok(())
 }

@@ -26,6 +26,7 @@ mod schema;
 mod secret;
 mod serve;
 mod tools;
+mod upstream;
 mod usage;
 
 use std::io::{self, Write as _};
@@ -128,6 +129,8 @@ enum Command {
     Revocations(revoke::Revocations),
     /// Reviews, approves and rejects tools that wait: changed ones, and new ones where those are quarantined or look like others
     Tools(tools::Tools),
+    /// Has every replica begin anew with an upstream that was left alone because it failed
+    Upstream(upstream::UpstreamCommand),
     /// Makes and takes back the API keys of scripts and services
     Key(key::Key),
     /// Searches, exports and checks the audit record: who called what, who was refused, what operators did
@@ -224,6 +227,7 @@ impl Cli {
             Command::Reinstate(reinstate) => reinstate.run().await,
             Command::Revocations(revocations) => revocations.run().await,
             Command::Tools(tools) => tools.run().await,
+            Command::Upstream(upstream) => upstream.run().await,
             Command::Key(key) => key.run().await,
             Command::Keys(keys) => keys.run().await,
             Command::Bridge(bridge) => bridge.run().await,

@@ -32,6 +32,7 @@ mod m20261126_000026_audit;
 mod m20261126_000027_usage;
 mod m20261126_000028_tool_review;
 mod m20261126_000029_flow_policy;
+mod m20261127_000031_upstream_resets;
 
 use std::collections::HashSet;
 
@@ -77,6 +78,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000027_usage::Migration),
             Box::new(m20261126_000028_tool_review::Migration),
             Box::new(m20261126_000029_flow_policy::Migration),
+            Box::new(m20261127_000031_upstream_resets::Migration),
         ]
     }
 }

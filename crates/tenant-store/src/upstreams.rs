@@ -35,6 +35,8 @@ pub struct Upstream {
     pub slug: UpstreamSlug,
     /// What the operator said about it.
     pub spec: UpstreamSpec,
+    /// How often it was begun anew with. What is held in memory for an upstream is for one with the same number.
+    pub resets: u32,
 }
 
 /// What an operator says about an upstream. [`UpstreamSpec::check`] holds for every one that was stored.
@@ -104,12 +106,28 @@ impl TenantStore {
             Some(upstream) => (update(db, upstream, spec).await?, Put::Changed),
             None => {
                 let id = UpstreamId::new(self.store().now());
-                let upstream = Upstream { id, tenant: self.id(), slug: slug.clone(), spec: spec.clone() };
+                let upstream = Upstream { id, tenant: self.id(), slug: slug.clone(), spec: spec.clone(), resets: 0 };
                 (insert(db, upstream).await?, Put::Created)
             }
         };
         writing.finish(outcome.1 != Put::Unchanged).await?;
         Ok(outcome)
+    }
+
+    /// Has everybody begin anew with an upstream, as if it had been changed.
+    pub async fn reset_upstream(&self, id: UpstreamId) -> Result<(), StoreError> {
+        let writing = self.writing().await?;
+        let db = writing.executor();
+        let Upstream { resets, .. } = require(db, self.id(), id).await?;
+        // Another number is what counts.
+        let reset = upstream::ActiveModel { resets: Set(resets.wrapping_add(1).into()), ..Default::default() };
+        let update = upstream::Entity::update_many()
+            .set(reset)
+            .filter(upstream::Column::TenantId.eq(self.id()))
+            .filter(upstream::Column::Id.eq(id));
+        update.exec(db).await.map_err(StoreError::write("upstream"))?;
+        writing.finish(true).await?;
+        Ok(())
     }
 
     /// Deletes an upstream with its credentials and tools; `false` if there is none.
@@ -179,6 +197,7 @@ async fn insert<C: ConnectionTrait>(db: &C, upstream: Upstream) -> Result<Upstre
         id: Set(upstream.id),
         slug: Set(upstream.slug.clone()),
         credential_version: Set(0),
+        resets: Set(0),
         ..columns(&upstream.spec)?
     };
     upstream::Entity::insert(model).exec_without_returning(db).await.map_err(StoreError::write("upstream"))?;
@@ -238,5 +257,6 @@ pub(crate) fn parse(model: upstream::Model) -> Result<Upstream, row::BoxError> {
         enabled: model.enabled,
     };
     spec.check()?;
-    Ok(Upstream { id: model.id, tenant: model.tenant_id, slug: model.slug, spec })
+    let resets = model.resets.try_into()?;
+    Ok(Upstream { id: model.id, tenant: model.tenant_id, slug: model.slug, spec, resets })
 }

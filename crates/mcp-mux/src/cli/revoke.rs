@@ -204,7 +204,7 @@ impl Revoke {
             }
         };
         say("revoked");
-        let wait = async { self.wait(&store, revision?).await };
+        let wait = async { in_force(&store, revision?, self.wait, "revoked").await };
         let (waited, recorded) = tokio::join!(wait, record(&store, done));
         waited.and(recorded)
     }
@@ -215,26 +215,24 @@ impl Revoke {
         ensure!(rows.remove_credential(upstream, &secret.name).await?, "there is no secret `{}`", secret.name);
         Ok(())
     }
+}
 
-    /// Until every replica has it, or for as long as was said.
-    async fn wait(&self, store: &Store, revision: Revision) -> Result<()> {
-        let began = Instant::now();
-        let behind = wait_for_replicas(store, revision, Duration::from_secs(self.wait)).await?;
-        if behind.is_empty() {
-            let count = store.replicas().await?.len();
-            let elapsed = began.elapsed().as_secs_f64();
-            say(&format!(
-                "in force on all {count} replicas that were heard of in the last minute, after {elapsed:.1} s"
-            ));
-            return Ok(());
-        }
-        let ids: Vec<_> = behind.iter().map(|replica| replica.beat.id.to_string()).collect();
-        bail!(
-            "it is revoked, but these replicas have not said that they know: {}. They have ended without a word, or are cut off from the \
-             database and serve what they knew: see `mcp-mux replicas`",
-            ids.join(", ")
-        )
+/// Waits until every replica has what was `done`, for as many seconds as that.
+pub(super) async fn in_force(store: &Store, revision: Revision, seconds: u64, done: &str) -> Result<()> {
+    let began = Instant::now();
+    let behind = wait_for_replicas(store, revision, Duration::from_secs(seconds)).await?;
+    if behind.is_empty() {
+        let count = store.replicas().await?.len();
+        let elapsed = began.elapsed().as_secs_f64();
+        say(&format!("in force on all {count} replicas that were heard of in the last minute, after {elapsed:.1} s"));
+        return Ok(());
     }
+    let ids: Vec<_> = behind.iter().map(|replica| replica.beat.id.to_string()).collect();
+    bail!(
+        "it is {done}, but these replicas have not said that they know: {}. They have ended without a word, or are cut off from the \
+         database and serve what they knew: see `mcp-mux replicas`",
+        ids.join(", ")
+    )
 }
 
 impl Reinstate {

@@ -31,6 +31,16 @@ async fn list(folder: &Path, definition: &str) -> Result<()> {
     Ok(())
 }
 
+/// The upstream as a server would read it.
+#[tokio::main(flavor = "current_thread")]
+#[expect(clippy::disallowed_methods, reason = "a test looks into the database as a server would")]
+async fn resets(folder: &Path) -> Result<u32> {
+    let store = mcp_mux::open_store(&mcp_mux::config::Config::load(&folder.join("mcp-mux.toml"))?).await?;
+    let tenant = store.find_tenant(&"acme".parse()?).await?.context("the tenant")?;
+    let found = store.tenant(TenantScope::of(tenant.id)).find_upstream(&"desk".parse()?).await?;
+    Ok(found.context("the upstream")?.resets)
+}
+
 fn told(folder: &Path, arguments: &[&str]) -> Result<String> {
     let output = run(folder, arguments)?;
     ensure!(output.status.success(), "{arguments:?}: {}", said(&output));
@@ -86,5 +96,29 @@ fn a_changed_tool_is_reviewed_and_approved_or_rejected_by_its_digest() -> Result
         serde_json::from_str(&told(folder, &["audit", "search", "-o", "json", "--tenant", "acme"])?)?;
     let actions: Vec<_> = events.iter().rev().filter_map(|event| event["action"].as_str()).collect();
     assert_eq!(actions, ["apply", "apply", "reject", "approve"], "{events:#?}");
+    Ok(())
+}
+
+#[test]
+fn an_upstream_is_begun_anew_with_and_that_is_recorded() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    configure(folder, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+    fs::write(folder.join("acme.yaml"), MANIFEST)?;
+    told(folder, &["apply", "-f", "acme.yaml"])?;
+    let reset = run(folder, &["upstream", "reset", "acme", "desk"])?;
+    assert!(reset.status.success() && said(&reset).contains("in force on all 0 replicas"), "{}", said(&reset));
+    assert_eq!(resets(folder)?, 1);
+    // What the manifest says is another matter.
+    told(folder, &["apply", "-f", "acme.yaml"])?;
+    assert_eq!(resets(folder)?, 1);
+    assert!(told(folder, &["audit", "search", "--tenant", "acme"])?.contains("reset"));
+    for (place, problem) in [
+        (["globex", "desk"], "there is no tenant `globex`"),
+        (["acme", "jira"], "tenant `acme` has no upstream `jira`"),
+    ] {
+        let refused = run(folder, &["upstream", "reset", place[0], place[1]])?;
+        assert!(!refused.status.success() && said(&refused).contains(problem), "{}", said(&refused));
+    }
     Ok(())
 }

@@ -31,6 +31,7 @@ pub(crate) struct Model {
     /// The version that the last stored credential got. It only grows, so that no two credentials of an upstream ever have
     /// the same version, not even when the first is long gone.
     pub(crate) credential_version: i64,
+    pub(crate) resets: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

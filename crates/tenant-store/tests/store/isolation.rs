@@ -36,12 +36,13 @@ async fn an_upstream_of_another_tenant_does_not_exist() -> anyhow::Result<()> {
             answer(globex.remove_credential(id, &name).await, id),
             answer(globex.remove_upstream(id).await, id),
             answer(globex.note_health(id, None).await, id),
+            answer(globex.reset_upstream(id).await, id),
         ]);
     }
     assert_eq!(answers[0], answers[1]);
     assert!(answers[0][0].starts_with("there is no upstream `ID`"), "{}", answers[0][0]);
 
-    assert_eq!(acme.upstream(theirs).await?.id, theirs);
+    assert_eq!(acme.upstream(theirs).await?, listed);
     assert_eq!(acme.sealed_credentials().await?.len(), 1);
     Ok(())
 }
