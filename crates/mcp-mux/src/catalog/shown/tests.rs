@@ -86,6 +86,10 @@ fn a_long_text_is_cut_behind_a_character_with_a_mark() {
 fn no_spelling_hides_a_text() {
     for (text, plain) in [
         (r#"{"name":"t","d\u0065scription":"a\u200bb"}"#, r#"{"name":"t","d\u0065scription":"ab"}"#),
+        (
+            r#"{"name":"t","inputSchema":{"en\u0075m":["a\u200bb"]}}"#,
+            r#"{"name":"t","inputSchema":{"en\u0075m":["a\u200bb"]}}"#,
+        ),
         (r#"{"name":"t","description":"a\udb40\udc41b"}"#, r#"{"name":"t","description":"ab"}"#),
         // Half of a pair, which some take and others refuse, keeps nothing from being looked at.
         (
