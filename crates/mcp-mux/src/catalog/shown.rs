@@ -236,7 +236,7 @@ fn fitted(inside: &str, bytes_max: usize) -> Option<String> {
     Some(cut + CUT)
 }
 
-/// Whether everybody can hold it: some take half of a surrogate pair for a character, and what is hidden behind one must not stay.
+/// Whether everybody can hold it: who reads strictly refuses a whole list for half of a surrogate pair.
 fn is_text(inside: &str) -> bool {
     !inside.contains("\\u") || !units(inside).any(|char| char.is_none())
 }

@@ -96,6 +96,7 @@ fn no_spelling_hides_a_text() {
             r#"{"name":"t","description":"\ud800\u200b\udc00\u0041\ud800\ud83d\ude00"}"#,
             r#"{"name":"t","description":"��A�😀"}"#,
         ),
+        (r#"{"name":"t","description":"a\ud800"}"#, r#"{"name":"t","description":"a�"}"#),
         (r#"{"name":"t","\ud800":"a\u200bb"}"#, r#"{"name":"t","\ud800":"ab"}"#),
         (
             r#"{"name":"t","x":{"description":"a","description":"\u200bb"}}"#,
