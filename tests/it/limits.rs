@@ -28,7 +28,10 @@ async fn limited(name: &str, limits: Value) -> Result<TestServer> {
 
 #[tokio::test]
 async fn who_shows_one_bad_token_after_the_other_is_looked_at_no_more_and_nobody_else_is_shut_out() -> Result<()> {
-    let server = TestServer::start_with("limits_address", &[], |config| {
+    let key = canary("key");
+    let (acme, _) = RealUpstream::named("acme").serve(&key, false).await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &acme, key: Some(&key), level: Level::Read };
+    let server = TestServer::start_with("limits_address", &[setup], |config| {
         config.limits = serde_json::from_value(json!({"address_failures_per_minute": 3}))?;
         config.http.trusted_proxies = vec!["127.0.0.0/8".parse().map_err(anyhow::Error::msg)?];
         Ok(())

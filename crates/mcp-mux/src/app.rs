@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crypto::KeyRing;
 use futures::future::join_all;
-use tenant_store::{Clock, Follower, Group, Store, StoreError, SystemClock};
+use tenant_store::{Clock, Follower, Group, ReplicaId, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
 
 use crate::audit::Audit;
 use crate::auth::{ApiKeys, Authenticator, Directories, GraphDirectory, Login, NamedGroups};
 use crate::caller::{Bounds, Caller, Principal};
 use crate::catalog::{Catalog, Face, Refresher};
-use crate::config::{Config, ConfigError, PublicUrl};
+use crate::config::{AuditConfig, Config, ConfigError, PublicUrl};
 use crate::egress::{Egress, EgressError};
 use crate::gateway::{ConnectLinks, Gateway};
 use crate::http::{Connect, Probed, ProtectedResources, Scim, Server, admin_router, router, serve};
@@ -201,6 +202,36 @@ fn operations(config: &Config, metrics: &Metrics, (egress, tasks): (&Egress, &Ta
     metrics.operations(collector.map(|collector| tracer(collector, egress, tasks)))
 }
 
+/// The audit record, with what writers left that were killed or ended while the database was away.
+async fn recording(
+    store: &Store,
+    keys: &KeyRing,
+    config: &AuditConfig,
+    (clock, tasks): (&Arc<dyn Clock>, &Tasks),
+) -> Result<Audit, StoreError> {
+    let audit = Audit::start(store, keys, config, (Arc::clone(clock), tasks)).await?;
+    Audit::take_up_spools(store, administration(), config, (keys, tasks));
+    audit.sign_for_the_killed(store, administration(), config.checkpoint_every(), (Arc::clone(clock), tasks));
+    Ok(audit)
+}
+
+/// Becomes one of the replicas, and reads then what there is.
+async fn join_in(
+    store: &Store,
+    clock: &dyn Clock,
+    (catalog, api_keys): (&Catalog, &ApiKeys),
+    tasks: &Tasks,
+) -> Result<ReplicaId, StoreError> {
+    let mut heart = Heart::new(store.clone(), clock, [catalog.changes(), api_keys.changes()]);
+    let replica = heart.id();
+    // Whoever revokes something waits for this replica, or did so before what is read now.
+    heart.begin().await;
+    catalog.reload().await?;
+    api_keys.reload().await?;
+    tasks.spawn_last(|over| heart.run(over));
+    Ok(replica)
+}
+
 /// What is looked up when somebody asks for the metrics.
 fn show(metrics: &Metrics, pool: &Pool, (audit, usage): (&Audit, &Usage)) {
     metrics.show_upstreams(Box::new(pool.healths()));
@@ -267,10 +298,7 @@ impl App {
         let accounts = Accounts::new(store.clone(), pool.clone(), public_url.clone());
         let keys = store.platform_keys().await?;
         let handles = Handles::new(keys.clone());
-        let audit = Audit::start(&store, &keys, &config.audit, (Arc::clone(&clock), &tasks)).await?;
-        let every = config.audit.checkpoint_every();
-        Audit::take_up_spools(&store, administration(), &config.audit, (&keys, &tasks));
-        audit.sign_for_the_killed(&store, administration(), every, (Arc::clone(&clock), &tasks));
+        let audit = recording(&store, &keys, &config.audit, (&clock, &tasks)).await?;
         let usage = Usage::start(&store, &tasks);
         show(&metrics, &pool, (&audit, &usage));
         let mux = Mux::new(
@@ -286,22 +314,23 @@ impl App {
         let connect = Connect::new(login, own, keys.clone(), &public_url, Arc::clone(&clock));
         let gateway = Gateway::new((mux, handles), links, operations, (Arc::clone(&clock), tasks.clone()));
         let resources = ProtectedResources::new(config, &public_url);
-        let recheck_every = config.http.recheck_every();
         let directories = Directories::new(config)?;
         let scim = Scim { directories, store: store.clone(), public_url: public_url.clone() };
-        let trusted_proxies = config.http.trusted_proxies.clone();
-        let server = Server { authenticator, gateway, resources, connect, scim, trusted_proxies, tasks: tasks.clone(), recheck_every };
+        let server = Server {
+            authenticator,
+            gateway,
+            resources,
+            connect,
+            scim,
+            trusted_proxies: config.http.trusted_proxies.clone(),
+            tasks: tasks.clone(),
+            recheck_every: config.http.recheck_every(),
+        };
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
         let asked = asked(config, &egress, (&clock, &store), &catalog)?;
         go_on_in_background(&tasks, &store, (&refresher, &api_keys), asked);
-        let mut heart = Heart::new(store.clone(), &*clock, [catalog.changes(), api_keys.changes()]);
-        let replica = heart.id();
-        // Whoever revokes something waits for this replica, or did so before what is read now.
-        heart.begin().await;
-        catalog.reload().await?;
-        api_keys.reload().await?;
-        tasks.spawn_last(|over| heart.run(over));
+        let replica = join_in(&store, &*clock, (&catalog, &api_keys), &tasks).await?;
         let (http, accepting) = (config.http.clone(), tasks.clone());
         tasks.spawn_draining(async move { serve(listener, routes, &http, &accepting).await });
         let probed = Probed { catalog: Arc::clone(&catalog), metrics, tasks: tasks.clone() };

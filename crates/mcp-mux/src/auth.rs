@@ -169,9 +169,8 @@ impl Authenticator {
             Ok(identity) => return Ok(identity),
             Err(error) => error,
         };
-        match from.filter(|_| error.is_an_attempt()) {
-            Some(from) => self.attempts.count(from, Instant::now()).map_err(AuthError::TooManyAttempts)?,
-            None => {}
+        if let Some(from) = from.filter(|_| error.is_an_attempt()) {
+            self.attempts.count(from, Instant::now()).map_err(AuthError::TooManyAttempts)?;
         }
         Err(error)
     }

@@ -181,6 +181,9 @@ fn mend(error: &AuthError) -> &'static str {
         }
         AuthError::Revoked => "`mcp-mux revocations` says since when and why, and `mcp-mux reinstate` takes it back",
         AuthError::ProviderUnavailable => "run `mcp-mux doctor`: the provider's keys or answers cannot be had",
+        AuthError::TooManyAttempts(_) => {
+            "find who sends bad tokens from that address; behind a proxy, name it in `http.trusted_proxies`"
+        }
         AuthError::Invalid(refusal) => mend_refusal(*refusal),
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
-use super::{ConfigError, Network};
 use super::secret::setting;
+use super::{ConfigError, Network};
 
 /// Longest time from the signal to stop until nothing new is accepted, and longest time for what runs then, in seconds.
 const DRAIN_SECONDS_MAX: u64 = 600;
