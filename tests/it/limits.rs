@@ -1,13 +1,16 @@
 //! Who calls too often waits, and nobody else does.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 use tenant_store::Level;
+use tokio::sync::Notify;
 
 use crate::support::canary;
 use crate::support::client::Http;
 use crate::support::server::{Setup, TestServer};
-use crate::support::upstreams::RealUpstream;
+use crate::support::upstreams::{ByteUpstream, RealUpstream, Say};
 
 /// A server with two tenants and these limits, by the minute.
 async fn limited(name: &str, limits: Value) -> Result<TestServer> {
@@ -58,6 +61,42 @@ async fn who_shows_one_bad_token_after_the_other_is_looked_at_no_more_and_nobody
     // Elsewhere nobody notices, whatever the client itself adds.
     assert_eq!(from(server.client("bob", &[])?, there)?.modern("tools/list", json!({})).await?.status, 200);
     assert_eq!(from(bad(4)?, "203.0.113.4, 198.51.100.7")?.modern("tools/list", json!({})).await?.status, 429);
+    Ok(())
+}
+
+#[tokio::test]
+async fn as_many_calls_run_in_a_tenant_as_may_and_elsewhere_nobody_waits_for_them() -> Result<()> {
+    let (go, result) = (Arc::new(Notify::new()), r#"{"resultType":"complete","content":[]}"#.to_owned());
+    let slow = ByteUpstream::with_tools(r#"[{"name":"run","inputSchema":{"type":"object"}}]"#);
+    let (acme, seen) = slow.on("tools/call", Say::Late(Arc::clone(&go), result.clone())).serve().await?;
+    let quick = ByteUpstream::with_tools(r#"[{"name":"run","inputSchema":{"type":"object"}}]"#);
+    let (globex, _) = quick.on("tools/call", Say::Result(result)).serve().await?;
+    let level = Level::Write;
+    let setups = [
+        Setup { tenant: "acme", upstream: "desk", url: &acme, key: None, level },
+        Setup { tenant: "globex", upstream: "desk", url: &globex, key: None, level },
+    ];
+    let server = TestServer::start_with("limits_at_once", &setups, |config| {
+        config.limits = serde_json::from_value(json!({"tenant_calls_at_once": 1}))?;
+        Ok(())
+    })
+    .await?;
+    let (alice, carol) = (server.client("alice", &["acme"])?, server.client("carol", &["acme", "globex"])?);
+    let first = alice.call("acme__run", json!({}));
+    let meanwhile = async {
+        seen.until("tools/call").await;
+        let refused = carol.call("acme__run", json!({})).await?;
+        assert_eq!(refused["error"]["message"], "too many calls run there at once: try again in 1 s", "{refused}");
+        assert_eq!(refused["error"]["data"]["retryAfter"], 1);
+        assert!(carol.call("globex__run", json!({})).await?["result"].is_object());
+        go.notify_one();
+        anyhow::Ok(())
+    };
+    let (first, meanwhile) = tokio::join!(first, meanwhile);
+    meanwhile?;
+    assert!(first?["result"].is_object());
+    go.notify_one();
+    assert!(carol.call("acme__run", json!({})).await?["result"].is_object(), "its place is free again");
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use moka::sync::Cache;
 use tenant_store::{TenantId, UpstreamId};
 use tokio::time::Instant;
 
-use crate::caller::Principal;
+use crate::caller::{Principal, Quota, Share};
 use crate::config::LimitsConfig;
 
 /// Most principals, tenants or tools that are counted at once. Who comes then takes the place of who called longest ago.
@@ -22,6 +22,8 @@ const COUNTED_MAX: u64 = 200_000;
 const IDLE_MAX: Duration = Duration::from_mins(2);
 /// How many bits of an IPv6 address its holder chooses.
 const HOLDER_BITS: u32 = 64;
+/// When to try again where as many calls run as may.
+const PLACE_RETRY: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// The limits of one server. Clones share the counts.
@@ -30,7 +32,11 @@ pub struct Limits {
     principals: Option<Arc<Limiter<Principal>>>,
     tenants: Option<Arc<Limiter<TenantId>>>,
     tools: Option<Arc<Limiter<ToolUse>>>,
+    running: Option<Quota<TenantId>>,
 }
+
+/// A call that runs in a tenant, until this is dropped.
+pub type Running = Option<Share<TenantId>>;
 
 /// A principal's use of one thing at one upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,6 +55,8 @@ pub enum Limited {
     Tenant,
     /// The principal's own for that tool.
     Tool,
+    /// That of the tenant on calls which run at once.
+    AtOnce,
 }
 
 impl Limited {
@@ -58,6 +66,7 @@ impl Limited {
             Self::Principal => "you make too many calls",
             Self::Tenant => "too many calls are made there by all together",
             Self::Tool => "you call this too often",
+            Self::AtOnce => "too many calls run there at once",
         }
     }
 }
@@ -69,6 +78,7 @@ impl Limits {
             principals: Limiter::per_minute(config.principal_calls_per_minute),
             tenants: Limiter::per_minute(config.tenant_calls_per_minute),
             tools: Limiter::per_minute(config.tool_calls_per_minute),
+            running: (config.tenant_calls_at_once > 0).then(|| Quota::new(config.tenant_calls_at_once)),
         }
     }
 
@@ -104,6 +114,12 @@ impl Limits {
                 tools.give_back(&tool());
             }
         })
+    }
+
+    /// A place for a call in a tenant, if one is free. When the next one will be, nobody knows.
+    pub fn begin(&self, tenant: TenantId) -> Result<Running, (Limited, Duration)> {
+        let Some(running) = &self.running else { return Ok(None) };
+        running.take(&tenant).map(Some).ok_or((Limited::AtOnce, PLACE_RETRY))
     }
 
     /// Gives a tenant back what a call took that was not made.

@@ -1,53 +1,56 @@
-//! How much one principal may hold of something at a time.
+//! How much one principal, or one tenant, may hold of something at a time.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Principal;
 
-/// At most so many of something for each principal.
+/// At most so many of something for each principal, or for each of whatever else holds it.
 #[derive(Debug, Clone)]
-pub struct Quota {
+pub struct Quota<K: Eq + Hash = Principal> {
     max: usize,
-    held: Arc<Mutex<HashMap<Principal, usize>>>,
+    held: Arc<Mutex<HashMap<K, usize>>>,
 }
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-pub struct Share {
-    quota: Quota,
-    principal: Principal,
+pub struct Share<K: Eq + Hash = Principal> {
+    quota: Quota<K>,
+    holder: K,
 }
 
-impl Quota {
+impl<K: Clone + Eq + Hash> Quota<K> {
     /// At most `max` for each.
     pub fn new(max: usize) -> Self {
         Self { max, held: Arc::default() }
     }
 
-    /// One more for `principal`; none, if it holds all that it may.
-    pub fn take(&self, principal: &Principal) -> Option<Share> {
+    /// One more for `holder`; none, if it holds all that it may.
+    pub fn take(&self, holder: &K) -> Option<Share<K>> {
         let mut held = self.lock();
-        let count = held.get(principal).copied().unwrap_or_default();
+        let count = held.get(holder).copied().unwrap_or_default();
         if count >= self.max {
             return None;
         }
-        held.insert(principal.clone(), count + 1);
-        Some(Share { quota: self.clone(), principal: principal.clone() })
+        held.insert(holder.clone(), count + 1);
+        Some(Share { quota: self.clone(), holder: holder.clone() })
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Principal, usize>> {
+impl<K: Eq + Hash> Quota<K> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, usize>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Share {
+impl<K: Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
         let mut held = self.quota.lock();
-        if let Some(count) = held.get_mut(&self.principal) {
+        if let Some(count) = held.get_mut(&self.holder) {
             *count -= 1;
             if *count == 0 {
-                held.remove(&self.principal);
+                held.remove(&self.holder);
             }
         }
     }

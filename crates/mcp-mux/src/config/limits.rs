@@ -12,6 +12,8 @@ pub struct LimitsConfig {
     pub tenant_calls_per_minute: u32,
     /// Calls in a minute of one principal of one tool; 0 for any number.
     pub tool_calls_per_minute: u32,
+    /// Calls that run in one tenant at once, at all its upstreams together; 0 for any number.
+    pub tenant_calls_at_once: usize,
     /// Tokens and other proofs in a minute that may be no good, of one address (of IPv6, one network of 64 bits); 0 for any number.
     pub address_failures_per_minute: u32,
 }
@@ -22,6 +24,7 @@ impl Default for LimitsConfig {
             principal_calls_per_minute: 0,
             tenant_calls_per_minute: 0,
             tool_calls_per_minute: 0,
+            tenant_calls_at_once: 0,
             address_failures_per_minute: 3_000,
         }
     }

@@ -136,8 +136,12 @@ impl Mux {
             return Err(unknown);
         };
         measured::leads_to(&mut operation, (&thing, &target));
-        let recording = self.recording(room, came, (&sight, &ask.wish, &thing), (&target, operation));
-        let outcome = match counted {
+        let mut recording = self.recording(room, came, (&sight, &ask.wish, &thing), (&target, operation));
+        let has_place = counted.and_then(|()| {
+            recording.runs(self.limits.begin(target.access.tenant()).map_err(limited)?);
+            Ok(())
+        });
+        let outcome = match has_place {
             Ok(()) => self.ask_at(caller, endpoint, ask, (&sight, thing, target)).await,
             Err(limited) => Err(limited),
         };

@@ -19,6 +19,7 @@ use crate::audit::{self, Call, Decided, Event, List, Named, Room, TENANTS_NAMED_
 use crate::caller::Caller;
 use crate::catalog::{Carried, Entry, Face, ListDigest};
 use crate::hex;
+use crate::limits::Running;
 use crate::policy::{Access, Action, Decision, EntryFacts, decide};
 use crate::telemetry::Operation;
 use crate::upstream::{Answer, UpstreamError, is_tool_error};
@@ -38,6 +39,8 @@ pub(super) struct Recording {
     operation: Operation,
     /// Where it counts, if it is a call of a tool.
     used: Option<(Usage, Arc<Entry>)>,
+    /// Its place among the calls that run in its tenant.
+    running: Running,
 }
 
 /// Whose call it is, and where it came.
@@ -55,6 +58,11 @@ impl Came<'_> {
 }
 
 impl Recording {
+    /// It runs from now on, until its end.
+    pub(super) fn runs(&mut self, running: Running) {
+        self.running = running;
+    }
+
     /// Nobody was asked.
     pub(super) fn is_not_made(&mut self) {
         self.used = None;
@@ -127,7 +135,7 @@ impl Mux {
         let reading = self.reading(came.caller, came.endpoint, (sight, target.access.tenant()));
         let used = target.tool.map(|entry| (self.usage.clone(), Arc::clone(entry)));
         let (at, began) = (self.clock.now(), Instant::now());
-        Recording { room: Some(room), chain, at, began, call: Box::new(call), reading, operation, used }
+        Recording { room: Some(room), chain, at, began, call: Box::new(call), reading, operation, used, running: None }
     }
 
     /// Records that somebody was refused. Whose event it is, and why it was refused, is looked for by the writer: whoever is refused must not
