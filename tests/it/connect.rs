@@ -116,8 +116,8 @@ async fn somebody_connects_an_account_uses_it_and_ends_it() -> Result<()> {
     assert_eq!((gone.status, browser.cookies(&page.url).len()), (200, 0));
 
     let recorded = events(&stopped(bed.server).await?.store, Some("acme")).await?;
-    let acts: Vec<_> = of(&recorded, "account").iter().map(|event| (&event["action"], &event["done"])).collect();
-    let done = json!(true);
+    let acts: Vec<_> = of(&recorded, "account").iter().map(|event| (&event["action"], &event["outcome"])).collect();
+    let done = json!("done");
     assert_eq!(acts, [(&json!("begin"), &done), (&json!("connect"), &done), (&json!("disconnect"), &done)]);
     let first = of(&recorded, "account")[0];
     assert_eq!((&first["who"]["subject"], &first["upstream"]), (&json!("alice"), &json!("desk")));

@@ -53,7 +53,7 @@ async fn who_shows_one_bad_token_after_the_other_is_looked_at_no_more_and_nobody
     let refused = from(bad(3)?, here)?.modern("tools/list", json!({})).await?;
     let seconds: u64 = refused.headers["retry-after"].to_str()?.parse()?;
     assert!(refused.status == 429 && (1..=20).contains(&seconds), "{refused:?}");
-    // A good one that nobody has seen yet waits, too; one that was seen, and a key, do not.
+    // A good one that nobody has seen yet waits, too; one that was seen, and a key, do not. That of an ended sign-in is no attempt.
     let bob = server.client("bob", &[])?;
     assert_eq!(from(bob, here)?.modern("tools/list", json!({})).await?.status, 429);
     assert_eq!(alice.modern("tools/list", json!({})).await?.status, 200);

@@ -107,6 +107,14 @@ async fn an_answer_without_end_is_cut_off() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_flood_of_small_messages_ends_its_call() -> Result<()> {
+    let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":0,"progress":1}}"#;
+    let (answer, _server) = answer_to("small_messages", Say::Flood(progress.to_owned())).await?;
+    assert_eq!(sentence(&answer), "upstream `desk` of tenant `acme` gave an answer that is too large");
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_compressed_is_not_unpacked() -> Result<()> {
     // The beginning of what would be zeros without end.
     let packed = Bytes::from_static(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xec, 0xc1, 1, 1, 0, 0, 0, 0x80, 0x90]);

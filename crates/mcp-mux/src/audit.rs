@@ -6,6 +6,7 @@
 //! names. See `docs/audit.md`.
 
 mod backlog;
+mod disk;
 mod event;
 mod export;
 mod heads;
@@ -33,8 +34,8 @@ use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::event::{
-    Administered, Call, ConsentAct, Consented, Decided, Event, Flowed, Head, List, Named, Outcome, TENANTS_NAMED_MAX,
-    What, Who, name_digest,
+    Administered, Call, ConsentAct, ConsentOutcome, Consented, Decided, Event, Flowed, Head, List, Named, Outcome,
+    TENANTS_NAMED_MAX, What, Who, name_digest,
 };
 pub use self::export::{ExportError, FileReport, export, verify_file};
 pub use self::heads::Heads;

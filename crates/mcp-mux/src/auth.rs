@@ -60,6 +60,9 @@ pub(crate) const VERIFIED_LIFE: Duration = Duration::from_mins(1);
 const AUTHENTICATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most of what is remembered of verified tokens: each counts as one and its groups.
 const VERIFIED_WEIGHT_MAX: u64 = 2_000_000;
+/// How many tokens are known to have been good while bad ones are counted, and for how long if nobody shows them.
+const GOOD_BEFORE_MAX: u64 = 200_000;
+const GOOD_BEFORE_IDLE: Duration = Duration::from_hours(1);
 /// How the API keys of Open WebUI and of model providers begin. They are somebody's password elsewhere, and never asked about.
 const FOREIGN_KEY_PREFIX: &str = "sk-";
 
@@ -110,6 +113,8 @@ pub struct Authenticator {
     fronts: Fronts,
     api_keys: Option<Arc<ApiKeys>>,
     attempts: Attempts,
+    /// Until when tokens are good that were verified, by their hashes: whoever has one is shut out by nobody at the same address.
+    good_before: Cache<[u8; 32], Timestamp, RandomState>,
     clock: Arc<dyn Clock>,
     /// By the hash of the whole token.
     verified: Cache<[u8; 32], Verified, RandomState>,
@@ -141,6 +146,10 @@ impl Authenticator {
             fronts: Fronts::new(&config.fronts, egress)?,
             api_keys: None,
             attempts: Attempts::new(&config.limits),
+            good_before: Cache::builder()
+                .max_capacity(GOOD_BEFORE_MAX)
+                .time_to_idle(GOOD_BEFORE_IDLE)
+                .build_with_hasher(RandomState::default()),
             clock,
             verified: Cache::builder()
                 .max_capacity(VERIFIED_WEIGHT_MAX)
@@ -165,14 +174,7 @@ impl Authenticator {
         from: Option<IpAddr>,
     ) -> Result<Identity, AuthError> {
         let judged = tokio::time::timeout(AUTHENTICATE_TIMEOUT, self.judge(shown, audiences, from)).await;
-        let error = match judged.unwrap_or(Err(AuthError::ProviderUnavailable)) {
-            Ok(identity) => return Ok(identity),
-            Err(error) => error,
-        };
-        if let Some(from) = from.filter(|_| error.is_an_attempt()) {
-            self.attempts.count(from, Instant::now()).map_err(AuthError::TooManyAttempts)?;
-        }
-        Err(error)
+        judged.unwrap_or(Err(AuthError::ProviderUnavailable))
     }
 
     async fn judge(
@@ -236,12 +238,20 @@ impl Authenticator {
             let is_for_us = verified.good_for.includes(judgement.audiences);
             return if is_for_us { Ok(verified.identity) } else { Err(Refusal::Audience.into()) };
         }
+        let from = from.filter(|_| self.good_before.get(&hash).is_none_or(|until| until <= judgement.now));
         if let Some(from) = from {
-            self.attempts.check(from, Instant::now()).map_err(AuthError::TooManyAttempts)?;
+            self.attempts.count(from, Instant::now()).map_err(AuthError::TooManyAttempts)?;
         }
         // Boxed: what happens seldom would be carried along with every request.
-        let verified = Box::pin(self.verify(token, judgement)).await?;
+        let verified = Box::pin(self.verify(token, judgement)).await;
+        if let Some(from) = from.filter(|_| !verified.as_ref().is_err_and(AuthError::is_an_attempt)) {
+            self.attempts.give_back(from);
+        }
+        let verified = verified?;
         self.verified.insert(hash, verified.clone());
+        if self.attempts.are_counted() {
+            self.good_before.insert(hash, verified.identity.expires_at);
+        }
         Ok(verified.identity)
     }
 

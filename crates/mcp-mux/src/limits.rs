@@ -145,9 +145,16 @@ impl Attempts {
         self.0.as_ref().map_or(Ok(()), |limiter| limiter.count(&of_one_holder(from), now))
     }
 
-    /// Whether another one would be looked at; otherwise for how long none is.
-    pub fn check(&self, from: IpAddr, now: Instant) -> Result<(), Duration> {
-        self.0.as_ref().map_or(Ok(()), |limiter| limiter.check(&of_one_holder(from), now))
+    /// One that was counted proved something.
+    pub fn give_back(&self, from: IpAddr) {
+        if let Some(limiter) = &self.0 {
+            limiter.give_back(&of_one_holder(from));
+        }
+    }
+
+    /// Whether there is a limit.
+    pub fn are_counted(&self) -> bool {
+        self.0.is_some()
     }
 }
 
@@ -200,12 +207,6 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Limiter<K> {
         counted.map(drop).map_err(|_| wait)
     }
 
-    /// Whether one would be counted.
-    fn check(&self, key: &K, now: Instant) -> Result<(), Duration> {
-        let Some(used) = self.used_up_to.get(key) else { return Ok(()) };
-        self.next(used.load(Ordering::Relaxed), now).map(drop)
-    }
-
     /// Up to when the share is used with one more, or how long that has to wait.
     fn next(&self, used: u64, now: Instant) -> Result<u64, Duration> {
         let now = nanos(now.saturating_duration_since(self.began));
@@ -250,13 +251,14 @@ mod tests {
     fn whoever_shows_what_proves_nothing_is_counted_by_network_and_looked_at_again_in_time() {
         let attempts = Attempts::new(&LimitsConfig { address_failures_per_minute: 2, ..LimitsConfig::default() });
         let (now, address) = (Instant::now(), |text: &str| text.parse().unwrap());
-        assert_eq!(attempts.check(address("2001:db8::1"), now), Ok(()));
         assert_eq!(attempts.count(address("2001:db8::1"), now), Ok(()));
         assert_eq!(attempts.count(address("2001:db8::2"), now), Ok(()));
-        assert_eq!(attempts.check(address("2001:db8::ffff:3"), now), Err(Duration::from_secs(30)));
-        assert_eq!(attempts.check(address("2001:db8:0:1::1"), now), Ok(()), "another network");
-        assert_eq!(attempts.check(address("192.0.2.1"), now), Ok(()));
-        assert_eq!(attempts.check(address("2001:db8::1"), now + Duration::from_secs(30)), Ok(()));
+        assert_eq!(attempts.count(address("2001:db8::ffff:3"), now), Err(Duration::from_secs(30)));
+        assert_eq!(attempts.count(address("2001:db8:0:1::1"), now), Ok(()), "another network");
+        assert_eq!(attempts.count(address("192.0.2.1"), now), Ok(()));
+        assert_eq!(attempts.count(address("2001:db8::1"), now + Duration::from_secs(30)), Ok(()));
+        attempts.give_back(address("2001:db8::1"));
+        assert_eq!(attempts.count(address("2001:db8::1"), now + Duration::from_secs(30)), Ok(()));
     }
 
     fn place(at: i64) -> (TenantId, UpstreamId) {

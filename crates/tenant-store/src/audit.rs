@@ -19,6 +19,7 @@ use crate::entity::{audit_checkpoint, audit_event, audit_key};
 use crate::error::StoreError;
 use crate::id::AuditWriterId;
 use crate::scope::{TenantScope, TenantStore};
+use crate::store::patience::answered;
 use crate::store::transaction::{Reading, Whose, Writing};
 use crate::store::{Still, Store, row};
 
@@ -216,7 +217,7 @@ impl AuditPart {
             });
             let insert =
                 audit_event::Entity::insert_many(models).on_conflict(OnConflict::new().do_nothing().to_owned());
-            insert.exec_without_returning(db).await.map_err(StoreError::write("audit_event"))?;
+            answered(insert.exec_without_returning(db)).await.map_err(StoreError::write("audit_event"))?;
         }
         for rows in self.checkpoints.chunks(INSERT_ROWS_MAX) {
             let models = rows.iter().map(|row| audit_checkpoint::ActiveModel {
@@ -230,7 +231,7 @@ impl AuditPart {
             });
             let insert = audit_checkpoint::Entity::insert_many(models);
             let insert = insert.on_conflict(OnConflict::new().do_nothing().to_owned());
-            insert.exec_without_returning(db).await.map_err(StoreError::write("audit_checkpoint"))?;
+            answered(insert.exec_without_returning(db)).await.map_err(StoreError::write("audit_checkpoint"))?;
         }
         Ok(())
     }

@@ -1,23 +1,18 @@
 //! Lines that wait for the database: in memory, and once it takes none, on disk. What was taken first is added first.
 
 use std::collections::{HashMap, VecDeque};
-use std::error::Error;
 use std::mem;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
-use crypto::KeyRing;
-use tenant_store::{AuditChain, AuditCheckpoint, AuditPart, AuditRow, AuditWriterId};
+use tenant_store::{AuditChain, AuditCheckpoint, AuditPart, AuditRow};
 use tokio::time::Instant;
 
-use super::spool::{SpoolError, SpoolFile, Spooled, cannot_remove};
+use super::disk::Disk;
 
 /// How many lines wait in memory.
 const MEMORY_LINES_MAX: usize = 100_000;
 /// How many lines are added at a time.
 pub(super) const BATCH_LINES_MAX: usize = 1_000;
-/// How long to wait after the disk failed.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Something that waits.
 #[derive(Debug, Clone)]
@@ -26,69 +21,42 @@ pub(super) enum Item {
     Checkpoint(AuditCheckpoint),
 }
 
-type Kept = (AuditChain, Item);
+/// It, and where it belongs.
+pub(super) type Kept = (AuditChain, Item);
 
 /// What waits.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// What is added next. Where lines wait on disk, these do as well.
+    /// What is added next. While the disk is used, these are to be found there as well.
     memory: VecDeque<Kept>,
     disk: Option<Disk>,
     /// How many lines could not be read again.
     lost: u64,
 }
 
-/// Where lines wait on disk.
-#[derive(Debug)]
-pub(super) struct Disk {
-    folder: PathBuf,
-    bytes_max: u64,
-    writer: AuditWriterId,
-    keys: KeyRing,
-    /// What is used since the database took nothing, until all of it has been added.
-    used: Option<Used>,
-    /// When it is tried again, if it failed.
-    again_at: Option<Instant>,
-}
-
-/// What waits behind what is in memory.
-#[derive(Debug, Default)]
-struct Used {
-    file: Option<SpoolFile>,
-    /// How far the file has been read, and how many lines are behind that.
-    read: u64,
-    unread: usize,
-    /// What is not on disk yet.
-    fresh: VecDeque<Kept>,
-    chains: HashMap<String, AuditChain>,
-}
-
-impl Disk {
-    pub(super) fn new((folder, bytes_max): (PathBuf, u64), writer: AuditWriterId, keys: KeyRing) -> Self {
-        Self { folder, bytes_max, writer, keys, used: None, again_at: None }
-    }
-}
-
 impl Backlog {
     /// One that can go on on disk.
-    pub(super) fn with(disk: Option<Disk>) -> Self {
-        Self { disk, ..Self::default() }
+    pub(super) fn with(disk: Disk) -> Self {
+        Self { disk: Some(disk), ..Self::default() }
     }
 
     pub(super) fn push(&mut self, chain: AuditChain, item: Item) {
-        let queue = self.disk.as_mut().and_then(|disk| disk.used.as_mut()).map(|used| &mut used.fresh);
-        queue.unwrap_or(&mut self.memory).push_back((chain, item));
+        let kept = (chain, item);
+        let here = match &mut self.disk {
+            Some(disk) => disk.push(kept),
+            None => Some(kept),
+        };
+        self.memory.extend(here);
     }
 
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        let behind = self.used().map_or(0, |used| used.unread + used.fresh.len());
-        self.memory.len() + behind
+        self.memory.len() + self.disk.as_ref().map_or(0, Disk::len)
     }
 
     /// Whether more fits into memory.
     pub(super) fn has_room(&self) -> bool {
-        self.memory.len() + self.used().map_or(0, |used| used.fresh.len()) < MEMORY_LINES_MAX
+        self.memory.len() + self.disk.as_ref().map_or(0, Disk::fresh) < MEMORY_LINES_MAX
     }
 
     /// Whether there is something that can be added.
@@ -96,8 +64,14 @@ impl Backlog {
         !self.memory.is_empty()
     }
 
-    fn used(&self) -> Option<&Used> {
-        self.disk.as_ref()?.used.as_ref()
+    /// Whether lines wait on disk.
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.disk.as_ref().is_some_and(Disk::is_used)
+    }
+
+    /// When something is to be written there, if there is something.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.disk.as_ref()?.due()
     }
 
     /// The first that wait, `lines_max` if possible, and how many those are. They go on waiting until they are [added](Self::added).
@@ -115,44 +89,25 @@ impl Backlog {
         self.memory.drain(..count.min(self.memory.len()));
     }
 
-    /// The database takes nothing: from now on lines wait on disk, if there is one.
-    pub(super) fn leave_memory(&mut self) {
-        let Some(disk) = self.disk.as_mut().filter(|disk| disk.used.is_none()) else { return };
-        disk.used = Some(Used { fresh: mem::take(&mut self.memory), ..Used::default() });
+    /// The database takes nothing: from now on lines wait on disk, if there is one. The first `kept` stay in memory as well.
+    pub(super) fn leave_memory(&mut self, kept: usize) {
+        let Some(disk) = self.disk.as_mut().filter(|disk| !disk.is_used() && !self.memory.is_empty()) else { return };
+        let kept = kept.min(self.memory.len());
+        let staying = self.memory.iter().take(kept).cloned().collect();
+        disk.begin(mem::replace(&mut self.memory, staying), kept);
     }
 
-    /// Writes to disk what is to wait there, and reads what is added next.
+    /// Writes to disk what has waited for that, and reads what is added next.
     pub(super) async fn settle(&mut self) {
         let Some(disk) = &mut self.disk else { return };
-        let Some(used) = &mut disk.used else { return };
-        if disk.again_at.is_none_or(|again_at| again_at <= Instant::now()) {
-            let written = used.write((&disk.folder, disk.bytes_max), disk.writer, &disk.keys).await;
-            let again_at = written.as_ref().err().map(|_| Instant::now() + RETRY_AFTER);
-            if let (Err(error), None) = (written, mem::replace(&mut disk.again_at, again_at)) {
-                let (error, folder) = (&error as &dyn Error, disk.folder.display());
-                tracing::error!(error, audit.folder = %folder, "the audit record cannot wait on disk, and waits in memory");
-            }
-        }
-        if !self.memory.is_empty() {
-            return;
-        }
-        match used.read().await {
-            Ok(Some(next)) => self.memory = next,
-            Ok(None) => self.memory = used.end(),
-            Err(error) => {
-                let path = used.file.take().map(SpoolFile::put_aside).unwrap_or_default();
-                tracing::error!(
-                    error = &error as &dyn Error,
-                    audit.lost = used.unread,
-                    path = %path.display(),
-                    "what waited of the audit record on disk cannot be read again"
-                );
-                self.lost += used.unread as u64;
-                self.memory = used.end();
-            }
-        }
-        if used.file.is_none() && used.fresh.is_empty() {
-            disk.used = None;
+        disk.write(false).await;
+        self.lost += disk.fill(&mut self.memory).await;
+    }
+
+    /// Writes to disk all that is to wait there, at once.
+    pub(super) async fn write_all(&mut self) {
+        if let Some(disk) = &mut self.disk {
+            disk.write(true).await;
         }
     }
 
@@ -161,64 +116,11 @@ impl Backlog {
         mem::take(&mut self.lost)
     }
 
-    /// The file in which all that waits can be found by the next process; nothing, if there is none.
+    /// Leaves all that waits on disk. Says in which file the next process finds it; nothing, if not all of it is there.
     pub(super) async fn leave(&mut self) -> Option<PathBuf> {
-        self.leave_memory();
-        self.settle().await;
-        let used = self.used().filter(|used| used.fresh.is_empty())?;
-        Some(used.file.as_ref()?.path.clone())
-    }
-}
-
-impl Used {
-    /// Writes what is not on disk yet, as far as that goes.
-    async fn write(
-        &mut self,
-        (folder, bytes_max): (&Path, u64),
-        writer: AuditWriterId,
-        keys: &KeyRing,
-    ) -> Result<(), SpoolError> {
-        while !self.fresh.is_empty() {
-            let count = self.fresh.len().min(BATCH_LINES_MAX);
-            let mut batch = Vec::with_capacity(count);
-            for (chain, item) in self.fresh.iter().take(count) {
-                let name = chain.to_string();
-                batch.push(Spooled::of(name.clone(), item));
-                self.chains.insert(name, *chain);
-            }
-            let file = match &mut self.file {
-                Some(file) => file,
-                none => none.insert(SpoolFile::create(folder, writer, keys)?),
-            };
-            file.append(&batch, bytes_max).await?;
-            self.fresh.drain(..count);
-            self.unread += count;
-        }
-        Ok(())
-    }
-
-    /// The next lines on disk; nothing, if all have been read.
-    async fn read(&mut self) -> Result<Option<VecDeque<Kept>>, SpoolError> {
-        let Some(file) = &mut self.file else { return Ok(None) };
-        let Some((batch, next)) = file.read(self.read).await? else { return Ok(None) };
-        let (writer, count) = (file.writer(), batch.len());
-        let kept = |spooled: Spooled| Some((*self.chains.get(&spooled.chain)?, spooled.item(writer)?));
-        let kept: Option<VecDeque<Kept>> = batch.into_iter().map(kept).collect();
-        let kept = kept.ok_or(SpoolError::NotABatch)?;
-        (self.read, self.unread) = (next, self.unread.saturating_sub(count));
-        Ok(Some(kept))
-    }
-
-    /// All that was on disk has been added. What could not be written is left.
-    fn end(&mut self) -> VecDeque<Kept> {
-        if let Some(file) = self.file.take() {
-            let path = file.path.clone();
-            if let Err(error) = file.remove() {
-                cannot_remove(&error, &path);
-            }
-        }
-        (self.read, self.unread) = (0, 0);
-        mem::take(&mut self.fresh)
+        self.leave_memory(0);
+        self.write_all().await;
+        self.disk.as_ref()?.left()
     }
 }
 
@@ -244,11 +146,12 @@ pub(super) fn parts<'i>(items: impl Iterator<Item = &'i Kept>) -> Vec<AuditPart>
 mod tests {
     use std::fs;
 
-    use crypto::Key;
+    use crypto::{Key, KeyRing};
     use tempfile::TempDir;
-    use tenant_store::Timestamp;
+    use tenant_store::{AuditWriterId, Timestamp};
 
     use super::*;
+    use crate::audit::spool::{SpoolError, SpoolFile};
 
     /// What is in no file that anybody can read.
     const SECRET: &str = "acme__read_ledger";
@@ -258,7 +161,7 @@ mod tests {
         let (folder, keys) = (tempfile::tempdir()?, KeyRing::new(Key::generate()?, Vec::new()));
         let writer = AuditWriterId::new(Timestamp::from_millis(1));
         let disk = Disk::new((folder.path().join("spool"), bytes_max), writer, keys.clone());
-        Ok((folder, keys, Backlog::with(Some(disk))))
+        Ok((folder, keys, Backlog::with(disk)))
     }
 
     fn push(backlog: &mut Backlog, seqs: std::ops::Range<u64>) {
@@ -291,10 +194,11 @@ mod tests {
         let (folder, _keys, mut backlog) = with_disk(u64::MAX)?;
         push(&mut backlog, 0..2_500);
         assert_eq!(files(&folder)?, Vec::<PathBuf>::new(), "nothing is written before that is needed");
-        backlog.leave_memory();
+        backlog.leave_memory(0);
+        backlog.write_all().await;
         backlog.settle().await;
         push(&mut backlog, 2_500..2_600);
-        backlog.settle().await;
+        backlog.write_all().await;
         assert_eq!((backlog.len(), files(&folder)?.len()), (2_600, 1));
         let bytes = fs::read(&files(&folder)?[0])?;
         assert!(!bytes.windows(SECRET.len()).any(|bytes| bytes == SECRET.as_bytes()));
@@ -307,8 +211,38 @@ mod tests {
         assert_eq!((backlog.len(), files(&folder)?.len()), (0, 0));
         // And from the beginning again.
         push(&mut backlog, 0..3);
-        backlog.leave_memory();
+        backlog.leave_memory(0);
         assert_eq!(drain(&mut backlog).await, [0, 1, 2]);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn many_small_writes_are_added_in_large_batches_and_what_is_on_its_way_is_not_added_twice()
+    -> anyhow::Result<()> {
+        let (_folder, _keys, mut backlog) = with_disk(u64::MAX)?;
+        push(&mut backlog, 0..10);
+        // The first ten are on their way, and late.
+        backlog.leave_memory(10);
+        for seq in 10..3_000 {
+            push(&mut backlog, seq..seq + 1);
+            backlog.settle().await;
+        }
+        assert_eq!((backlog.len(), backlog.next(BATCH_LINES_MAX).0), (3_000, BATCH_LINES_MAX));
+        let mut rounds = 0;
+        while backlog.has_next() {
+            let (count, _) = backlog.next(BATCH_LINES_MAX);
+            backlog.added(count);
+            backlog.write_all().await;
+            backlog.settle().await;
+            rounds += 1;
+        }
+        assert_eq!((rounds, backlog.len(), backlog.is_on_disk()), (3, 0, false));
+
+        push(&mut backlog, 0..10);
+        backlog.leave_memory(10);
+        push(&mut backlog, 10..20);
+        backlog.write_all().await;
+        assert!(drain(&mut backlog).await.into_iter().eq(0..20));
         Ok(())
     }
 
@@ -316,7 +250,8 @@ mod tests {
     async fn where_no_more_may_wait_on_disk_memory_is_filled_and_nothing_of_it_is_lost() -> anyhow::Result<()> {
         let (folder, _keys, mut backlog) = with_disk(200_000)?;
         push(&mut backlog, 0..2_000);
-        backlog.leave_memory();
+        backlog.leave_memory(0);
+        backlog.write_all().await;
         backlog.settle().await;
         assert!(fs::metadata(&files(&folder)?[0])?.len() < 200_000);
         push(&mut backlog, 2_000..MEMORY_LINES_MAX as u64);
@@ -332,7 +267,8 @@ mod tests {
     async fn what_was_changed_on_disk_is_counted_as_lost_and_the_rest_goes_on() -> anyhow::Result<()> {
         let (folder, _keys, mut backlog) = with_disk(u64::MAX)?;
         push(&mut backlog, 0..2_000);
-        backlog.leave_memory();
+        backlog.leave_memory(0);
+        backlog.write_all().await;
         backlog.settle().await;
         let path = &files(&folder)?[0];
         let mut bytes = fs::read(path)?;
@@ -342,7 +278,8 @@ mod tests {
         assert!(drain(&mut backlog).await.into_iter().eq(0..1_000));
         assert_eq!(backlog.take_lost(), 1_000);
         push(&mut backlog, 2_000..2_001);
-        backlog.leave_memory();
+        backlog.leave_memory(0);
+        backlog.write_all().await;
         assert_eq!(drain(&mut backlog).await, [2_000]);
         assert_eq!(fs::read(path.with_extension("unreadable"))?, bytes, "it is left for somebody to look at");
         Ok(())
@@ -355,30 +292,43 @@ mod tests {
         let path = backlog.leave().await.unwrap();
         assert!(SpoolFile::take_up(&path, &keys)?.is_none(), "its writer lives");
         drop(backlog);
-        let mut seen = Vec::new();
         let mut file = SpoolFile::take_up(&path, &keys)?.unwrap();
-        let mut at = 0;
-        while let Some((batch, next)) = file.read(at).await? {
+        let mut seen = Vec::new();
+        while let Some(batch) = file.next().await? {
             seen.push(batch.len());
-            at = next;
         }
         assert_eq!(seen, [1_000, 500]);
         drop(file);
 
         let other_keys = KeyRing::new(Key::generate()?, Vec::new());
         let mut file = SpoolFile::take_up(&path, &other_keys)?.unwrap();
-        assert!(matches!(file.read(0).await, Err(SpoolError::Open(_))));
+        assert!(matches!(file.next().await, Err(SpoolError::Open(_))));
         drop(file);
         let other = path.with_file_name(format!("{}.spool", AuditWriterId::new(Timestamp::from_millis(2))));
         fs::copy(&path, &other)?;
         let mut file = SpoolFile::take_up(&other, &keys)?.unwrap();
-        assert!(matches!(file.read(0).await, Err(SpoolError::Open(_))), "another writer's");
-        // Cut off in the midst of the second batch.
+        assert!(matches!(file.next().await, Err(SpoolError::Open(_))), "another writer's");
+        // Cut off in the midst of the second batch, then the first one left out, then the second one's length damaged, then another file's number.
         let bytes = fs::read(&path)?;
+        let first = 8 + 12 + usize::try_from(u32::from_be_bytes(bytes[8..12].try_into()?))?;
         fs::write(&path, &bytes[..bytes.len() - 1])?;
         let mut file = SpoolFile::take_up(&path, &keys)?.unwrap();
-        let (_, next) = file.read(0).await?.unwrap();
-        assert!(file.read(next).await?.is_none());
+        assert!(file.next().await?.is_some());
+        assert!(matches!(file.next().await, Err(SpoolError::Torn)));
+        drop(file);
+        fs::write(&path, [&bytes[..8], &bytes[first..]].concat())?;
+        assert!(matches!(SpoolFile::take_up(&path, &keys)?.unwrap().next().await, Err(SpoolError::NotABatch)));
+        let mut longer = bytes.clone();
+        longer[first + 1] ^= 1;
+        fs::write(&path, longer)?;
+        let mut file = SpoolFile::take_up(&path, &keys)?.unwrap();
+        assert!(file.next().await?.is_some());
+        assert!(matches!(file.next().await, Err(SpoolError::Torn)));
+        drop(file);
+        let mut renumbered = bytes.clone();
+        renumbered[0] ^= 1;
+        fs::write(&path, renumbered)?;
+        assert!(matches!(SpoolFile::take_up(&path, &keys)?.unwrap().next().await, Err(SpoolError::Open(_))));
         assert_eq!(files(&folder)?.len(), 2);
         Ok(())
     }

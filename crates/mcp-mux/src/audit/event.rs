@@ -206,7 +206,7 @@ pub struct Flowed {
 }
 
 /// What somebody did with an account of their own.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Consented {
     /// Whose account.
@@ -219,8 +219,8 @@ pub struct Consented {
     pub tenant: TenantId,
     /// Which.
     pub upstream: UpstreamSlug,
-    /// Whether it came to something.
-    pub done: bool,
+    /// What became of it.
+    pub outcome: ConsentOutcome,
 }
 
 /// What people do with accounts.
@@ -233,6 +233,18 @@ pub enum ConsentAct {
     Connect,
     /// The account is not to be used any more.
     Disconnect,
+}
+
+/// What becomes of what people do with accounts.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ConsentOutcome {
+    /// It is done.
+    Done,
+    /// It came to nothing.
+    Failed,
+    /// Whoever asked for it went away: it goes on all the same.
+    Gone,
 }
 
 /// What an operator did with the command line.

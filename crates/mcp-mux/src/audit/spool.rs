@@ -1,16 +1,16 @@
-//! Lines on disk: a file of batches, each sealed under the platform's keys for its writer and its number, so that nobody who finds the file
-//! reads or changes it. A file belongs to one process as long as that holds its lock.
+//! Lines on disk: a file of batches, each sealed under the platform's keys for its writer, its file and its number, so that nobody who finds
+//! the file reads it, changes it, or puts one batch in the place of another. A file belongs to one process as long as that holds its lock.
 //!
-//! A batch is its length (4 bytes, big-endian), its number (8 bytes) and what is sealed: JSON. What was cut off while it was written is no
-//! batch.
+//! A file begins with a number of its own (8 bytes, big-endian). A batch is its length (4 bytes), its number in the file (8 bytes) and what is
+//! sealed: JSON.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, SeekFrom};
+use std::io::{self, Read as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use crypto::{KeyRing, OpenError, Place, SealError};
+use crypto::{KeyRing, OpenError, SealError};
 use serde::{Deserialize, Serialize};
 use tenant_store::{AuditCheckpoint, AuditRow, AuditWriterId, Timestamp};
 use thiserror::Error;
@@ -18,6 +18,8 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::backlog::Item;
 
+/// The file's own number.
+const START: u64 = 8;
 /// Length and number of a batch.
 const HEADER_BYTES: usize = 12;
 /// Longest batch.
@@ -27,6 +29,9 @@ const ENDING: &str = "spool";
 const NEW_ENDING: &str = "new";
 /// The same of one that cannot be read.
 const ASIDE_ENDING: &str = "unreadable";
+
+/// Nothing has been read.
+const BEGINNING: Place = Place { at: START, batches: 0 };
 
 /// Why lines cannot wait on disk, or not be read from there.
 #[derive(Debug, Error)]
@@ -39,8 +44,12 @@ pub(super) enum SpoolError {
     Seal(#[source] SealError),
     #[error("a batch cannot be opened: it was changed, or its key is gone")]
     Open(#[source] OpenError),
-    #[error("a batch is not one")]
+    #[error("a batch is not one, or not the next")]
     NotABatch,
+    #[error("the last batch is not whole")]
+    Torn,
+    #[error("the disk does not answer")]
+    Silent,
 }
 
 /// A line or a signature, and the name of its chain.
@@ -63,10 +72,19 @@ enum SpooledWhat {
 pub(super) struct SpoolFile {
     pub(super) path: PathBuf,
     writer: AuditWriterId,
+    serial: u64,
     keys: KeyRing,
     file: tokio::fs::File,
     /// Where the next batch begins.
     end: u64,
+    batches: u64,
+    read: Place,
+}
+
+/// How far a file has been read.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    at: u64,
     batches: u64,
 }
 
@@ -113,10 +131,21 @@ impl SpoolFile {
         make.create(folder)?;
         // Nobody takes it up before it is locked.
         let (new, path) = (folder.join(format!("{writer}.{NEW_ENDING}")), folder.join(format!("{writer}.{ENDING}")));
-        let file = open.open(&new)?;
-        file.try_lock()?;
-        std::fs::rename(&new, &path)?;
-        Ok(Self { path, writer, keys: keys.clone(), file: file.into(), end: 0, batches: 0 })
+        let mut serial = [0; 8];
+        aws_lc_rs::rand::fill(&mut serial).map_err(|_| io::Error::other("there are no random bytes"))?;
+        let begun = (|| {
+            let mut file = open.open(&new)?;
+            file.try_lock()?;
+            file.write_all(&serial)?;
+            std::fs::rename(&new, &path)?;
+            io::Result::Ok(file)
+        })();
+        if begun.is_err() {
+            std::fs::remove_file(&new).ok();
+        }
+        let file = begun?.into();
+        let (serial, keys) = (u64::from_be_bytes(serial), keys.clone());
+        Ok(Self { path, writer, serial, keys, file, end: START, batches: 0, read: BEGINNING })
     }
 
     /// Those of that folder, whoever made them.
@@ -135,15 +164,24 @@ impl SpoolFile {
     pub(super) fn take_up(path: &Path, keys: &KeyRing) -> io::Result<Option<Self>> {
         let named = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
         let Some(writer) = named else { return Ok(None) };
-        let file = File::open(path)?;
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
+        // Its process may have removed it meanwhile, and made another one of that name.
+        if !is_at(&file, path) {
+            return Ok(None);
+        }
+        let mut serial = [0; 8];
+        file.read_exact(&mut serial)?;
         let end = file.metadata()?.len();
-        let (path, keys) = (path.to_owned(), keys.clone());
-        Ok(Some(Self { path, writer, keys, file: file.into(), end, batches: 0 }))
+        let (path, serial, keys) = (path.to_owned(), u64::from_be_bytes(serial), keys.clone());
+        Ok(Some(Self { path, writer, serial, keys, file: file.into(), end, batches: 0, read: BEGINNING }))
     }
 
     pub(super) fn writer(&self) -> AuditWriterId {
@@ -153,7 +191,7 @@ impl SpoolFile {
     /// Adds a batch, all of it or nothing, if no more than `bytes_max` are there then.
     pub(super) async fn append(&mut self, batch: &[Spooled], bytes_max: u64) -> Result<(), SpoolError> {
         let plain = serde_json::to_vec(batch).map_err(|_| SpoolError::NotABatch)?;
-        let (number, name) = (self.batches + 1, self.writer.to_string());
+        let (number, name) = (self.batches + 1, self.name());
         let sealed = crypto::seal(&self.keys, &place(&name, number), &plain).map_err(SpoolError::Seal)?;
         let length = u32::try_from(sealed.len()).ok().filter(|_| sealed.len() <= BATCH_BYTES_MAX);
         let length = length.ok_or(SpoolError::NotABatch)?;
@@ -178,47 +216,73 @@ impl SpoolFile {
         self.file.sync_data().await
     }
 
-    /// The batch that begins there, and where the next one does; nothing at the end.
-    pub(super) async fn read(&mut self, at: u64) -> Result<Option<(Vec<Spooled>, u64)>, SpoolError> {
-        let Some((number, sealed)) = self.record(at).await? else { return Ok(None) };
-        let name = self.writer.to_string();
-        let plain = crypto::open(&self.keys, &place(&name, number), &sealed).map_err(SpoolError::Open)?;
+    /// The next batch; nothing at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Spooled>>, SpoolError> {
+        let Some((number, sealed)) = self.record().await? else { return Ok(None) };
+        let Place { at, batches } = self.read;
+        if number != batches + 1 {
+            return Err(SpoolError::NotABatch);
+        }
+        let plain = crypto::open(&self.keys, &place(&self.name(), number), &sealed).map_err(SpoolError::Open)?;
         let batch: Vec<Spooled> = serde_json::from_slice(&plain).map_err(|_| SpoolError::NotABatch)?;
-        let next = at + (HEADER_BYTES + sealed.len()) as u64;
-        Ok(Some((batch, next)))
+        self.read = Place { at: at + (HEADER_BYTES + sealed.len()) as u64, batches: number };
+        Ok(Some(batch))
     }
 
-    async fn record(&mut self, at: u64) -> Result<Option<(u64, Vec<u8>)>, SpoolError> {
-        let rest = self.end.saturating_sub(at);
-        if rest < HEADER_BYTES as u64 {
+    async fn record(&mut self) -> Result<Option<(u64, Vec<u8>)>, SpoolError> {
+        let rest = self.end.saturating_sub(self.read.at);
+        if rest == 0 {
             return Ok(None);
         }
-        self.file.seek(SeekFrom::Start(at)).await?;
+        if rest < HEADER_BYTES as u64 {
+            return Err(SpoolError::Torn);
+        }
+        self.file.seek(SeekFrom::Start(self.read.at)).await?;
         let (length, number) = (self.file.read_u32().await?, self.file.read_u64().await?);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > BATCH_BYTES_MAX {
             return Err(SpoolError::NotABatch);
         }
         if rest < (HEADER_BYTES + length) as u64 {
-            return Ok(None);
+            return Err(SpoolError::Torn);
         }
         let mut sealed = vec![0; length];
         self.file.read_exact(&mut sealed).await?;
         Ok(Some((number, sealed)))
     }
 
+    /// Whose batches they are, and in which file.
+    fn name(&self) -> String {
+        format!("{} {:016x}", self.writer, self.serial)
+    }
+
     /// Leaves it for somebody to look at, under a name by which nobody takes it up.
-    pub(super) fn put_aside(self) -> PathBuf {
+    pub(super) async fn put_aside(self) -> PathBuf {
         let aside = self.path.with_extension(ASIDE_ENDING);
-        match std::fs::rename(&self.path, &aside) {
+        match tokio::fs::rename(&self.path, &aside).await {
             Ok(()) => aside,
             Err(_) => self.path,
         }
     }
 
     /// Removes it from the disk.
-    pub(super) fn remove(self) -> io::Result<()> {
-        std::fs::remove_file(&self.path)
+    pub(super) async fn remove(self) -> io::Result<()> {
+        tokio::fs::remove_file(&self.path).await
+    }
+}
+
+/// Whether that file is the one which has that name.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let same =
+            |one: &std::fs::Metadata, other: &std::fs::Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+        file.metadata().is_ok_and(|file| std::fs::metadata(path).is_ok_and(|named| same(&file, &named)))
+    }
+    #[cfg(not(unix))]
+    {
+        file.metadata().is_ok() && path.exists()
     }
 }
 
@@ -228,7 +292,8 @@ pub(super) fn cannot_remove(error: &io::Error, path: &Path) {
     tracing::warn!(error, path = %path.display(), "a file of audit lines that have been added cannot be removed");
 }
 
-/// Where a batch of that writer is kept.
-fn place(writer: &str, number: u64) -> Place<'_> {
-    Place { tenant: "platform", table: "audit-spool", column: "batch", row: writer, kind: "audit", version: number }
+/// Where a batch of that writer and file is kept.
+fn place(name: &str, number: u64) -> crypto::Place<'_> {
+    let (tenant, table, column, kind) = ("platform", "audit-spool", "batch", "audit");
+    crypto::Place { tenant, table, column, row: name, kind, version: number }
 }

@@ -63,20 +63,24 @@ impl Found<'_> {
     async fn add(mut self) {
         let path = self.file.path.clone();
         match self.add_all().await {
-            Ok(count) => match self.file.remove() {
+            Ok(count) => match self.file.remove().await {
                 Ok(()) => {
                     tracing::info!(audit.lines = count, path = %path.display(), "what waited of the audit record on disk is written");
                 }
                 Err(error) => cannot_remove(&error, &path),
             },
-            Err(error @ (SpoolError::Open(_) | SpoolError::NotABatch)) => cannot(&error, &self.file.put_aside()),
+            // What came before it is written.
+            Err(error @ (SpoolError::Open(_) | SpoolError::NotABatch | SpoolError::Torn)) => {
+                let path = self.file.put_aside().await;
+                cannot(&error, &path);
+            }
             Err(error) => cannot(&error, &path),
         }
     }
 
     async fn add_all(&mut self) -> Result<usize, SpoolError> {
-        let (mut at, mut count) = (0, 0);
-        while let Some((batch, next)) = self.file.read(at).await? {
+        let mut count = 0;
+        while let Some(batch) = self.file.next().await? {
             count += batch.len();
             let kept: Option<Vec<_>> = batch.into_iter().map(|spooled| self.kept(spooled)).collect();
             let parts = parts(kept.ok_or(SpoolError::NotABatch)?.iter());
@@ -87,7 +91,6 @@ impl Found<'_> {
                 );
                 sleep(RETRY_AFTER).await;
             }
-            at = next;
         }
         Ok(count)
     }

@@ -21,7 +21,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Queued;
-use super::backlog::{BATCH_LINES_MAX, Backlog, Disk, Item};
+use super::backlog::{BATCH_LINES_MAX, Backlog, Item};
+use super::disk::Disk;
 use super::event::{Event, Head, What};
 use super::line;
 use super::pressure::Pressure;
@@ -37,8 +38,10 @@ const CHECKPOINT_EVENTS: u64 = 1_000;
 const HEADS_MAX: usize = 100;
 /// How many writers before it a new one names.
 const AFTER_WRITERS_MAX: usize = 64;
+/// How long the database may take until what waits behind is written to disk.
+const SLOW: Duration = Duration::from_secs(2);
 /// How long the end of a process waits for the database.
-const LAST_TIMEOUT: Duration = Duration::from_millis(4_500);
+const LAST_TIMEOUT: Duration = Duration::from_millis(3_500);
 
 /// The writer.
 #[derive(Debug)]
@@ -66,8 +69,12 @@ struct Chain {
     told: u64,
 }
 
-/// Lines on their way into the database, and how many.
-type OnTheirWay = (usize, BoxFuture<'static, Result<(), StoreError>>);
+/// Lines on their way into the database: how many, and when they are late.
+struct OnTheirWay {
+    count: usize,
+    late_at: Instant,
+    adding: BoxFuture<'static, Result<(), StoreError>>,
+}
 type Adding = Option<OnTheirWay>;
 
 impl Writer {
@@ -89,7 +96,7 @@ impl Writer {
 
     /// The same where lines can wait on disk.
     pub(super) fn with_disk(mut self, (folder, bytes_max): (PathBuf, u64), keys: KeyRing) -> Self {
-        self.backlog = Backlog::with(Some(Disk::new((folder, bytes_max), self.id, keys)));
+        self.backlog = Backlog::with(Disk::new((folder, bytes_max), self.id, keys));
         self
     }
 
@@ -127,6 +134,7 @@ impl Writer {
         loop {
             self.pressure.waits(self.backlog.len());
             let has_room = self.backlog.has_room();
+            let late = adding.as_ref().map(|adding| adding.late_at);
             tokio::select! {
                 biased;
                 () = over.cancelled() => break,
@@ -136,6 +144,10 @@ impl Writer {
                     sign_at = Instant::now() + self.checkpoint_every;
                 }
                 () = sleep_until(add_at), if adding.is_none() && self.backlog.has_next() => adding = Some(self.add()),
+                () = at(late), if !self.backlog.is_on_disk() => {
+                    self.backlog.leave_memory(adding.as_ref().map_or(0, |adding| adding.count));
+                }
+                () = at(self.backlog.due()) => {}
                 count = events.recv_many(&mut seen, BATCH_LINES_MAX), if has_room => {
                     if count == 0 {
                         break;
@@ -254,8 +266,8 @@ impl Writer {
     /// The first lines that wait, on their way. They go on waiting until they are added.
     fn add(&self) -> OnTheirWay {
         let (count, parts) = self.backlog.next(BATCH_LINES_MAX);
-        let store = self.store.clone();
-        (count, Box::pin(async move { store.append_audit(&parts).await }))
+        let (store, late_at) = (self.store.clone(), Instant::now() + SLOW);
+        OnTheirWay { count, late_at, adding: Box::pin(async move { store.append_audit(&parts).await }) }
     }
 
     /// When to go on.
@@ -269,7 +281,7 @@ impl Writer {
                 Instant::now()
             }
             Err(error) => {
-                self.backlog.leave_memory();
+                self.backlog.leave_memory(0);
                 if !mem::replace(&mut self.is_away, true) {
                     let waiting = self.backlog.len();
                     tracing::error!(
@@ -296,6 +308,11 @@ impl Writer {
         lost.fetch_add(u64::try_from(running).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.take_all(&mut seen, lost).await;
         self.sign_last();
+        // Where that may take longer than there is time.
+        if self.is_away || self.backlog.len() > BATCH_LINES_MAX {
+            self.backlog.leave_memory(adding.as_ref().map_or(0, |adding| adding.count));
+            self.backlog.write_all().await;
+        }
         let last = async {
             if adding.is_some() {
                 let outcome = ended(&mut adding).await;
@@ -343,8 +360,16 @@ impl Writer {
 
 /// What became of lines on their way, once that is known. Nothing is lost when it is not waited for to its end.
 async fn ended(adding: &mut Adding) -> (usize, Result<(), StoreError>) {
-    let Some((count, adding_now)) = adding else { return std::future::pending().await };
-    let (count, outcome) = (*count, adding_now.await);
+    let Some(now) = adding else { return std::future::pending().await };
+    let (count, outcome) = (now.count, (&mut now.adding).await);
     *adding = None;
     (count, outcome)
+}
+
+/// Waits until then; for ever, if there is no such moment.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }

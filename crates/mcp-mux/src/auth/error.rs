@@ -180,9 +180,11 @@ impl AuthError {
         }
     }
 
-    /// Whether something was shown that proves nothing, as whoever guesses would show it.
+    /// Whether it is something that no issuer gave to anybody, as whoever makes tokens up would show it.
     pub(super) fn is_an_attempt(&self) -> bool {
-        matches!(self, Self::Malformed | Self::FrontHeader(_) | Self::Invalid(_) | Self::InQuery)
+        use Refusal::{Algorithm, Inactive, NotJwt, Signature, TooLong, UnknownIssuer, UnknownKey};
+        let Self::Invalid(refusal) = self else { return false };
+        matches!(refusal, Algorithm | Inactive | NotJwt | Signature | TooLong | UnknownIssuer | UnknownKey)
     }
 
     /// What the client reads.

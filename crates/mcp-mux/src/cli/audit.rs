@@ -210,8 +210,7 @@ fn told(event: &Value) -> String {
             format!("{} was shown {} of {} tenants: {}", who(), text("/list"), number("/tenantCount"), text("/sha256"))
         }
         "account" => {
-            let became = if event.get("done") == Some(&Value::Bool(true)) { "done" } else { "came to nothing" };
-            format!("{} {} an account at {}: {became}", who(), text("/action"), text("/upstream"))
+            format!("{} {} an account at {}: {}", who(), text("/action"), text("/upstream"), text("/outcome"))
         }
         "administration" => format!(
             "{}: {} {} {} {}",

@@ -132,9 +132,11 @@ fn records(rows: &[Row<'_>], daily: bool) -> Vec<String> {
 
 /// A name as one cell. One that a spreadsheet would take for a formula is made a text, in the wide letters of East Asia, too.
 fn cell(name: &str) -> String {
-    let is_formula = name.trim_start().starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']);
+    // Some spreadsheets take a semicolon for the end of a cell, whatever stands around it.
+    let is_formula =
+        name.split(';').any(|part| part.trim_start().starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']));
     let guard = if is_formula { "'" } else { "" };
-    let name = spelt_out(name);
+    let name = if is_formula { spelt_out(name).replace(';', ",") } else { spelt_out(name) };
     if guard.is_empty() && !name.contains(['"', ',', '\r', '\n']) {
         return name;
     }
@@ -154,6 +156,7 @@ mod tests {
             ("a\r\nb", r"a\r\nb"),
             ("a-b=c", "a-b=c"),
             ("=1+1", "\"'=1+1\""),
+            ("x; =1+1", "\"'x, =1+1\""),
             ("+1", "\"'+1\""),
             ("-1", "\"'-1\""),
             ("@SUM(A1)", "\"'@SUM(A1)\""),

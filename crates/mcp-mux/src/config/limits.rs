@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 /// How often calls may be made. Each replica counts for itself: divide by their number.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
     /// Calls in a minute of one principal; 0 for any number.
@@ -14,18 +14,6 @@ pub struct LimitsConfig {
     pub tool_calls_per_minute: u32,
     /// Calls that run in one tenant at once, at all its upstreams together; 0 for any number.
     pub tenant_calls_at_once: usize,
-    /// Tokens and other proofs in a minute that may be no good, of one address (of IPv6, one network of 64 bits); 0 for any number.
+    /// Tokens in a minute that nobody issued, of one address (of IPv6, one network of 64 bits); 0 for any number.
     pub address_failures_per_minute: u32,
-}
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        Self {
-            principal_calls_per_minute: 0,
-            tenant_calls_per_minute: 0,
-            tool_calls_per_minute: 0,
-            tenant_calls_at_once: 0,
-            address_failures_per_minute: 3_000,
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::http::header::{HeaderMap, HeaderName};
+use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Network;
 
@@ -17,12 +17,12 @@ pub(super) struct Peer(pub(super) IpAddr);
 pub(super) fn of(Peer(peer): Peer, headers: &HeaderMap, proxies: &[Network]) -> IpAddr {
     let is_proxy = |address: IpAddr| proxies.iter().any(|network| network.contains(address));
     let mut address = peer.to_canonical();
-    let said: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    for said in said.iter().rev().flat_map(|said| said.rsplit(',')) {
+    let said: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    for said in said.iter().rev().flat_map(|said| said.rsplit(|byte| *byte == b',')) {
         if !is_proxy(address) {
             break;
         }
-        let Some(before) = parsed(said.trim()) else { break };
+        let Some(before) = std::str::from_utf8(said).ok().and_then(|said| parsed(said.trim())) else { break };
         address = before;
     }
     address
@@ -37,13 +37,11 @@ fn parsed(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     fn from(peer: &str, said: &[&'static str]) -> String {
         let proxies = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
-        let said = said.iter().map(|said| (FORWARDED_FOR, HeaderValue::from_static(said)));
+        let said = said.iter().map(|said| (FORWARDED_FOR, HeaderValue::from_str(said).unwrap()));
         of(Peer(peer.parse().unwrap()), &said.collect(), &proxies).to_string()
     }
 
@@ -52,6 +50,7 @@ mod tests {
         assert_eq!(from("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
         assert_eq!(from("10.0.0.1", &["192.0.2.9, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
         assert_eq!(from("10.0.0.1", &["192.0.2.9", "198.51.100.7,10.0.0.2"]), "198.51.100.7");
+        assert_eq!(from("10.0.0.1", &["\u{e9}, 198.51.100.7"]), "198.51.100.7");
         assert_eq!(from("fd00::1", &["[2001:db8::5]:4711"]), "2001:db8::5");
         assert_eq!(from("::ffff:10.0.0.1", &["198.51.100.7:80"]), "198.51.100.7");
     }

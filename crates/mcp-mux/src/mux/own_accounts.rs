@@ -8,11 +8,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tenant_store::{
-    AccountHeld, AuditChain, TenantScope, TenantSlug, Upstream, UpstreamAuth, UpstreamId, UpstreamSlug,
+    AccountHeld, AuditChain, TenantScope, TenantSlug, Timestamp, Upstream, UpstreamAuth, UpstreamId, UpstreamSlug,
 };
 
 use super::Mux;
-use crate::audit::{ConsentAct, Consented, Event, What, Who};
+use crate::audit::{ConsentAct, ConsentOutcome, Consented, Event, Room, What, Who};
 use crate::caller::{Caller, Principal};
 use crate::catalog::{Entry, Shelf, Snapshot};
 use crate::policy::{Action, Reach, decide, own_account};
@@ -64,6 +64,14 @@ pub enum OwnAccountError {
     /// The database cannot be had.
     #[error("Your accounts cannot be looked up now; try again later.")]
     Unavailable,
+}
+
+/// What somebody does with an account, on its way into the record. It is recorded, too, if nobody waits for its end.
+struct Recording {
+    room: Option<Room>,
+    at: Timestamp,
+    chain: AuditChain,
+    consented: Consented,
 }
 
 /// What a caller reaches and has, at one moment.
@@ -145,8 +153,9 @@ impl OwnAccounts {
         upstream: &UpstreamSlug,
     ) -> Result<(OwnAccount, Consent), OwnAccountError> {
         let spot = self.spot(caller, (tenant, upstream)).await?.offered()?;
+        let recording = self.recording(caller, &spot.place, ConsentAct::Begin).await;
         let begun = self.accounts.begin(&caller.principal, &spot.place).await;
-        self.record(caller, &spot.place, (ConsentAct::Begin, begun.is_ok())).await;
+        recording.end(begun.is_ok());
         let consent = begun.map_err(|error| failed(&spot.place, error))?;
         Ok((self.look(caller, spot).await?, consent))
     }
@@ -160,8 +169,9 @@ impl OwnAccounts {
         callback: Callback,
     ) -> Result<(), OwnAccountError> {
         let Spot { place, .. } = self.spot(caller, (tenant, upstream)).await?.offered()?;
+        let recording = self.recording(caller, &place, ConsentAct::Connect).await;
         let finished = self.accounts.finish(&caller.principal, &place, flow, callback).await;
-        self.record(caller, &place, (ConsentAct::Connect, finished.is_ok())).await;
+        recording.end(finished.is_ok());
         finished.map_err(|error| failed(&place, error))
     }
 
@@ -173,18 +183,20 @@ impl OwnAccounts {
         upstream: &UpstreamSlug,
     ) -> Result<bool, OwnAccountError> {
         let Spot { place, .. } = self.spot(caller, (tenant, upstream)).await?;
+        let recording = self.recording(caller, &place, ConsentAct::Disconnect).await;
         let ended = self.accounts.disconnect(&caller.principal, &place).await;
-        self.record(caller, &place, (ConsentAct::Disconnect, ended == Ok(true))).await;
+        recording.end(ended == Ok(true));
         ended.map_err(|error| failed(&place, error))
     }
 
-    /// Records it for the tenant whose upstream it is about: the account is there, or may be.
-    async fn record(&self, caller: &Caller, place: &AccountPlace, (action, done): (ConsentAct, bool)) {
+    /// What will be recorded for the tenant whose upstream it is about: the account is there, or may be.
+    async fn recording(&self, caller: &Caller, place: &AccountPlace, action: ConsentAct) -> Recording {
+        let room = Some(self.mux.audit.room().await);
+        let (at, chain) = (self.mux.clock.now(), AuditChain::Tenant(place.scope));
         let (tenant, upstream) = (place.scope.tenant(), place.upstream.slug.clone());
         let (who, request_id) = (Who::of(caller), caller.request_id.to_string());
-        let what = What::Account(Consented { who, request_id, action, tenant, upstream, done });
-        let event = Event { at: self.mux.clock.now(), chain: AuditChain::Tenant(place.scope), what };
-        self.mux.audit.room().await.put(event);
+        let consented = Consented { who, request_id, action, tenant, upstream, outcome: ConsentOutcome::Gone };
+        Recording { room, at, chain, consented }
     }
 
     async fn spot(
@@ -202,6 +214,19 @@ impl OwnAccounts {
         let snapshot = self.mux.catalog.snapshot();
         let reach = snapshot.grants().reach(caller);
         Ok(Reached { snapshot, reach, held })
+    }
+}
+
+impl Recording {
+    fn end(mut self, is_done: bool) {
+        self.consented.outcome = if is_done { ConsentOutcome::Done } else { ConsentOutcome::Failed };
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        let Some(room) = self.room.take() else { return };
+        room.put(Event { at: self.at, chain: self.chain, what: What::Account(self.consented.clone()) });
     }
 }
 

@@ -32,6 +32,8 @@ use crate::upstream::{Answer, ClientCapabilities, Event, LogLevel, Reply, Stream
 const QUESTIONS_MAX: usize = 32;
 /// How many pings and refused requests of an upstream are answered in one call.
 const REFUSALS_MAX: usize = 1_000;
+/// How many messages an upstream may send in one call, however little is in them.
+const MESSAGES_MAX: usize = 20_000;
 /// Longest request of an upstream, in bytes.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -69,6 +71,7 @@ pub struct Relay {
     questions_left: usize,
     /// How many more of its requests are answered without the client.
     refusals_left: usize,
+    messages_left: usize,
     /// Told how it ends. When it is dropped before, nobody waited.
     recording: Option<Recording>,
 }
@@ -152,6 +155,7 @@ impl Relay {
             deadline,
             questions_left: QUESTIONS_MAX,
             refusals_left: REFUSALS_MAX,
+            messages_left: MESSAGES_MAX,
             recording: None,
         }
     }
@@ -217,7 +221,13 @@ impl Relay {
         match happened {
             Happened::Event(None) => Some(self.fail(UpstreamError::BrokeOff)),
             Happened::Event(Some(Err(error))) => Some(self.fail(error)),
-            Happened::Event(Some(Ok(event))) => self.pass(&event),
+            Happened::Event(Some(Ok(event))) => match self.messages_left.checked_sub(1) {
+                Some(left) => {
+                    self.messages_left = left;
+                    self.pass(&event)
+                }
+                None => Some(self.fail(UpstreamError::TooLarge)),
+            },
             Happened::Send(request) => Some(Step::Message(request)),
             Happened::Answered => self.tell().err().map(|error| self.end(Err(error))),
             Happened::Told(Err(error)) => Some(self.end(Err(error))),

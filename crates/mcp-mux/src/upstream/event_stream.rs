@@ -17,9 +17,6 @@ const ID_BYTES_MAX: usize = 1024;
 /// Most bytes of one stream.
 pub(super) const STREAM_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Most events of one stream, be there something in them or not.
-pub(super) const STREAM_EVENTS_MAX: usize = 20_000;
-
 /// What a stream may begin with, and nobody should take for a part of it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -50,7 +47,6 @@ pub struct EventStream {
     after_carriage_return: bool,
     is_first_line: bool,
     read_bytes: usize,
-    ended_events: usize,
     redactor: Option<Redactor>,
     /// The id of the last event that had one, and how long to wait before the stream is taken up.
     last_id: Option<HeaderValue>,
@@ -90,7 +86,6 @@ impl EventStream {
             after_carriage_return: false,
             is_first_line: true,
             read_bytes: 0,
-            ended_events: 0,
             redactor: None,
             last_id: None,
             retry: None,
@@ -112,9 +107,9 @@ impl EventStream {
         Self { wanted, ..self }
     }
 
-    /// From here on the stream may have as many bytes and events again.
+    /// From here on the stream may have as many bytes again.
     pub(super) fn count_anew(&mut self) {
-        (self.read_bytes, self.ended_events) = (0, 0);
+        self.read_bytes = 0;
     }
 
     /// The next event; `None` at the end of the stream. An event that the end cuts short is dropped, as the standard says.
@@ -183,10 +178,6 @@ impl EventStream {
             self.line.drain(..BYTE_ORDER_MARK.len());
         }
         if self.line.is_empty() {
-            self.ended_events += 1;
-            if self.ended_events > STREAM_EVENTS_MAX {
-                return Err(UpstreamError::TooLarge);
-            }
             let kind = std::mem::replace(&mut self.kind, Kind::Message);
             let Some(data) = self.data.take().filter(|_| kind == self.wanted) else { return Ok(None) };
             let redacted = self.redactor.as_ref().and_then(|redactor| redactor.redacted(&data));
@@ -260,16 +251,6 @@ mod tests {
     #[test]
     fn comments_ids_and_events_without_data_are_passed_over() {
         assert_eq!(texts(": ping\n\nid: 7\nretry: 3000\n\ndata: x\nid: 8\n\n"), ["x"]);
-    }
-
-    #[test]
-    fn a_stream_has_so_many_events_and_no_more_however_little_is_in_them() {
-        for event in [": ping\n\n", "data: 1\n\n"] {
-            let events = read(vec![event.repeat(STREAM_EVENTS_MAX).into_bytes()]);
-            assert!(events.iter().all(Result::is_ok), "{event}");
-            let events = read(vec![event.repeat(STREAM_EVENTS_MAX + 1).into_bytes()]);
-            assert!(matches!(events.last(), Some(Err(UpstreamError::TooLarge))), "{event}");
-        }
     }
 
     #[test]
