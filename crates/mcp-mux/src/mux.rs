@@ -10,6 +10,7 @@ mod input;
 mod listen;
 mod measured;
 mod own_accounts;
+mod pace;
 mod parked;
 mod questions;
 mod record;

@@ -18,6 +18,7 @@ use super::call::{Asking, CallError, Finish, Finished, Request, failed};
 use super::flows::{self, Found};
 use super::ground::Grounds;
 use super::input::{self, Asked};
+use super::pace::{Pace, wait_until};
 use super::parked::Parked;
 use super::record::Recording;
 use super::round::{self, Round, Then};
@@ -32,8 +33,6 @@ use crate::upstream::{Answer, ClientCapabilities, Event, LogLevel, Reply, Stream
 const QUESTIONS_MAX: usize = 32;
 /// How many pings and refused requests of an upstream are answered in one call.
 const REFUSALS_MAX: usize = 1_000;
-/// How many messages an upstream may send in one call, however little is in them.
-const MESSAGES_MAX: usize = 20_000;
 /// Longest request of an upstream, in bytes.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -71,7 +70,7 @@ pub struct Relay {
     questions_left: usize,
     /// How many more of its requests are answered without the client.
     refusals_left: usize,
-    messages_left: usize,
+    pace: Pace,
     /// Told how it ends. When it is dropped before, nobody waited.
     recording: Option<Recording>,
 }
@@ -155,7 +154,7 @@ impl Relay {
             deadline,
             questions_left: QUESTIONS_MAX,
             refusals_left: REFUSALS_MAX,
-            messages_left: MESSAGES_MAX,
+            pace: Pace::default(),
             recording: None,
         }
     }
@@ -184,12 +183,17 @@ impl Relay {
     /// The next step; `None` after the answer. Nothing is lost when it is not waited for to its end.
     pub async fn next(&mut self) -> Option<Step> {
         while !matches!(self.stage, Stage::Ended) {
+            let resumes_at = self.pace.resumes_at();
+            let happens = async {
+                wait_until(resumes_at).await;
+                self.stage.next().await
+            };
             let step = tokio::select! {
                 biased;
                 () = self.standing.caller.ended.cancelled() => Some(self.end(Err(CallError::SignedOut))),
                 () = sleep_until(self.decide_at) => self.decide(),
                 () = self.grounds.moved(&self.standing.mux) => self.decide(),
-                happened = timeout_at(self.deadline, self.stage.next()) => match happened {
+                happened = timeout_at(self.deadline, happens) => match happened {
                     Ok(happened) => self.take(happened),
                     Err(_) => Some(self.late()),
                 },
@@ -221,13 +225,10 @@ impl Relay {
         match happened {
             Happened::Event(None) => Some(self.fail(UpstreamError::BrokeOff)),
             Happened::Event(Some(Err(error))) => Some(self.fail(error)),
-            Happened::Event(Some(Ok(event))) => match self.messages_left.checked_sub(1) {
-                Some(left) => {
-                    self.messages_left = left;
-                    self.pass(&event)
-                }
-                None => Some(self.fail(UpstreamError::TooLarge)),
-            },
+            Happened::Event(Some(Ok(_))) if !self.pace.count(Instant::now()) => {
+                Some(self.fail(UpstreamError::TooLarge))
+            }
+            Happened::Event(Some(Ok(event))) => self.pass(&event),
             Happened::Send(request) => Some(Step::Message(request)),
             Happened::Answered => self.tell().err().map(|error| self.end(Err(error))),
             Happened::Told(Err(error)) => Some(self.end(Err(error))),
