@@ -5,6 +5,8 @@ use std::sync::Arc;
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde_saphyr::Location;
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// A file's name and text.
 pub(super) type Source = NamedSource<String>;
 
@@ -25,7 +27,8 @@ pub struct ManifestError {
 pub(super) struct Place {
     line: u64,
     column: u64,
-    offset: usize,
+    /// Where it begins, in bytes. A reader that cannot go on knows line and column only.
+    offset: Option<usize>,
     bytes: usize,
 }
 
@@ -41,7 +44,7 @@ pub(super) struct Problem {
 impl ManifestError {
     pub(super) fn new(file: &Arc<Source>, problem: Problem) -> Self {
         let Problem { place, path, message } = problem;
-        let span = SourceSpan::new(place.offset.into(), place.bytes);
+        let span = SourceSpan::new(place.offset_in(file.inner()).into(), place.bytes);
         let problem = if path.is_empty() { message } else { format!("`{path}`: {message}") };
         Self { file: Arc::clone(file), span, place, problem }
     }
@@ -49,16 +52,25 @@ impl ManifestError {
 
 impl Place {
     /// The first character of a file.
-    pub(super) const BEGIN: Self = Self { line: 1, column: 1, offset: 0, bytes: 0 };
+    pub(super) const BEGIN: Self = Self { line: 1, column: 1, offset: Some(0), bytes: 0 };
 
     pub(super) fn of(location: Location) -> Self {
-        let bytes = |count: Option<u64>| count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+        let bytes = |count: Option<u64>| count.and_then(|count| usize::try_from(count).ok());
         Self {
             line: location.line(),
             column: location.column(),
             offset: bytes(location.span().byte_offset()),
-            bytes: bytes(location.span().byte_len()),
+            bytes: bytes(location.span().byte_len()).unwrap_or(0),
         }
+    }
+
+    fn offset_in(self, text: &str) -> usize {
+        self.offset.unwrap_or_else(|| {
+            let before = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
+            let begin = line_begins(text).nth(before(self.line)).unwrap_or(text.len());
+            let line = text.get(begin..).and_then(|rest| rest.split(['\n', '\r']).next()).unwrap_or_default();
+            begin + line.char_indices().nth(before(self.column)).map_or(line.len(), |(at, _)| at)
+        })
     }
 
     /// What is wrong at this place.
@@ -70,4 +82,12 @@ impl Place {
     pub(super) fn in_file(self, file: &Source) -> String {
         format!("{}:{}:{}", file.name(), self.line, self.column)
     }
+}
+
+/// Where the lines of a text begin, in bytes, as YAML 1.2 §5.4 ends them. A byte order mark is no part of the first one.
+fn line_begins(text: &str) -> impl Iterator<Item = usize> {
+    let first = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len_utf8() } else { 0 };
+    let is_end = |at: &usize| !text.get(*at..).is_some_and(|rest| rest.starts_with("\r\n"));
+    let ends = text.match_indices(['\n', '\r']).map(|(at, _)| at).filter(is_end);
+    std::iter::once(first).chain(ends.map(|at| at + 1))
 }

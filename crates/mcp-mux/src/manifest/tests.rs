@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crypto::{Key, KeyRing};
 use insta::assert_snapshot;
-use miette::{GraphicalReportHandler, GraphicalTheme};
+use miette::{Diagnostic as _, GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
 use secrecy::SecretString;
 use tenant_store::{Level, LocalKeys, OnToolChange, Revision, Store, SystemClock, TenantSpec, ToolClass, UpstreamAuth};
@@ -221,16 +221,21 @@ fn bombs_do_not_go_off() {
     assert_snapshot!(error, @"acme.yaml:1:1: a manifest has at most 8388608 bytes, and this has 8388609: split it");
 }
 
-#[test]
-fn the_place_is_shown_in_its_lines() {
-    let text = GOOD.replace("onToolChange: quarantine", "onToolChange: quarantäne");
-    let error = parse("acme.yaml", &text).unwrap_err();
+/// The error with the lines that it is about.
+fn shown(text: &str) -> String {
+    let error = parse("acme.yaml", text).unwrap_err();
     let mut shown = String::new();
     GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor())
         .with_width(120)
         .render_report(&mut shown, &error)
         .unwrap();
-    assert_snapshot!(shown, @r#"
+    shown
+}
+
+#[test]
+fn the_place_is_shown_in_its_lines() {
+    let text = GOOD.replace("onToolChange: quarantine", "onToolChange: quarantäne");
+    assert_snapshot!(shown(&text), @r#"
      × acme.yaml:13:17: `spec.onToolChange`: the answer to a changed tool is `accept` or `quarantine`
        ╭─[acme.yaml:13:17]
     12 │   auth: { bearer: { secret: jira-token } }
@@ -240,6 +245,24 @@ fn the_place_is_shown_in_its_lines() {
     14 │   classes: { delete_issue: admin }
        ╰────
     "#);
+}
+
+#[test]
+fn the_place_of_what_is_no_yaml_is_shown_in_its_lines() {
+    for (text, place, at) in [
+        ("kind: é\nmetadata: [a}\n", "2:11", "[a}"),
+        ("kind: é\r\nmetadata: [a}\r\n", "2:11", "[a}"),
+        ("kind: é\r\rmetadata: [é}", "3:11", "[é}"),
+        ("\u{feff}é: [a}", "1:4", "[a}"),
+        ("é: \"", "1:4", "\""),
+    ] {
+        let error = parse("acme.yaml", text).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("acme.yaml:{place}: ")), "{error}");
+        let label = error.labels().and_then(|mut labels| labels.next()).unwrap();
+        assert_eq!(label.offset(), text.find(at).unwrap(), "{error}");
+    }
+    let drawn = shown("kind: Tenant\nmetadata: [a}\n");
+    assert!(drawn.contains("acme.yaml:2:11]"), "{drawn}");
 }
 
 proptest! {
