@@ -88,7 +88,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["dev"],
-    &["app", "bridge", "import"],
+    &["app", "bridge", "fuzzing", "import"],
     &["http"],
     &["auth", "gateway"],
     &["mux", "manifest", "review"],

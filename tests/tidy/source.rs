@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 
 /// Folders that are not ours: made by tools, or by running the product.
-const FOLDERS_SKIPPED: &[&str] = &[".git", ".mcp-mux", "__pycache__", "node_modules", "target"];
+const FOLDERS_SKIPPED: &[&str] = &[".git", ".mcp-mux", "__pycache__", "artifacts", "corpus", "node_modules", "target"];
 
 const SERVER: &str = "crates/mcp-mux/src/";
 

@@ -36,6 +36,8 @@ pub(crate) use answer::{Answer, error_code, is_tool_error, parse_answer};
 pub(crate) use credential::{Proofs, lister};
 pub(crate) use error::UpstreamError;
 pub(crate) use event_stream::Event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use event_stream::read_events;
 pub(crate) use hear::{Told, hear};
 pub(crate) use link::{Link, Reply, Running, Streaming};
 pub(crate) use lists::{DEFINITION_BYTES_MAX, ListKind, list};

@@ -214,6 +214,29 @@ impl EventStream {
     }
 }
 
+/// Every message in these chunks up to the first failure; and where the stream could be taken up, and after what wait.
+#[cfg(any(test, feature = "fuzzing"))]
+#[expect(clippy::type_complexity, reason = "two things to compare, which nobody takes apart")]
+pub(crate) fn read_events(
+    chunks: impl IntoIterator<Item = Vec<u8>>,
+) -> (Vec<Result<Event, UpstreamError>>, Option<(HeaderValue, Option<Duration>)>) {
+    let chunks: Vec<_> = chunks.into_iter().map(|chunk| Ok(Bytes::from(chunk))).collect();
+    let mut events = EventStream::new(futures::stream::iter(chunks).boxed());
+    let all = async {
+        let mut out = Vec::new();
+        while let Some(event) = events.next().await {
+            let failed = event.is_err();
+            out.push(event);
+            if failed {
+                break;
+            }
+        }
+        out
+    };
+    let all = futures::FutureExt::now_or_never(all).expect("chunks that are there keep nobody waiting");
+    (all, events.position().map(|position| (position.id, position.retry)))
+}
+
 #[cfg(test)]
 mod tests {
     use futures::{FutureExt as _, stream};
@@ -222,20 +245,7 @@ mod tests {
     use super::*;
 
     fn read(chunks: Vec<Vec<u8>>) -> Vec<Result<Event, UpstreamError>> {
-        let chunks: Vec<_> = chunks.into_iter().map(|chunk| Ok(Bytes::from(chunk))).collect();
-        let mut events = EventStream::new(stream::iter(chunks).boxed());
-        let all = async {
-            let mut out = Vec::new();
-            while let Some(event) = events.next().await {
-                let failed = event.is_err();
-                out.push(event);
-                if failed {
-                    break;
-                }
-            }
-            out
-        };
-        all.now_or_never().unwrap()
+        read_events(chunks).0
     }
 
     fn texts(input: &str) -> Vec<String> {
