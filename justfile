@@ -41,6 +41,10 @@ bench-parts:
 capacity *sizes:
     cargo bench --package mcp-mux --bench capacity -- {{ sizes }}
 
+# invent bytes for what reads bytes from outside, so many seconds for each target (needs a nightly compiler and cargo-fuzz)
+fuzz *arguments:
+    fuzz/run.sh {{ arguments }}
+
 # what continuous integration runs, exactly: before a review
 ci:
     .ci/run
