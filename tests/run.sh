@@ -241,7 +241,7 @@ fi
 step "formatting" cargo fmt --all --check
 if [[ $mode == all ]]; then
     step "spelling" "$LINTERS/typos"
-    step "shell scripts" "$LINTERS/shellcheck" tests/run.sh tests/postgres.sh tests/with-postgres.sh deploy/compose/*.sh .ci/run .githooks/pre-commit
+    step "shell scripts" "$LINTERS/shellcheck" tests/run.sh tests/postgres.sh tests/with-postgres.sh deploy/compose/*.sh .ci/run .githooks/pre-commit fuzz/run.sh
     step "container files" container_files
     step "dependencies: licences, bans, sources" cargo-deny --log-level error check bans licenses sources
     step "dependencies: none unused" cargo-machete
