@@ -23,7 +23,7 @@ use crate::support::server::{Setup, TestServer, rows, scope};
 use crate::support::upstreams::{ByteUpstream, RealUpstream, Say};
 
 /// How long something may take to be written.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server with two tenants; acme's team may only read there.
 pub(crate) async fn two_tenants(name: &str) -> Result<TestServer> {
@@ -40,7 +40,7 @@ pub(crate) async fn two_tenants(name: &str) -> Result<TestServer> {
 /// What a server left behind once it had stopped.
 pub(crate) struct Left {
     pub(crate) store: Store,
-    config: Config,
+    pub(crate) config: Config,
     database: TestDatabase,
     log: std::path::PathBuf,
 }
@@ -66,7 +66,7 @@ pub(crate) fn of<'e>(events: &'e [Value], kind: &str) -> Vec<&'e Value> {
     events.iter().filter(|event| event["event"] == kind).collect()
 }
 
-async fn signer(store: &Store) -> Result<Signer> {
+pub(crate) async fn signer(store: &Store) -> Result<Signer> {
     Ok(Signer::of(store, &store.platform_keys().await?).await?)
 }
 
@@ -76,19 +76,19 @@ pub(crate) async fn checked(store: &Store) -> Result<Report> {
 }
 
 /// What is wrong in a database: the chain, and what.
-async fn wrong(store: &Store) -> Result<Vec<(String, Vec<Wrong>)>> {
+pub(crate) async fn wrong(store: &Store) -> Result<Vec<(String, Vec<Wrong>)>> {
     let report = checked(store).await?.into_iter().filter(|checked| !checked.wrong.is_empty());
     Ok(report.map(|Checked { name, wrong, .. }| (name, wrong)).collect())
 }
 
-async fn exported(store: &Store, tenant: &str) -> Result<String> {
+pub(crate) async fn exported(store: &Store, tenant: &str) -> Result<String> {
     let mut out = Vec::new();
     let id = rows(store, tenant).await?.id();
     export(&store.still().await?, (Some(scope(id)), tenant), (&signer(store).await?, store.now()), &mut out).await?;
     Ok(String::from_utf8(out)?)
 }
 
-fn verified(file: &str) -> Result<Result<Found, Vec<(usize, Wrong)>>> {
+pub(crate) fn verified(file: &str) -> Result<Result<Found, Vec<(usize, Wrong)>>> {
     let FileReport { found, .. } = verify_file(file.as_bytes(), None)?;
     Ok(found)
 }
@@ -206,7 +206,7 @@ fn unguarded() -> String {
 }
 
 /// A copy of the database that somebody altered.
-async fn altered(left: &Left, folder: &Path, (number, sql): (usize, &str)) -> Result<(Store, TestDatabase)> {
+pub(crate) async fn altered(left: &Left, folder: &Path, (number, sql): (usize, &str)) -> Result<(Store, TestDatabase)> {
     let copy = left.database.copy(&folder.join(format!("{number}.db"))).await?;
     copy.alter(&format!("{} {sql}", unguarded())).await.with_context(|| sql.to_owned())?;
     let database = DatabaseConfig { owner_url: copy.owner_url.clone(), ..DatabaseConfig::at(copy.url.clone()) };
@@ -214,7 +214,11 @@ async fn altered(left: &Left, folder: &Path, (number, sql): (usize, &str)) -> Re
 }
 
 /// What is found in it.
-async fn found_after(left: &Left, folder: &Path, altering: (usize, &str)) -> Result<Vec<(String, Vec<Wrong>)>> {
+pub(crate) async fn found_after(
+    left: &Left,
+    folder: &Path,
+    altering: (usize, &str),
+) -> Result<Vec<(String, Vec<Wrong>)>> {
     let (store, _copy) = altered(left, folder, altering).await?;
     wrong(&store).await
 }

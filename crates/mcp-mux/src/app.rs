@@ -10,7 +10,7 @@ use futures::future::join_all;
 use tenant_store::{Clock, Follower, Group, ReplicaId, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
 
-use crate::audit::Audit;
+use crate::audit::{Audit, Retention};
 use crate::auth::{ApiKeys, Authenticator, Directories, GraphDirectory, Login, NamedGroups};
 use crate::caller::{Bounds, Caller, Principal};
 use crate::catalog::{Catalog, Face, Refresher};
@@ -171,10 +171,10 @@ fn asked(
 }
 
 /// What one replica is enough for.
-async fn lead(store: Store, refresher: Arc<Refresher>, directories: Vec<GraphDirectory>) {
+async fn lead(store: Store, refresher: Arc<Refresher>, (directories, retention): (Vec<GraphDirectory>, Retention)) {
     let work = || async {
         let asked = join_all(directories.iter().map(GraphDirectory::keep));
-        tokio::join!(refresher.work(), asked);
+        tokio::join!(refresher.work(), asked, retention.keep(&store, administration()));
         // Without a directory that is asked, listing is all, and never ends.
     };
     replicas::lead(&store, work).await;
@@ -185,11 +185,11 @@ fn go_on_in_background(
     tasks: &Tasks,
     store: &Store,
     (refresher, api_keys): (&Arc<Refresher>, &Arc<ApiKeys>),
-    asked: Vec<GraphDirectory>,
+    one_does: (Vec<GraphDirectory>, Retention),
 ) {
     let kek = store.key_encryption();
     tasks.spawn(async move { kek.keep_alive().await });
-    tasks.spawn(lead(store.clone(), Arc::clone(refresher), asked));
+    tasks.spawn(lead(store.clone(), Arc::clone(refresher), one_does));
     // What is revoked holds for calls too that are still being finished.
     tasks.spawn_beside(Arc::clone(refresher).follow());
     tasks.spawn_beside(Arc::clone(api_keys).keep_fresh());
@@ -299,6 +299,7 @@ impl App {
         let keys = store.platform_keys().await?;
         let handles = Handles::new(keys.clone());
         let audit = recording(&store, &keys, &config.audit, (&clock, &tasks)).await?;
+        let retention = Retention::new(audit.clone(), &config.audit, Arc::clone(&clock));
         let usage = Usage::start(&store, &tasks);
         show(&metrics, &pool, (&audit, &usage));
         let mux = Mux::new(
@@ -329,7 +330,7 @@ impl App {
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
         let asked = asked(config, &egress, (&clock, &store), &catalog)?;
-        go_on_in_background(&tasks, &store, (&refresher, &api_keys), asked);
+        go_on_in_background(&tasks, &store, (&refresher, &api_keys), (asked, retention));
         let replica = join_in(&store, &*clock, (&catalog, &api_keys), &tasks).await?;
         let (http, accepting) = (config.http.clone(), tasks.clone());
         tasks.spawn_draining(async move { serve(listener, routes, &http, &accepting).await });

@@ -116,7 +116,9 @@ async fn another([one, other]: &mut [watch::Receiver<Revision>; 2]) {
 pub async fn lead<W: Future>(store: &Store, work: impl Fn() -> W) {
     loop {
         let mut lead = store.lead().await;
-        tracing::info!("this replica leads: it lists the upstreams, and asks the directories that are to be asked");
+        tracing::info!(
+            "this replica leads: it lists the upstreams, asks the directories that are to be asked, and deletes what is old"
+        );
         tokio::select! {
             () = lead.lost() => tracing::warn!("this replica cannot tell any more whether another one leads"),
             ended = AssertUnwindSafe(work()).catch_unwind() => if ended.is_err() {

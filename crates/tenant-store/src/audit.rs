@@ -4,6 +4,8 @@
 //! A chain belongs to one tenant or to the platform. On PostgreSQL a tenant's chain is seen by transactions about that tenant only, and not
 //! even by those about all of them, which see the platform's. Writing raises no revision.
 
+mod pruned;
+
 use std::fmt;
 
 use crypto::{Key, KeyRing, Place};
@@ -14,6 +16,7 @@ use sea_orm::{
     Select,
 };
 
+pub use self::pruned::AuditPruned;
 use crate::clock::Timestamp;
 use crate::entity::{audit_checkpoint, audit_event, audit_key};
 use crate::error::StoreError;
@@ -166,7 +169,10 @@ impl Store {
     pub async fn audit_seeds(&self, platform: &KeyRing) -> Result<Vec<Key>, StoreError> {
         // Before the keys: what has signed was there then.
         let first = checkpoints(AuditChain::Platform).limit(1);
-        let has_signed = !row::models(&self.reading().await?.executor(), first, checkpoint).await?.is_empty();
+        let reading = self.reading().await?;
+        let has_signed = !row::models(&reading.executor(), first, checkpoint).await?.is_empty();
+        let has_signed = has_signed || pruned::has_any(&reading).await?;
+        drop(reading);
         let mut rows = self.audit_keys().await?;
         if rows.is_empty() {
             // Whoever took the key away would have a record of their own by a new one.

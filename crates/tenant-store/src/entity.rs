@@ -6,6 +6,7 @@ pub(crate) mod api_key;
 pub(crate) mod audit_checkpoint;
 pub(crate) mod audit_event;
 pub(crate) mod audit_key;
+pub(crate) mod audit_pruned;
 pub(crate) mod credential;
 pub(crate) mod directory_group;
 pub(crate) mod directory_member;

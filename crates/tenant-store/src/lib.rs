@@ -44,7 +44,7 @@ mod usage;
 
 pub use access_tests::{AccessTest, AccessTestSpec};
 pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
-pub use audit::{AUDIT_PAGE_ROWS, AuditChain, AuditCheckpoint, AuditPart, AuditRow};
+pub use audit::{AUDIT_PAGE_ROWS, AuditChain, AuditCheckpoint, AuditPart, AuditPruned, AuditRow};
 pub use bulk::TenantRows;
 pub use choice::{
     ChoiceError, CredentialKind, DataKeyState, DirectoryState, FlowPolicy, Level, ManagedKind, OfferKind, OnArguments,

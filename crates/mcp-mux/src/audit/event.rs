@@ -53,6 +53,16 @@ pub enum What {
         /// How many.
         count: u64,
     },
+    /// Old events were deleted.
+    #[serde(rename_all = "camelCase")]
+    Pruned {
+        /// Those that had been signed by then.
+        before: String,
+        /// How many.
+        events: u64,
+        /// In the records of how many tenants.
+        tenant_count: u64,
+    },
     /// The writer is over: nothing of it comes behind this, and in tenants' chains nothing behind what it told of them last.
     Ended,
     /// What the writer has signed of tenants' chains.

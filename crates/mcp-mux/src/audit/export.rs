@@ -1,17 +1,15 @@
 //! A chain as a file: one JSON object on each line. The first says whose it is and by which keys, the last signs the whole; between them
 //! stand the lines as they were hashed, and the checkpoints.
 
-use std::collections::VecDeque;
 use std::io::{self, BufRead, Read as _, Write};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
-use tenant_store::{
-    AUDIT_PAGE_ROWS, AuditCheckpoint, AuditRow, AuditWriterId, Still, StoreError, TenantScope, Timestamp,
-};
+use tenant_store::{AuditCheckpoint, AuditPruned, AuditWriterId, Still, StoreError, TenantScope, Timestamp};
 
 use super::heads::Heads;
+use super::reader::{Piece, Reader};
 use super::signer::{PublicKey, Signer};
 use super::verify::{Found, Verifier};
 use super::whole;
@@ -64,6 +62,7 @@ pub struct FileReport {
 #[serde(rename_all = "camelCase")]
 enum Frame {
     Export(Header),
+    Pruned(Signed),
     Checkpoint(Signed),
     End(End),
 }
@@ -94,78 +93,6 @@ struct End {
     hash: String,
     key: String,
     signature: String,
-}
-
-/// Reads a chain by writer and number, each checkpoint behind the line that it covers.
-pub(crate) struct Reader<'s> {
-    still: &'s Still,
-    scope: Option<TenantScope>,
-    checkpoints: VecDeque<AuditCheckpoint>,
-    last_checkpoint: Option<Place>,
-    are_all_read: bool,
-    after: Option<Place>,
-}
-
-type Place = (AuditWriterId, u64);
-
-/// One of what is read.
-#[derive(Debug)]
-pub(crate) enum Piece {
-    Row(AuditRow),
-    Checkpoint(AuditCheckpoint),
-}
-
-impl<'s> Reader<'s> {
-    /// Of a tenant, or of the platform.
-    pub(crate) fn new(still: &'s Still, scope: Option<TenantScope>) -> Self {
-        Self { still, scope, checkpoints: VecDeque::new(), last_checkpoint: None, are_all_read: false, after: None }
-    }
-
-    /// The next pieces; none at the end.
-    pub(crate) async fn pieces(&mut self) -> Result<Vec<Piece>, StoreError> {
-        let rows = match self.scope {
-            Some(scope) => self.still.tenant(scope).audit_rows(self.after).await?,
-            None => self.still.platform_audit_rows(self.after).await?,
-        };
-        let mut pieces = Vec::with_capacity(rows.len());
-        let is_end = (rows.len() as u64) < AUDIT_PAGE_ROWS;
-        for row in rows {
-            let place = (row.writer, row.seq);
-            // One whose line is not there stands where it would be.
-            self.checkpoints_before(place, &mut pieces).await?;
-            pieces.push(Piece::Row(row));
-            self.after = Some(place);
-        }
-        if is_end {
-            self.checkpoints_before((AuditWriterId::last(), u64::MAX), &mut pieces).await?;
-        }
-        Ok(pieces)
-    }
-
-    async fn checkpoints_before(&mut self, place: Place, pieces: &mut Vec<Piece>) -> Result<(), StoreError> {
-        loop {
-            if self.checkpoints.is_empty() && !self.are_all_read {
-                self.read_checkpoints().await?;
-            }
-            let is_before = |next: &AuditCheckpoint| (next.writer, next.seq) < place;
-            if !self.checkpoints.front().is_some_and(is_before) {
-                return Ok(());
-            }
-            pieces.extend(self.checkpoints.pop_front().map(Piece::Checkpoint));
-        }
-    }
-
-    async fn read_checkpoints(&mut self) -> Result<(), StoreError> {
-        let after = self.last_checkpoint;
-        let page = match self.scope {
-            Some(scope) => self.still.tenant(scope).audit_checkpoints(after).await?,
-            None => self.still.platform_audit_checkpoints(after).await?,
-        };
-        self.are_all_read = (page.len() as u64) < AUDIT_PAGE_ROWS;
-        self.last_checkpoint = page.last().map(|last| (last.writer, last.seq)).or(after);
-        self.checkpoints = page.into();
-        Ok(())
-    }
 }
 
 /// Writes what is summed up as it goes.
@@ -217,6 +144,9 @@ pub async fn export(
         }
         for piece in pieces {
             match piece {
+                Piece::Pruned(AuditPruned(pruned)) => {
+                    out.line(&serde_json::to_string(&Frame::Pruned(pruned.into()))?)?;
+                }
                 Piece::Row(row) if !found.has_signed(&row) => {}
                 Piece::Row(row) => out.line(&row.line)?,
                 Piece::Checkpoint(checkpoint) => {
@@ -282,6 +212,9 @@ fn verify_lines(
             Ok(Frame::End(signed)) => {
                 end = true;
                 check_end(&signed, (number, &hash_before), keys)
+            }
+            Ok(Frame::Pruned(signed)) => {
+                AuditCheckpoint::try_from(signed).and_then(|pruned| verifier.pruned(&AuditPruned(pruned)))
             }
             Ok(Frame::Checkpoint(signed)) => {
                 AuditCheckpoint::try_from(signed).and_then(|checkpoint| verifier.checkpoint(&checkpoint))

@@ -6,7 +6,7 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublic
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use crypto::{Key, KeyRing};
 use serde::{Deserialize, Serialize};
-use tenant_store::{AuditChain, AuditCheckpoint, AuditRow, AuditWriterId, Store, StoreError, Timestamp};
+use tenant_store::{AuditChain, AuditCheckpoint, AuditPruned, AuditRow, AuditWriterId, Store, StoreError, Timestamp};
 
 use super::event::sha256;
 use super::line;
@@ -92,6 +92,13 @@ impl Signer {
         AuditCheckpoint { signature, ..unsigned }
     }
 
+    /// Signs that a writer's part of a chain is gone up to what that checkpoint covers, because its time was over.
+    pub(super) fn prune(&self, chain: AuditChain, up_to: &AuditCheckpoint, at: Timestamp) -> AuditPruned {
+        let unsigned = AuditCheckpoint { at, key_id: self.public.id.clone(), signature: Vec::new(), ..up_to.clone() };
+        let signature = self.sign(&message_of_pruned(&chain.to_string(), &unsigned));
+        AuditPruned(AuditCheckpoint { signature, ..unsigned })
+    }
+
     pub(super) fn sign(&self, message: &str) -> Vec<u8> {
         self.pair.sign(message.as_bytes()).as_ref().to_vec()
     }
@@ -136,6 +143,11 @@ pub(super) fn message(chain: &str, checkpoint: &AuditCheckpoint) -> String {
 /// What another writer signs of it, which only saw it.
 pub(super) fn message_of_another(chain: &str, checkpoint: &AuditCheckpoint) -> String {
     text("found", chain, checkpoint)
+}
+
+/// What is signed where the beginning of a part is deleted.
+pub(super) fn message_of_pruned(chain: &str, pruned: &AuditCheckpoint) -> String {
+    text("pruned", chain, pruned)
 }
 
 fn text(kind: &str, chain: &str, checkpoint: &AuditCheckpoint) -> String {

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenant_store::{AuditCheckpoint, AuditRow, Timestamp};
+use tenant_store::{AuditCheckpoint, AuditPruned, AuditRow, Timestamp};
 
 use super::event::Head;
 use super::heads::{Heads, Known};
@@ -38,6 +38,8 @@ pub struct Found {
     pub unsigned: u64,
     /// How many events were signed by another writer alone, because their own was gone.
     pub vouched: u64,
+    /// How many events are gone because their time was over, which is signed.
+    pub pruned: u64,
     /// How many events say that others were lost, and how many those are.
     pub lost: u64,
     /// When the last event happened.
@@ -117,6 +119,26 @@ impl Verifier {
             found: Found::default(),
             wrong: Vec::new(),
         }
+    }
+
+    /// What is gone of the part that comes next, which begins behind it.
+    pub fn pruned(&mut self, AuditPruned(pruned): &AuditPruned) -> Result<(), Wrong> {
+        let (writer, seq) = (pruned.writer.to_string(), pruned.seq);
+        let key = self.keys.get(&pruned.key_id).ok_or_else(|| Wrong::Key { id: pruned.key_id.clone() })?;
+        if !key.has_signed(&signer::message_of_pruned(&self.chain, pruned), &pruned.signature) {
+            return Err(Wrong::Signature { writer, seq });
+        }
+        self.turn_to(&writer)?;
+        let is_first = self.part.as_ref().is_some_and(|part| part.seq == 0 && part.signed == 0);
+        let part = self.part.as_mut().filter(|_| is_first).ok_or(Wrong::NotALine)?;
+        (part.seq, part.signed, part.own) = (seq, seq, seq);
+        part.hash.clone_from(&pruned.hash);
+        self.found.pruned = self.found.pruned.saturating_add(seq);
+        let is_other = |known: &Known| known.seq == seq && (known.hash != pruned.hash || known.is_two);
+        if self.required.get(&writer).is_some_and(is_other) {
+            return Err(Wrong::NotSigned { writer, seq });
+        }
+        Ok(())
     }
 
     /// The next row of a database, whose columns must say what the line says.
@@ -225,6 +247,11 @@ impl Verifier {
         }
         self.found.checkpoints += 1;
         Ok(())
+    }
+
+    /// What lines have said so far of how far chains had come.
+    pub(super) fn heads(&self) -> &Heads {
+        &self.found.heads
     }
 
     /// What was found, and what is wrong with whole parts.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tenant_store::{Still, Store, StoreError, TenantId, TenantScope, Timestamp};
 
-use super::export::{Piece, Reader};
 use super::heads::Heads;
+use super::reader::{Piece, Reader};
 use super::signer::Signer;
 use super::verify::{Found, Verifier};
 use super::wrong::{WRONG_MAX, Wrong};
@@ -73,6 +73,7 @@ pub(super) async fn check(
         }
         for piece in pieces {
             let checked = match piece {
+                Piece::Pruned(pruned) => verifier.pruned(&pruned),
                 Piece::Row(row) => verifier.row(&row),
                 Piece::Checkpoint(checkpoint) => verifier.checkpoint(&checkpoint),
             };

@@ -15,7 +15,8 @@ use tenant_store::{
 use super::recorded::{Done, record};
 use super::{Output, Settings, administration, print, print_json, say, spelt_out};
 use crate::app::open_store;
-use crate::audit::{self, Checked, FileReport, Found, PublicKey, Signer};
+use crate::audit::{self, Checked, FileReport, Found, Pruned, Pruning, PublicKey, Signer};
+use crate::civil;
 
 /// How many events a search prints unless it is told otherwise.
 const SHOWN_EVENTS: usize = 100;
@@ -44,6 +45,10 @@ enum Action {
         #[arg(long, value_name = "KEY", requires = "file")]
         key: Option<String>,
     },
+    /// Deletes old events, which servers do by themselves where `audit.keep_days` says so
+    ///
+    /// Only what is signed and sound goes, and nothing of the last 30 days. What remains is checked and exported as before.
+    Prune(Prune),
     /// Prints the public key that signatures are checked with
     Key {
         /// First make one, if the one that has signed is gone from the database and there is no backup of it
@@ -91,6 +96,16 @@ struct Search {
     output: Output,
 }
 
+#[derive(Debug, Args)]
+struct Prune {
+    /// Delete what was signed more than so many days ago; without it, as `audit.keep_days` says
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(31..=36_500))]
+    keep_days: Option<u64>,
+    /// Only say how much that is
+    #[arg(long)]
+    dry_run: bool,
+}
+
 fn ago(text: &str) -> Result<Duration> {
     let wanted = "write it as 30m, 12h or 7d";
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).context(wanted)?;
@@ -111,6 +126,7 @@ impl AuditCommand {
             Action::Export(whose) => whose.export(&self.settings).await,
             Action::Verify { file: Some(file), key } => verify_file(file, key.as_deref()),
             Action::Verify { file: None, .. } => verify_database(&self.settings).await,
+            Action::Prune(prune) => prune.run(&self.settings).await,
             Action::Key { new, output } => show_key(&self.settings, *new, *output).await,
         }
     }
@@ -220,6 +236,7 @@ fn told(event: &Value) -> String {
             text("/name"),
             text("/became")
         ),
+        "pruned" => format!("{} events from before {} were deleted", number("/events"), text("/before")),
         "lost" => format!("{} EVENTS ARE LOST", number("/count")),
         other => format!("{} {other}", text("/writer")),
     };
@@ -243,6 +260,31 @@ impl Whose {
             ));
         }
         Ok(out.flush()?)
+    }
+}
+
+impl Prune {
+    async fn run(&self, settings: &Settings) -> Result<()> {
+        let mut config = settings.load()?;
+        config.audit.keep_days = self.keep_days.or(config.audit.keep_days);
+        let kept = config.audit.kept().context("pass --keep-days, or set audit.keep_days: events are kept for ever")?;
+        let store = open_store(&config).await?;
+        let signer = signer(&store).await?;
+        let before = audit::before(SystemClock.now(), kept);
+        say(&format!("looking for what was signed before {}", civil::rfc3339(before)));
+        let pruning = Pruning::new(&store, &signer, administration(), before).dry(self.dry_run);
+        let Pruned { events, tenants, wrong } = pruning.run().await?;
+        let (said, of) = (if self.dry_run { "would be" } else { "were" }, "the platform's record and those of");
+        say(&format!("{events} events {said} deleted, of {of} {tenants} tenants"));
+        if !self.dry_run && events > 0 {
+            let name = format!("{events} events before {}", civil::rfc3339(before));
+            record(&store, Done::to("audit prune", "record", &name)).await?;
+        }
+        for (chain, wrong) in &wrong {
+            say(&format!("{chain}: {wrong}"));
+        }
+        ensure!(wrong.is_empty(), "something is wrong with what is old, and stays: see `mcp-mux audit verify`");
+        Ok(())
     }
 }
 
@@ -292,10 +334,13 @@ async fn verify_database(settings: &Settings) -> Result<()> {
 }
 
 fn summed_up(found: &Found) -> String {
-    let Found { events, checkpoints, unsigned, vouched, lost, .. } = found;
+    let Found { events, checkpoints, unsigned, vouched, pruned, lost, .. } = found;
     let all =
         format!("{events} events and {checkpoints} checkpoints, nothing changed and nothing missing between them");
     let mut said = vec![all];
+    if *pruned > 0 {
+        said.push(format!("{pruned} older ones were deleted because their time was over, which is signed"));
+    }
     if *unsigned > 0 {
         said.push(format!("the last {unsigned} events of their writers are not signed yet"));
     }

@@ -1,6 +1,7 @@
 //! What the command line did, for the audit record. It is recorded once it is done: a kill switch waits for no record.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -93,7 +94,9 @@ pub(super) async fn record_report(store: &Store, action: &'static str, report: &
 }
 
 async fn record_all(store: &Store, events: Vec<Event>) -> Result<()> {
-    let head = timeout(RECORD_TIMEOUT, record_once(store, events)).await.context("it took too long")??;
+    let head = timeout(RECORD_TIMEOUT, record_once(store, Arc::new(SystemClock), events))
+        .await
+        .context("it took too long")??;
     if let Some(Head { writer, seq, hash, .. }) = head {
         // Whoever keeps that elsewhere has an anchor, as in the log of servers.
         say(&format!("audit checkpoint: {writer} {seq} {hash}"));

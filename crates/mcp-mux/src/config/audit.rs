@@ -1,5 +1,6 @@
 //! The audit record.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,11 @@ const CHECKPOINT_SECONDS_MAX: u64 = 3_600;
 /// Most that may wait on disk, in MiB.
 const SPOOL_MEBIBYTES_MAX: u64 = 1_048_576;
 
+/// Fewest and most days for which events are kept. The database itself lets nobody delete anything of the last 30.
+const KEEP_DAYS: RangeInclusive<u64> = 31..=36_500;
+/// Seconds of a day.
+const DAY_SECONDS: u64 = 86_400;
+
 /// The audit record.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -25,6 +31,8 @@ pub struct AuditConfig {
     pub spool_directory: PathBuf,
     /// How many MiB may wait there for each process.
     pub spool_mebibytes: u64,
+    /// After how many days events are deleted; never, if that is not said.
+    pub keep_days: Option<u64>,
 }
 
 /// What becomes of what is recorded while the database takes nothing.
@@ -50,12 +58,20 @@ impl AuditConfig {
         self.spool_mebibytes.saturating_mul(1_048_576)
     }
 
+    /// For how long events are kept, if not for ever.
+    pub fn kept(&self) -> Option<Duration> {
+        Some(Duration::from_secs(self.keep_days?.saturating_mul(DAY_SECONDS)))
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if !(1..=CHECKPOINT_SECONDS_MAX).contains(&self.checkpoint_seconds) {
             return Err(setting("audit.checkpoint_seconds", "must be from 1 to 3600"));
         }
         if !(1..=SPOOL_MEBIBYTES_MAX).contains(&self.spool_mebibytes) {
             return Err(setting("audit.spool_mebibytes", "must be from 1 to 1048576"));
+        }
+        if self.keep_days.is_some_and(|days| !KEEP_DAYS.contains(&days)) {
+            return Err(setting("audit.keep_days", "must be from 31 to 36500; leave it out to keep events for ever"));
         }
         if self.on_full == OnFull::Spool && self.spool_directory.as_os_str().is_empty() {
             return Err(setting(
@@ -74,6 +90,7 @@ impl Default for AuditConfig {
             on_full: OnFull::Spool,
             spool_directory: PathBuf::from("audit-spool"),
             spool_mebibytes: 1_024,
+            keep_days: None,
         }
     }
 }

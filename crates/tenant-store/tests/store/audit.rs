@@ -1,7 +1,9 @@
 //! The audit record as it is kept: chains apart, rows that stay.
 
 use tenant_store::testing::is_on_postgres;
-use tenant_store::{AuditChain, AuditCheckpoint, AuditPart, AuditRow, AuditWriterId, Timestamp};
+use tenant_store::{
+    AuditChain, AuditCheckpoint, AuditPart, AuditPruned, AuditRow, AuditWriterId, Clock as _, SystemClock, Timestamp,
+};
 
 use crate::support::{Bed, scope};
 
@@ -92,6 +94,40 @@ async fn the_database_lets_nobody_change_or_delete_what_is_recorded() -> anyhow:
     };
     assert_eq!(database.alter(replacing).await.is_err(), is_on_postgres());
     assert_eq!(lines(&bed.acme().audit_rows(None).await?), ["of acme", "more of acme"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_over_is_deleted_up_to_where_that_is_written_down_and_never_comes_back() -> anyhow::Result<()> {
+    let (bed, writer) = recorded().await?;
+    let acme = AuditChain::Tenant(scope(&bed.acme));
+    let up_to = |seq| AuditPruned(checkpoint(writer, seq));
+    bed.prune_audit(acme, &up_to(1)).await?;
+    assert_eq!(lines(&bed.acme().audit_rows(None).await?), ["more of acme"]);
+    assert_eq!(bed.acme().audit_checkpoints(None).await?, [checkpoint(writer, 2)]);
+    assert_eq!(bed.acme().audit_pruned(None).await?, [up_to(1)]);
+    // A server that does not know whether it was added adds it again.
+    let again = part(acme, &[row(writer, 1, "of acme"), row(writer, 3, "the last")], &[checkpoint(writer, 1)]);
+    bed.append_audit(&[again]).await?;
+    assert_eq!(lines(&bed.acme().audit_rows(None).await?), ["more of acme", "the last"]);
+    assert_eq!(bed.acme().audit_checkpoints(None).await?, [checkpoint(writer, 2)]);
+    bed.prune_audit(acme, &up_to(2)).await?;
+    assert!(bed.prune_audit(acme, &up_to(1)).await.is_err(), "it goes forward");
+    assert_eq!(lines(&bed.acme().audit_rows(None).await?), ["the last"]);
+    assert_eq!(bed.acme().audit_pruned(None).await?, [up_to(2)]);
+    assert_eq!(bed.acme().audit_pruned(Some(writer)).await?, []);
+    // Neighbours, and what is not 30 days old, stay.
+    assert_eq!(lines(&bed.globex().audit_rows(None).await?), ["of globex"]);
+    assert_eq!(lines(&bed.still().await?.platform_audit_rows(None).await?), ["of the platform"]);
+    let young = AuditRow { at: SystemClock.now(), ..row(writer, 2, "young") };
+    bed.append_audit(&[part(AuditChain::Platform, &[young], &[])]).await?;
+    assert!(bed.prune_audit(AuditChain::Platform, &up_to(2)).await.is_err());
+    assert_eq!(bed.still().await?.platform_audit_rows(None).await?.len(), 2, "all of it or nothing");
+    assert_eq!(bed.still().await?.platform_audit_pruned(None).await?, []);
+    for sql in ["DELETE FROM audit_pruned", "UPDATE audit_pruned SET hash = ''"] {
+        let error = bed.away.database().alter(sql).await.unwrap_err().to_string();
+        assert!(error.contains("the audit record is added to and never changed"), "{sql}: {error}");
+    }
     Ok(())
 }
 

@@ -100,8 +100,9 @@ pub(crate) async fn admit(owner: &DatabaseTransaction, url: &str) -> Result<(), 
     let name = options.get_username().to_owned();
     let sql = "SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %I TO %I; \
                REVOKE INSERT, UPDATE, DELETE ON seaql_migrations FROM %I; \
-               REVOKE UPDATE, DELETE ON audit_event, audit_checkpoint, audit_key FROM %I', \
-               current_schema(), $1, $1, $1) AS grants, \
+               REVOKE UPDATE ON audit_event, audit_checkpoint, audit_key FROM %I; \
+               REVOKE DELETE ON audit_key, audit_pruned FROM %I', \
+               current_schema(), $1, $1, $1, $1) AS grants, \
                current_user = $1 AS is_owner";
     let asked = Statement::from_sql_and_values(DbBackend::Postgres, sql, [name.as_str().into()]);
     let row = owner.query_one_raw(asked).await.map_err(StoreError::Admit)?;
