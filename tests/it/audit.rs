@@ -41,7 +41,7 @@ pub(crate) async fn two_tenants(name: &str) -> Result<TestServer> {
 pub(crate) struct Left {
     pub(crate) store: Store,
     pub(crate) config: Config,
-    database: TestDatabase,
+    pub(crate) database: TestDatabase,
     log: std::path::PathBuf,
 }
 

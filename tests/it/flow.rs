@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tenant_store::{FlowPolicy, Level, TenantSpec};
+use tenant_store::{AuditContent, FlowPolicy, Level, TenantSpec};
 
+use crate::audit_content::{calls, record};
 use crate::support::client::Http;
 use crate::support::server::{Setup, TestServer};
 use crate::support::upstreams::{ByteUpstream, Say, Seen};
@@ -128,6 +129,7 @@ async fn a_modern_client_asks_its_user_and_the_answer_is_for_these_arguments_onl
 #[tokio::test]
 async fn a_legacy_client_is_asked_in_the_stream_of_its_call() -> Result<()> {
     let (server, seen) = bed("flow_ask_legacy", FlowPolicy::Ask).await?;
+    record(&server, "globex", AuditContent::All, true).await?;
     let carol = server.client("carol", &["acme", "globex"])?;
     let session = carol.begin_session_that_can(&json!({"elicitation": {}})).await?;
     let carol = carol.with("mcp-session-id", &session)?;
@@ -143,6 +145,18 @@ async fn a_legacy_client_is_asked_in_the_stream_of_its_call() -> Result<()> {
         assert_eq!((answer["id"].clone(), answer["result"]["isError"] != true), (json!(7), is_sent), "{answer}");
         assert_eq!(seen.text().contains("Brightwater"), is_sent);
     }
+    // Whoever goes away instead of answering sends nothing either.
+    read(&server.client("carol", &["acme", "globex"])?).await?;
+    let params = json!({"name": "globex__go", "arguments": {"note": "order BW-20417"}});
+    let mut events = carol.legacy_stream(8, "tools/call", &params).await?;
+    assert_eq!(events.next().await?["method"], "elicitation/create");
+    drop(events);
+    // What was not sent is in no record of whoever would have got it.
+    let left = super::audit::stopped(server).await?;
+    let calls = calls(&left.store, "globex").await?;
+    let recorded: Vec<_> = calls.iter().map(|call| (call["outcome"].clone(), call["content"].is_string())).collect();
+    let wanted = [(json!("refused"), false), (json!("ok"), true), (json!("gone"), false)];
+    assert_eq!(recorded, wanted, "{calls:#?}");
     Ok(())
 }
 

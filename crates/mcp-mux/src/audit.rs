@@ -1,11 +1,13 @@
-//! The audit record: who called what, who was refused and why, who was shown which lists, and what operators did. Never arguments, results,
-//! tokens or secrets, and of what nobody has, no name: that is the caller's own text.
+//! The audit record: who called what, who was refused and why, who was shown which lists, and what operators did. Never tokens or secrets,
+//! arguments and results only where a tenant wants them and sealed with its key, and of what nobody has, no name: that is the caller's own
+//! text.
 //!
 //! Whoever serves pushes an event into a queue and goes on; one task of the process writes. An event lies in the chain of the tenant whose
 //! thing it is about, if the caller has access there, and in the platform's otherwise: no tenant learns who of another company guessed its
 //! names. See `docs/audit.md`.
 
 mod backlog;
+mod content;
 mod disk;
 mod event;
 mod export;
@@ -30,11 +32,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crypto::KeyRing;
-use tenant_store::{Clock, Store, StoreError};
+use tenant_store::{Clock, Store, StoreError, TenantId};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::content::ContentRoom;
+pub use self::content::{Content, Recorded, Texts};
 pub use self::event::{
     Administered, Call, ConsentAct, ConsentOutcome, Consented, Decided, Event, Flowed, Head, List, Named, Outcome,
     TENANTS_NAMED_MAX, What, Who, name_digest,
@@ -83,6 +87,7 @@ pub struct Audit {
     lost: Arc<AtomicU64>,
     pressure: Pressure,
     on_full: OnFull,
+    contents: ContentRoom,
 }
 
 /// There is no room for a call's event, and the configuration says that it is not made then.
@@ -114,7 +119,8 @@ impl Audit {
         writer.begin().await?;
         let (losses, pressure) = (Arc::clone(&lost), writer.pressure());
         tasks.spawn_last(|over| writer.run(events, losses, over));
-        Ok(Self { queue, signer, lost, pressure, on_full: config.on_full })
+        let contents = ContentRoom::default();
+        Ok(Self { queue, signer, lost, pressure, on_full: config.on_full, contents })
     }
 
     /// How much it is behind.
@@ -170,6 +176,11 @@ impl Audit {
 }
 
 impl Room {
+    /// What a request to that tenant brought, as it is recorded.
+    pub fn seal(&self, content: &Content, of: (TenantId, &str)) -> Recorded {
+        content.recorded(of, &self.audit.contents)
+    }
+
     /// Records what happened.
     pub fn put(self, event: Event) {
         self.queue(Queued::Event(Box::new(event)));

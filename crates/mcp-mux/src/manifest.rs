@@ -17,7 +17,7 @@ mod yaml;
 
 use std::sync::Arc;
 
-pub use apply::{ApplyError, Options, apply, delete, validate};
+pub use apply::{ApplyError, Options, apply, delete, make_recording_keys, validate};
 pub use document::{Document, Kind, Object};
 pub use effect::{Effect, Named, Thing, Whom};
 pub use error::ManifestError;

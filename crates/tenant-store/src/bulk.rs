@@ -11,11 +11,12 @@ use sea_orm::{
 };
 
 use crate::credentials::{self, SealedCredential};
-use crate::entity::{credential, offer, tenant_grant, tool, upstream};
+use crate::entity::{credential, offer, recording_key, tenant_grant, tool, upstream};
 use crate::error::StoreError;
 use crate::grants::{self, Grant};
 use crate::id::TenantId;
 use crate::offers::{self, Offer};
+use crate::recording::{self, SealedRecordingKey};
 use crate::scope::TenantScope;
 use crate::store::transaction::Whose;
 use crate::store::{Still, row};
@@ -42,6 +43,8 @@ pub struct TenantRows {
     pub offers: Vec<Offer>,
     /// The tenant's own secrets, ordered by upstream and name.
     pub sealed_credentials: Vec<SealedCredential>,
+    /// What recorded arguments and results are sealed with, if there is such a key.
+    pub recording_key: Option<SealedRecordingKey>,
 }
 
 /// What was read so far, or the first row of a tenant that does not parse.
@@ -80,6 +83,8 @@ impl Still {
         gather(db, all, select, models(offers::parse), |rows, offer| rows.offers.push(offer)).await?;
         let select = credentials::of_tenants_themselves().filter(credential::Column::TenantId.is_in(ids()));
         gather(db, all, select, credentials::parse, |rows, sealed| rows.sealed_credentials.push(sealed)).await?;
+        let select = recording::of_all().filter(recording_key::Column::TenantId.is_in(ids()));
+        gather(db, all, select, recording::parse, |rows, key| rows.recording_key = Some(key)).await?;
 
         Ok(tenants.iter().filter_map(|scope| Some((*scope, gathered.remove(&scope.tenant())?))).collect())
     }

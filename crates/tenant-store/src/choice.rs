@@ -82,6 +82,18 @@ choice!(
     }
 );
 choice!(
+    /// What of calls a tenant's record holds besides that they were made.
+    AuditContent, "what a record holds of calls", "`none`, `arguments` or `all`",
+    {
+        /// Nothing.
+        None = "none",
+        /// What upstreams were asked with.
+        Arguments = "arguments",
+        /// That, and what they answered.
+        All = "all",
+    }
+);
+choice!(
     /// What a grant allows in a tenant. Higher levels include the lower ones.
     Level, "a level", "`read`, `write` or `admin`",
     {

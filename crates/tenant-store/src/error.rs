@@ -261,6 +261,14 @@ pub enum StoreError {
     /// The key that signs the audit record could not be sealed.
     #[error("cannot seal the key that signs the audit record")]
     AuditKeySeal(#[source] SealError),
+    /// The key that recorded arguments and results are sealed with does not open.
+    #[error(
+        "the key of the tenant's recorded arguments and results does not open: the table `recording_key` was altered; restore it from a backup"
+    )]
+    RecordingKey(#[source] OpenError),
+    /// The key that recorded arguments and results are sealed with could not be sealed.
+    #[error("cannot seal the key of the tenant's recorded arguments and results")]
+    RecordingKeySeal(#[source] SealError),
     /// The system has no randomness to give.
     #[error("no new key can be made")]
     KeyMade(#[source] KeyError),

@@ -27,6 +27,7 @@ mod name;
 mod offers;
 mod platform_keys;
 mod protocol;
+mod recording;
 mod replicas;
 mod revision;
 mod revocations;
@@ -47,8 +48,8 @@ pub use api_keys::{ApiKey, ApiKeyDigest, NewApiKey};
 pub use audit::{AUDIT_PAGE_ROWS, AuditChain, AuditCheckpoint, AuditPart, AuditPruned, AuditRow};
 pub use bulk::TenantRows;
 pub use choice::{
-    ChoiceError, CredentialKind, DataKeyState, DirectoryState, FlowPolicy, Level, ManagedKind, OfferKind, OnArguments,
-    OnNewTool, OnToolChange, TenantState, ToolClass,
+    AuditContent, ChoiceError, CredentialKind, DataKeyState, DirectoryState, FlowPolicy, Level, ManagedKind, OfferKind,
+    OnArguments, OnNewTool, OnToolChange, TenantState, ToolClass,
 };
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use credentials::{Account, AccountHeld, CredentialOwner, CredentialSlot, SECRET_BYTES_MAX, SealedCredential};
@@ -75,6 +76,7 @@ pub use name::{
 };
 pub use offers::{NewOffer, Offer, PromptName};
 pub use protocol::UpstreamProtocol;
+pub use recording::SealedRecordingKey;
 pub use replicas::{Beat, REPLICA_SILENCE_MAX, Replica};
 pub use revision::Revision;
 pub use revocations::{Revocation, Revoked};

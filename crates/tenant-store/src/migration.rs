@@ -34,6 +34,7 @@ mod m20261126_000028_tool_review;
 mod m20261126_000029_flow_policy;
 mod m20261127_000031_upstream_resets;
 mod m20261127_000032_audit_pruned;
+mod m20261127_000033_audit_content;
 
 use std::collections::HashSet;
 
@@ -81,6 +82,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000029_flow_policy::Migration),
             Box::new(m20261127_000031_upstream_resets::Migration),
             Box::new(m20261127_000032_audit_pruned::Migration),
+            Box::new(m20261127_000033_audit_content::Migration),
         ]
     }
 }

@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::choice::{DataKeyState, TenantState};
 use crate::data_keys::{WrappedKey, of_tenant, wrapped_since};
-use crate::entity::{credential, erasure, tenant, tenant_key};
+use crate::entity::{credential, erasure, recording_key, tenant, tenant_key};
 use crate::error::StoreError;
 use crate::id::TenantId;
 use crate::name::{KekId, TenantSlug};
+use crate::recording;
 use crate::revision::{self, Revision};
 use crate::store::transaction::Writing;
 use crate::store::{Store, row};
@@ -59,6 +60,7 @@ impl Store {
         let keys = row::models(db, of_tenant(found.id), wrapped_since).await?;
         let sealed = credential::Entity::find().filter(credential::Column::TenantId.eq(found.id));
         let ciphertexts = sealed.count(db).await.map_err(StoreError::read("credential"))?;
+        let ciphertexts = ciphertexts + recording::count_under(db, found.id, None).await?;
         let Revision(before) = revision::current(db).await?;
         let certificate = ErasureCertificate {
             tenant_id: found.id,
@@ -132,6 +134,8 @@ async fn destroy(writing: &Writing, certificate: &ErasureCertificate) -> Result<
     let id = certificate.tenant_id;
     let delete = credential::Entity::delete_many().filter(credential::Column::TenantId.eq(id));
     delete.exec(db).await.map_err(StoreError::write("credential"))?;
+    let delete = recording_key::Entity::delete_many().filter(recording_key::Column::TenantId.eq(id));
+    delete.exec(db).await.map_err(StoreError::write("recording_key"))?;
     let gone =
         tenant_key::ActiveModel { wrapped: Set(Vec::new()), state: Set(DataKeyState::Destroyed), ..Default::default() };
     let update = tenant_key::Entity::update_many().set(gone).filter(tenant_key::Column::TenantId.eq(id));

@@ -8,7 +8,7 @@ use sea_orm::{
     QueryResult, QuerySelect as _, Select,
 };
 
-use crate::choice::{FlowPolicy, TenantState};
+use crate::choice::{AuditContent, FlowPolicy, TenantState};
 use crate::egress_hosts::EgressHosts;
 use crate::entity::tenant;
 use crate::error::StoreError;
@@ -39,12 +39,15 @@ pub struct TenantSpec {
     pub egress_hosts: Option<EgressHosts>,
     /// What becomes of a call that brings text of this tenant's to another tenant.
     pub flow_policy: FlowPolicy,
+    /// What of its calls the tenant's audit record holds besides that they were made.
+    pub audit_content: AuditContent,
 }
 
 impl TenantSpec {
     /// A tenant of which nothing is said but what people call it.
     pub fn named(display_name: impl Into<String>) -> Self {
-        Self { display_name: display_name.into(), egress_hosts: None, flow_policy: FlowPolicy::Log }
+        let (flow_policy, audit_content) = (FlowPolicy::Log, AuditContent::None);
+        Self { display_name: display_name.into(), egress_hosts: None, flow_policy, audit_content }
     }
 }
 
@@ -162,13 +165,15 @@ fn columns(spec: &TenantSpec) -> Result<tenant::ActiveModel, StoreError> {
         display_name: Set(spec.display_name.clone()),
         egress_hosts: Set(hosts.map(|hosts| row::json("tenant", hosts)).transpose()?),
         flow_policy: Set(spec.flow_policy),
+        audit_content: Set(spec.audit_content),
         ..Default::default()
     })
 }
 
 fn parse(model: tenant::Model) -> Result<Tenant, row::BoxError> {
     let egress_hosts = model.egress_hosts.as_deref().map(serde_json::from_str).transpose()?;
-    let spec = TenantSpec { display_name: model.display_name, egress_hosts, flow_policy: model.flow_policy };
+    let tenant::Model { display_name, flow_policy, audit_content, .. } = model;
+    let spec = TenantSpec { display_name, egress_hosts, flow_policy, audit_content };
     spec.check()?;
     Ok(Tenant { id: model.id, slug: model.slug, spec, state: model.state })
 }

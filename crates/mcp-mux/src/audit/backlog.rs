@@ -7,17 +7,21 @@ use std::path::PathBuf;
 use tenant_store::{AuditChain, AuditCheckpoint, AuditPart, AuditRow};
 use tokio::time::Instant;
 
+use super::content::Held;
 use super::disk::Disk;
 
 /// How many lines wait in memory.
 const MEMORY_LINES_MAX: usize = 100_000;
+/// How many bytes of lines are added at a time, unless one is longer.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many lines are added at a time.
 pub(super) const BATCH_LINES_MAX: usize = 1_000;
 
 /// Something that waits.
 #[derive(Debug, Clone)]
 pub(super) enum Item {
-    Line(AuditRow),
+    /// With the room of what it holds, which is free for others when this is dropped.
+    Line(AuditRow, #[expect(dead_code, reason = "it is held, and not looked at")] Held),
     Checkpoint(AuditCheckpoint),
 }
 
@@ -76,7 +80,7 @@ impl Backlog {
 
     /// The first that wait, `lines_max` if possible, and how many those are. They go on waiting until they are [added](Self::added).
     pub(super) fn next(&self, lines_max: usize) -> (usize, Vec<AuditPart>) {
-        let mut count = self.memory.len().min(lines_max);
+        let mut count = batch(self.memory.iter().take(lines_max));
         // A line goes with its signature.
         while matches!(self.memory.get(count), Some((_, Item::Checkpoint(_)))) {
             count += 1;
@@ -124,6 +128,22 @@ impl Backlog {
     }
 }
 
+/// How many of these are added or written at a time: at least one, and no more than so many bytes.
+pub(super) fn batch<'i>(items: impl Iterator<Item = &'i Kept>) -> usize {
+    let mut bytes = 0;
+    let mut count = 0;
+    for (_, item) in items {
+        if let Item::Line(row, _) = item {
+            bytes += row.line.len();
+        }
+        if bytes > BATCH_BYTES_MAX && count > 0 {
+            break;
+        }
+        count += 1;
+    }
+    count
+}
+
 /// Lines and signatures by their chains, each in its order.
 pub(super) fn parts<'i>(items: impl Iterator<Item = &'i Kept>) -> Vec<AuditPart> {
     let mut places: HashMap<AuditChain, usize> = HashMap::new();
@@ -135,7 +155,7 @@ pub(super) fn parts<'i>(items: impl Iterator<Item = &'i Kept>) -> Vec<AuditPart>
         });
         let Some(part) = parts.get_mut(place) else { continue };
         match item {
-            Item::Line(row) => part.rows.push(row.clone()),
+            Item::Line(row, _) => part.rows.push(row.clone()),
             Item::Checkpoint(checkpoint) => part.checkpoints.push(checkpoint.clone()),
         }
     }
@@ -167,7 +187,7 @@ mod tests {
     fn push(backlog: &mut Backlog, seqs: std::ops::Range<u64>) {
         for seq in seqs {
             let (writer, at) = (AuditWriterId::new(Timestamp::from_millis(1)), Timestamp::from_millis(1));
-            let line = Item::Line(AuditRow { writer, seq, at, line: SECRET.to_owned() });
+            let line = Item::Line(AuditRow { writer, seq, at, line: SECRET.to_owned() }, None);
             backlog.push(AuditChain::Platform, line);
         }
     }

@@ -11,7 +11,7 @@ use tenant_store::{AuditChain, AuditWriterId};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
-use super::backlog::{BATCH_LINES_MAX, Kept};
+use super::backlog::{BATCH_LINES_MAX, Kept, batch};
 use super::spool::{SpoolError, SpoolFile, Spooled, cannot_remove};
 
 /// How long lines wait for others, to be written with them.
@@ -31,8 +31,12 @@ pub(super) struct Disk {
     used: Option<Used>,
     /// When lines are written next.
     write_at: Instant,
-    /// When the disk is tried again, if it failed.
+    /// When writing is tried again, if it failed.
     again_at: Option<Instant>,
+    /// The same of reading. A disk that is full can be read.
+    read_at: Option<Instant>,
+    /// Whether that failed last.
+    is_unread: bool,
 }
 
 /// What waits behind what is in memory.
@@ -50,7 +54,17 @@ struct Used {
 
 impl Disk {
     pub(super) fn new((folder, bytes_max): (PathBuf, u64), writer: AuditWriterId, keys: KeyRing) -> Self {
-        Self { folder, bytes_max, writer, keys, used: None, write_at: Instant::now(), again_at: None }
+        Self {
+            folder,
+            bytes_max,
+            writer,
+            keys,
+            used: None,
+            write_at: Instant::now(),
+            again_at: None,
+            read_at: None,
+            is_unread: false,
+        }
     }
 
     pub(super) fn is_used(&self) -> bool {
@@ -79,15 +93,19 @@ impl Disk {
         self.used.as_ref().map_or(0, |used| used.fresh.len())
     }
 
-    /// When something is to be written, if there is something.
+    /// When something is to be written, or to be read again, if there is something.
     pub(super) fn due(&self) -> Option<Instant> {
+        self.write_due().into_iter().chain(self.read_at).min()
+    }
+
+    fn write_due(&self) -> Option<Instant> {
         (self.fresh() > 0).then(|| self.again_at.map_or(self.write_at, |again_at| self.write_at.max(again_at)))
     }
 
     /// Writes what is not there yet: what has waited for long enough, or all of it `at_once`.
     pub(super) async fn write(&mut self, at_once: bool) {
         let now = Instant::now();
-        let is_due = self.due().is_some_and(|due| due <= now);
+        let is_due = self.write_due().is_some_and(|due| due <= now);
         let is_full = self.fresh() >= BATCH_LINES_MAX && self.again_at.is_none_or(|again_at| again_at <= now);
         let Some(used) = self.used.as_mut().filter(|_| at_once || is_due || is_full) else { return };
         let written = timeout(DISK_TIMEOUT, used.write((&self.folder, self.bytes_max), self.writer, &self.keys)).await;
@@ -109,10 +127,15 @@ impl Disk {
     /// Reads what is added next into `memory`, until a batch is there. Where nothing is left, it is used no more. Says how many lines cannot be
     /// read.
     pub(super) async fn fill(&mut self, memory: &mut VecDeque<Kept>) -> u64 {
+        if self.read_at.is_some_and(|read_at| Instant::now() < read_at) {
+            return 0;
+        }
+        self.read_at = None;
         while memory.len() < BATCH_LINES_MAX
             && let Some(used) = &mut self.used
         {
             let read = timeout(DISK_TIMEOUT, used.read()).await.unwrap_or(Err(SpoolError::Silent));
+            self.is_unread &= read.is_err();
             match read {
                 Ok(Some(next)) => memory.extend(next),
                 Ok(None) if memory.is_empty() => {
@@ -121,10 +144,7 @@ impl Disk {
                 }
                 Ok(None) => break,
                 Err(error @ (SpoolError::Io(_) | SpoolError::Silent)) => {
-                    tracing::error!(
-                        error = &error as &dyn Error,
-                        "what waits of the audit record on disk cannot be read now"
-                    );
+                    self.read_later(&error);
                     break;
                 }
                 Err(error) => {
@@ -149,6 +169,16 @@ impl Disk {
         0
     }
 
+    /// It is not tried at every turn: a disk that does not answer takes its time each time.
+    fn read_later(&mut self, error: &SpoolError) {
+        let after = if matches!(error, SpoolError::Silent) { AGAIN_AFTER[1] } else { AGAIN_AFTER[0] };
+        self.read_at = Some(Instant::now() + after);
+        if !mem::replace(&mut self.is_unread, true) {
+            let error = error as &dyn Error;
+            tracing::error!(error, "what waits of the audit record on disk cannot be read now: it is tried again");
+        }
+    }
+
     /// The file in which all that waits is found by the next process, if there is one and all of it is there.
     pub(super) fn left(&self) -> Option<PathBuf> {
         let used = self.used.as_ref().filter(|used| used.fresh.is_empty())?;
@@ -165,7 +195,7 @@ impl Used {
         keys: &KeyRing,
     ) -> Result<(), SpoolError> {
         while !self.fresh.is_empty() {
-            let count = self.fresh.len().min(BATCH_LINES_MAX);
+            let count = batch(self.fresh.iter().take(BATCH_LINES_MAX));
             let mut batch = Vec::with_capacity(count);
             for (chain, item) in self.fresh.iter().take(count) {
                 let name = chain.to_string();

@@ -1,4 +1,5 @@
-//! What is recorded, in the words of the record. There is no field that an argument, a result or a secret would fit into.
+//! What is recorded, in the words of the record. There is no field that a secret would fit into, nor an argument or a
+//! result that is not sealed.
 
 use std::borrow::Cow;
 
@@ -6,6 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use tenant_store::{ApiKeyId, AuditChain, GrantId, TenantId, Timestamp, UpstreamSlug};
 
+use super::content::{Held, Recorded};
 use crate::caller::Caller;
 use crate::error::Fault;
 use crate::hex;
@@ -25,6 +27,16 @@ pub struct Event {
     pub chain: AuditChain,
     /// What.
     pub what: What,
+}
+
+impl Event {
+    /// The room of what it holds, as long as that waits.
+    pub(super) fn held(&self) -> Held {
+        match &self.what {
+            What::Call(call) => call.recorded.as_ref()?.held.clone(),
+            _ => None,
+        }
+    }
 }
 
 /// What happened.
@@ -120,6 +132,9 @@ pub struct Call {
     pub fault: Option<&'static str>,
     /// How long it took.
     pub duration_ms: u64,
+    /// What it brought, where the tenant wants that.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Recorded>,
 }
 
 /// What a call is about.

@@ -91,7 +91,7 @@ struct Place {
 impl Spooled {
     pub(super) fn of(chain: String, item: &Item) -> Self {
         match item {
-            Item::Line(AuditRow { seq, at, line, .. }) => {
+            Item::Line(AuditRow { seq, at, line, .. }, _) => {
                 Self { chain, seq: *seq, at_ms: at.as_millis(), what: SpooledWhat::Line(line.clone()) }
             }
             Item::Checkpoint(AuditCheckpoint { seq, at, hash, key_id, signature, .. }) => {
@@ -106,7 +106,7 @@ impl Spooled {
     pub(super) fn item(self, writer: AuditWriterId) -> Option<Item> {
         let (seq, at) = (self.seq, Timestamp::from_millis(self.at_ms));
         Some(match self.what {
-            SpooledWhat::Line(line) => Item::Line(AuditRow { writer, seq, at, line }),
+            SpooledWhat::Line(line) => Item::Line(AuditRow { writer, seq, at, line }, None),
             SpooledWhat::Checkpoint { hash, key_id, signature } => {
                 let signature = BASE64.decode(signature).ok()?;
                 Item::Checkpoint(AuditCheckpoint { writer, seq, at, hash, key_id, signature })

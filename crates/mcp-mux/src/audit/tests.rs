@@ -11,6 +11,7 @@ use tenant_store::{AuditChain, AuditWriterId, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::content::ContentRoom;
 use super::event::{Administered, Event, What};
 use super::heads::Heads;
 use super::killed::sign_in;
@@ -44,6 +45,7 @@ async fn what_finds_no_room_is_waited_for_counted_and_then_recorded_as_lost() ->
         lost: Arc::clone(&lost),
         pressure: Pressure::default(),
         on_full: OnFull::Spool,
+        contents: ContentRoom::default(),
     };
 
     // Whoever has room keeps it, whatever comes meanwhile.
@@ -87,6 +89,7 @@ async fn whoever_lists_again_and_again_leaves_half_of_the_queue_to_calls() -> an
         lost: Arc::new(AtomicU64::new(0)),
         pressure: Pressure::default(),
         on_full: OnFull::Spool,
+        contents: ContentRoom::default(),
     };
     for _ in 0..20 {
         audit.push(done("a list"));
@@ -110,7 +113,14 @@ async fn a_call_that_cannot_be_recorded_waits_for_room_or_is_not_made_where_the_
     let signer = Arc::new(Signer::of(&away.store, &away.store.platform_keys().await?).await?);
     let (queue, mut events) = mpsc::channel(1);
     let lost = Arc::new(AtomicU64::new(0));
-    let refuses = Audit { queue, signer, lost, pressure: Pressure::default(), on_full: OnFull::Refuse };
+    let refuses = Audit {
+        queue,
+        signer,
+        lost,
+        pressure: Pressure::default(),
+        on_full: OnFull::Refuse,
+        contents: ContentRoom::default(),
+    };
     let blocks = Audit { on_full: OnFull::Block, ..refuses.clone() };
     let soon = || Instant::now() + Duration::from_millis(20);
     let room = refuses.room_until(soon()).await.map_err(|Full| anyhow::anyhow!("there is room"))?;

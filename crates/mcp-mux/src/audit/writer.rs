@@ -198,7 +198,7 @@ impl Writer {
                 (chain.seq, chain.hash) = (row.seq, line::hash(&row.line));
                 self.unsigned += 1;
                 let is_first = row.seq == 1;
-                self.backlog.push(event.chain, Item::Line(row));
+                self.backlog.push(event.chain, Item::Line(row, event.held()));
                 // What nobody signed at all is nobody's: whoever checks can tell it from what is too new.
                 if is_first {
                     self.sign_chain(event.chain);

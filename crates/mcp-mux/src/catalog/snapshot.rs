@@ -11,8 +11,9 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use moka::sync::Cache;
 use tenant_store::{
-    EgressHosts, ExposedName, FlowPolicy, LocalName, Revision, Revoked, SealedCredential, Store, StoreError, Tenant,
-    TenantId, TenantScope, TenantSlug, Timestamp, Tool, ToolClass, Upstream, UpstreamId,
+    AuditContent, EgressHosts, ExposedName, FlowPolicy, LocalName, Revision, Revoked, SealedCredential,
+    SealedRecordingKey, Store, StoreError, Tenant, TenantId, TenantScope, TenantSlug, Timestamp, Tool, ToolClass,
+    Upstream, UpstreamId,
 };
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -177,6 +178,8 @@ pub struct Shelf {
     credentials: Vec<SealedCredential>,
     egress_hosts: Option<EgressHosts>,
     flow_policy: FlowPolicy,
+    audit_content: AuditContent,
+    recording_key: Option<SealedRecordingKey>,
     revoked: RevokedThings,
 }
 
@@ -241,6 +244,11 @@ impl Shelf {
     /// The hosts at which the tenant's upstreams may be, where its operator narrowed them.
     pub fn egress_hosts(&self) -> Option<&EgressHosts> {
         self.egress_hosts.as_ref()
+    }
+
+    /// What of calls the tenant's record holds, and the key that this is sealed with.
+    pub fn audit_content(&self) -> (AuditContent, Option<&SealedRecordingKey>) {
+        (self.audit_content, self.recording_key.as_ref())
     }
 
     /// The sealed credentials that were stored for one upstream.

@@ -103,7 +103,15 @@ impl Apply {
         let report = manifest::apply(&store, &manifests, administration(), self.how.options(self.dry_run)).await;
         let report = report.map_err(not_applied)?;
         let recorded = record_report(&store, "apply", &report).await;
-        self.how.tell(&report).and(recorded)
+        self.how.tell(&report).and(recorded)?;
+        if report.is_made {
+            let made = manifest::make_recording_keys(&store, administration()).await;
+            made.context(
+                "everything is applied, but a tenant that wants arguments in its audit record has no key to seal them with, and they are \
+                 not recorded: apply again",
+            )?;
+        }
+        Ok(())
     }
 }
 

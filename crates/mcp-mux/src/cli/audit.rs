@@ -12,10 +12,10 @@ use tenant_store::{
     AUDIT_PAGE_ROWS, AuditRow, Clock as _, Still, Store, SystemClock, Tenant, TenantScope, TenantSlug, Timestamp,
 };
 
-use super::recorded::{Done, record};
+use super::recorded::{Done, record, record_begin};
 use super::{Output, Settings, administration, print, print_json, say, spelt_out};
 use crate::app::open_store;
-use crate::audit::{self, Checked, FileReport, Found, Pruned, Pruning, PublicKey, Signer};
+use crate::audit::{self, Checked, FileReport, Found, Pruned, Pruning, PublicKey, Signer, Texts};
 use crate::civil;
 
 /// How many events a search prints unless it is told otherwise.
@@ -88,6 +88,9 @@ struct Search {
     /// Only what was refused
     #[arg(long)]
     denied: bool,
+    /// Show what is recorded of arguments and results, too, which is recorded itself
+    #[arg(long, requires = "tenant")]
+    content: bool,
     /// How many at most
     #[arg(long, value_name = "COUNT", default_value_t = SHOWN_EVENTS)]
     limit: usize,
@@ -142,7 +145,8 @@ async fn signer(store: &Store) -> Result<Signer> {
 
 impl Search {
     async fn run(&self, settings: &Settings) -> Result<()> {
-        let store = crate::app::look_into(&settings.load()?).await?;
+        let config = settings.load()?;
+        let store = if self.content { open_store(&config).await? } else { crate::app::look_into(&config).await? };
         let scope = match &self.tenant {
             Some(slug) => Some(administration().scope(tenant(&store, slug).await?.id)),
             None => None,
@@ -150,12 +154,21 @@ impl Search {
         let now = SystemClock.now().as_millis();
         let since_ms = i64::try_from(self.since.as_millis()).unwrap_or(i64::MAX);
         let since = Timestamp::from_millis(now.saturating_sub(since_ms));
-        let found = self.found(&store.still().await?, scope, since).await?;
+        let mut found = self.found(&store.still().await?, scope, since).await?;
+        if let Some(scope) = scope.filter(|_| self.content) {
+            open_contents(&store, scope, &mut found).await?;
+        }
         if self.output == Output::Json {
             return print_json(&found);
         }
         for event in &found {
             print(&spelt_out(&told(event)))?;
+            for (name, text) in event["content"].as_object().into_iter().flatten() {
+                print(&spelt_out(&format!(
+                    "    {name}: {}",
+                    text.as_str().map_or_else(|| text.to_string(), str::to_owned)
+                )))?;
+            }
         }
         if found.is_empty() {
             say("nothing of that is recorded");
@@ -196,6 +209,23 @@ impl Search {
             && self.tool.as_ref().is_none_or(is_named)
             && (!self.denied || text(event, "/decision") == "deny" || text(event, "/outcome") == "refused")
     }
+}
+
+/// Puts what was sealed of these calls in the place of what it is sealed as. That somebody looks is recorded first.
+async fn open_contents(store: &Store, scope: TenantScope, found: &mut [Value]) -> Result<()> {
+    let rows = store.tenant(scope);
+    let Some(key) = rows.recording_key().await? else { return Ok(()) };
+    let keys = rows.open_recording_key(&key).await?;
+    record_begin(store, Done::of(scope.tenant(), "audit search --content", "record", &scope.tenant())).await?;
+    for event in found {
+        let request = event["requestId"].as_str().unwrap_or_default();
+        let Some(sealed) = event["content"].as_str() else { continue };
+        event["content"] = match Texts::open(&keys, (scope.tenant(), request), sealed) {
+            Some(texts) => serde_json::to_value(texts)?,
+            None => json!({ "unreadable": "it was sealed with another key, or changed" }),
+        };
+    }
+    Ok(())
 }
 
 fn text<'e>(event: &'e Value, place: &str) -> &'e str {

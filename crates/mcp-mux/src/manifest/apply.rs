@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tenant_store::{
-    AccessTest, Change, EgressHosts, Managed, ManagedKind, ManagerName, Revision, Revoked, Store, StoreError, Tenant,
-    TenantSlug, TenantState, TenantStore, Upstream, UpstreamSlug, UpstreamSpec,
+    AccessTest, AuditContent, Change, EgressHosts, Managed, ManagedKind, ManagerName, Revision, Revoked, Store,
+    StoreError, Tenant, TenantSlug, TenantState, TenantStore, Upstream, UpstreamSlug, UpstreamSpec,
 };
 use url::Url;
 
@@ -128,6 +128,18 @@ pub async fn apply(
         applying.prune(&entries).await?;
     }
     applying.finish().await
+}
+
+/// Makes the key of each tenant that wants arguments or results in its record and has no key to seal them with. Without it, what such a tenant's
+/// calls bring is not recorded.
+pub async fn make_recording_keys(store: &Store, administration: Administration) -> Result<(), StoreError> {
+    let wants =
+        |tenant: &Tenant| tenant.spec.audit_content != AuditContent::None && tenant.state != TenantState::Shredded;
+    for tenant in store.tenants().await?.into_iter().filter(wants) {
+        let rows = store.tenant(administration.scope(tenant.id));
+        rows.make_recording_key().await?;
+    }
+    Ok(())
 }
 
 /// Takes one object of a tenant away; none if there is no such object. A tenant is not taken away so.

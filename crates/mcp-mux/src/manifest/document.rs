@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tenant_store::{
-    AccessTestName, AccessTestSpec, EgressHosts, FlowPolicy, GrantName, GrantSpec, HostPattern, LocalName, ManagedKind,
-    ManagerName, OnArguments, OnNewTool, OnToolChange, SpecError, SpecField, TenantSlug, TenantSpec, ToolClass,
-    UpstreamProtocol, UpstreamSlug, UpstreamSpec,
+    AccessTestName, AccessTestSpec, AuditContent, EgressHosts, FlowPolicy, GrantName, GrantSpec, HostPattern,
+    LocalName, ManagedKind, ManagerName, OnArguments, OnNewTool, OnToolChange, SpecError, SpecField, TenantSlug,
+    TenantSpec, ToolClass, UpstreamProtocol, UpstreamSlug, UpstreamSpec,
 };
 use url::Url;
 
@@ -253,7 +253,7 @@ fn manager(metadata: &Fields<'_>) -> Result<Option<ManagerName>, Problem> {
 }
 
 fn tenant_spec(field: &Field<'_>, slug: &TenantSlug) -> Result<TenantSpec, Problem> {
-    let fields = field.fields(&["displayName", "egress", "flowPolicy"])?;
+    let fields = field.fields(&["displayName", "egress", "flowPolicy", "auditContent"])?;
     let display_name = fields.find("displayName").map(|field| field.text()).transpose()?;
     let egress_hosts = fields.find("egress").map(|egress| {
         let hosts: Vec<HostPattern> = egress.fields(&["hosts"])?.get("hosts")?.parse_items()?;
@@ -262,6 +262,7 @@ fn tenant_spec(field: &Field<'_>, slug: &TenantSlug) -> Result<TenantSpec, Probl
     let spec = TenantSpec {
         egress_hosts: egress_hosts.transpose()?,
         flow_policy: fields.find("flowPolicy").map_or(Ok(FlowPolicy::Log), |field| field.parse())?,
+        audit_content: fields.find("auditContent").map_or(Ok(AuditContent::None), |field| field.parse())?,
         ..TenantSpec::named(display_name.unwrap_or(slug.as_str()))
     };
     spec.check().map_err(|error| broken_rule(field, error))?;

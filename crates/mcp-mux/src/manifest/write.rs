@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use serde_saphyr::{DoubleQuoted, SerializeError, SerializerOptions, ser_options};
 use tenant_store::{
-    AccessTestSpec, EgressHosts, FlowPolicy, GrantSpec, ManagerName, OnArguments, OnNewTool, OnToolChange, TenantSlug,
-    TenantSpec, UpstreamProtocol, UpstreamSpec, is_visible,
+    AccessTestSpec, AuditContent, EgressHosts, FlowPolicy, GrantSpec, ManagerName, OnArguments, OnNewTool,
+    OnToolChange, TenantSlug, TenantSpec, UpstreamProtocol, UpstreamSpec, is_visible,
 };
 
 use super::document::{API_VERSION, CALL_TIMEOUT_DEFAULT, CONCURRENCY_DEFAULT, Object};
@@ -133,12 +133,13 @@ fn document(object: &Object, manager: Option<&ManagerName>, is_first: bool) -> V
 }
 
 fn tenant(slug: &TenantSlug, spec: &TenantSpec) -> Fields {
-    let TenantSpec { display_name, egress_hosts, flow_policy } = spec;
+    let TenantSpec { display_name, egress_hosts, flow_policy, audit_content } = spec;
     let hosts = |hosts: &EgressHosts| Fields::default().with("hosts", texts(hosts.patterns()));
     Fields::default()
         .with_any("displayName", (display_name != slug.as_str()).then_some(display_name.as_str()))
         .with_any("egress", egress_hosts.as_ref().map(hosts))
         .with_any("flowPolicy", (*flow_policy != FlowPolicy::Log).then_some(flow_policy.as_str()))
+        .with_any("auditContent", (*audit_content != AuditContent::None).then_some(audit_content.as_str()))
 }
 
 fn upstream(spec: &UpstreamSpec) -> Fields {

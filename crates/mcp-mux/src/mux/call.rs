@@ -137,6 +137,7 @@ impl Mux {
         };
         measured::leads_to(&mut operation, (&thing, &target));
         let mut recording = self.recording(room, came, (&sight, &ask.wish, &thing), (&target, operation));
+        recording.brings(self.content(&target, &ask.wish).await);
         let has_place = counted.and_then(|()| {
             recording.runs(self.limits.begin(target.access.tenant()).map_err(limited)?);
             Ok(())

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use tenant_store::{AuditChain, OfferKind, TenantId, Timestamp, UpstreamId};
+use tenant_store::{AuditChain, AuditContent, OfferKind, TenantId, Timestamp, UpstreamId};
 use tokio::time::Instant;
 
 use super::call::{CallError, Outcome};
@@ -15,10 +15,11 @@ use super::input::ResultKind;
 use super::measured;
 use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Listed, Mux, Sight};
-use crate::audit::{self, Call, Decided, Event, List, Named, Room, TENANTS_NAMED_MAX, What, Who};
+use crate::audit::{self, Call, Content, Decided, Event, List, Named, Room, TENANTS_NAMED_MAX, What, Who};
 use crate::caller::Caller;
 use crate::catalog::{Carried, Entry, Face, ListDigest};
 use crate::hex;
+use crate::json;
 use crate::limits::Running;
 use crate::policy::{Access, Action, Decision, EntryFacts, decide};
 use crate::telemetry::Operation;
@@ -35,6 +36,10 @@ pub(super) struct Recording {
     call: Box<Call>,
     /// What is kept of the answer for the flow guard.
     reading: Option<Reading>,
+    /// What it brings, where its tenant wants that recorded.
+    content: Option<Content>,
+    /// It is not sent yet.
+    waits: bool,
     /// The same call, as it is measured.
     operation: Operation,
     /// Where it counts, if it is a call of a tool.
@@ -53,7 +58,7 @@ pub(super) struct Came<'c> {
 impl Came<'_> {
     fn call(self, method: &'static str, (named, decided): (Named, Decided), outcome: audit::Outcome) -> Call {
         let (who, request_id) = (Who::of(self.caller), self.caller.request_id.to_string());
-        Call { who, request_id, method, named, decided, outcome, fault: None, duration_ms: 0 }
+        Call { who, request_id, method, named, decided, outcome, fault: None, duration_ms: 0, recorded: None }
     }
 }
 
@@ -63,13 +68,26 @@ impl Recording {
         self.running = running;
     }
 
+    /// What it brings is recorded with it, if it is sent: text of another tenant's that is kept back comes into no record either.
+    pub(super) fn brings(&mut self, content: Option<Content>) {
+        self.content = content;
+    }
+
+    /// Whether somebody is asked first whether it may be sent.
+    pub(super) fn waits(&mut self, waits: bool) {
+        self.waits = waits;
+    }
+
     /// Nobody was asked.
     pub(super) fn is_not_made(&mut self) {
-        self.used = None;
+        (self.used, self.content) = (None, None);
     }
 
     /// How it went.
     pub(super) fn finish(mut self, answer: Result<&Answer, &CallError>) {
+        if let (Some(content), Ok(Answer::Result(said) | Answer::Error(said))) = (&mut self.content, answer) {
+            content.answered(said.get());
+        }
         (self.call.outcome, self.call.fault) = match answer {
             Ok(Answer::Result(result)) => (self.read(result), None),
             Ok(Answer::Error(error)) => {
@@ -78,6 +96,7 @@ impl Recording {
             }
             Err(error) => of_error(error),
         };
+        self.waits |= self.call.outcome == audit::Outcome::Refused;
         measured::end(self.operation.take(), answer, self.call.outcome);
     }
 
@@ -94,6 +113,9 @@ impl Recording {
         let Some(room) = self.room.take() else { return };
         self.call.duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.count();
+        if let (Some(content), AuditChain::Tenant(scope), false) = (self.content.take(), self.chain, self.waits) {
+            self.call.recorded = Some(room.seal(&content, (scope.tenant(), &self.call.request_id)));
+        }
         room.put(Event { at: self.at, chain: self.chain, what: What::Call(self.call.clone()) });
     }
 
@@ -135,7 +157,44 @@ impl Mux {
         let reading = self.reading(came.caller, came.endpoint, (sight, target.access.tenant()));
         let used = target.tool.map(|entry| (self.usage.clone(), Arc::clone(entry)));
         let (at, began) = (self.clock.now(), Instant::now());
-        Recording { room: Some(room), chain, at, began, call: Box::new(call), reading, operation, used, running: None }
+        Recording {
+            room: Some(room),
+            chain,
+            at,
+            began,
+            call: Box::new(call),
+            reading,
+            content: None,
+            waits: false,
+            operation,
+            used,
+            running: None,
+        }
+    }
+
+    /// What a call brings, if its tenant wants that recorded. Without the key the record says that it is missing.
+    pub(super) async fn content(&self, target: &Target<'_>, wish: &Wish<'_>) -> Option<Content> {
+        let (wanted, key) = target.shelf.audit_content();
+        if wanted == AuditContent::None {
+            return None;
+        }
+        let keys = match key {
+            None => None,
+            Some(key) => match self.store.tenant(target.access.scope()).open_recording_key(key).await {
+                Ok(keys) => Some(keys),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, tenant = %target.access.tenant_slug(), "arguments are not recorded");
+                    None
+                }
+            },
+        };
+        // What somebody answers to the question of a task is looked at when it is sent.
+        let parameters = match wish {
+            Wish::Task { .. } => format!("\"taskId\":{}", json::quote(&target.local)),
+            wish => wish.params(&target.local),
+        };
+        Some(Content::new(keys, wanted == AuditContent::All, &parameters))
     }
 
     /// Records that somebody was refused. Whose event it is, and why it was refused, is looked for by the writer: whoever is refused must not

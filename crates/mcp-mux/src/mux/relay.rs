@@ -160,7 +160,8 @@ impl Relay {
     }
 
     /// From here on its end is recorded there.
-    pub(super) fn record(&mut self, recording: Recording) {
+    pub(super) fn record(&mut self, mut recording: Recording) {
+        recording.waits(self.stage.is_before_sending());
         self.recording = Some(recording);
     }
 
@@ -404,6 +405,7 @@ impl Relay {
                     return Err(mux.kept_back(caller, &found, "declined"));
                 }
                 mux.sent(caller, &found, "approved");
+                self.recording.iter_mut().for_each(|recording| recording.waits(false));
                 Stage::Telling(Box::pin(Mux::ask_again(Arc::clone(&self.standing), request, String::new())))
             }
         };

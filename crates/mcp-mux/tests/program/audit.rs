@@ -96,3 +96,30 @@ fn what_was_done_is_recorded_before_it_is_told_and_nobody_who_listens_is_an_erro
     told(folder, &["audit", "verify"])?;
     Ok(())
 }
+
+#[test]
+fn whoever_looks_at_what_calls_brought_is_recorded_first() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    configure(folder, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+    fs::write(
+        folder.join("acme.yaml"),
+        MANIFEST.replace("displayName: Acme }", "displayName: Acme, auditContent: all }"),
+    )?;
+    told(folder, &["apply", "-f", "acme.yaml"])?;
+    assert!(told(folder, &["export"])?.contains("auditContent: all"));
+    let looks = ["--tenant", "acme", "--content"];
+    assert_eq!(events(folder, &looks)?.len(), 2, "what was applied");
+    let acme = events(folder, &["--tenant", "acme"])?;
+    assert_eq!((&acme[0]["action"], &acme[0]["became"]), (&"audit search --content".into(), &"begun".into()));
+    let output = run(folder, &["audit", "search", "--content"])?;
+    assert!(!output.status.success() && said(&output).contains("--tenant"), "{}", said(&output));
+
+    let output = run(folder, &["audit", "prune"])?;
+    assert!(said(&output).contains("--keep-days"), "{}", said(&output));
+    let output = run(folder, &["audit", "prune", "--keep-days", "30"])?;
+    assert!(said(&output).contains("31..=36500"), "{}", said(&output));
+    let output = run(folder, &["audit", "prune", "--keep-days", "31", "--dry-run"])?;
+    assert!(output.status.success() && said(&output).contains("0 events would be deleted"), "{}", said(&output));
+    Ok(())
+}

@@ -1,8 +1,10 @@
 //! Deleting what is over: the first lines of a writer's part of a chain, up to one that it signed, with a signed word that they were there.
 
 use sea_orm::ActiveValue::Set;
-use sea_orm::sea_query::OnConflict;
-use sea_orm::{ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _};
+use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::{
+    ColumnTrait as _, Condition, EntityTrait as _, ExprTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+};
 
 use super::{AUDIT_PAGE_ROWS, AuditChain, AuditCheckpoint, AuditRow, checkpoint, checkpoints, event, events, number};
 use crate::clock::Timestamp;
@@ -80,7 +82,11 @@ impl Store {
             signature: Set(signature.clone()),
         };
         use audit_pruned::Column::{AtMs, Chain, Hash, KeyId, Seq, Signature, Writer};
-        let moved = OnConflict::columns([Chain, Writer]).update_columns([Seq, AtMs, Hash, KeyId, Signature]).to_owned();
+        // Somebody else may have deleted more meanwhile.
+        let moved = OnConflict::columns([Chain, Writer])
+            .update_columns([Seq, AtMs, Hash, KeyId, Signature])
+            .action_and_where(Expr::col((audit_pruned::Entity, Seq)).lt(number(*seq)))
+            .to_owned();
         let writing = Writing::beside(self).await?;
         writing.about(chain.whose()).await?;
         let db = writing.executor();

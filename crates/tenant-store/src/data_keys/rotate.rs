@@ -17,6 +17,7 @@ use crate::entity::{credential, platform_key, tenant_key};
 use crate::error::StoreError;
 use crate::kek::{KekError, KeyPlace};
 use crate::name::KekId;
+use crate::recording;
 use crate::scope::TenantStore;
 use crate::store::{Store, row};
 
@@ -201,8 +202,10 @@ impl TenantStore {
                 Err(error) => stuck.note(what, error)?,
             }
         }
+        let (is_done, is_left) = self.reseal_recording_key(&present).await?;
+        done += u64::from(is_done);
         let reading = self.reading().await?;
-        let left = old.count(&reading.executor()).await.map_err(StoreError::read("credential"))?;
+        let left = u64::from(is_left) + old.count(&reading.executor()).await.map_err(StoreError::read("credential"))?;
         drop(reading);
         if left == 0 {
             self.retire_keys().await?;
@@ -226,7 +229,8 @@ impl TenantStore {
             let under = credential::Entity::find()
                 .filter(credential::Column::TenantId.eq(self.id()))
                 .filter(credential::Column::KeyId.eq(key.id.to_string()));
-            if under.count(db).await.map_err(StoreError::read("credential"))? == 0 {
+            let credentials = under.count(db).await.map_err(StoreError::read("credential"))?;
+            if credentials + recording::count_under(db, self.id(), Some(&key.id)).await? == 0 {
                 self.set_state(db, key.id, DataKeyState::DecryptOnly, DataKeyState::Destroyed).await?;
                 changed = true;
             }

@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 
-use crate::choice::{FlowPolicy, TenantState};
+use crate::choice::{AuditContent, FlowPolicy, TenantState};
 use crate::id::TenantId;
 use crate::name::TenantSlug;
 
@@ -16,6 +16,7 @@ pub(crate) struct Model {
     pub(crate) state: TenantState,
     pub(crate) egress_hosts: Option<String>,
     pub(crate) flow_policy: FlowPolicy,
+    pub(crate) audit_content: AuditContent,
     /// At which it changed last, as triggers note it.
     pub(crate) revision: i64,
 }

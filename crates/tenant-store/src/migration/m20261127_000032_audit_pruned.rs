@@ -30,6 +30,9 @@ impl MigrationTrait for Migration {
             .primary_key(Index::create().col("chain").col("writer"))
             .to_owned();
         manager.create_table(table).await?;
+        let old =
+            Index::create().name("audit_checkpoint_at").table("audit_checkpoint").col("chain").col("at_ms").to_owned();
+        manager.create_index(old).await?;
         let statements: Vec<String> = match manager.get_database_backend() {
             DbBackend::Postgres => on_postgres(),
             _ => CHAINS.into_iter().flat_map(on_sqlite).chain(FORWARD_ON_SQLITE.map(str::to_owned)).collect(),

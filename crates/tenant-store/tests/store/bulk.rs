@@ -25,6 +25,7 @@ async fn fill(rows: &TenantStore, number: usize) -> anyhow::Result<()> {
             rows.replace_offers(&upstream, OfferKind::Resource, &[note]).await?;
         }
     }
+    rows.make_recording_key().await?;
     for name in ["b", "a"] {
         rows.put_grant(&name.parse()?, &grant_spec()?).await?;
     }
@@ -39,6 +40,7 @@ async fn alone(rows: &TenantStore) -> Result<TenantRows, StoreError> {
         tools: rows.tools().await?,
         offers: rows.offers().await?,
         sealed_credentials: rows.sealed_credentials().await?,
+        recording_key: rows.recording_key().await?,
     })
 }
 

@@ -17,7 +17,7 @@ use crate::support::{Bed, grant_spec, put_upstream, scope, tool, upstream_spec};
 /// Whatever does not wait is done by then.
 const LONG_ENOUGH: Duration = Duration::from_millis(200);
 /// The tables with rows of tenants.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "tenant",
     "upstream",
     "credential",
@@ -31,6 +31,7 @@ const TABLES: [&str; 13] = [
     "revocation",
     "upstream_health",
     "usage_day",
+    "recording_key",
 ];
 /// The tables of the platform that whoever is about a tenant does not see.
 const OF_PLATFORM: [&str; 4] = ["audit_key", "directory_group", "directory_member", "directory_user"];
@@ -48,6 +49,7 @@ async fn filled() -> anyhow::Result<Option<Bed>> {
     for (rows, slug) in [(bed.acme(), "acme"), (bed.globex(), "globex")] {
         let upstream = put_upstream(&rows, "jira").await?;
         rows.put_credential(upstream.id, &"token".parse()?, &"CANARY-row".into()).await?;
+        rows.make_recording_key().await?;
         rows.put_grant(&"analysts".parse()?, &grant_spec()?).await?;
         rows.replace_tools(&upstream, &[tool("a", &format!("{slug}__a"), "{}")?]).await?;
     }
@@ -83,7 +85,7 @@ async fn a_query_without_its_tenants_filter_finds_that_tenants_rows_only() -> an
     let serving = serving(&bed).await?;
     for tenant in [&bed.acme, &bed.globex] {
         let inside = begin_as(&serving, &tenant.id.to_string()).await?;
-        for table in ["upstream", "credential", "tenant_grant", "tool", "tenant_key"] {
+        for table in ["upstream", "credential", "tenant_grant", "tool", "tenant_key", "recording_key"] {
             let all = format!("SELECT count(*) FROM {table}");
             let own = format!("{all} WHERE tenant_id = '{}'", tenant.id);
             assert_eq!(count(&inside, &all).await?, 1, "{table}");

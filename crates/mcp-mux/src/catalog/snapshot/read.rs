@@ -100,7 +100,7 @@ impl Snapshot {
 impl Shelf {
     /// One tenant's part of a snapshot.
     fn of(tenant: &Tenant, rows: TenantRows, revoked: RevokedThings) -> Self {
-        let TenantRows { tools, offers, sealed_credentials: credentials, .. } = rows;
+        let TenantRows { tools, offers, sealed_credentials: credentials, recording_key, .. } = rows;
         let upstreams: HashMap<_, _> =
             rows.upstreams.into_iter().map(|upstream| (upstream.id, Arc::new(upstream))).collect();
         let is_used = |id| {
@@ -124,6 +124,8 @@ impl Shelf {
             credentials,
             egress_hosts: tenant.spec.egress_hosts.clone(),
             flow_policy: tenant.spec.flow_policy,
+            audit_content: tenant.spec.audit_content,
+            recording_key,
             upstreams,
             revoked,
         }

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tenant_store::{
-    AccessTestSpec, AccountAuth, AccountClient, AccountListing, AuthorizationServer, ClientProof, FlowPolicy,
-    GrantSpec, Level, Listing, LocalName, OnArguments, OnNewTool, OnToolChange, RequestedType, TenantSpec,
+    AccessTestSpec, AccountAuth, AccountClient, AccountListing, AuditContent, AuthorizationServer, ClientProof,
+    FlowPolicy, GrantSpec, Level, Listing, LocalName, OnArguments, OnNewTool, OnToolChange, RequestedType, TenantSpec,
     TokenExchange, TokenRequest, ToolClass, UpstreamAuth, UpstreamProtocol, UpstreamSpec, is_visible,
 };
 
@@ -257,11 +257,12 @@ fn upstream() -> BoxedStrategy<UpstreamSpec> {
 fn tenant() -> BoxedStrategy<TenantSpec> {
     let host = parsed("(\\*\\.)?[a-z0-9]{1,5}\\.(example|test)");
     let policy = select(vec![FlowPolicy::Off, FlowPolicy::Log, FlowPolicy::Ask, FlowPolicy::Block]);
-    let named = (text::<String>(), option::of(vec(host, 1..4)), policy);
+    let content = select(vec![AuditContent::None, AuditContent::Arguments, AuditContent::All]);
+    let named = (text::<String>(), option::of(vec(host, 1..4)), policy, content);
     named
-        .prop_filter_map("not such a tenant", |(display_name, hosts, flow_policy)| {
+        .prop_filter_map("not such a tenant", |(display_name, hosts, flow_policy, audit_content)| {
             let egress_hosts = hosts.map(|hosts| hosts.try_into().unwrap());
-            let spec = TenantSpec { display_name, egress_hosts, flow_policy };
+            let spec = TenantSpec { display_name, egress_hosts, flow_policy, audit_content };
             spec.check().is_ok().then_some(spec)
         })
         .boxed()

@@ -1,0 +1,207 @@
+//! Arguments and results, where a tenant wants them in its record: sealed with a key of the tenant's before anything else sees them, and bound
+//! to the request that they belong to. Long ones are cut, and say so. What waits for the database is bounded for all tenants together: what
+//! finds no room is left out, and the event says that.
+
+use std::sync::Arc;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use crypto::{KeyRing, Place};
+use serde::{Deserialize, Serialize};
+use tenant_store::TenantId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Most of an argument or a result that is recorded, in bytes.
+const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// How much waits in memory at most, in KiB.
+const WAITING_KIBIBYTES_MAX: usize = 64 * 1024;
+const KIBIBYTE: usize = 1024;
+
+/// Room for what waits.
+#[derive(Debug, Clone)]
+pub(super) struct ContentRoom(Arc<Semaphore>);
+
+/// Keeps its room for as long as it waits.
+pub(super) type Held = Option<Arc<OwnedSemaphorePermit>>;
+
+/// What a call brought, on its way into the record.
+#[derive(Debug)]
+pub struct Content {
+    /// Nothing, where the key could not be had.
+    keys: Option<KeyRing>,
+    has_results: bool,
+    text: Texts,
+}
+
+/// What is sealed.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Texts {
+    /// What the upstream was asked with, as it was sent: members of JSON-RPC parameters.
+    pub arguments: String,
+    /// How long that was, in bytes, if it was cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments_bytes: Option<usize>,
+    /// The result, or the error, as the upstream sent it, where results are recorded and there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// How long that was, in bytes, if it was cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_bytes: Option<usize>,
+}
+
+/// What the record says of it.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recorded {
+    /// Sealed, as base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    /// Why it is not there, though the tenant wants it: `noKey` or `noRoom`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_missing: Option<&'static str>,
+    #[serde(skip)]
+    pub(super) held: Held,
+}
+
+impl Content {
+    /// Of a call with these parameters. Without keys the record only says that it is missing.
+    pub fn new(keys: Option<KeyRing>, has_results: bool, parameters: &str) -> Self {
+        let (arguments, arguments_bytes) = cut(parameters);
+        Self { keys, has_results, text: Texts { arguments, arguments_bytes, ..Texts::default() } }
+    }
+
+    /// What came of it.
+    pub fn answered(&mut self, result: &str) {
+        if self.has_results {
+            let (result, bytes) = cut(result);
+            (self.text.result, self.text.result_bytes) = (Some(result), bytes);
+        }
+    }
+
+    /// Seals it as that of a request to that tenant.
+    pub(super) fn recorded(&self, (tenant, request_id): (TenantId, &str), room: &ContentRoom) -> Recorded {
+        let missing = |why| Recorded { content_missing: Some(why), ..Recorded::default() };
+        let Some(keys) = &self.keys else { return missing("noKey") };
+        // A structure of texts and numbers can be written, and is far from too long to be sealed.
+        let Ok(plain) = serde_json::to_vec(&self.text) else { return missing("noKey") };
+        let Some(held) = room.hold(plain.len()) else { return missing("noRoom") };
+        match in_place((tenant, request_id), |place| crypto::seal(keys, place, &plain)) {
+            Ok(sealed) => {
+                let content = Some(BASE64_STANDARD.encode(sealed));
+                Recorded { content, content_missing: None, held: Some(Arc::new(held)) }
+            }
+            Err(_) => missing("noKey"),
+        }
+    }
+}
+
+impl Texts {
+    /// Opens what the record holds of a request to that tenant; nothing, if it is not that or another key's.
+    pub fn open(keys: &KeyRing, of: (TenantId, &str), content: &str) -> Option<Self> {
+        let sealed = BASE64_STANDARD.decode(content).ok()?;
+        let plain = in_place(of, |place| crypto::open(keys, place, &sealed)).ok()?;
+        serde_json::from_slice(&plain).ok()
+    }
+}
+
+impl ContentRoom {
+    /// Room for so many bytes, if there is that much: sealed and as base64 they take a third more.
+    fn hold(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kibibytes = u32::try_from((bytes + bytes / 3).div_ceil(KIBIBYTE)).ok()?;
+        Arc::clone(&self.0).try_acquire_many_owned(kibibytes).ok()
+    }
+}
+
+impl Default for ContentRoom {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(WAITING_KIBIBYTES_MAX)))
+    }
+}
+
+/// The beginning of a text, and how long all of it was if that is not all.
+fn cut(text: &str) -> (String, Option<usize>) {
+    if text.len() <= TEXT_BYTES_MAX {
+        return (text.to_owned(), None);
+    }
+    let end = text.floor_char_boundary(TEXT_BYTES_MAX);
+    (text.get(..end).unwrap_or_default().to_owned(), Some(text.len()))
+}
+
+fn in_place<R>((tenant, request_id): (TenantId, &str), act: impl FnOnce(&Place<'_>) -> R) -> R {
+    let tenant = tenant.to_string();
+    act(&Place {
+        tenant: &tenant,
+        table: "audit_event",
+        column: "line",
+        row: request_id,
+        kind: "call content",
+        version: 1,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crypto::Key;
+    use proptest::prelude::*;
+    use tenant_store::Timestamp;
+
+    use super::*;
+
+    fn keys() -> KeyRing {
+        KeyRing::new(Key::generate().unwrap(), Vec::new())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_sealed_opens_for_its_own_request_and_tenant_only(
+            arguments in ".{0,400}",
+            result in prop::option::of(".{0,400}"),
+        ) {
+            let (keys, room) = (keys(), ContentRoom::default());
+            let (acme, globex) = (TenantId::new(Timestamp::from_millis(1)), TenantId::new(Timestamp::from_millis(2)));
+            let mut content = Content::new(Some(keys.clone()), true, &arguments);
+            result.iter().for_each(|result| content.answered(result));
+            let recorded = content.recorded((acme, "r1"), &room);
+            let sealed = recorded.content.clone().unwrap();
+            let opened = Texts::open(&keys, (acme, "r1"), &sealed).unwrap();
+            prop_assert_eq!(&opened.arguments, &arguments);
+            prop_assert_eq!(&opened.result, &result);
+            for of in [(acme, "r2"), (globex, "r1")] {
+                prop_assert_eq!(Texts::open(&keys, of, &sealed), None);
+            }
+            prop_assert_eq!(Texts::open(&self::keys(), (acme, "r1"), &sealed), None);
+        }
+    }
+
+    #[test]
+    fn what_is_long_is_cut_and_says_so() {
+        let long = "ä".repeat(TEXT_BYTES_MAX);
+        let mut content = Content::new(Some(keys()), true, &format!("x{long}"));
+        content.answered(&long);
+        assert_eq!(
+            (content.text.arguments.len(), content.text.arguments_bytes),
+            (TEXT_BYTES_MAX - 1, Some(long.len() + 1))
+        );
+        assert_eq!(content.text.result.as_ref().map(String::len), Some(TEXT_BYTES_MAX));
+        assert_eq!(content.text.result_bytes, Some(long.len()));
+        let mut without = Content::new(Some(keys()), false, "");
+        without.answered("a result");
+        assert_eq!(without.text.result, None);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_left_out_until_others_have_been_written() {
+        let (room, tenant) = (ContentRoom(Arc::new(Semaphore::new(40))), TenantId::new(Timestamp::from_millis(1)));
+        let content = Content::new(Some(keys()), false, &"x".repeat(TEXT_BYTES_MAX));
+        let first = content.recorded((tenant, "r1"), &room);
+        assert!(first.content.is_some());
+        let second = content.recorded((tenant, "r2"), &room);
+        assert_eq!((second.content, second.content_missing), (None, Some("noRoom")));
+        drop(first);
+        assert!(content.recorded((tenant, "r3"), &room).content.is_some());
+        let keyless = Content::new(None, false, "x").recorded((tenant, "r4"), &room);
+        assert_eq!(keyless.content_missing, Some("noKey"));
+    }
+}
