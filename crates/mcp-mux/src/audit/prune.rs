@@ -267,6 +267,7 @@ mod tests {
     use crate::audit::event::Administered;
     use crate::audit::whole::check_platform;
     use crate::audit::writer::Writer;
+    use crate::hex;
 
     const DAY: Duration = Duration::from_hours(24);
 
@@ -317,7 +318,7 @@ mod tests {
         alter.alter(&format!("{off} UPDATE audit_pruned SET seq = 3")).await?;
         assert!(matches!(check().await?.wrong[..], [Wrong::Signature { seq: 3, .. }, ..]));
         let AuditPruned(AuditCheckpoint { at, hash, signature, .. }) = &older[0];
-        let signature: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+        let signature = hex::encode(signature);
         let bytes = if off.starts_with("SET") { format!("'\\x{signature}'") } else { format!("x'{signature}'") };
         let role = if off.starts_with("SET") { off } else { "" };
         let back = format!("UPDATE audit_pruned SET hash = '{hash}', at_ms = {}, signature = {bytes}", at.as_millis());

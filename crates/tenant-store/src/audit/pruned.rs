@@ -71,6 +71,8 @@ impl Store {
 
     /// Deletes a writer's part of a chain up to that event, and keeps that word of it. All of it or nothing.
     pub async fn prune_audit(&self, chain: AuditChain, up_to: &AuditPruned) -> Result<(), StoreError> {
+        use audit_pruned::Column::{AtMs, Chain, Hash, KeyId, Seq, Signature, Writer};
+
         let AuditPruned(AuditCheckpoint { writer, seq, at, hash, key_id, signature }) = up_to;
         let model = audit_pruned::ActiveModel {
             chain: Set(chain.to_string()),
@@ -81,7 +83,6 @@ impl Store {
             key_id: Set(key_id.clone()),
             signature: Set(signature.clone()),
         };
-        use audit_pruned::Column::{AtMs, Chain, Hash, KeyId, Seq, Signature, Writer};
         // Somebody else may have deleted more meanwhile.
         let moved = OnConflict::columns([Chain, Writer])
             .update_columns([Seq, AtMs, Hash, KeyId, Signature])
