@@ -76,9 +76,10 @@ async fn what_is_too_old_is_deleted_and_the_rest_is_checked_and_exported_as_befo
     let dry = pruned(&left.store, 31, true).await?;
     assert_eq!(events(&left.store, Some("acme")).await?.len(), before, "that was only counted");
     let found = pruned(&left.store, 31, false).await?;
-    assert_eq!(found, dry);
+    assert_eq!((found.events, found.tenants), (dry.events, dry.tenants));
     // Of the platform: two checkpoints, two ends, and an event.
-    assert_eq!((found.events, found.tenants, found.wrong.len()), (2 + 2_500 + 1 + 5, 2, 0));
+    let went_wrong = (found.wrong.len(), found.failed.len());
+    assert_eq!((found.events, found.tenants, went_wrong), (2 + 2_500 + 1 + 5, 2, (0, 0)));
     for tenant in [Some("acme"), Some("globex"), None] {
         assert_eq!(days(&events(&left.store, tenant).await?), ["20 days ago"], "{tenant:?}");
     }
@@ -99,7 +100,8 @@ async fn what_is_too_old_is_deleted_and_the_rest_is_checked_and_exported_as_befo
         assert!(verified(&file.replacen("\"pruned\":{", "\"checkpoint\":{", 1))?.is_err());
     }
     // Again, and there is nothing left to do.
-    assert_eq!(pruned(&left.store, 31, false).await?, Pruned::default());
+    let again = pruned(&left.store, 31, false).await?;
+    assert!(again.events == 0 && again.wrong.is_empty() && again.failed.is_empty(), "{again:?}");
     Ok(())
 }
 

@@ -51,6 +51,7 @@ fn told() -> Value {
 #[tokio::test]
 async fn what_came_from_one_company_does_not_go_to_another_where_that_is_forbidden() -> Result<()> {
     let (server, seen) = bed("flow_block", FlowPolicy::Block).await?;
+    record(&server, "globex", AuditContent::All, true).await?;
     let carol = server.client("carol", &["acme", "globex"])?;
     // Before it was read, it is her own word.
     assert_eq!(says(&carol.call("globex__go", json!({"note": "call Initrode Systems back"})).await?), "noted");
@@ -79,6 +80,11 @@ async fn what_came_from_one_company_does_not_go_to_another_where_that_is_forbidd
     // Another person has read nothing.
     let dora = server.client("dora", &["acme", "globex"])?;
     assert_eq!(says(&dora.call("globex__go", told()).await?), "noted");
+    // Nor does it come into the record of whoever would have got it.
+    let left = super::audit::stopped(server).await?;
+    let calls = calls(&left.store, "globex").await?;
+    assert!(calls.iter().all(|call| call["content"].is_string() == (call["outcome"] == "ok")), "{calls:#?}");
+    assert_eq!(calls.iter().filter(|call| call["outcome"] == "refused").count(), 4, "{calls:#?}");
     Ok(())
 }
 

@@ -18,7 +18,7 @@ mod secret;
 mod telemetry;
 mod unreadable;
 
-pub use audit::{AuditConfig, OnFull};
+pub use audit::{AUDIT_KEEP_DAYS, AuditConfig, OnFull};
 pub use bridge::{BridgeKey, ChildEnvironment, ChildVariable};
 pub use directory::{DirectoryAccess, DirectoryConfig, DirectoryNames, GroupAttribute, UserAttribute};
 pub use egress::{EgressConfig, Network, Ports};

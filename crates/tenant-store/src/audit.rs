@@ -26,8 +26,10 @@ use crate::store::patience::answered;
 use crate::store::transaction::{Reading, Whose, Writing};
 use crate::store::{Still, Store, row};
 
-/// How many rows are read at a time.
-pub const AUDIT_PAGE_ROWS: u64 = 1_000;
+/// How many rows are read at a time: lines may be long.
+pub const AUDIT_PAGE_ROWS: u64 = 250;
+/// How many of the last signatures are looked at for who has signed.
+const LAST_CHECKPOINTS: u64 = 1_000;
 /// How many rows one statement adds.
 const INSERT_ROWS_MAX: usize = 500;
 /// How long before the last signature of a writer something may have begun that it recorded afterwards.
@@ -118,7 +120,7 @@ impl Store {
     pub async fn platform_audit_heads(&self, count: usize) -> Result<Vec<AuditCheckpoint>, StoreError> {
         let select = checkpoints(AuditChain::Platform).order_by_desc(audit_checkpoint::Column::AtMs);
         let mut heads: Vec<AuditCheckpoint> = Vec::new();
-        let recent = select.order_by_desc(audit_checkpoint::Column::Seq).limit(AUDIT_PAGE_ROWS);
+        let recent = select.order_by_desc(audit_checkpoint::Column::Seq).limit(LAST_CHECKPOINTS);
         for checkpoint in row::models(&self.reading().await?.executor(), recent, checkpoint).await? {
             if heads.len() < count && heads.iter().all(|known| known.writer != checkpoint.writer) {
                 heads.push(checkpoint);

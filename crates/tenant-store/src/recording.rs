@@ -47,7 +47,9 @@ impl TenantStore {
     pub async fn make_recording_key(&self) -> Result<bool, StoreError> {
         let made = Key::generate().map_err(StoreError::KeyMade)?;
         for _ in 0..SEAL_ATTEMPTS_MAX {
-            if self.recording_key().await?.is_some() {
+            if let Some(key) = self.recording_key().await? {
+                // One that does not open is not replaced by itself: what it sealed would be gone for good.
+                self.open_recording_key(&key).await?;
                 return Ok(false);
             }
             let present = self.sealing_key().await?;
@@ -92,12 +94,12 @@ impl TenantStore {
     }
 
     /// Opens it, without touching the database.
-    pub async fn open_recording_key(&self, key: &SealedRecordingKey) -> Result<KeyRing, StoreError> {
+    pub async fn open_recording_key(&self, key: &SealedRecordingKey) -> Result<Key, StoreError> {
         if key.tenant != self.id() || key.key.tenant != self.id() {
             return Err(StoreError::NotFound { what: "recording key", name: key.id.to_string() });
         }
         let ring = self.data_key(&key.key).await?;
-        opened(key, &ring).map(|key| KeyRing::new(key, Vec::new()))
+        opened(key, &ring)
     }
 
     /// Seals it anew with `present`, if it is sealed with another one. Says whether it did, and whether it is left.

@@ -115,6 +115,11 @@ impl Backlog {
         }
     }
 
+    /// What waits on disk is read at the next turn, whenever that failed last.
+    pub(super) fn read_now(&mut self) {
+        self.disk.iter_mut().for_each(Disk::read_now);
+    }
+
     /// How many lines could not be read again since that was asked last.
     pub(super) fn take_lost(&mut self) -> u64 {
         mem::take(&mut self.lost)
@@ -126,6 +131,11 @@ impl Backlog {
         self.write_all().await;
         self.disk.as_ref()?.left()
     }
+}
+
+/// Whether these are as many as are added at a time.
+pub(super) fn is_batch(items: &VecDeque<Kept>) -> bool {
+    items.len() >= BATCH_LINES_MAX || batch(items.iter()) < items.len()
 }
 
 /// How many of these are added or written at a time: at least one, and no more than so many bytes.

@@ -1,11 +1,14 @@
-//! Arguments and results, where a tenant wants them in its record: sealed with a key of the tenant's before anything else sees them, and bound
-//! to the request that they belong to. Long ones are cut, and say so. What waits for the database is bounded for all tenants together: what
+//! Arguments and results, where a tenant wants them in its record: sealed before anything else sees them, for the tenant and the request that
+//! they belong to. Each request has a key of its own, derived from the tenant's (HKDF, RFC 5869): however many there are, none seals twice. Long
+//! ones are cut, and say so. What waits for the database is bounded for all tenants together: what
 //! finds no room is left out, and the event says that.
 
+use std::fmt;
 use std::sync::Arc;
 
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use crypto::{KeyRing, Place};
+use crypto::{Key, KeyRing, Place, Zeroizing};
 use serde::{Deserialize, Serialize};
 use tenant_store::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -15,6 +18,9 @@ const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// How much waits in memory at most, in KiB.
 const WAITING_KIBIBYTES_MAX: usize = 64 * 1024;
 const KIBIBYTE: usize = 1024;
+const KEY_BYTES: usize = 32;
+/// What keys of requests are derived for.
+const KEY_INFO: &[u8] = b"mcp-mux call content v1\n";
 
 /// Room for what waits.
 #[derive(Debug, Clone)]
@@ -24,24 +30,23 @@ pub(super) struct ContentRoom(Arc<Semaphore>);
 pub(super) type Held = Option<Arc<OwnedSemaphorePermit>>;
 
 /// What a call brought, on its way into the record.
-#[derive(Debug)]
 pub struct Content {
-    /// Nothing, where the key could not be had.
-    keys: Option<KeyRing>,
+    /// The tenant's recording key; nothing, where it could not be had.
+    key: Option<Key>,
     has_results: bool,
     text: Texts,
 }
 
 /// What is sealed.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Texts {
-    /// What the upstream was asked with, as it was sent: members of JSON-RPC parameters.
+    /// What the upstream was asked with: members of JSON-RPC parameters.
     pub arguments: String,
     /// How long that was, in bytes, if it was cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments_bytes: Option<usize>,
-    /// The result, or the error, as the upstream sent it, where results are recorded and there was one.
+    /// The result, or the error, as it was passed on, where results are recorded and there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,
     /// How long that was, in bytes, if it was cut.
@@ -64,10 +69,10 @@ pub struct Recorded {
 }
 
 impl Content {
-    /// Of a call with these parameters. Without keys the record only says that it is missing.
-    pub fn new(keys: Option<KeyRing>, has_results: bool, parameters: &str) -> Self {
+    /// Of a call with these parameters. Without a key the record only says that it is missing.
+    pub fn new(key: Option<Key>, has_results: bool, parameters: &str) -> Self {
         let (arguments, arguments_bytes) = cut(parameters);
-        Self { keys, has_results, text: Texts { arguments, arguments_bytes, ..Texts::default() } }
+        Self { key, has_results, text: Texts { arguments, arguments_bytes, ..Texts::default() } }
     }
 
     /// What came of it.
@@ -81,11 +86,11 @@ impl Content {
     /// Seals it as that of a request to that tenant.
     pub(super) fn recorded(&self, (tenant, request_id): (TenantId, &str), room: &ContentRoom) -> Recorded {
         let missing = |why| Recorded { content_missing: Some(why), ..Recorded::default() };
-        let Some(keys) = &self.keys else { return missing("noKey") };
+        let Some(keys) = self.key.as_ref().and_then(|key| of_request(key, request_id)) else { return missing("noKey") };
         // A structure of texts and numbers can be written, and is far from too long to be sealed.
         let Ok(plain) = serde_json::to_vec(&self.text) else { return missing("noKey") };
         let Some(held) = room.hold(plain.len()) else { return missing("noRoom") };
-        match in_place((tenant, request_id), |place| crypto::seal(keys, place, &plain)) {
+        match in_place((tenant, request_id), |place| crypto::seal(&keys, place, &plain)) {
             Ok(sealed) => {
                 let content = Some(BASE64_STANDARD.encode(sealed));
                 Recorded { content, content_missing: None, held: Some(Arc::new(held)) }
@@ -97,9 +102,10 @@ impl Content {
 
 impl Texts {
     /// Opens what the record holds of a request to that tenant; nothing, if it is not that or another key's.
-    pub fn open(keys: &KeyRing, of: (TenantId, &str), content: &str) -> Option<Self> {
+    pub fn open(key: &Key, of: (TenantId, &str), content: &str) -> Option<Self> {
+        let keys = of_request(key, of.1)?;
         let sealed = BASE64_STANDARD.decode(content).ok()?;
-        let plain = in_place(of, |place| crypto::open(keys, place, &sealed)).ok()?;
+        let plain = in_place(of, |place| crypto::open(&keys, place, &sealed)).ok()?;
         serde_json::from_slice(&plain).ok()
     }
 }
@@ -115,6 +121,35 @@ impl ContentRoom {
 impl Default for ContentRoom {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(WAITING_KIBIBYTES_MAX)))
+    }
+}
+
+/// The key of one request.
+fn of_request(key: &Key, request_id: &str) -> Option<KeyRing> {
+    let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+    let derived = Salt::new(HKDF_SHA256, &[]).extract(key.bytes());
+    derived.expand(&[KEY_INFO, request_id.as_bytes()], KeyBytes).ok()?.fill(&mut *bytes).ok()?;
+    Some(KeyRing::new(Key::from_bytes(&bytes), Vec::new()))
+}
+
+/// How long it is.
+struct KeyBytes;
+
+impl KeyType for KeyBytes {
+    fn len(&self) -> usize {
+        KEY_BYTES
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Content").field("text", &self.text).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Texts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Texts").field("arguments", &self.arguments.len()).finish_non_exhaustive()
     }
 }
 
@@ -141,14 +176,13 @@ fn in_place<R>((tenant, request_id): (TenantId, &str), act: impl FnOnce(&Place<'
 
 #[cfg(test)]
 mod tests {
-    use crypto::Key;
     use proptest::prelude::*;
     use tenant_store::Timestamp;
 
     use super::*;
 
-    fn keys() -> KeyRing {
-        KeyRing::new(Key::generate().unwrap(), Vec::new())
+    fn key() -> Key {
+        Key::generate().unwrap()
     }
 
     proptest! {
@@ -159,28 +193,28 @@ mod tests {
             arguments in ".{0,400}",
             result in prop::option::of(".{0,400}"),
         ) {
-            let (keys, room) = (keys(), ContentRoom::default());
+            let (key, room) = (key(), ContentRoom::default());
             let (acme, globex) = (TenantId::new(Timestamp::from_millis(1)), TenantId::new(Timestamp::from_millis(2)));
-            let mut content = Content::new(Some(keys.clone()), true, &arguments);
+            let mut content = Content::new(Some(Key::from_bytes(key.bytes())), true, &arguments);
             if let Some(result) = &result {
                 content.answered(result);
             }
             let recorded = content.recorded((acme, "r1"), &room);
             let sealed = recorded.content.clone().unwrap();
-            let opened = Texts::open(&keys, (acme, "r1"), &sealed).unwrap();
+            let opened = Texts::open(&key, (acme, "r1"), &sealed).unwrap();
             prop_assert_eq!(&opened.arguments, &arguments);
             prop_assert_eq!(&opened.result, &result);
             for of in [(acme, "r2"), (globex, "r1")] {
-                prop_assert_eq!(Texts::open(&keys, of, &sealed), None);
+                prop_assert_eq!(Texts::open(&key, of, &sealed), None);
             }
-            prop_assert_eq!(Texts::open(&self::keys(), (acme, "r1"), &sealed), None);
+            prop_assert_eq!(Texts::open(&self::key(), (acme, "r1"), &sealed), None);
         }
     }
 
     #[test]
     fn what_is_long_is_cut_and_says_so() {
         let long = "ä".repeat(TEXT_BYTES_MAX);
-        let mut content = Content::new(Some(keys()), true, &format!("x{long}"));
+        let mut content = Content::new(Some(key()), true, &format!("x{long}"));
         content.answered(&long);
         assert_eq!(
             (content.text.arguments.len(), content.text.arguments_bytes),
@@ -188,7 +222,7 @@ mod tests {
         );
         assert_eq!(content.text.result.as_ref().map(String::len), Some(TEXT_BYTES_MAX));
         assert_eq!(content.text.result_bytes, Some(long.len()));
-        let mut without = Content::new(Some(keys()), false, "");
+        let mut without = Content::new(Some(key()), false, "");
         without.answered("a result");
         assert_eq!(without.text.result, None);
     }
@@ -196,7 +230,7 @@ mod tests {
     #[test]
     fn what_finds_no_room_is_left_out_until_others_have_been_written() {
         let (room, tenant) = (ContentRoom(Arc::new(Semaphore::new(40))), TenantId::new(Timestamp::from_millis(1)));
-        let content = Content::new(Some(keys()), false, &"x".repeat(TEXT_BYTES_MAX));
+        let content = Content::new(Some(key()), false, &"x".repeat(TEXT_BYTES_MAX));
         let first = content.recorded((tenant, "r1"), &room);
         assert!(first.content.is_some());
         let second = content.recorded((tenant, "r2"), &room);

@@ -11,7 +11,7 @@ use tenant_store::{AuditChain, AuditWriterId};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
-use super::backlog::{BATCH_LINES_MAX, Kept, batch};
+use super::backlog::{BATCH_LINES_MAX, Kept, batch, is_batch};
 use super::spool::{SpoolError, SpoolFile, Spooled, cannot_remove};
 
 /// How long lines wait for others, to be written with them.
@@ -131,7 +131,7 @@ impl Disk {
             return 0;
         }
         self.read_at = None;
-        while memory.len() < BATCH_LINES_MAX
+        while !is_batch(memory)
             && let Some(used) = &mut self.used
         {
             let read = timeout(DISK_TIMEOUT, used.read()).await.unwrap_or(Err(SpoolError::Silent));
@@ -167,6 +167,11 @@ impl Disk {
             }
         }
         0
+    }
+
+    /// It is tried at the next turn.
+    pub(super) fn read_now(&mut self) {
+        self.read_at = None;
     }
 
     /// It is not tried at every turn: a disk that does not answer takes its time each time.

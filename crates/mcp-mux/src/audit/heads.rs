@@ -2,6 +2,7 @@
 //! that was said before.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::mem;
 use std::sync::Arc;
 
 use super::event::Head;
@@ -34,6 +35,17 @@ impl Heads {
         } else if known.seq < seq {
             (known.seq, known.hash) = (seq, hash);
         }
+    }
+
+    /// What is known of how far chains had come, each with its writer, and nothing of that is known any more.
+    pub(super) fn take_told(&mut self) -> impl Iterator<Item = Head> {
+        let told = mem::take(&mut self.by_chain).into_iter();
+        told.flat_map(|(chain, writers)| {
+            writers.into_iter().map(move |(writer, known)| {
+                let hash = if known.is_two { String::new() } else { known.hash };
+                Head { chain: chain.clone(), writer, seq: known.seq, hash }
+            })
+        })
     }
 
     /// Notes that a writer is over.

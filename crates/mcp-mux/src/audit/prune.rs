@@ -12,16 +12,17 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tenant_store::{
-    AuditChain, AuditCheckpoint, AuditRow, AuditWriterId, Clock, Store, StoreError, TenantId, Timestamp,
+    AuditChain, AuditCheckpoint, AuditPruned, AuditRow, AuditWriterId, Clock, Store, StoreError, TenantId, Timestamp,
 };
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use super::Audit;
-use super::event::{Event, What};
+use super::event::{Event, Head, What};
 use super::heads::Heads;
 use super::signer::Signer;
 use super::verify::Verifier;
 use super::wrong::{WRONG_MAX, Wrong};
+use super::{Audit, line};
 use crate::civil;
 use crate::config::AuditConfig;
 use crate::policy::Administration;
@@ -31,18 +32,25 @@ const PRUNE_EVERY: Duration = Duration::from_hours(6);
 /// How long to wait after that failed.
 const AGAIN_AFTER: Duration = Duration::from_mins(5);
 
+/// How often a part is begun again that somebody else works on.
+const ATTEMPTS_MAX: usize = 3;
+/// How many records that cannot be worked on end the work on all.
+const FAILED_MAX: usize = 20;
+
 /// A writer's part of a chain.
 type Part = (AuditChain, AuditWriterId);
 
 /// What was deleted, or would be.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Pruned {
     /// How many events.
     pub events: u64,
     /// In how many tenants' records.
     pub tenants: u64,
-    /// Of the record of which tenant, or of the platform, something was left because it is not as it was written, and what.
+    /// Of which records something was left because it is not as it was written, and what.
     pub wrong: Vec<(AuditChain, Wrong)>,
+    /// Which records could not be worked on, and why.
+    pub failed: Vec<(AuditChain, StoreError)>,
 }
 
 /// Deletes old events.
@@ -65,6 +73,9 @@ enum PartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Wrong(#[from] Wrong),
+    /// It says something of another part with which something is wrong.
+    #[error("it is needed as a proof")]
+    Proof,
 }
 
 impl<'s> Pruning<'s> {
@@ -80,15 +91,14 @@ impl<'s> Pruning<'s> {
         Self { is_dry, ..self }
     }
 
-    /// Deletes it.
+    /// Deletes it. What goes wrong with one record stops no other tenant's.
     pub async fn run(mut self) -> Result<Pruned, StoreError> {
-        for tenant in self.store.tenants().await? {
+        let tenants = self.store.still().await?.tenants(None).await?;
+        // One whose row does not parse has its record pruned when the platform's speaks of it.
+        for tenant in tenants.into_iter().flatten() {
             self.tenant(tenant.id).await?;
         }
-        let writers = self.store.audit_writers_before(AuditChain::Platform, self.before).await?;
-        for writer in writers {
-            self.part((AuditChain::Platform, writer)).await?;
-        }
+        self.chain(AuditChain::Platform).await?;
         Ok(self.pruned)
     }
 
@@ -96,39 +106,66 @@ impl<'s> Pruning<'s> {
         if !self.seen.insert(tenant) {
             return Ok(());
         }
-        let chain = AuditChain::Tenant(self.administration.scope(tenant));
         let before = self.pruned.events;
-        for writer in self.store.audit_writers_before(chain, self.before).await? {
-            self.part((chain, writer)).await?;
-        }
+        self.chain(AuditChain::Tenant(self.administration.scope(tenant))).await?;
         self.pruned.tenants += u64::from(self.pruned.events > before);
         Ok(())
     }
 
-    /// Works on one writer's part of a chain. What is wrong with it is noted.
-    fn part(&mut self, part: Part) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn chain(&mut self, chain: AuditChain) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            match self.go_on(part).await {
-                Ok(()) => Ok(()),
-                Err(PartError::Store(error)) => Err(error),
-                Err(PartError::Wrong(wrong)) => {
-                    if self.pruned.wrong.len() < WRONG_MAX {
-                        self.pruned.wrong.push((part.0, wrong));
+            match self.store.audit_writers_before(chain, self.before).await {
+                Ok(writers) => {
+                    for writer in writers {
+                        self.part((chain, writer)).await?;
                     }
                     Ok(())
                 }
+                Err(error) => self.failed(chain, error),
             }
         })
     }
 
-    async fn go_on(&mut self, part: Part) -> Result<(), PartError> {
-        let mut verifier = Verifier::new(&part.0.to_string(), self.signer.all(), &Heads::default(), None);
-        let mut begin = 0;
-        if let Some(pruned) = self.store.audit_pruned_of(part).await? {
-            verifier.pruned(&pruned)?;
-            begin = pruned.0.seq;
+    /// Works on one writer's part of a chain. What goes wrong with it is noted.
+    async fn part(&mut self, part: Part) -> Result<(), StoreError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let mut begin = 0;
+            match self.go_on(part, &mut begin).await {
+                Ok(()) | Err(PartError::Proof) => break,
+                Err(PartError::Store(error)) => return self.failed(part.0, error),
+                // Somebody else deleted some of it meanwhile.
+                Err(PartError::Wrong(_)) if self.pruned_of(part).await? != begin => {}
+                Err(PartError::Wrong(wrong)) => {
+                    if self.pruned.wrong.len() < WRONG_MAX {
+                        self.pruned.wrong.push((part.0, wrong));
+                    }
+                    break;
+                }
+            }
         }
-        let (mut at, mut signed_at) = (begin, begin);
+        Ok(())
+    }
+
+    fn failed(&mut self, chain: AuditChain, error: StoreError) -> Result<(), StoreError> {
+        if self.pruned.failed.len() == FAILED_MAX {
+            return Err(error);
+        }
+        self.pruned.failed.push((chain, error));
+        Ok(())
+    }
+
+    async fn pruned_of(&self, part: Part) -> Result<u64, StoreError> {
+        Ok(self.store.audit_pruned_of(part).await?.map_or(0, |pruned| pruned.0.seq))
+    }
+
+    /// Goes on with a part; what of it is deleted then is up to `begin`.
+    async fn go_on(&mut self, part: Part, begin: &mut u64) -> Result<(), PartError> {
+        let mut verifier = Verifier::new(&part.0.to_string(), self.signer.all(), &Heads::default(), None);
+        if let Some(pruned) = self.store.audit_pruned_of(part).await? {
+            *begin = pruned.0.seq;
+            verifier.pruned(&pruned)?;
+        }
+        let (mut counted, mut at, mut signed_at) = (*begin, *begin, *begin);
         let mut signed = VecDeque::new();
         loop {
             if signed.is_empty() {
@@ -141,32 +178,49 @@ impl<'s> Pruning<'s> {
                 return Err(Wrong::CutOff { writer: part.1.to_string(), seq: signed_at }.into());
             }
             let last = check(&mut verifier, &mut signed, rows)?;
+            yield_now().await;
             at = last.at;
             let Some(up_to) = last.signed else { continue };
             if part.0 == AuditChain::Platform {
-                self.go_before(&verifier).await?;
+                self.prove(verifier.take_told()).await?;
             }
-            self.delete(part.0, &up_to).await?;
-            self.pruned.events += up_to.seq - begin;
-            begin = up_to.seq;
+            if !self.is_dry {
+                self.store.prune_audit(part.0, &self.signer.prune(part.0, &up_to, self.store.now())).await?;
+                *begin = up_to.seq;
+            }
+            self.pruned.events += up_to.seq - counted;
+            counted = up_to.seq;
         }
     }
 
-    /// Before lines of the platform's chain are deleted: what they say of other chains goes first, and nothing may be wrong with that.
-    async fn go_before(&mut self, verifier: &Verifier) -> Result<(), PartError> {
-        let named: Vec<TenantId> = verifier.heads().chains().filter_map(|chain| chain.parse().ok()).collect();
-        for tenant in named {
-            self.tenant(tenant).await?;
+    /// Before lines of the platform's chain are deleted: what they say of other parts is there, or was deleted before them.
+    async fn prove(&mut self, told: Vec<Head>) -> Result<(), PartError> {
+        for head in told {
+            let Head { chain, writer, seq, hash } = head;
+            let chain = match chain.parse() {
+                Ok(tenant) => {
+                    self.tenant(tenant).await?;
+                    AuditChain::Tenant(self.administration.scope(tenant))
+                }
+                Err(_) => AuditChain::Platform,
+            };
+            let part = (chain, writer.parse().map_err(|_| Wrong::NotALine)?);
+            let is_there = match self.store.audit_pruned_of(part).await? {
+                Some(AuditPruned(pruned)) if pruned.seq >= seq => pruned.seq > seq || pruned.hash == hash,
+                _ => {
+                    let rows = self.store.audit_rows_of(part, seq.saturating_sub(1)).await?;
+                    rows.first().is_some_and(|row| row.seq == seq && line::hash(&row.line) == hash)
+                }
+            };
+            if !is_there {
+                return Err(Wrong::CutOff { writer, seq }.into());
+            }
         }
-        let of_tenants = self.pruned.wrong.iter().find(|(chain, _)| *chain != AuditChain::Platform);
-        of_tenants.map_or(Ok(()), |(_, wrong)| Err(wrong.clone().into()))
-    }
-
-    async fn delete(&self, chain: AuditChain, up_to: &AuditCheckpoint) -> Result<(), StoreError> {
-        if self.is_dry {
-            return Ok(());
-        }
-        self.store.prune_audit(chain, &self.signer.prune(chain, up_to, self.store.now())).await
+        let is_of_tenant = |chain: &AuditChain| *chain != AuditChain::Platform;
+        let Pruned { wrong, failed, .. } = &self.pruned;
+        let is_proof =
+            wrong.iter().any(|(chain, _)| is_of_tenant(chain)) || failed.iter().any(|(chain, _)| is_of_tenant(chain));
+        if is_proof { Err(PartError::Proof) } else { Ok(()) }
     }
 }
 
@@ -232,7 +286,11 @@ impl Retention {
         }
     }
 
-    async fn tell_of(&self, Pruned { events, tenants, wrong }: Pruned, before: Timestamp) {
+    async fn tell_of(&self, Pruned { events, tenants, wrong, failed }: Pruned, before: Timestamp) {
+        for (chain, error) in failed {
+            let error = &error as &dyn Error;
+            tracing::error!(error, audit.chain = %chain, "old events could not be deleted: it is tried again");
+        }
         for (chain, wrong) in wrong {
             tracing::error!(
                 error = &wrong as &dyn Error,
@@ -259,13 +317,11 @@ pub fn before(now: Timestamp, kept: Duration) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use tenant_store::testing::ThrowAway;
-    use tenant_store::{ManualClock, SystemClock};
-
-    use tenant_store::AuditPruned;
+    use tenant_store::{ManualClock, SystemClock, TenantSpec};
 
     use super::*;
     use crate::audit::event::Administered;
-    use crate::audit::whole::check_platform;
+    use crate::audit::whole::{check_platform, verify_store};
     use crate::audit::writer::Writer;
     use crate::hex;
 
@@ -277,9 +333,7 @@ mod tests {
         let clock = Arc::new(ManualClock::at(before(SystemClock.now(), DAY * 100)));
         let mut writer = Writer::new(away.store.clone(), signer, Arc::clone(&clock) as _, Duration::MAX);
         for day in (10..100).step_by(10) {
-            let (operator, name) = ("somebody".to_owned(), day.to_string());
-            let what = Administered { operator, action: "apply", kind: "all", name, became: None, revision: None };
-            writer.take(&Event { at: clock.now(), chain: AuditChain::Platform, what: What::Administration(what) });
+            writer.take(&done(AuditChain::Platform, (clock.now(), &day.to_string())));
             clock.advance(DAY * 10);
             writer.sign();
         }
@@ -287,6 +341,79 @@ mod tests {
         let heads = away.store.platform_audit_heads(1).await?;
         let id = heads.first().map(|head| head.writer).ok_or(anyhow::anyhow!("it has signed"))?;
         Ok((Signer::of(&away.store, &away.store.platform_keys().await?).await?, id))
+    }
+
+    fn done(chain: AuditChain, (at, name): (Timestamp, &str)) -> Event {
+        let (operator, name) = ("somebody".to_owned(), name.to_owned());
+        let what = Administered { operator, action: "apply", kind: "all", name, became: None, revision: None };
+        Event { at, chain, what: What::Administration(what) }
+    }
+
+    /// A writer that lasted for 100 days and has ended: on the first day there was something of a tenant's, and every ten days of the platform's.
+    async fn quiet_tenant(away: &ThrowAway) -> anyhow::Result<(Signer, TenantId)> {
+        let change = away.store.begin().await?;
+        let (tenant, _) = change.put_tenant(&"acme".parse()?, &TenantSpec::named("Acme")).await?;
+        change.commit().await?;
+        let keys = away.store.platform_keys().await?;
+        let signer = Arc::new(Signer::of(&away.store, &keys).await?);
+        let clock = Arc::new(ManualClock::at(before(SystemClock.now(), DAY * 100)));
+        let mut writer = Writer::new(away.store.clone(), signer, Arc::clone(&clock) as _, Duration::MAX);
+        let acme = AuditChain::Tenant(Administration::of_test().scope(tenant.id));
+        for name in ["first", "second", "third"] {
+            writer.take(&done(acme, (clock.now(), name)));
+        }
+        for _ in 0..9 {
+            writer.take(&done(AuditChain::Platform, (clock.now(), "something")));
+            clock.advance(DAY * 10);
+            writer.sign();
+        }
+        writer.sign_last();
+        writer.add_once().await?;
+        Ok((Signer::of(&away.store, &keys).await?, tenant.id))
+    }
+
+    fn is_nothing(pruned: &Pruned) -> bool {
+        pruned.events == 0 && pruned.wrong.is_empty() && pruned.failed.is_empty()
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_was_quiet_for_long_is_sound_when_what_was_told_of_it_is_gone() -> anyhow::Result<()> {
+        let away = ThrowAway::new().await;
+        let (signer, _) = quiet_tenant(&away).await?;
+        let old = before(SystemClock.now(), DAY * 61);
+        let pruned = Pruning::new(&away.store, &signer, Administration::of_test(), old).run().await?;
+        assert!(pruned.tenants == 1 && pruned.wrong.is_empty() && pruned.failed.is_empty(), "{pruned:?}");
+        for checked in verify_store(&away.store, &signer, Administration::of_test()).await? {
+            assert!(checked.wrong.is_empty() && checked.found.pruned > 0, "{checked:?}");
+        }
+        let again = Pruning::new(&away.store, &signer, Administration::of_test(), old).run().await?;
+        assert!(is_nothing(&again), "{again:?}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_says_that_something_is_missing_stays() -> anyhow::Result<()> {
+        let chains = ["audit_event", "audit_checkpoint"];
+        let off = match tenant_store::testing::is_on_postgres() {
+            true => "SET session_replication_role = replica; ".to_owned(),
+            false => chains.map(|table| format!("DROP TRIGGER {table}_kept_on_delete; ")).concat(),
+        };
+        // The end of the tenant's record, with its signature, and all of it.
+        for more_than in [1, 0] {
+            let away = ThrowAway::new().await;
+            let (signer, tenant) = quiet_tenant(&away).await?;
+            let cut =
+                chains.map(|table| format!("DELETE FROM {table} WHERE chain = '{tenant}' AND seq > {more_than}; "));
+            away.database().alter(&format!("{off}{}", cut.concat())).await?;
+            let rows = away.store.still().await?.platform_audit_rows(None).await?.len();
+            let old = before(SystemClock.now(), DAY * 31);
+            let pruned = Pruning::new(&away.store, &signer, Administration::of_test(), old).run().await?;
+            assert!(matches!(pruned.wrong[..], [(AuditChain::Platform, Wrong::CutOff { seq: 3, .. })]), "{pruned:?}");
+            assert_eq!(away.store.still().await?.platform_audit_rows(None).await?.len(), rows);
+            let report = verify_store(&away.store, &signer, Administration::of_test()).await?;
+            assert!(matches!(report[1].wrong[..], [Wrong::CutOff { seq: 3, .. }]), "{report:?}");
+        }
+        Ok(())
     }
 
     #[tokio::test]
@@ -303,7 +430,7 @@ mod tests {
         assert_eq!((checked.wrong.len(), checked.found.pruned, checked.found.events), (0, 3, 6));
         let older = away.store.still().await?.platform_audit_pruned(None).await?;
         assert_eq!(older[0].0.seq, 3);
-        assert_eq!(prune(61).await?, Pruned::default());
+        assert!(is_nothing(&prune(61).await?));
         assert_eq!(prune(31).await?.events, 3);
         let checked = check().await?;
         assert_eq!((checked.wrong.len(), checked.found.pruned, checked.found.events), (0, 6, 3));

@@ -16,6 +16,7 @@ use super::event::{Administered, Event, What};
 use super::heads::Heads;
 use super::killed::sign_in;
 use super::line::{self, NONE_BEFORE};
+use super::once::record_once;
 use super::verify::Verifier;
 use super::whole::check_platform;
 use super::writer::Writer;
@@ -176,6 +177,18 @@ async fn what_a_killed_writer_left_is_signed_by_another_as_it_was_found() -> any
     assert_eq!(sign(long_after).await?, [], "it is signed");
     let found = check().await?;
     assert_eq!((found.wrong.len(), found.found.vouched, found.found.unsigned), (0, 2, 0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn however_much_an_operator_did_at_once_all_of_it_is_recorded() -> anyhow::Result<()> {
+    let away = ThrowAway::new().await;
+    let name = "x".repeat(10_000);
+    let events = (0..600).map(|_| done(&name)).collect();
+    record_once(&away.store, Arc::clone(&away.clock) as _, events).await?;
+    let signer = Signer::of(&away.store, &away.store.platform_keys().await?).await?;
+    let checked = check_platform(&away.store.still().await?, (&signer, away.store.now())).await?;
+    assert_eq!((checked.wrong.len(), checked.found.unsigned, checked.found.events), (0, 0, 601));
     Ok(())
 }
 

@@ -80,6 +80,8 @@ struct Part {
     writer: String,
     seq: u64,
     hash: String,
+    /// How far it is gone.
+    pruned: u64,
     /// The last line was none, so that nobody knows what should come now.
     is_lost: bool,
     /// How far it is signed, and how far by its own writer.
@@ -131,7 +133,7 @@ impl Verifier {
         self.turn_to(&writer)?;
         let is_first = self.part.as_ref().is_some_and(|part| part.seq == 0 && part.signed == 0);
         let part = self.part.as_mut().filter(|_| is_first).ok_or(Wrong::NotALine)?;
-        (part.seq, part.signed, part.own) = (seq, seq, seq);
+        (part.seq, part.pruned, part.signed, part.own) = (seq, seq, seq, seq);
         part.hash.clone_from(&pruned.hash);
         self.found.pruned = self.found.pruned.saturating_add(seq);
         let is_other = |known: &Known| known.seq == seq && (known.hash != pruned.hash || known.is_two);
@@ -249,9 +251,9 @@ impl Verifier {
         Ok(())
     }
 
-    /// What lines have said so far of how far chains had come.
-    pub(super) fn heads(&self) -> &Heads {
-        &self.found.heads
+    /// What lines have said of how far chains had come since that was asked last.
+    pub(super) fn take_told(&mut self) -> Vec<Head> {
+        self.found.heads.take_told().collect()
     }
 
     /// What was found, and what is wrong with whole parts.
@@ -271,17 +273,19 @@ impl Verifier {
         self.leave();
         let (writer, hash, unsigned_at) = (writer.to_owned(), NONE_BEFORE.to_owned(), String::new());
         let was_there = self.found.signed.contains_key(&writer);
-        let part = Part { writer: writer.clone(), seq: 0, hash, is_lost: was_there, signed: 0, own: 0, unsigned_at };
+        let (seq, pruned, signed, own) = (0, 0, 0, 0);
+        let part = Part { writer: writer.clone(), seq, hash, pruned, is_lost: was_there, signed, own, unsigned_at };
         self.part = Some(part);
         if was_there { Err(Wrong::Scattered { writer }) } else { Ok(()) }
     }
 
     fn leave(&mut self) {
-        let Some(Part { writer, seq, signed, own, unsigned_at, .. }) = self.part.take() else { return };
+        let Some(Part { writer, seq, pruned, signed, own, unsigned_at, .. }) = self.part.take() else { return };
         self.found.signed.insert(writer.clone(), signed);
         self.found.unsigned += seq.saturating_sub(signed);
         self.found.vouched += signed.saturating_sub(own);
-        let most = self.required.get(&writer).map_or(0, |known| known.seq);
+        // What said how far it came may be gone with what it spoke of.
+        let most = self.required.get(&writer).map_or(0, |known| known.seq).max(pruned);
         let is_recent = self.recently.as_ref().is_some_and(|recently| recently.contains(&unsigned_at));
         let wrong = match () {
             () if most > seq => Wrong::CutOff { writer, seq: most },

@@ -313,6 +313,7 @@ impl Writer {
             self.backlog.leave_memory(adding.as_ref().map_or(0, |adding| adding.count));
             self.backlog.write_all().await;
         }
+        self.backlog.read_now();
         let last = async {
             if adding.is_some() {
                 let outcome = ended(&mut adding).await;
@@ -320,8 +321,9 @@ impl Writer {
             }
             self.add_all().await;
         };
-        if timeout(LAST_TIMEOUT, last).await.is_err() {
-            let waiting = self.backlog.len();
+        let is_late = timeout(LAST_TIMEOUT, last).await.is_err();
+        let waiting = self.backlog.len();
+        if is_late || waiting > 0 {
             if let Some(path) = self.backlog.leave().await {
                 tracing::warn!(
                     audit.waiting = waiting,
@@ -349,11 +351,13 @@ impl Writer {
         }
     }
 
-    /// The same, once, and all of it or nothing.
+    /// The same, and at the first failure no more.
     pub(super) async fn add_once(&mut self) -> Result<(), StoreError> {
-        let (count, parts) = self.backlog.next(usize::MAX);
-        self.store.append_audit(&parts).await?;
-        self.backlog.added(count);
+        while self.backlog.has_next() {
+            let (count, parts) = self.backlog.next(BATCH_LINES_MAX);
+            self.store.append_audit(&parts).await?;
+            self.backlog.added(count);
+        }
         Ok(())
     }
 }

@@ -12,11 +12,12 @@ use tenant_store::{
     AUDIT_PAGE_ROWS, AuditRow, Clock as _, Still, Store, SystemClock, Tenant, TenantScope, TenantSlug, Timestamp,
 };
 
-use super::recorded::{Done, record, record_begin};
+use super::recorded::{Done, record, record_begin, record_end};
 use super::{Output, Settings, administration, print, print_json, say, spelt_out};
 use crate::app::open_store;
 use crate::audit::{self, Checked, FileReport, Found, Pruned, Pruning, PublicKey, Signer, Texts};
 use crate::civil;
+use crate::config::AUDIT_KEEP_DAYS;
 
 /// How many events a search prints unless it is told otherwise.
 const SHOWN_EVENTS: usize = 100;
@@ -102,7 +103,7 @@ struct Search {
 #[derive(Debug, Args)]
 struct Prune {
     /// Delete what was signed more than so many days ago; without it, as `audit.keep_days` says
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(31..=36_500))]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(AUDIT_KEEP_DAYS))]
     keep_days: Option<u64>,
     /// Only say how much that is
     #[arg(long)]
@@ -302,18 +303,25 @@ impl Prune {
         let signer = signer(&store).await?;
         let before = audit::before(SystemClock.now(), kept);
         say(&format!("looking for what was signed before {}", civil::rfc3339(before)));
+        let done = || Done::to("audit prune", "record", &format!("before {}", civil::rfc3339(before)));
+        if !self.dry_run {
+            record_begin(&store, done()).await?;
+        }
         let pruning = Pruning::new(&store, &signer, administration(), before).dry(self.dry_run);
-        let Pruned { events, tenants, wrong } = pruning.run().await?;
-        let (said, of) = (if self.dry_run { "would be" } else { "were" }, "the platform's record and those of");
-        say(&format!("{events} events {said} deleted, of {of} {tenants} tenants"));
-        if !self.dry_run && events > 0 {
-            let name = format!("{events} events before {}", civil::rfc3339(before));
-            record(&store, Done::to("audit prune", "record", &name)).await?;
+        let Pruned { events, tenants, wrong, failed } = pruning.run().await?;
+        let said = if self.dry_run { "would be" } else { "were" };
+        say(&format!("{events} events {said} deleted, of the platform's record and those of {tenants} tenants"));
+        if !self.dry_run {
+            record_end(&store, done()).await?;
         }
         for (chain, wrong) in &wrong {
             say(&format!("{chain}: {wrong}"));
         }
+        for (chain, error) in &failed {
+            say(&format!("{chain}: {}", spelt_out(&error.to_string())));
+        }
         ensure!(wrong.is_empty(), "something is wrong with what is old, and stays: see `mcp-mux audit verify`");
+        ensure!(failed.is_empty(), "the records of {} could not be worked on", failed.len());
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ const CHECKPOINT_SECONDS_MAX: u64 = 3_600;
 const SPOOL_MEBIBYTES_MAX: u64 = 1_048_576;
 
 /// Fewest and most days for which events are kept. The database itself lets nobody delete anything of the last 30.
-const KEEP_DAYS: RangeInclusive<u64> = 31..=36_500;
+pub const AUDIT_KEEP_DAYS: RangeInclusive<u64> = 31..=36_500;
 /// Seconds of a day.
 const DAY_SECONDS: u64 = 86_400;
 
@@ -70,7 +70,7 @@ impl AuditConfig {
         if !(1..=SPOOL_MEBIBYTES_MAX).contains(&self.spool_mebibytes) {
             return Err(setting("audit.spool_mebibytes", "must be from 1 to 1048576"));
         }
-        if self.keep_days.is_some_and(|days| !KEEP_DAYS.contains(&days)) {
+        if self.keep_days.is_some_and(|days| !AUDIT_KEEP_DAYS.contains(&days)) {
             return Err(setting("audit.keep_days", "must be from 31 to 36500; leave it out to keep events for ever"));
         }
         if self.on_full == OnFull::Spool && self.spool_directory.as_os_str().is_empty() {

@@ -137,13 +137,15 @@ impl Mux {
         };
         measured::leads_to(&mut operation, (&thing, &target));
         let mut recording = self.recording(room, came, (&sight, &ask.wish, &thing), (&target, operation));
-        recording.brings(self.content(&target, &ask.wish).await);
         let has_place = counted.and_then(|()| {
             recording.runs(self.limits.begin(target.access.tenant()).map_err(limited)?);
             Ok(())
         });
         let outcome = match has_place {
-            Ok(()) => self.ask_at(caller, endpoint, ask, (&sight, thing, target)).await,
+            Ok(()) => {
+                recording.brings(self.content(&target, &ask.wish).await);
+                self.ask_at(caller, endpoint, ask, (&sight, thing, target)).await
+            }
             Err(limited) => Err(limited),
         };
         Outcome::recorded(outcome, recording)

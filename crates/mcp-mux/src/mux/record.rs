@@ -4,10 +4,11 @@
 //! pushed when the call ends, however it ends, be it that nobody waits for its answer any more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tenant_store::{AuditChain, AuditContent, OfferKind, TenantId, Timestamp, UpstreamId};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::call::{CallError, Outcome};
 use super::flows::Reading;
@@ -25,6 +26,9 @@ use crate::policy::{Access, Action, Decision, EntryFacts, decide};
 use crate::telemetry::Operation;
 use crate::upstream::{Answer, UpstreamError, is_tool_error};
 use crate::usage::{Usage, UsedOnce};
+
+/// How long the key of a tenant's record is waited for.
+const KEY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A call on its way into the record.
 #[derive(Debug)]
@@ -178,15 +182,18 @@ impl Mux {
         if wanted == AuditContent::None {
             return None;
         }
-        let keys = match key {
+        let rows = self.store.tenant(target.access.scope());
+        let key = match key {
             None => None,
-            Some(key) => match self.store.tenant(target.access.scope()).open_recording_key(key).await {
-                Ok(keys) => Some(keys),
-                Err(error) => {
+            // Whoever calls does not wait for the record.
+            Some(key) => match timeout(KEY_TIMEOUT, rows.open_recording_key(key)).await {
+                Ok(Ok(key)) => Some(key),
+                Ok(Err(error)) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(error, tenant = %target.access.tenant_slug(), "arguments are not recorded");
                     None
                 }
+                Err(_) => None,
             },
         };
         // What somebody answers to the question of a task is looked at when it is sent.
@@ -194,7 +201,7 @@ impl Mux {
             Wish::Task { .. } => format!("\"taskId\":{}", json::quote(&target.local)),
             wish => wish.params(&target.local),
         };
-        Some(Content::new(keys, wanted == AuditContent::All, &parameters))
+        Some(Content::new(key, wanted == AuditContent::All, &parameters))
     }
 
     /// Records that somebody was refused. Whose event it is, and why it was refused, is looked for by the writer: whoever is refused must not

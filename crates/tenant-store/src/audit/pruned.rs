@@ -3,7 +3,8 @@
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
-    ColumnTrait as _, Condition, EntityTrait as _, ExprTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    ColumnTrait as _, Condition, ConnectionTrait as _, EntityTrait as _, ExprTrait as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _,
 };
 
 use super::{AUDIT_PAGE_ROWS, AuditChain, AuditCheckpoint, AuditRow, checkpoint, checkpoints, event, events, number};
@@ -91,6 +92,11 @@ impl Store {
         let writing = Writing::beside(self).await?;
         writing.about(chain.whose()).await?;
         let db = writing.executor();
+        // Whoever adds a line of these again at the same time sees that it is gone, and not only that it is not there.
+        if self.has_roles() {
+            let lock = db.execute_unprepared("LOCK TABLE audit_event IN SHARE ROW EXCLUSIVE MODE");
+            answered(lock).await.map_err(StoreError::write("audit_event"))?;
+        }
         let insert = audit_pruned::Entity::insert(model).on_conflict(moved).exec_without_returning(db);
         answered(insert).await.map_err(StoreError::write("audit_pruned"))?;
         let (chain, seq) = (chain.to_string(), number(*seq));

@@ -48,6 +48,11 @@ impl Stuck {
         self.0.len() as u64
     }
 
+    /// The same of what each step tries.
+    fn note_once(&mut self, what: String, error: StoreError) -> Result<(), StoreError> {
+        if self.0.iter().any(|(known, _)| *known == what) { Ok(()) } else { self.note(what, error) }
+    }
+
     /// Notes an error of one row. One of the provider or of the database concerns every row.
     fn note(&mut self, what: String, error: StoreError) -> Result<(), StoreError> {
         use KekError::{Malformed, Refused, Unknown};
@@ -57,6 +62,7 @@ impl Stuck {
             StoreError::Rewrap { source: Refused | Unknown(_) | Malformed, .. }
                 | StoreError::DataKey { source: Refused | Unknown(_) | Malformed, .. }
                 | StoreError::Unopened { .. }
+                | StoreError::RecordingKey(_)
         );
         if !is_of_the_row {
             return Err(error);
@@ -202,8 +208,16 @@ impl TenantStore {
                 Err(error) => stuck.note(what, error)?,
             }
         }
-        let (is_done, is_left) = self.reseal_recording_key(&present).await?;
-        done += u64::from(is_done);
+        let is_left = match self.reseal_recording_key(&present).await {
+            Ok((is_done, is_left)) => {
+                done += u64::from(is_done);
+                is_left
+            }
+            Err(error) => {
+                stuck.note_once("recording key".to_owned(), error)?;
+                true
+            }
+        };
         let reading = self.reading().await?;
         let left = u64::from(is_left) + old.count(&reading.executor()).await.map_err(StoreError::read("credential"))?;
         drop(reading);

@@ -30,9 +30,6 @@ impl MigrationTrait for Migration {
             .primary_key(Index::create().col("chain").col("writer"))
             .to_owned();
         manager.create_table(table).await?;
-        let old =
-            Index::create().name("audit_checkpoint_at").table("audit_checkpoint").col("chain").col("at_ms").to_owned();
-        manager.create_index(old).await?;
         let statements: Vec<String> = match manager.get_database_backend() {
             DbBackend::Postgres => on_postgres(),
             _ => CHAINS.into_iter().flat_map(on_sqlite).chain(FORWARD_ON_SQLITE.map(str::to_owned)).collect(),
@@ -47,6 +44,8 @@ impl MigrationTrait for Migration {
 fn on_postgres() -> Vec<String> {
     let whose = "current_setting('mcp_mux.tenant', true)";
     let mut all = vec![
+        // Whoever writes holds them one after the other.
+        "LOCK TABLE audit_event, audit_checkpoint IN ACCESS EXCLUSIVE MODE".to_owned(),
         sorting_bytes(TABLE),
         format!("ALTER TABLE {TABLE} ENABLE ROW LEVEL SECURITY"),
         format!("ALTER TABLE {TABLE} FORCE ROW LEVEL SECURITY"),
@@ -62,7 +61,9 @@ fn on_postgres() -> Vec<String> {
         format!(
             "CREATE FUNCTION audit_is_new() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
              IF EXISTS (SELECT 1 FROM {TABLE} p WHERE p.chain = NEW.chain AND p.writer = NEW.writer AND p.seq >= NEW.seq) \
-             THEN RETURN NULL; END IF; RETURN NEW; END $$"
+             THEN IF NEW.at_ms > extract(epoch FROM now()) * 1000 - {KEPT_MS} THEN \
+             RAISE EXCEPTION 'the audit record is added to and never changed'; END IF; \
+             RETURN NULL; END IF; RETURN NEW; END $$"
         ),
         "CREATE FUNCTION audit_goes_forward() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
          IF NEW.chain <> OLD.chain OR NEW.writer <> OLD.writer OR NEW.seq <= OLD.seq THEN \
@@ -85,7 +86,8 @@ fn on_postgres() -> Vec<String> {
         all.push(format!(
             "CREATE TRIGGER {table}_over BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION audit_is_over()"
         ));
-        // What waited on disk for longer than it is kept, and had been added already, is not added again.
+        // What waited on disk for longer than it is kept, and had been added already, is not added again. But nobody makes new events
+        // pass unseen by saying beforehand that they were deleted.
         all.push(format!(
             "CREATE TRIGGER {table}_new BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION audit_is_new()"
         ));
@@ -101,7 +103,8 @@ const FORWARD_ON_SQLITE: [&str; 2] = [
      SELECT RAISE(ABORT, 'the audit record is added to and never changed'); END",
 ];
 
-fn on_sqlite(table: &str) -> [String; 4] {
+fn on_sqlite(table: &str) -> [String; 5] {
+    let young = |row: &str| format!("{row}.at_ms > CAST(strftime('%s', 'now') AS INTEGER) * 1000 - {KEPT_MS}");
     let pruned = |row: &str| {
         format!(
             "EXISTS (SELECT 1 FROM {TABLE} p WHERE p.chain = {row}.chain AND p.writer = {row}.writer AND p.seq >= {row}.seq)"
@@ -111,15 +114,23 @@ fn on_sqlite(table: &str) -> [String; 4] {
         format!("DROP TRIGGER {table}_kept_on_delete"),
         format!(
             "CREATE TRIGGER {table}_kept_on_delete BEFORE DELETE ON {table} \
-             WHEN OLD.at_ms > CAST(strftime('%s', 'now') AS INTEGER) * 1000 - {KEPT_MS} OR NOT {} BEGIN \
-             SELECT RAISE(ABORT, 'the audit record is added to and never changed'); END",
+             WHEN {} OR NOT {} BEGIN SELECT RAISE(ABORT, 'the audit record is added to and never changed'); END",
+            young("OLD"),
             pruned("OLD")
         ),
         format!("DROP TRIGGER {table}_kept_on_insert"),
         format!(
             "CREATE TRIGGER {table}_kept_on_insert BEFORE INSERT ON {table} WHEN EXISTS \
-             (SELECT 1 FROM {table} WHERE chain = NEW.chain AND writer = NEW.writer AND seq = NEW.seq) OR {} \
-             BEGIN SELECT RAISE(IGNORE); END",
+             (SELECT 1 FROM {table} WHERE chain = NEW.chain AND writer = NEW.writer AND seq = NEW.seq) \
+             OR NOT {} AND {} BEGIN SELECT RAISE(IGNORE); END",
+            young("NEW"),
+            pruned("NEW")
+        ),
+        // Nobody makes new events pass unseen by saying beforehand that they were deleted.
+        format!(
+            "CREATE TRIGGER {table}_new_on_insert BEFORE INSERT ON {table} WHEN {} AND {} BEGIN \
+             SELECT RAISE(ABORT, 'the audit record is added to and never changed'); END",
+            young("NEW"),
             pruned("NEW")
         ),
     ]

@@ -125,6 +125,15 @@ async fn what_is_over_is_deleted_up_to_where_that_is_written_down_and_never_come
     assert!(bed.prune_audit(AuditChain::Platform, &up_to(2)).await.is_err());
     assert_eq!(bed.still().await?.platform_audit_rows(None).await?.len(), 2, "all of it or nothing");
     assert_eq!(bed.still().await?.platform_audit_pruned(None).await?, []);
+    // Whoever says beforehand that new ones were deleted makes none pass unseen.
+    let forged = format!(
+        "INSERT INTO audit_pruned SELECT chain, writer, 9000, at_ms, hash, key_id, signature FROM audit_checkpoint \
+         WHERE chain = '{}' AND writer = '{writer}'",
+        AuditChain::Platform
+    );
+    bed.away.database().alter(&forged).await?;
+    let new = AuditRow { at: SystemClock.now(), ..row(writer, 3, "new") };
+    assert!(bed.append_audit(&[part(AuditChain::Platform, &[new], &[])]).await.is_err());
     for sql in ["DELETE FROM audit_pruned", "UPDATE audit_pruned SET hash = ''"] {
         let error = bed.away.database().alter(sql).await.unwrap_err().to_string();
         assert!(error.contains("the audit record is added to and never changed"), "{sql}: {error}");
