@@ -48,6 +48,7 @@ mod policy;
 mod probes;
 mod protocol;
 mod provider;
+mod quotas;
 mod replicas;
 mod revocations;
 mod running;

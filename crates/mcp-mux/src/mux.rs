@@ -2,6 +2,7 @@
 
 mod arguments;
 mod call;
+mod counted;
 mod error;
 mod flows;
 mod ground;
@@ -44,6 +45,7 @@ use self::parked::ParkingLot;
 use self::questions::Questions;
 use self::record::Came;
 use self::subscriptions::SOURCES_MAX;
+use crate::allowance::Allowances;
 use crate::audit::Audit;
 use crate::caller::{Caller, Principal, Quota};
 use crate::catalog::{Catalog, Face, Page, Snapshot, View};
@@ -76,6 +78,7 @@ pub struct Mux {
     /// At how many upstreams each principal listens.
     listening: Quota,
     limits: Limits,
+    allowances: Allowances,
     usage: Usage,
     flows: FlowGuard,
     clock: Arc<dyn Clock>,
@@ -123,7 +126,7 @@ impl Mux {
     pub fn new(
         (catalog, pool, store, audit): (Arc<Catalog>, Pool, Store, Audit),
         (handles, clock, tasks): (Handles, Arc<dyn Clock>, Tasks),
-        (limits, usage): (Limits, Usage),
+        (limits, (allowances, usage)): (Limits, (Allowances, Usage)),
         recheck_every: Duration,
         page_items: usize,
     ) -> Self {
@@ -138,6 +141,7 @@ impl Mux {
             parked,
             listening,
             limits,
+            allowances,
             usage,
             flows: FlowGuard::new(),
             clock,

@@ -14,6 +14,7 @@ pub(crate) mod erasure;
 pub(crate) mod managed;
 pub(crate) mod offer;
 pub(crate) mod platform_key;
+pub(crate) mod quota_use;
 pub(crate) mod replica;
 pub(crate) mod revision;
 pub(crate) mod revocation;

@@ -33,6 +33,7 @@ mod m20261126_000027_usage;
 mod m20261126_000028_tool_review;
 mod m20261126_000029_flow_policy;
 mod m20261127_000031_upstream_resets;
+mod m20261127_000034_quota_use;
 
 use std::collections::HashSet;
 
@@ -79,6 +80,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000028_tool_review::Migration),
             Box::new(m20261126_000029_flow_policy::Migration),
             Box::new(m20261127_000031_upstream_resets::Migration),
+            Box::new(m20261127_000034_quota_use::Migration),
         ]
     }
 }

@@ -2,12 +2,12 @@
 //! the tenant's own credential.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tenant_store::{FlowPolicy, TenantId, TenantSlug, UpstreamId, UpstreamSlug};
 use tokio::time::Instant;
 
+use super::counted::limited;
 pub use super::error::CallError;
 use super::flows::Found;
 use super::input::{Given, Input, ResultKind, States, url_elicitations};
@@ -21,7 +21,6 @@ use super::{Endpoint, Mux, Sight, arguments};
 use crate::audit;
 use crate::caller::Caller;
 use crate::catalog::{Entry, Face};
-use crate::limits::{Limited, whole_seconds};
 use crate::protocol::TASKS;
 use crate::telemetry::Operation;
 use crate::upstream::{
@@ -178,8 +177,7 @@ impl Mux {
         if let Some(refused) = arguments::refused(&ask.wish, &call.target) {
             return Ok(Outcome::Unasked(refused));
         }
-        let used = (call.target.place(), sight.counted_as(&ask.wish, &call.target));
-        self.limits.count_use(&caller.principal, used, Instant::now()).map_err(limited)?;
+        let mut spent = self.count_use(&caller.principal, sight, (&call.thing, &call.target))?;
         if let Some(outcome) = call.guard(&given, &params)? {
             return Ok(outcome);
         }
@@ -187,12 +185,14 @@ impl Mux {
         let mut rpc = call.rpc(params)?;
         let deadline = caller.deadline.min(Instant::now() + call.target.upstream.spec.call_timeout);
         let matter = || Matter { endpoint: endpoint.clone(), thing: call.thing.clone(), target: call.target.place() };
+        spent.is_sent(true);
         let reply = tokio::select! {
             biased;
             () = caller.ended.cancelled() => return Err(CallError::SignedOut),
             reply = self.reply(caller, &call.target, (&mut rpc, peer, deadline)) => reply,
             () = self.until_taken_back(caller, sight, matter) => return Err(self.taken_back(caller, &call.thing)),
         };
+        spent.is_sent(!reply.as_ref().is_err_and(UpstreamError::is_before_asking));
         // What was decided before a long call may have been taken back meanwhile.
         if !self.is_current(sight) && !self.may_use(caller, &matter()) {
             return Err(self.taken_back(caller, &call.thing));
@@ -218,7 +218,10 @@ impl Mux {
         let target = target.ok_or(CallError::Unknown(thing.word()))?;
         let deadline = caller.deadline.min(Instant::now() + standing.call_timeout);
         let mut rpc = request.rpc(&target.local, &given);
+        let mut spent = mux.spend(&caller.principal, &sight, (thing, &target))?;
+        spent.is_sent(true);
         let reply = mux.reply(caller, &target, (&mut rpc, request.peer, deadline)).await;
+        spent.is_sent(!reply.as_ref().is_err_and(UpstreamError::is_before_asking));
         reply.map_err(|error| failed(target.slugs(), error))
     }
 
@@ -420,10 +423,6 @@ fn declared(members: String, takes_tasks: bool) -> String {
     }
     let comma = if members.is_empty() { "" } else { "," };
     format!("{members}{comma}\"extensions\":{{\"{TASKS}\":{{}}}}")
-}
-
-fn limited((limited, wait): (Limited, Duration)) -> CallError {
-    CallError::Limited { limited, seconds: whole_seconds(wait) }
 }
 
 pub(super) fn failed((tenant, upstream): (TenantSlug, UpstreamSlug), error: UpstreamError) -> CallError {
