@@ -33,6 +33,7 @@ mod flow;
 mod front_session;
 mod fronts;
 mod graph_directory;
+mod in_flight;
 mod isolation;
 mod keys;
 mod limits;

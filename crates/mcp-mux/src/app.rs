@@ -299,7 +299,7 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let operations = operations(config, &metrics, (&egress, &tasks));
         let opens = (egress.clone(), config.exchangers());
-        let pool = Pool::new(opens, operations.clone(), (tasks.clone(), Arc::clone(&clock)));
+        let pool = Pool::new(opens, operations.clone(), (tasks.clone(), Arc::clone(&clock))).bounded(&config.limits);
         let every = config.catalog.refresh_every();
         let refresher =
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));

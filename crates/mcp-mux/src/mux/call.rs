@@ -11,9 +11,10 @@ use super::counted::limited;
 pub use super::error::CallError;
 use super::flows::Found;
 use super::input::{Given, Input, ResultKind, States, url_elicitations};
+use super::matter::Matter;
 use super::measured;
 use super::record::Came;
-use super::relay::{Matter, Relay, Standing};
+use super::relay::{Relay, Standing};
 use super::tasks::{TaskAct, TaskIds};
 use super::uris::Uris;
 use super::wish::{Target, Thing, Wish};
@@ -24,7 +25,7 @@ use crate::catalog::{Entry, Face};
 use crate::protocol::TASKS;
 use crate::telemetry::Operation;
 use crate::upstream::{
-    Answer, ClientCapabilities, Link, LogLevel, Peer, Proofs, Reply, Rpc, Running, Trace, UpstreamError,
+    Answer, ClientCapabilities, Link, Load, LogLevel, Peer, Proofs, Reply, Rpc, Running, Trace, UpstreamError,
 };
 
 /// A request as it came from the client.
@@ -47,8 +48,8 @@ pub struct Ask<'r> {
 /// How a request went.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The upstream answered at once.
-    Whole(Answer),
+    /// The upstream answered at once. It is held by that.
+    Whole(Answer, Load),
     /// We answered ourselves, without asking the upstream.
     Unasked(Answer),
     /// There is a stream.
@@ -201,8 +202,9 @@ impl Mux {
             self.limits.give_back(call.target.access.tenant());
         }
         let reply = reply.map_err(|error| failed(call.target.slugs(), error))?;
+        let load = rpc.load.clone();
         let asking = call.asking(&reply, (rpc, own));
-        call.outcome(reply, call.finish(asking), deadline)
+        call.outcome((reply, load), call.finish(asking), deadline)
     }
 
     /// Asks once more, with what the client answered, if that still leads to the same upstream.
@@ -256,6 +258,10 @@ impl Mux {
         target: &Target<'_>,
         (rpc, peer, deadline): (&mut Rpc<'_>, Peer, Instant),
     ) -> Result<Reply, UpstreamError> {
+        rpc.load = self.pool.load(target.place());
+        if !rpc.load.take(rpc.params.len()) {
+            return Err(UpstreamError::NoRoom);
+        }
         let stored = target.stored(self);
         let proofs = stored.proofs(caller);
         self.link_by(target, (&proofs, peer))?.ask(&proofs, rpc, deadline).await
@@ -382,14 +388,15 @@ impl Call<'_> {
             progress_token: self.ask.progress_token.map(ToOwned::to_owned),
             log: self.ask.log,
             finish,
+            load: self.mux.pool.load(self.target.place()),
         }
     }
 
-    fn outcome(&self, reply: Reply, finish: Finish, deadline: Instant) -> Result<Outcome, CallError> {
+    fn outcome(&self, (reply, load): (Reply, Load), finish: Finish, deadline: Instant) -> Result<Outcome, CallError> {
         let relay = match reply {
             Reply::Stream(streaming) => Relay::reading(self.standing(finish), *streaming, deadline),
             Reply::Whole(answer) => match finish.finish(answer).map_err(|error| failed(self.target.slugs(), error))? {
-                Finished::Answer(answer) => return Ok(Outcome::Whole(answer)),
+                Finished::Answer(answer) => return Ok(Outcome::Whole(answer, load)),
                 Finished::Questions(result) => Relay::asking(self.standing(finish), &result)?,
             },
         };
