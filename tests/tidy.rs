@@ -94,7 +94,7 @@ const LAYERS: &[&[&str]] = &[
     &["mux", "manifest", "review"],
     &["catalog", "keys", "replicas"],
     &["upstream"],
-    &["audit", "usage"],
+    &["allowance", "audit", "usage"],
     &["flow", "limits", "policy"],
     &["caller"],
     &["telemetry"],

@@ -10,6 +10,7 @@ use futures::future::join_all;
 use tenant_store::{Clock, Follower, Group, ReplicaId, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
 
+use crate::allowance::{self, Allowances};
 use crate::audit::{Audit, Retention};
 use crate::auth::{ApiKeys, Authenticator, Directories, GraphDirectory, Login, NamedGroups};
 use crate::caller::{Bounds, Caller, Principal};
@@ -71,7 +72,7 @@ pub struct App {
     refresher: Arc<Refresher>,
     api_keys: Arc<ApiKeys>,
     accounts: Accounts,
-    usage: Usage,
+    counted: (Allowances, Usage),
     tasks: Tasks,
     /// How long it serves after it was told to stop, and how long it then waits for what runs.
     drain: (Duration, Duration),
@@ -171,10 +172,16 @@ fn asked(
 }
 
 /// What one replica is enough for.
-async fn lead(store: Store, refresher: Arc<Refresher>, (directories, retention): (Vec<GraphDirectory>, Retention)) {
+async fn lead(
+    store: Store,
+    clock: Arc<dyn Clock>,
+    refresher: Arc<Refresher>,
+    (directories, retention): (Vec<GraphDirectory>, Retention),
+) {
     let work = || async {
         let asked = join_all(directories.iter().map(GraphDirectory::keep));
-        tokio::join!(refresher.work(), asked, retention.keep(&store, administration()));
+        let old = async { tokio::join!(allowance::forget_old(&store, &*clock), retention.keep(&store, administration())) };
+        tokio::join!(refresher.work(), asked, old);
         // Without a directory that is asked, listing is all, and never ends.
     };
     replicas::lead(&store, work).await;
@@ -182,14 +189,14 @@ async fn lead(store: Store, refresher: Arc<Refresher>, (directories, retention):
 
 /// What goes on beside requests from the start to the end.
 fn go_on_in_background(
-    tasks: &Tasks,
+    (clock, tasks): (&Arc<dyn Clock>, &Tasks),
     store: &Store,
     (refresher, api_keys): (&Arc<Refresher>, &Arc<ApiKeys>),
     one_does: (Vec<GraphDirectory>, Retention),
 ) {
     let kek = store.key_encryption();
     tasks.spawn(async move { kek.keep_alive().await });
-    tasks.spawn(lead(store.clone(), Arc::clone(refresher), one_does));
+    tasks.spawn(lead(store.clone(), Arc::clone(clock), Arc::clone(refresher), one_does));
     // What is revoked holds for calls too that are still being finished.
     tasks.spawn_beside(Arc::clone(refresher).follow());
     tasks.spawn_beside(Arc::clone(api_keys).keep_fresh());
@@ -230,6 +237,16 @@ async fn join_in(
     api_keys.reload().await?;
     tasks.spawn_last(|over| heart.run(over));
     Ok(replica)
+}
+
+/// What bounds calls, and where they are counted.
+fn counting(
+    config: &Config,
+    store: &Store,
+    (clock, tasks): (&Arc<dyn Clock>, &Tasks),
+) -> (Limits, (Allowances, Usage)) {
+    let allowances = Allowances::start(&config.limits, store, (clock, tasks));
+    (Limits::new(&config.limits), (allowances, Usage::start(store, tasks)))
 }
 
 /// What is looked up when somebody asks for the metrics.
@@ -288,7 +305,7 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let operations = operations(config, &metrics, (&egress, &tasks));
         let opens = (egress.clone(), config.exchangers());
-        let pool = Pool::new(opens, operations.clone(), (tasks.clone(), Arc::clone(&clock)));
+        let pool = Pool::new(opens, operations.clone(), (tasks.clone(), Arc::clone(&clock))).bounded(&config.limits);
         let every = config.catalog.refresh_every();
         let refresher =
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));
@@ -300,12 +317,12 @@ impl App {
         let handles = Handles::new(keys.clone());
         let audit = recording(&store, &keys, &config.audit, (&clock, &tasks)).await?;
         let retention = Retention::new(audit.clone(), &config.audit, Arc::clone(&clock));
-        let usage = Usage::start(&store, &tasks);
-        show(&metrics, &pool, (&audit, &usage));
+        let (limits, counted) = counting(config, &store, (&clock, &tasks));
+        show(&metrics, &pool, (&audit, &counted.1));
         let mux = Mux::new(
             (Arc::clone(&catalog), pool, store.clone(), audit),
             (handles.clone(), Arc::clone(&clock), tasks.clone()),
-            (Limits::new(&config.limits), usage.clone()),
+            (limits, counted.clone()),
             config.http.recheck_every(),
             config.catalog.page_items,
         );
@@ -330,7 +347,7 @@ impl App {
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
         let asked = asked(config, &egress, (&clock, &store), &catalog)?;
-        go_on_in_background(&tasks, &store, (&refresher, &api_keys), (asked, retention));
+        go_on_in_background((&clock, &tasks), &store, (&refresher, &api_keys), (asked, retention));
         let replica = join_in(&store, &*clock, (&catalog, &api_keys), &tasks).await?;
         let (http, accepting) = (config.http.clone(), tasks.clone());
         tasks.spawn_draining(async move { serve(listener, routes, &http, &accepting).await });
@@ -342,7 +359,7 @@ impl App {
         });
         let drain = (config.http.drain_delay(), config.http.drain_timeout());
         tracing::info!(%address, public_url = %public_url, %replica, "mcp-mux serves");
-        Ok(Self { address, admin, public_url, store, catalog, refresher, api_keys, accounts, usage, tasks, drain })
+        Ok(Self { address, admin, public_url, store, catalog, refresher, api_keys, accounts, counted, tasks, drain })
     }
 
     /// Where it listens.
@@ -387,7 +404,12 @@ impl App {
 
     /// What tenants use, for whoever started the server.
     pub fn usage(&self) -> &Usage {
-        &self.usage
+        &self.counted.1
+    }
+
+    /// What may be used in a day and in a month, for whoever started the server.
+    pub fn allowances(&self) -> &Allowances {
+        &self.counted.0
     }
 
     /// Takes over what changed in the database now rather than at the next look.

@@ -26,7 +26,7 @@ pub use front::{Front, FrontConfig, FrontMode, FrontProof};
 pub use http::{AdminConfig, HttpConfig};
 pub use issuer::{AppOnly, GraphConfig, IntrospectionConfig, IssuerConfig, Preset, TokenMode};
 pub use keys::{AppRoleConfig, KeysConfig, KubernetesConfig, SecretSource, VaultConfig, VaultLogin};
-pub use limits::LimitsConfig;
+pub use limits::{LimitsConfig, TenantLimitsConfig};
 pub use login::LoginConfig;
 pub use profile::{ClaimMark, ClaimPath, Profile, SigningAlgorithm, TokenType, Wanted};
 pub use telemetry::{LogFormat, OtlpConfig, TelemetryConfig};

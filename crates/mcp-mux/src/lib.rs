@@ -3,6 +3,7 @@
 //! A request passes the modules in this order: `http` → `auth` → `gateway` → `policy` → `catalog` → `mux` → `upstream`. Nothing
 //! skips a line and nothing calls upwards; see `docs/architecture.md`.
 
+pub mod allowance;
 pub mod app;
 pub mod audit;
 pub mod bridge;

@@ -57,6 +57,30 @@ pub enum Limited {
     Tool,
     /// That of the tenant on calls which run at once.
     AtOnce,
+    /// What that has for a day or a month is used up.
+    UsedUp(Counter, Span),
+    /// There is no room to count it in.
+    Uncounted,
+}
+
+/// Whose calls are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counter {
+    /// Of one principal, in one tenant.
+    Principal,
+    /// Of one principal, of one tool.
+    Tool,
+    /// Of all, in one tenant.
+    Tenant,
+}
+
+/// For how long calls are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// A day, in UTC.
+    Day,
+    /// A month of the calendar, in UTC.
+    Month,
 }
 
 impl Limited {
@@ -67,6 +91,13 @@ impl Limited {
             Self::Tenant => "too many calls are made there by all together",
             Self::Tool => "you call this too often",
             Self::AtOnce => "too many calls run there at once",
+            Self::UsedUp(Counter::Principal, Span::Day) => "you have used up your calls there for today",
+            Self::UsedUp(Counter::Principal, Span::Month) => "you have used up your calls there for this month",
+            Self::UsedUp(Counter::Tool, Span::Day) => "you have used up your calls of this for today",
+            Self::UsedUp(Counter::Tool, Span::Month) => "you have used up your calls of this for this month",
+            Self::UsedUp(Counter::Tenant, Span::Day) => "all together have used up the calls there for today",
+            Self::UsedUp(Counter::Tenant, Span::Month) => "all together have used up the calls there for this month",
+            Self::Uncounted => "calls cannot be counted at present, so none is made",
         }
     }
 }
@@ -114,6 +145,17 @@ impl Limits {
                 tools.give_back(&tool());
             }
         })
+    }
+
+    /// Gives back what a use took that is refused for another reason.
+    pub fn give_back_use(&self, principal: &Principal, (place, local): ((TenantId, UpstreamId), &str)) {
+        if let Some(principals) = &self.principals {
+            principals.give_back(principal);
+        }
+        if let Some(tools) = &self.tools {
+            tools.give_back(&ToolUse { principal: principal.clone(), place, local: local.into() });
+        }
+        self.give_back(place.0);
     }
 
     /// A place for a call in a tenant, if one is free. When the next one will be, nobody knows.

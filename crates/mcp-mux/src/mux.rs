@@ -2,12 +2,14 @@
 
 mod arguments;
 mod call;
+mod counted;
 mod error;
 mod flows;
 mod ground;
 mod handle;
 mod input;
 mod listen;
+mod matter;
 mod measured;
 mod own_accounts;
 mod pace;
@@ -27,8 +29,9 @@ pub use error::UNRECORDED_RETRY_SECONDS;
 pub use handle::{Bond, Handles, Purpose};
 pub use input::{Input, URL_ELICITATION_REQUIRED};
 pub use listen::{Changes, Wanted};
+pub use matter::Matter;
 pub use own_accounts::{OwnAccount, OwnAccountError, OwnAccounts};
-pub use relay::{Matter, Relay, Step};
+pub use relay::{Relay, Step};
 pub use subscriptions::Subscriptions;
 pub use tasks::{Task, TaskAct};
 pub use wish::{Thing, Wish};
@@ -44,6 +47,7 @@ use self::parked::ParkingLot;
 use self::questions::Questions;
 use self::record::Came;
 use self::subscriptions::SOURCES_MAX;
+use crate::allowance::Allowances;
 use crate::audit::Audit;
 use crate::caller::{Caller, Principal, Quota};
 use crate::catalog::{Catalog, Face, Page, Snapshot, View};
@@ -76,6 +80,7 @@ pub struct Mux {
     /// At how many upstreams each principal listens.
     listening: Quota,
     limits: Limits,
+    allowances: Allowances,
     usage: Usage,
     flows: FlowGuard,
     clock: Arc<dyn Clock>,
@@ -123,7 +128,7 @@ impl Mux {
     pub fn new(
         (catalog, pool, store, audit): (Arc<Catalog>, Pool, Store, Audit),
         (handles, clock, tasks): (Handles, Arc<dyn Clock>, Tasks),
-        (limits, usage): (Limits, Usage),
+        (limits, (allowances, usage)): (Limits, (Allowances, Usage)),
         recheck_every: Duration,
         page_items: usize,
     ) -> Self {
@@ -138,6 +143,7 @@ impl Mux {
             parked,
             listening,
             limits,
+            allowances,
             usage,
             flows: FlowGuard::new(),
             clock,

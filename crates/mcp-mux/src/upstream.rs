@@ -12,6 +12,7 @@ mod credential;
 mod error;
 mod event_stream;
 mod hear;
+mod in_flight;
 mod link;
 mod lists;
 mod negotiate;
@@ -39,6 +40,7 @@ pub(crate) use event_stream::Event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use event_stream::read_events;
 pub(crate) use hear::{Told, hear};
+pub(crate) use in_flight::Load;
 pub(crate) use link::{Link, Reply, Running, Streaming};
 pub(crate) use lists::{DEFINITION_BYTES_MAX, ListKind, list};
 pub(crate) use notices::{Notice, is_part};

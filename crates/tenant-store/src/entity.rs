@@ -15,6 +15,7 @@ pub(crate) mod erasure;
 pub(crate) mod managed;
 pub(crate) mod offer;
 pub(crate) mod platform_key;
+pub(crate) mod quota_use;
 pub(crate) mod recording_key;
 pub(crate) mod replica;
 pub(crate) mod revision;

@@ -27,6 +27,7 @@ mod name;
 mod offers;
 mod platform_keys;
 mod protocol;
+mod quota_use;
 mod recording;
 mod replicas;
 mod revision;
@@ -76,6 +77,7 @@ pub use name::{
 };
 pub use offers::{NewOffer, Offer, PromptName};
 pub use protocol::UpstreamProtocol;
+pub use quota_use::QuotaUse;
 pub use recording::SealedRecordingKey;
 pub use replicas::{Beat, REPLICA_SILENCE_MAX, Replica};
 pub use revision::Revision;

@@ -35,6 +35,7 @@ mod m20261126_000029_flow_policy;
 mod m20261127_000031_upstream_resets;
 mod m20261127_000032_audit_pruned;
 mod m20261127_000033_audit_content;
+mod m20261127_000034_quota_use;
 
 use std::collections::HashSet;
 
@@ -83,6 +84,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261127_000031_upstream_resets::Migration),
             Box::new(m20261127_000032_audit_pruned::Migration),
             Box::new(m20261127_000033_audit_content::Migration),
+            Box::new(m20261127_000034_quota_use::Migration),
         ]
     }
 }

@@ -19,7 +19,7 @@ use super::replay::Resumable;
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
 use crate::mux::{CallError, ListPage, Outcome, UNRECORDED_RETRY_SECONDS, URL_ELICITATION_REQUIRED};
-use crate::upstream::{Answer, error_code};
+use crate::upstream::{Answer, Load, error_code};
 
 /// For how long a client may keep a list, in milliseconds.
 const LIST_TTL_MS: u32 = 30_000;
@@ -101,8 +101,9 @@ pub(super) async fn call(
     Way { tasks, call, replays }: Way<'_>,
     outcome: Result<Outcome, CallError>,
 ) -> Result<Response<Body>, Problem> {
-    let answer = match outcome {
-        Ok(Outcome::Whole(answer) | Outcome::Unasked(answer)) => Ok(answer),
+    let (answer, load) = match outcome {
+        Ok(Outcome::Whole(answer, load)) => (Ok(answer), load),
+        Ok(Outcome::Unasked(answer)) => (Ok(answer), Load::default()),
         Ok(Outcome::Stream(relay)) => {
             if let Some(tasks) = tasks {
                 return Ok(events::of_call((id.to_owned(), asked), (call, replays), *relay, tasks));
@@ -125,10 +126,10 @@ pub(super) async fn call(
             return Err(Problem::limited(error.to_string(), UNRECORDED_RETRY_SECONDS));
         }
         Err(error @ CallError::HeaderMismatch) => return Err(Problem::header_mismatch(error.to_string())),
-        Err(error) => Err(error),
+        Err(error) => (Err(error), Load::default()),
     };
     let status = status(asked.era, &answer);
-    let mut response = json_response(body(id, asked, answer));
+    let mut response = json_response(body((id, asked), answer, load));
     *response.status_mut() = status;
     Ok(response)
 }
@@ -140,8 +141,8 @@ fn status(era: Era, answer: &Result<Answer, CallError>) -> StatusCode {
     if lacks { StatusCode::BAD_REQUEST } else { StatusCode::OK }
 }
 
-/// The response message as a body. A long result is not copied into it.
-fn body(id: &RawValue, asked: Asked, answer: Result<Answer, CallError>) -> Body {
+/// The response message as a body. A long result is not copied into it, and held until the client has it.
+fn body((id, asked): (&RawValue, Asked), answer: Result<Answer, CallError>, load: Load) -> Body {
     match answer {
         Ok(Answer::Result(result)) if result.get().len() >= LONG_BYTES_MIN => {
             let put_right = match put_right(&result, asked) {
@@ -150,7 +151,7 @@ fn body(id: &RawValue, asked: Asked, answer: Result<Answer, CallError>) -> Body 
             };
             let text = put_right.unwrap_or_else(|| Box::<str>::from(result).into_string());
             let head = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":", id.get());
-            Body::new(Pieces::new([head.into(), text.into(), Bytes::from_static(b"}")]))
+            Body::new(Pieces::new([head.into(), text.into(), Bytes::from_static(b"}")]).held_by(load))
         }
         answer => Body::from(message(id, asked, answer)),
     }

@@ -15,7 +15,8 @@ use super::answer::{Asked, message};
 use super::cancel::Cancellable;
 use super::replay::{Resumable, Writer};
 use crate::lifecycle::Tasks;
-use crate::mux::{Relay, Step};
+use crate::mux::{CallError, Relay, Step};
+use crate::upstream::Load;
 
 /// How often a quiet stream says that it is alive; clients give up on a silent connection after minutes.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -39,7 +40,7 @@ pub(super) fn of_call(
         (Sink::Replay(writer), response(body))
     } else {
         let (sender, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
-        (Sink::Once(sender), stream(receiver))
+        (Sink::Once(sender), stream(receiver, |held| held))
     };
     tasks.spawn_draining(async move {
         let carried = carry(id, asked, relay, sink);
@@ -55,7 +56,7 @@ pub(super) fn of_call(
 /// Where the events of a call go.
 enum Sink {
     /// To the client that waits, and to nobody when it is gone.
-    Once(mpsc::Sender<String>),
+    Once(mpsc::Sender<(String, Load)>),
     /// To the client that waits, or that comes back.
     Replay(Writer),
 }
@@ -70,9 +71,9 @@ impl Sink {
     }
 
     /// Sends a message; `false`, if nobody reads it.
-    async fn send(&self, message: &str) -> bool {
+    async fn send(&self, message: &str, load: Load) -> bool {
         match self {
-            Self::Once(events) => events.send(event(message)).await.is_ok(),
+            Self::Once(events) => events.send((event(message), load)).await.is_ok(),
             Self::Replay(writer) => {
                 writer.send(message).await;
                 true
@@ -90,17 +91,18 @@ impl Sink {
     /// Says that a quiet stream is alive, where nobody else does; `false`, if nobody reads it.
     async fn keep_alive(&self) -> bool {
         match self {
-            Self::Once(events) => events.send(": keep-alive\n\n".to_owned()).await.is_ok(),
+            Self::Once(events) => events.send((": keep-alive\n\n".to_owned(), Load::default())).await.is_ok(),
             Self::Replay(_) => true,
         }
     }
 }
 
-/// A response that streams what is sent.
-pub(super) fn stream(receiver: mpsc::Receiver<String>) -> Response<Body> {
-    let events = stream::unfold(receiver, |mut receiver| async move {
-        let text: String = receiver.recv().await?;
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), receiver))
+/// A response that streams what is sent: of each thing its text, and what holds that until the client asks for the next one.
+pub(super) fn stream<T: Send + 'static>(receiver: mpsc::Receiver<T>, held: fn(T) -> (String, Load)) -> Response<Body> {
+    let events = stream::unfold((receiver, Load::default()), move |(mut receiver, before)| async move {
+        drop(before);
+        let (text, load) = held(receiver.recv().await?);
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), (receiver, load)))
     });
     response(Body::from_stream(events))
 }
@@ -121,21 +123,25 @@ async fn carry(id: Box<RawValue>, asked: Asked, mut relay: Relay, sink: Sink) {
             () = sink.closed() => return,
             step = timeout(KEEP_ALIVE, relay.next()) => step,
         };
+        let mut is_over = false;
         let message = match step {
             Err(_) => None,
-            Ok(Some(Step::Message(text))) => Some(text),
-            Ok(Some(Step::Answer(answer))) => {
-                if let Err(error) = &answer {
-                    tracing::warn!(error = error as &dyn std::error::Error, "a streamed request has no answer");
+            Ok(Some(Step::Message(text))) => Some(match relay.hold(text.len()) {
+                Ok(load) => (text, load),
+                // Its client reads more slowly than it speaks.
+                Err(error) => {
+                    is_over = true;
+                    (unanswered(&id, asked, error), Load::default())
                 }
-                Some(message(&id, asked, answer))
-            }
+            }),
+            Ok(Some(Step::Answer(Ok(answer)))) => Some((message(&id, asked, Ok(answer)), relay.load())),
+            Ok(Some(Step::Answer(Err(error)))) => Some((unanswered(&id, asked, error), Load::default())),
             Ok(None) => return sink.answered(),
         };
         let patience = relay.deadline() + LAST_EVENT_TIMEOUT;
         let sent = async {
-            match &message {
-                Some(message) => sink.send(message).await,
+            match message {
+                Some((message, load)) => sink.send(&message, load).await,
                 None => sink.keep_alive().await,
             }
         };
@@ -145,7 +151,15 @@ async fn carry(id: Box<RawValue>, asked: Asked, mut relay: Relay, sink: Sink) {
                 return;
             }
         }
+        if is_over {
+            return sink.answered();
+        }
     }
+}
+
+fn unanswered(id: &RawValue, asked: Asked, error: CallError) -> String {
+    tracing::warn!(error = &error as &dyn std::error::Error, "a streamed request has no answer");
+    message(id, asked, Err(error))
 }
 
 /// One server-sent event; a message that spans lines needs one `data` field for each.

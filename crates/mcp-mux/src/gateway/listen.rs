@@ -23,6 +23,7 @@ use crate::caller::{Caller, Quota};
 use crate::json::{self, Members};
 use crate::lifecycle::Tasks;
 use crate::mux::{Changes, Subscriptions, Wanted};
+use crate::upstream::Load;
 
 /// Most streams of one principal.
 const STREAMS_MAX: usize = 32;
@@ -123,7 +124,7 @@ impl Streams {
                 events.try_send(event(&last)).ok();
             }
         });
-        Ok(events::stream(receiver))
+        Ok(events::stream(receiver, |text| (text, Load::default())))
     }
 }
 

@@ -7,14 +7,23 @@ use std::task::{Context, Poll};
 use axum::body::{Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
 
+use crate::upstream::Load;
+
 /// Three pieces, one behind the other.
 pub(super) struct Pieces {
     pieces: std::array::IntoIter<Bytes, 3>,
+    /// What holds them, until the body is sent or given up.
+    _load: Load,
 }
 
 impl Pieces {
     pub(super) fn new(pieces: [Bytes; 3]) -> Self {
-        Self { pieces: pieces.into_iter() }
+        Self { pieces: pieces.into_iter(), _load: Load::default() }
+    }
+
+    /// The same, held by that.
+    pub(super) fn held_by(self, load: Load) -> Self {
+        Self { _load: load, ..self }
     }
 }
 

@@ -2,18 +2,19 @@
 //! the tenant's own credential.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tenant_store::{FlowPolicy, TenantId, TenantSlug, UpstreamId, UpstreamSlug};
 use tokio::time::Instant;
 
+use super::counted::limited;
 pub use super::error::CallError;
 use super::flows::Found;
 use super::input::{Given, Input, ResultKind, States, url_elicitations};
+use super::matter::Matter;
 use super::measured;
 use super::record::Came;
-use super::relay::{Matter, Relay, Standing};
+use super::relay::{Relay, Standing};
 use super::tasks::{TaskAct, TaskIds};
 use super::uris::Uris;
 use super::wish::{Target, Thing, Wish};
@@ -21,11 +22,10 @@ use super::{Endpoint, Mux, Sight, arguments};
 use crate::audit;
 use crate::caller::Caller;
 use crate::catalog::{Entry, Face};
-use crate::limits::{Limited, whole_seconds};
 use crate::protocol::TASKS;
 use crate::telemetry::Operation;
 use crate::upstream::{
-    Answer, ClientCapabilities, Link, LogLevel, Peer, Proofs, Reply, Rpc, Running, Trace, UpstreamError,
+    Answer, ClientCapabilities, Link, Load, LogLevel, Peer, Proofs, Reply, Rpc, Running, Trace, UpstreamError,
 };
 
 /// A request as it came from the client.
@@ -48,8 +48,8 @@ pub struct Ask<'r> {
 /// How a request went.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The upstream answered at once.
-    Whole(Answer),
+    /// The upstream answered at once. It is held by that.
+    Whole(Answer, Load),
     /// We answered ourselves, without asking the upstream.
     Unasked(Answer),
     /// There is a stream.
@@ -181,8 +181,7 @@ impl Mux {
         if let Some(refused) = arguments::refused(&ask.wish, &call.target) {
             return Ok(Outcome::Unasked(refused));
         }
-        let used = (call.target.place(), sight.counted_as(&ask.wish, &call.target));
-        self.limits.count_use(&caller.principal, used, Instant::now()).map_err(limited)?;
+        let mut spent = self.count_use(&caller.principal, sight, (&call.thing, &call.target))?;
         if let Some(outcome) = call.guard(&given, &params)? {
             return Ok(outcome);
         }
@@ -190,12 +189,14 @@ impl Mux {
         let mut rpc = call.rpc(params)?;
         let deadline = caller.deadline.min(Instant::now() + call.target.upstream.spec.call_timeout);
         let matter = || Matter { endpoint: endpoint.clone(), thing: call.thing.clone(), target: call.target.place() };
+        spent.is_sent(true);
         let reply = tokio::select! {
             biased;
             () = caller.ended.cancelled() => return Err(CallError::SignedOut),
             reply = self.reply(caller, &call.target, (&mut rpc, peer, deadline)) => reply,
             () = self.until_taken_back(caller, sight, matter) => return Err(self.taken_back(caller, &call.thing)),
         };
+        spent.is_sent(!reply.as_ref().is_err_and(UpstreamError::is_before_asking));
         // What was decided before a long call may have been taken back meanwhile.
         if !self.is_current(sight) && !self.may_use(caller, &matter()) {
             return Err(self.taken_back(caller, &call.thing));
@@ -204,8 +205,9 @@ impl Mux {
             self.limits.give_back(call.target.access.tenant());
         }
         let reply = reply.map_err(|error| failed(call.target.slugs(), error))?;
+        let load = rpc.load.clone();
         let asking = call.asking(&reply, (rpc, own));
-        call.outcome(reply, call.finish(asking), deadline)
+        call.outcome((reply, load), call.finish(asking), deadline)
     }
 
     /// Asks once more, with what the client answered, if that still leads to the same upstream.
@@ -221,7 +223,10 @@ impl Mux {
         let target = target.ok_or(CallError::Unknown(thing.word()))?;
         let deadline = caller.deadline.min(Instant::now() + standing.call_timeout);
         let mut rpc = request.rpc(&target.local, &given);
+        let mut spent = mux.spend(&caller.principal, &sight, (thing, &target))?;
+        spent.is_sent(true);
         let reply = mux.reply(caller, &target, (&mut rpc, request.peer, deadline)).await;
+        spent.is_sent(!reply.as_ref().is_err_and(UpstreamError::is_before_asking));
         reply.map_err(|error| failed(target.slugs(), error))
     }
 
@@ -256,6 +261,10 @@ impl Mux {
         target: &Target<'_>,
         (rpc, peer, deadline): (&mut Rpc<'_>, Peer, Instant),
     ) -> Result<Reply, UpstreamError> {
+        rpc.load = self.pool.load(target.place());
+        if !rpc.load.take(rpc.params.len()) {
+            return Err(UpstreamError::NoRoom);
+        }
         let stored = target.stored(self);
         let proofs = stored.proofs(caller);
         self.link_by(target, (&proofs, peer))?.ask(&proofs, rpc, deadline).await
@@ -382,14 +391,15 @@ impl Call<'_> {
             progress_token: self.ask.progress_token.map(ToOwned::to_owned),
             log: self.ask.log,
             finish,
+            load: self.mux.pool.load(self.target.place()),
         }
     }
 
-    fn outcome(&self, reply: Reply, finish: Finish, deadline: Instant) -> Result<Outcome, CallError> {
+    fn outcome(&self, (reply, load): (Reply, Load), finish: Finish, deadline: Instant) -> Result<Outcome, CallError> {
         let relay = match reply {
             Reply::Stream(streaming) => Relay::reading(self.standing(finish), *streaming, deadline),
             Reply::Whole(answer) => match finish.finish(answer).map_err(|error| failed(self.target.slugs(), error))? {
-                Finished::Answer(answer) => return Ok(Outcome::Whole(answer)),
+                Finished::Answer(answer) => return Ok(Outcome::Whole(answer, load)),
                 Finished::Questions(result) => Relay::asking(self.standing(finish), &result)?,
             },
         };
@@ -423,10 +433,6 @@ fn declared(members: String, takes_tasks: bool) -> String {
     }
     let comma = if members.is_empty() { "" } else { "," };
     format!("{members}{comma}\"extensions\":{{\"{TASKS}\":{{}}}}")
-}
-
-fn limited((limited, wait): (Limited, Duration)) -> CallError {
-    CallError::Limited { limited, seconds: whole_seconds(wait) }
 }
 
 pub(super) fn failed((tenant, upstream): (TenantSlug, UpstreamSlug), error: UpstreamError) -> CallError {

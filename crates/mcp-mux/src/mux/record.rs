@@ -370,9 +370,9 @@ impl Outcome {
                 recording.finish(Ok(&answer));
                 Ok(Self::Unasked(answer))
             }
-            Ok(Self::Whole(answer)) => {
+            Ok(Self::Whole(answer, load)) => {
                 recording.finish(Ok(&answer));
-                Ok(Self::Whole(answer))
+                Ok(Self::Whole(answer, load))
             }
             Ok(Self::Stream(mut relay)) => {
                 relay.record(recording);

@@ -18,6 +18,7 @@ use super::call::{Asking, CallError, Finish, Finished, Request, failed};
 use super::flows::{self, Found};
 use super::ground::Grounds;
 use super::input::{self, Asked};
+use super::matter::Matter;
 use super::pace::{Pace, wait_until};
 use super::parked::Parked;
 use super::record::Recording;
@@ -27,7 +28,9 @@ use super::wish::Thing;
 use super::{Endpoint, Mux};
 use crate::caller::Caller;
 use crate::json::{self, Members};
-use crate::upstream::{Answer, ClientCapabilities, Event, LogLevel, Reply, Streaming, UpstreamError, parse_answer};
+use crate::upstream::{
+    Answer, ClientCapabilities, Event, Load, LogLevel, Reply, Streaming, UpstreamError, parse_answer,
+};
 
 /// How often an upstream may ask in one call.
 const QUESTIONS_MAX: usize = 32;
@@ -56,6 +59,8 @@ pub(super) struct Standing {
     pub(super) progress_token: Option<Box<RawValue>>,
     pub(super) log: Option<LogLevel>,
     pub(super) finish: Finish,
+    /// In whose room what goes to the client is held. Nothing is held by it.
+    pub(super) load: Load,
 }
 
 /// One call.
@@ -71,30 +76,10 @@ pub struct Relay {
     /// How many more of its requests are answered without the client.
     refusals_left: usize,
     pace: Pace,
+    /// What holds what was read last.
+    load: Load,
     /// Told how it ends. When it is dropped before, nobody waited.
     recording: Option<Recording>,
-}
-
-/// What a call is about, and where it leads. The same name may lead elsewhere later.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Matter {
-    pub(super) endpoint: Endpoint,
-    pub(super) thing: Thing,
-    pub(super) target: (TenantId, UpstreamId),
-}
-
-impl Matter {
-    /// At which endpoint it is used.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
-    #[cfg(test)]
-    pub(crate) fn of_test() -> Self {
-        let now = tenant_store::Timestamp::from_millis(1);
-        let target = (TenantId::new(now), UpstreamId::new(now));
-        Self { endpoint: Endpoint::Aggregate, thing: Thing::Tool("t".to_owned()), target }
-    }
 }
 
 /// What comes next for the client.
@@ -109,7 +94,8 @@ pub enum Step {
 impl Relay {
     /// The upstream streams.
     pub(super) fn reading(standing: Standing, streaming: Streaming, deadline: Instant) -> Self {
-        Self::at(standing, Stage::Reading(streaming), deadline)
+        let load = streaming.events.load().clone();
+        Self { load, ..Self::at(standing, Stage::Reading(streaming), deadline) }
     }
 
     /// The upstream asked for input in its answer.
@@ -155,6 +141,7 @@ impl Relay {
             questions_left: QUESTIONS_MAX,
             refusals_left: REFUSALS_MAX,
             pace: Pace::default(),
+            load: Load::default(),
             recording: None,
         }
     }
@@ -211,11 +198,22 @@ impl Relay {
         None
     }
 
-    /// Reads on to the answer, for a client that takes no stream.
-    pub async fn answer(mut self) -> Result<Answer, CallError> {
+    /// What holds what was said last. Whoever keeps that for the client keeps this as long.
+    pub fn load(&self) -> Load {
+        self.load.clone()
+    }
+
+    /// Room for so many bytes that wait for the client, while the upstream says more; or why there is none.
+    pub fn hold(&self, bytes: usize) -> Result<Load, CallError> {
+        let load = self.standing.load.apart();
+        if load.take(bytes) { Ok(load) } else { Err(failed(self.standing.place.clone(), UpstreamError::NoRoomToRead)) }
+    }
+
+    /// Reads on to the answer, for a client that takes no stream, and says what holds it.
+    pub async fn answer(mut self) -> (Result<Answer, CallError>, Load) {
         loop {
             match self.next().await {
-                Some(Step::Answer(answer)) => return answer,
+                Some(Step::Answer(answer)) => return (answer, self.load()),
                 Some(Step::Message(_)) => {}
                 None => unreachable!("a relay ends with an answer, and this one has not ended"),
             }
@@ -234,10 +232,17 @@ impl Relay {
             Happened::Answered => self.tell().err().map(|error| self.end(Err(error))),
             Happened::Told(Err(error)) => Some(self.end(Err(error))),
             Happened::Told(Ok(Reply::Stream(streaming))) => {
+                self.load = streaming.events.load().clone();
                 self.stage = Stage::Reading(*streaming);
                 None
             }
-            Happened::Told(Ok(Reply::Whole(answer))) => self.finish(answer),
+            Happened::Told(Ok(Reply::Whole(answer))) => match self.hold(answer.bytes()) {
+                Ok(load) => {
+                    self.load = load;
+                    self.finish(answer)
+                }
+                Err(error) => Some(self.end(Err(error))),
+            },
         }
     }
 
@@ -471,7 +476,7 @@ impl Relay {
     fn fail(&mut self, error: UpstreamError) -> Step {
         if let Stage::Reading(streaming) = &mut self.stage {
             streaming.running.failed(&error);
-            if !matches!(error, UpstreamError::TimedOut | UpstreamError::TooLarge) {
+            if !matches!(error, UpstreamError::TimedOut | UpstreamError::TooLarge | UpstreamError::NoRoomToRead) {
                 streaming.running.finish();
             }
         }

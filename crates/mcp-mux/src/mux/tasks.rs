@@ -22,7 +22,7 @@ use super::{Endpoint, Handles, Mux};
 use crate::caller::Caller;
 use crate::hex;
 use crate::json::{self, Members};
-use crate::upstream::{Answer, ClientCapabilities, UpstreamError};
+use crate::upstream::{Answer, ClientCapabilities, Load, UpstreamError};
 
 /// How long a client can come back to a task, whatever the upstream says of it.
 const TASK_LIFE: Duration = Duration::from_hours(30 * 24);
@@ -125,13 +125,18 @@ impl Mux {
         // The client did not ask for that: what it asks for has its event already.
         let (sight, thing) = (self.sight(caller, endpoint), look.wish.thing());
         let target = sight.target_of(&look.wish, &thing).ok_or(CallError::Unknown(thing.word()))?;
-        let state = match Box::pin(self.ask_at(caller, endpoint, &look, (&sight, thing.clone(), target))).await? {
-            Outcome::Whole(state) | Outcome::Unasked(state) => state,
-            Outcome::Stream(relay) => relay.answer().await?,
+        let asked = Box::pin(self.ask_at(caller, endpoint, &look, (&sight, thing.clone(), target))).await?;
+        let (state, load) = match asked {
+            Outcome::Whole(state, load) => (state, load),
+            Outcome::Unasked(state) => (state, Load::default()),
+            Outcome::Stream(relay) => {
+                let (state, load) = relay.answer().await;
+                (state?, load)
+            }
         };
         Ok(match state {
             Answer::Result(_) => None,
-            error @ Answer::Error(_) => Some(Outcome::Whole(error)),
+            error @ Answer::Error(_) => Some(Outcome::Whole(error, load)),
         })
     }
 

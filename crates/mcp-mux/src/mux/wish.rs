@@ -179,12 +179,11 @@ impl Wish<'_> {
 }
 
 impl Sight {
-    /// As what a use of `target` is counted: what a caller may call as it likes is counted together.
-    pub(super) fn counted_as<'t>(&self, wish: &'t Wish<'_>, target: &'t Target<'_>) -> &'t str {
-        match wish {
-            Wish::Resource { uri } | Wish::Skill { uri } if !self.is_listed(uri) => "",
-            Wish::Completion { of: Thing::Resource(uri), .. } if !self.is_listed(uri) => "",
-            Wish::Task { task, .. } => task.begun_by().2.as_str(),
+    /// As what a use of `thing`, which leads to `target`, is counted: what a caller may call as it likes is counted together.
+    pub(super) fn counted_as<'t>(&self, thing: &'t Thing, target: &'t Target<'_>) -> &'t str {
+        match thing {
+            Thing::Resource(uri) | Thing::Skill(uri) if !self.is_listed(uri) => "",
+            Thing::Begun(_, _, tool) => tool.as_str(),
             _ => &target.local,
         }
     }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
+use super::in_flight::Load;
 use crate::egress::Response;
 use crate::json::{self, Members};
 
@@ -29,6 +30,14 @@ pub enum Answer {
     Result(Box<RawValue>),
     /// The `error` member.
     Error(Box<RawValue>),
+}
+
+impl Answer {
+    /// How many bytes it has.
+    pub(crate) fn bytes(&self) -> usize {
+        let (Self::Result(raw) | Self::Error(raw)) = self;
+        raw.get().len()
+    }
 }
 
 /// What a status says about the credential.
@@ -55,7 +64,16 @@ pub(super) fn events(response: Response) -> EventStream {
 }
 
 /// The body, if it has at most `limit` bytes and comes in time.
-pub(super) async fn whole(mut response: Response, limit: usize, deadline: Instant) -> Result<Bytes, UpstreamError> {
+pub(super) async fn whole(response: Response, limit: usize, deadline: Instant) -> Result<Bytes, UpstreamError> {
+    held(response, (limit, &Load::default()), deadline).await
+}
+
+/// The same, if there is room for it as it comes.
+pub(super) async fn held(
+    mut response: Response,
+    (limit, load): (usize, &Load),
+    deadline: Instant,
+) -> Result<Bytes, UpstreamError> {
     let length = response.bytes_left().unwrap_or_default();
     if length > limit as u64 {
         return Err(UpstreamError::TooLarge);
@@ -66,6 +84,9 @@ pub(super) async fn whole(mut response: Response, limit: usize, deadline: Instan
         let chunk = chunk.map_err(|_| UpstreamError::BrokeOff)?;
         if body.len() + more.len() + chunk.len() > limit {
             return Err(UpstreamError::TooLarge);
+        }
+        if !load.take(chunk.len()) {
+            return Err(UpstreamError::NoRoomToRead);
         }
         if body.is_empty() && more.is_empty() {
             // Most answers come in one piece, which is not copied.

@@ -23,6 +23,12 @@ pub enum UpstreamError {
     /// As many calls run as the operator allows.
     #[error("is busy: too many calls run at once; try again")]
     Busy,
+    /// As many bytes of its calls, or of its tenant's, are held as may be.
+    #[error("is busy: too many bytes are on their way at once; try again")]
+    NoRoom,
+    /// It answered, and there is no room to hold that in.
+    #[error("gave an answer for which there is no room: too many bytes are on their way at once")]
+    NoRoomToRead,
     /// It failed again and again, and is left alone for so many seconds.
     #[error("failed several times in a row and is left alone for a while: try again in {0} s")]
     Resting(u64),
@@ -103,7 +109,7 @@ impl UpstreamError {
             Self::Unreachable => "unreachable",
             Self::Forbidden => "forbidden_address",
             Self::TimedOut => "timeout",
-            Self::Busy => "busy",
+            Self::Busy | Self::NoRoom | Self::NoRoomToRead => "busy",
             Self::Resting(_) => "breaker_open",
             Self::CredentialMissing(_) | Self::CredentialUnusable(_) | Self::SecretsUnavailable => {
                 "credential_unusable"
@@ -143,6 +149,7 @@ impl UpstreamError {
             self,
             Self::Forbidden
                 | Self::Busy
+                | Self::NoRoom
                 | Self::Resting(_)
                 | Self::CredentialMissing(_)
                 | Self::CredentialUnusable(_)

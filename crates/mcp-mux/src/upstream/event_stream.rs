@@ -7,6 +7,7 @@ use futures::stream::{BoxStream, StreamExt as _};
 use http::HeaderValue;
 
 use super::error::UpstreamError;
+use super::in_flight::Load;
 use super::redact::Redactor;
 use super::resume::Position;
 
@@ -48,6 +49,10 @@ pub struct EventStream {
     is_first_line: bool,
     read_bytes: usize,
     redactor: Option<Redactor>,
+    /// By what is held what was read and the event that was handed out last.
+    load: Load,
+    /// Whether whoever these events come from counts them there already.
+    is_counted: bool,
     /// The id of the last event that had one, and how long to wait before the stream is taken up.
     last_id: Option<HeaderValue>,
     retry: Option<Duration>,
@@ -87,6 +92,8 @@ impl EventStream {
             is_first_line: true,
             read_bytes: 0,
             redactor: None,
+            load: Load::default(),
+            is_counted: false,
             last_id: None,
             retry: None,
         }
@@ -95,6 +102,21 @@ impl EventStream {
     /// The same events without the secrets of the call.
     pub(super) fn without(self, redactor: Redactor) -> Self {
         Self { redactor: Some(redactor), ..self }
+    }
+
+    /// The same events, held by that.
+    pub(super) fn held_by(self, load: Load) -> Self {
+        Self { load, ..self }
+    }
+
+    /// The same events, which come from streams that are held by that.
+    pub(super) fn held_inside(self, load: Load) -> Self {
+        Self { load, is_counted: true, ..self }
+    }
+
+    /// By what its events are held.
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
     }
 
     /// Where it can be taken up, if its events have ids.
@@ -114,6 +136,9 @@ impl EventStream {
 
     /// The next event; `None` at the end of the stream. An event that the end cuts short is dropped, as the standard says.
     pub async fn next(&mut self) -> Option<Result<Event, UpstreamError>> {
+        if !self.is_counted {
+            self.load.keep(self.line.len() + self.data.as_ref().map_or(0, Vec::len) + self.chunk.len());
+        }
         loop {
             match self.take_event() {
                 Ok(Some(event)) => return Some(Ok(event)),
@@ -122,13 +147,16 @@ impl EventStream {
             }
             let body = match &mut self.source {
                 Source::Body(body) => body,
-                Source::Events(events) => return events.next().await.map(|event| Ok(self.without_secrets(event?))),
+                Source::Events(events) => return events.next().await.map(|event| self.handed_on(event?)),
             };
             match body.next().await? {
                 Ok(chunk) => {
                     self.read_bytes = self.read_bytes.saturating_add(chunk.len());
                     if self.read_bytes > STREAM_BYTES_MAX {
                         return Some(Err(UpstreamError::TooLarge));
+                    }
+                    if !self.load.take(chunk.len()) {
+                        return Some(Err(UpstreamError::NoRoomToRead));
                     }
                     self.chunk = chunk;
                 }
@@ -137,9 +165,13 @@ impl EventStream {
         }
     }
 
-    fn without_secrets(&self, event: Event) -> Event {
+    /// An event that was read elsewhere.
+    fn handed_on(&self, event: Event) -> Result<Event, UpstreamError> {
+        if !self.is_counted && !self.load.take(event.0.len()) {
+            return Err(UpstreamError::NoRoomToRead);
+        }
         let redacted = self.redactor.as_ref().and_then(|redactor| redactor.redacted(event.0.as_bytes()));
-        redacted.map_or(event, Event)
+        Ok(redacted.map_or(event, Event))
     }
 
     /// Consumes the current chunk up to the end of an event.

@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::account::Live;
-use super::answer::{Answer, error_code, events, has_media_type, is_events, parse_answer, refusal, whole};
+use super::answer::{Answer, error_code, events, has_media_type, held, is_events, parse_answer, refusal};
 use super::credential::{Actor, Credential, Proofs};
 use super::error::UpstreamError;
 use super::event_stream::EventStream;
@@ -349,11 +349,13 @@ impl Link {
         let Attempt { rpc, credential, deadline, place } = attempt;
         let redactor = Redactor::new(credential, session.ids(), &rpc.params, &self.line);
         let ask = old_sse::Ask { id, body, deadline: *deadline, place: Some(Arc::clone(place)) };
-        let mut events = session.ask(credential, ask).await?.without(redactor);
+        let mut events = session.ask(credential, ask).await?.without(redactor).held_by(rpc.load.apart());
         if rpc.progress {
             return Ok(Read::Events(events));
         }
-        negotiate::answer_in(&mut events, id, *deadline).await.map(Read::Answer)
+        let answer = negotiate::answer_in(&mut events, id, *deadline).await?;
+        drop(events);
+        if rpc.load.take(answer.bytes()) { Ok(Read::Answer(answer)) } else { Err(UpstreamError::NoRoomToRead) }
     }
 
     async fn read(
@@ -372,12 +374,12 @@ impl Link {
             return Err(UpstreamError::SessionGone);
         }
         if is_events(&response) && status.is_success() {
-            let events = events(response).without(redactor.clone());
+            let (events, load) = (events(response).without(redactor.clone()), attempt.rpc.load.apart());
             if !agreement.has_session() {
-                return Ok(Read::Events(events));
+                return Ok(Read::Events(events.held_by(load)));
             }
             let (line, credential) = (Arc::clone(&self.line), Arc::clone(&attempt.credential));
-            let resume = Resume { line, credential, headers: agreement.headers(attempt.rpc), redactor };
+            let resume = Resume { line, credential, headers: agreement.headers(attempt.rpc), redactor, load };
             return Ok(Read::Events(resume.of(events)));
         }
         if !has_media_type(&response, "application/json") {
@@ -387,7 +389,8 @@ impl Link {
                 UpstreamError::Status(status.as_u16())
             });
         }
-        let body = whole(response, attempt.rpc.answer_bytes_max, attempt.deadline).await?;
+        let within = (attempt.rpc.answer_bytes_max, &attempt.rpc.load);
+        let body = held(response, within, attempt.deadline).await?;
         let redacted = redactor.redacted(&body);
         let answer = parse_answer(redacted.as_ref().map_or(&body, String::as_bytes), id);
         // What is no JSON-RPC is somebody else's page, whatever its media type says, and may tell anything.

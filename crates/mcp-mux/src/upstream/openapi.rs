@@ -85,5 +85,5 @@ async fn call(
         Err(sentence) => return Ok(response::refused(&sentence)),
     };
     let response = link.line().send(credential, outgoing, deadline).await?;
-    response::read(response, redactor, (rpc.answer_bytes_max, deadline)).await
+    response::read(response, redactor, (rpc, deadline)).await
 }

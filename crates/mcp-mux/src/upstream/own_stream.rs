@@ -151,8 +151,10 @@ impl OwnStream {
 impl Beside {
     /// The call's own stream, and what comes beside it.
     pub(super) fn with(self, own: EventStream) -> EventStream {
+        let load = own.load().clone();
         let both = Both { own, beside: self, has_come: false, held: None };
         EventStream::of_events(unfold(both, async |mut both| Some((both.next().await?, both))).boxed())
+            .held_inside(load)
     }
 }
 

@@ -13,10 +13,11 @@ use tokio::time::Instant;
 
 use super::credential::{Actor, Proofs};
 use super::error::UpstreamError;
+use super::in_flight::{Load, Rooms};
 use super::link::{Conditions, Line, Link};
 use super::peer::Peer;
 use crate::caller::Principal;
-use crate::config::Exchangers;
+use crate::config::{Exchangers, LimitsConfig};
 use crate::egress::Egress;
 use crate::lifecycle::Tasks;
 use crate::telemetry::Operations;
@@ -49,6 +50,7 @@ pub struct Pool {
     kinds: Cache<(Key, Actor), Arc<Mutex<Vec<Peer>>>>,
     /// At which revision it was looked last for links that are not in use, and when.
     looked: Arc<Mutex<Option<(Revision, Instant)>>>,
+    rooms: Rooms,
     pub(super) egress: Egress,
     pub(super) exchangers: Exchangers,
     /// Told of each request.
@@ -73,12 +75,23 @@ impl Pool {
             actors: cache(ACTOR_LINKS_MAX, ACTOR_IDLE_MAX),
             kinds: Cache::builder().max_capacity(ACTOR_LINKS_MAX).time_to_idle(ACTOR_IDLE_MAX).build(),
             looked: Arc::default(),
+            rooms: Rooms::default(),
             egress,
             exchangers,
             operations,
             tasks,
             clock,
         }
+    }
+
+    /// The same, in which so many bytes are held at once.
+    pub(crate) fn bounded(self, config: &LimitsConfig) -> Self {
+        Self { rooms: Rooms::new(config), ..self }
+    }
+
+    /// What a request to an upstream is held by.
+    pub(crate) fn load(&self, place: (TenantId, UpstreamId)) -> Load {
+        self.rooms.load(place)
     }
 
     /// Tells of each upstream that was called lately whether it is called, or left alone. Nothing but the links is held for that.
@@ -157,6 +170,7 @@ impl Pool {
             }
             *looked = Some((revision, now));
         }
+        self.rooms.keep(&is_in_use);
         let others = |key: &Key| !is_in_use(*key);
         for (key, link) in self.links.iter().filter(|(key, _)| others(key)) {
             link.line().fall_silent();

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::answer::ANSWER_BYTES_MAX;
+use super::in_flight::Load;
 use super::peer::LogLevel;
 use crate::json;
 use crate::protocol::{METHOD, MODERN_VERSION, NAME, PARAM_PREFIX, PROTOCOL_VERSION};
@@ -120,6 +121,8 @@ pub struct Rpc<'r> {
     pub progress: bool,
     /// Among what it takes its place.
     pub lane: Lane,
+    /// By what it and its answer are held.
+    pub load: Load,
     /// Largest answer that is taken, in bytes, unless it is streamed.
     pub answer_bytes_max: usize,
     /// The called tool's definition, as it was listed.
@@ -140,6 +143,7 @@ impl<'r> Rpc<'r> {
             log: None,
             progress: false,
             lane: Lane::Calls,
+            load: Load::default(),
             answer_bytes_max: ANSWER_BYTES_MAX,
             definition: None,
             param_headers: Vec::new(),

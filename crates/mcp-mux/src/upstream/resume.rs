@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::credential::Credential;
 use super::error::UpstreamError;
 use super::event_stream::{Event, EventStream};
+use super::in_flight::Load;
 use super::link::Line;
 use super::redact::Redactor;
 use crate::protocol::LAST_EVENT_ID;
@@ -39,6 +40,7 @@ pub(super) struct Resume {
     /// The protocol's headers, which name the session.
     pub(super) headers: HeaderMap,
     pub(super) redactor: Redactor,
+    pub(super) load: Load,
 }
 
 /// A stream, and how it goes on.
@@ -52,8 +54,11 @@ struct Going {
 impl Resume {
     /// The events of a stream and of those that take it up.
     pub(super) fn of(self, events: EventStream) -> EventStream {
+        let load = self.load.clone();
+        let events = events.held_by(load.clone());
         let going = Going { events, resume: self, position: None, tries: 0 };
         EventStream::of_events(unfold(going, async |mut going| Some((going.next().await?, going))).boxed())
+            .held_inside(load)
     }
 
     /// What follows on `position`.
@@ -61,7 +66,8 @@ impl Resume {
         sleep(position.retry.unwrap_or(WAIT_DEFAULT).min(WAIT_MAX)).await;
         let mut headers = self.headers.clone();
         headers.insert(LAST_EVENT_ID, position.id.clone());
-        self.line.listen(&self.credential, headers, &self.redactor, Instant::now() + BEGIN_TIMEOUT).await
+        let begun = self.line.listen(&self.credential, headers, &self.redactor, Instant::now() + BEGIN_TIMEOUT);
+        begun.await.map(|events| events.held_by(self.load.clone()))
     }
 }
 

@@ -297,7 +297,7 @@ async fn every_table_with_rows_of_tenants_that_are_served_marks_them() -> anyhow
     };
     if is_on_postgres() {
         let of_tenants = "SELECT table_name::text FROM information_schema.columns WHERE column_name = 'tenant_id' \
-                          AND table_name NOT IN ('erasure', 'access_test', 'managed', 'upstream_health', 'usage_day') ORDER BY table_name";
+                          AND table_name NOT IN ('erasure', 'access_test', 'managed', 'upstream_health', 'usage_day', 'quota_use') ORDER BY table_name";
         let marking = "SELECT relname::text FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid \
                        WHERE tgname = relname || '_changed' AND relname <> 'tenant' ORDER BY relname";
         let (of_tenants, marking) = (names(of_tenants).await?, names(marking).await?);
@@ -306,7 +306,7 @@ async fn every_table_with_rows_of_tenants_that_are_served_marks_them() -> anyhow
         return Ok(());
     }
     let of_tenants = "SELECT name FROM sqlite_master WHERE type = 'table' \
-                      AND name NOT IN ('erasure', 'access_test', 'managed', 'upstream_health', 'usage_day') AND EXISTS (SELECT 1 FROM pragma_table_info(sqlite_master.name) WHERE name = 'tenant_id') ORDER BY name";
+                      AND name NOT IN ('erasure', 'access_test', 'managed', 'upstream_health', 'usage_day', 'quota_use') AND EXISTS (SELECT 1 FROM pragma_table_info(sqlite_master.name) WHERE name = 'tenant_id') ORDER BY name";
     let marking = "SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND tbl_name <> 'tenant' AND instr(name, '_changed_by_') > 0 \
                    GROUP BY tbl_name HAVING count(*) = 3 ORDER BY tbl_name";
     let (of_tenants, marking) = (names(of_tenants).await?, names(marking).await?);

@@ -16,6 +16,7 @@ mod leases;
 mod offers;
 mod opening;
 mod postgres;
+mod quota_use;
 mod replicas;
 mod review;
 mod support;

@@ -17,7 +17,7 @@ use crate::support::{Bed, grant_spec, put_upstream, scope, tool, upstream_spec};
 /// Whatever does not wait is done by then.
 const LONG_ENOUGH: Duration = Duration::from_millis(200);
 /// The tables with rows of tenants.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "tenant",
     "upstream",
     "credential",
@@ -32,6 +32,7 @@ const TABLES: [&str; 14] = [
     "upstream_health",
     "usage_day",
     "recording_key",
+    "quota_use",
 ];
 /// The tables of the platform that whoever is about a tenant does not see.
 const OF_PLATFORM: [&str; 4] = ["audit_key", "directory_group", "directory_member", "directory_user"];

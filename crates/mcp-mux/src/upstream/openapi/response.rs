@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use super::operation::media_type;
 use crate::egress::Response;
 use crate::json;
-use crate::upstream::answer::{refusal, whole};
+use crate::upstream::answer::{held, refusal};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::redact::Redactor;
+use crate::upstream::request::Rpc;
 
 /// Largest body, in bytes. A result says it up to twice, in longer words.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -26,7 +27,7 @@ pub(super) fn refused(sentence: &str) -> String {
 pub(super) async fn read(
     response: Response,
     redactor: &Redactor,
-    (bytes_max, deadline): (usize, Instant),
+    (rpc, deadline): (&Rpc<'_>, Instant),
 ) -> Result<String, UpstreamError> {
     let status = response.status();
     if status == StatusCode::UNAUTHORIZED {
@@ -35,7 +36,8 @@ pub(super) async fn read(
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = media_type(header(CONTENT_TYPE)).and_then(|value| Some(value.to_str().ok()?.to_ascii_lowercase()));
     let is_compressed = !matches!(header(CONTENT_ENCODING), "" | "identity");
-    let body = whole(response, BODY_BYTES_MAX.min(bytes_max), deadline).await?;
+    let bytes_max = rpc.answer_bytes_max;
+    let body = held(response, (BODY_BYTES_MAX.min(bytes_max), &rpc.load), deadline).await?;
     let kind = kind.unwrap_or_default();
     let mut blocks = Vec::new();
     if !status.is_success() || body.is_empty() {
