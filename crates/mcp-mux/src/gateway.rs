@@ -37,7 +37,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::account_missing::Missing;
 use self::answer::{Asked, Way};
-use self::cancel::Calls;
+use self::cancel::{Calls, Cancellable};
 use self::envelope::{Message, Notification, Response as Reply, Rpc};
 use self::era::Era;
 use self::lifecycle::{Face, Lifecycle};
@@ -48,7 +48,7 @@ use self::session::{Session, Sessions};
 use self::subscribed::Subscribed;
 use crate::caller::{Caller, Principal};
 use crate::json::{self, Members};
-use crate::lifecycle::Tasks;
+use crate::lifecycle::{Tasks, or_never};
 use crate::mux::{CallError, Endpoint, Handles, Listed, Mux, TaskAct, Wanted};
 use crate::telemetry::{Operation, Operations, Origin, Side};
 use crate::upstream::{ClientCapabilities, UpstreamError};
@@ -397,12 +397,7 @@ impl Gateway {
         let mut ask = ask::read(method, (era, headers), (can, level), (rpc, find_task))?;
         ask.trace.is_within(operation.context());
         let call = session.as_ref().and_then(|session| self.calls.begin(session, rpc.id));
-        let cancelled = async {
-            match &call {
-                Some(call) => call.cancelled().await,
-                None => std::future::pending().await,
-            }
-        };
+        let cancelled = or_never(call.as_ref().map(Cancellable::cancelled));
         let outcome = tokio::select! {
             () = cancelled => return Ok(answer::accepted()),
             outcome = self.mux.ask(caller, endpoint, &ask, operation.take()) => outcome,
