@@ -210,6 +210,11 @@ impl DirectoryState {
 }
 
 impl<T> Edit<T> {
+    /// What it is set to, of something that was not there.
+    pub fn set(self) -> Option<T> {
+        self.of(None)
+    }
+
     /// What there is afterwards.
     fn of(self, before: Option<T>) -> Option<T> {
         match self {
