@@ -132,7 +132,7 @@ impl Mux {
         let decided = Decided::by(&sight.decided(thing, target));
         let call = came.call(wish.method(), (sight.named(thing, target), decided), audit::Outcome::Gone);
         let chain = AuditChain::Tenant(target.access.scope());
-        let reading = self.reading(came.caller, came.endpoint, (sight, target.access.tenant()));
+        let reading = self.reading(came.caller, (sight, target.access.tenant()));
         let used = target.tool.map(|entry| (self.usage.clone(), Arc::clone(entry)));
         let (at, began) = (self.clock.now(), Instant::now());
         Recording { room: Some(room), chain, at, began, call: Box::new(call), reading, operation, used, running: None }
