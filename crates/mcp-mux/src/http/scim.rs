@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use self::answer::Refused;
 use self::query::Query;
 use super::Server;
-use crate::auth::{Directories, Proved};
+use crate::auth::{Directories, Proved, Unproved};
 use crate::config::{BODY_BYTES_MAX, DirectoryNames, PublicUrl};
 use crate::json;
 
@@ -98,9 +98,9 @@ pub(super) async fn handle(
     let mut path = path.map(|Path(path)| path).unwrap_or_default();
     let issuer = path.remove("issuer").unwrap_or_default();
     let scim = &server.scim;
-    let Some(Proved { issuer, names, places }) = scim.directories.proved(&issuer, request.headers()) else {
-        tracing::info!("nobody was let in to a directory");
-        return Refused::Unproved.answer();
+    let Proved { issuer, names, places } = match scim.directories.proved(&issuer, request.headers()) {
+        Ok(proved) => proved,
+        Err(unproved) => return server.unproved(unproved, &request).answer(),
     };
     // What one directory sends costs the others nothing.
     let Ok(Ok(_place)) = timeout(PLACE_TIMEOUT, places.acquire()).await else {
@@ -116,6 +116,18 @@ pub(super) async fn handle(
         refused.log(issuer);
         refused.answer()
     })
+}
+
+impl Server {
+    /// What somebody is told who is no directory. A directory itself is let in wherever it comes from: to compare its token costs nothing.
+    fn unproved(&self, unproved: Unproved, request: &Request) -> Refused {
+        tracing::info!("nobody was let in to a directory");
+        let counted = match unproved {
+            Unproved::Missing => Ok(()),
+            Unproved::Wrong => self.authenticator.count_attempt(self.address(request)),
+        };
+        counted.map_or_else(Refused::TooMany, |()| Refused::Unproved)
+    }
 }
 
 impl Scim {
