@@ -171,9 +171,9 @@ fn asked(
 }
 
 /// What one replica is enough for.
-async fn lead(store: Store, refresher: Arc<Refresher>, directories: Vec<GraphDirectory>) {
+async fn lead(store: Store, refresher: Arc<Refresher>, (directories, audit): (Vec<GraphDirectory>, Audit)) {
     let work = || async {
-        let asked = join_all(directories.iter().map(GraphDirectory::keep));
+        let asked = join_all(directories.iter().map(|directory| directory.keep(&audit)));
         tokio::join!(refresher.work(), asked);
         // Without a directory that is asked, listing is all, and never ends.
     };
@@ -185,7 +185,7 @@ fn go_on_in_background(
     tasks: &Tasks,
     store: &Store,
     (refresher, api_keys): (&Arc<Refresher>, &Arc<ApiKeys>),
-    asked: Vec<GraphDirectory>,
+    asked: (Vec<GraphDirectory>, Audit),
 ) {
     let kek = store.key_encryption();
     tasks.spawn(async move { kek.keep_alive().await });
@@ -213,6 +213,17 @@ async fn recording(
     Audit::take_up_spools(store, administration(), config, (keys, tasks));
     audit.sign_for_the_killed(store, administration(), config.checkpoint_every(), (Arc::clone(clock), tasks));
     Ok(audit)
+}
+
+/// What directories push, and where that is kept and recorded.
+fn scim(
+    config: &Config,
+    store: &Store,
+    audit: &Audit,
+    (clock, public_url): (&Arc<dyn Clock>, &PublicUrl),
+) -> Result<Scim, ConfigError> {
+    let (store, audit, clock, public_url) = (store.clone(), audit.clone(), Arc::clone(clock), public_url.clone());
+    Ok(Scim { directories: Directories::new(config)?, store, audit, clock, public_url })
 }
 
 /// Becomes one of the replicas, and reads then what there is.
@@ -302,7 +313,7 @@ impl App {
         let usage = Usage::start(&store, &tasks);
         show(&metrics, &pool, (&audit, &usage));
         let mux = Mux::new(
-            (Arc::clone(&catalog), pool, store.clone(), audit),
+            (Arc::clone(&catalog), pool, store.clone(), audit.clone()),
             (handles.clone(), Arc::clone(&clock), tasks.clone()),
             (Limits::new(&config.limits), usage.clone()),
             config.http.recheck_every(),
@@ -314,8 +325,7 @@ impl App {
         let connect = Connect::new(login, own, keys.clone(), &public_url, Arc::clone(&clock));
         let gateway = Gateway::new((mux, handles), links, operations, (Arc::clone(&clock), tasks.clone()));
         let resources = ProtectedResources::new(config, &public_url);
-        let directories = Directories::new(config)?;
-        let scim = Scim { directories, store: store.clone(), public_url: public_url.clone() };
+        let scim = scim(config, &store, &audit, (&clock, &public_url))?;
         let server = Server {
             authenticator,
             gateway,
@@ -329,7 +339,7 @@ impl App {
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
         let asked = asked(config, &egress, (&clock, &store), &catalog)?;
-        go_on_in_background(&tasks, &store, (&refresher, &api_keys), asked);
+        go_on_in_background(&tasks, &store, (&refresher, &api_keys), (asked, audit));
         let replica = join_in(&store, &*clock, (&catalog, &api_keys), &tasks).await?;
         let (http, accepting) = (config.http.clone(), tasks.clone());
         tasks.spawn_draining(async move { serve(listener, routes, &http, &accepting).await });

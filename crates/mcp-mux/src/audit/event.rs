@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use tenant_store::{ApiKeyId, AuditChain, GrantId, TenantId, Timestamp, UpstreamSlug};
 
+use super::pushed::Pushed;
 use crate::caller::Caller;
 use crate::error::Fault;
 use crate::hex;
@@ -46,6 +47,8 @@ pub enum What {
     Flow(Flowed),
     /// Somebody connected an account of their own to an upstream, or ended that.
     Account(Consented),
+    /// A directory said something new of its users and groups.
+    Directory(Pushed),
     /// An operator did something.
     Administration(Administered),
     /// Events are missing: they found no room, or their calls outlived the server.
