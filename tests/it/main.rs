@@ -11,6 +11,7 @@ mod api_keys;
 mod audit;
 mod audit_away;
 mod audit_calls;
+mod audit_secrets;
 mod bad_tokens;
 mod bridge;
 mod browser;

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use tenant_store::{Clock, Follower, Group, ReplicaId, Store, StoreError, SystemClock};
 use tokio::net::TcpListener;
 
-use crate::audit::Audit;
+use crate::audit::{Audit, SecretUses};
 use crate::auth::{ApiKeys, Authenticator, Directories, GraphDirectory, Login, NamedGroups};
 use crate::caller::{Bounds, Caller, Principal};
 use crate::catalog::{Catalog, Face, Refresher};
@@ -299,7 +299,10 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let operations = operations(config, &metrics, (&egress, &tasks));
         let opens = (egress.clone(), config.exchangers());
-        let pool = Pool::new(opens, operations.clone(), (tasks.clone(), Arc::clone(&clock)));
+        let keys = store.platform_keys().await?;
+        let audit = recording(&store, &keys, &config.audit, (&clock, &tasks)).await?;
+        let uses = SecretUses::start(&audit, &clock, &tasks);
+        let pool = Pool::new(opens, operations.clone(), (tasks.clone(), Arc::clone(&clock))).recording(uses);
         let every = config.catalog.refresh_every();
         let refresher =
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));
@@ -307,9 +310,7 @@ impl App {
         let api_keys = Arc::new(ApiKeys::open(store.clone()).await?);
         let authenticator = authenticator.with_api_keys(Arc::clone(&api_keys));
         let accounts = Accounts::new(store.clone(), pool.clone(), public_url.clone());
-        let keys = store.platform_keys().await?;
         let handles = Handles::new(keys.clone());
-        let audit = recording(&store, &keys, &config.audit, (&clock, &tasks)).await?;
         let usage = Usage::start(&store, &tasks);
         show(&metrics, &pool, (&audit, &usage));
         let mux = Mux::new(

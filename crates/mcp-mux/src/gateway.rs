@@ -337,6 +337,10 @@ impl Gateway {
         (wanted, uris): (Wanted, BTreeSet<String>),
         listener: Listener,
     ) -> Result<Response<Body>, Problem> {
+        for uri in &uris {
+            // What cannot be subscribed to is not acknowledged, and no error.
+            self.mux.check_subscription(caller, endpoint, ("subscriptions/listen", uri)).ok();
+        }
         let changes = self.mux.changes(caller, endpoint, wanted);
         let subscriptions = self.mux.subscriptions(caller, endpoint);
         let topics = Topics { changes, wanted, subscriptions, uris };
@@ -354,10 +358,12 @@ impl Gateway {
         let session = session.ok_or_else(Problem::needs_session)?;
         let uri = ask::uri(rpc)?;
         if begins {
-            self.mux.check_subscription(caller, endpoint, &uri).map_err(|error| match error {
-                CallError::Unknown(what) => Problem::unknown(what, Era::Legacy),
-                error => Problem::invalid_params(error.to_string()),
-            })?;
+            self.mux.check_subscription(caller, endpoint, ("resources/subscribe", &uri)).map_err(
+                |error| match error {
+                    CallError::Unknown(what) => Problem::unknown(what, Era::Legacy),
+                    error => Problem::invalid_params(error.to_string()),
+                },
+            )?;
             if !self.subscribed.add(session, uri.into_owned()) {
                 return Err(Problem::too_many_subscriptions());
             }

@@ -1,12 +1,14 @@
 //! What is recorded, in the words of the record. There is no field that an argument, a result or a secret would fit into.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use tenant_store::{ApiKeyId, AuditChain, GrantId, TenantId, Timestamp, UpstreamSlug};
 
 use super::pushed::Pushed;
+use super::used::{SecretUsed, Used};
 use crate::caller::Caller;
 use crate::error::Fault;
 use crate::hex;
@@ -47,6 +49,8 @@ pub enum What {
     Flow(Flowed),
     /// Somebody connected an account of their own to an upstream, or ended that.
     Account(Consented),
+    /// A credential was used for something that is nobody's call.
+    Secret(SecretUsed),
     /// A directory said something new of its users and groups.
     Directory(Pushed),
     /// An operator did something.
@@ -113,6 +117,9 @@ pub struct Call {
     pub fault: Option<&'static str>,
     /// How long it took.
     pub duration_ms: u64,
+    /// What the upstream was shown, if it was asked with something. The last, so that lines without it stay what they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Arc<Used>>,
 }
 
 /// What a call is about.

@@ -212,6 +212,14 @@ fn told(event: &Value) -> String {
         "account" => {
             format!("{} {} an account at {}: {}", who(), text("/action"), text("/upstream"), text("/outcome"))
         }
+        "secret" => format!(
+            "the {}'s credential at {}, to {}: {} times, {} in vain",
+            text("/credential/owner"),
+            text("/upstream"),
+            text("/purpose"),
+            number("/count"),
+            number("/failed")
+        ),
         "directory" => of_directory(event),
         "administration" => format!(
             "{}: {} {} {} {}",

@@ -15,6 +15,7 @@ use super::credential::{Actor, Proofs};
 use super::error::UpstreamError;
 use super::link::{Conditions, Line, Link};
 use super::peer::Peer;
+use crate::audit::SecretUses;
 use crate::caller::Principal;
 use crate::config::Exchangers;
 use crate::egress::Egress;
@@ -53,6 +54,8 @@ pub struct Pool {
     pub(super) exchangers: Exchangers,
     /// Told of each request.
     pub(super) operations: Operations,
+    /// Told of what credentials are used for beside calls.
+    uses: SecretUses,
     pub(super) tasks: Tasks,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -76,9 +79,21 @@ impl Pool {
             egress,
             exchangers,
             operations,
+            uses: SecretUses::default(),
             tasks,
             clock,
         }
+    }
+
+    /// The same, and what credentials are used for beside calls is recorded.
+    #[must_use]
+    pub(crate) fn recording(self, uses: SecretUses) -> Self {
+        Self { uses, ..self }
+    }
+
+    /// What credentials are used for beside calls.
+    pub(crate) fn uses(&self) -> &SecretUses {
+        &self.uses
     }
 
     /// Tells of each upstream that was called lately whether it is called, or left alone. Nothing but the links is held for that.
