@@ -88,6 +88,7 @@ impl Bed {
 #[tokio::test]
 async fn somebody_connects_an_account_uses_it_and_ends_it() -> Result<()> {
     let bed = Bed::new("connect_whole_way").await?;
+    bed.add("globex", "bureau").await?;
     let alice = bed.client("alice", &["acme"]).await?;
     let refused = alice.call("acme__whoami", json!({})).await?;
     assert!(text(&refused).contains(&bed.link()), "{refused}");
@@ -115,12 +116,21 @@ async fn somebody_connects_an_account_uses_it_and_ends_it() -> Result<()> {
     let gone = browser.press(&page, "/connect/sign-out").await?;
     assert_eq!((gone.status, browser.cookies(&page.url).len()), (200, 0));
 
-    let recorded = events(&stopped(bed.server).await?.store, Some("acme")).await?;
+    let left = stopped(bed.server).await?;
+    let recorded = events(&left.store, Some("acme")).await?;
     let acts: Vec<_> = of(&recorded, "account").iter().map(|event| (&event["action"], &event["outcome"])).collect();
     let done = json!("done");
     assert_eq!(acts, [(&json!("begin"), &done), (&json!("connect"), &done), (&json!("disconnect"), &done)]);
     let first = of(&recorded, "account")[0];
     assert_eq!((&first["who"]["subject"], &first["upstream"]), (&json!("alice"), &json!("desk")));
+    // No neighbour learns of it, and the call with the account says so.
+    for other in [Some("globex"), None] {
+        assert!(of(&events(&left.store, other).await?, "account").is_empty(), "{other:?}");
+    }
+    let calls = of(&recorded, "call").into_iter().filter(|call| call["outcome"] == "ok");
+    let used: Vec<_> =
+        calls.map(|call| (&call["credential"]["owner"], call["credential"]["version"].is_u64())).collect();
+    assert_eq!(used, [(&json!("account"), true)]);
     Ok(())
 }
 

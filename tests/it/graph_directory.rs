@@ -1,6 +1,7 @@
 //! The directory of Entra ID, read from Microsoft Graph: a stub of what of it is asked, by its documentation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::extract::{Path, Query, State};
@@ -14,7 +15,9 @@ use serde_json::{Value, json};
 use tenant_store::{Clock, Group, Leavers, Level, SystemClock};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
+use crate::audit::{events, of, stopped};
 use crate::support::canary;
 use crate::support::client::Http;
 use crate::support::server::{Setup, TestServer, serve};
@@ -196,5 +199,30 @@ async fn what_graph_leaves_out_or_points_elsewhere_takes_nobody_away() -> Result
     server.app.follow().await?;
     assert_eq!((status(&server, ALICE).await?, status(&server, BOB).await?), (200, 200));
     assert!(server.app.store().still().await?.revocations().await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_an_answer_of_graphs_changed_is_in_the_platforms_record() -> Result<()> {
+    let graph = Graph::default();
+    graph.says(|said| said.users = vec![user(ALICE, Some(true)), user(BOB, Some(false))]);
+    let (server, _) = bed("graph_recorded", &graph).await?;
+    // One of the replicas asks as soon as it leads.
+    let corp = server.app.store().directory(&"corp".parse()?);
+    let asked = async {
+        while corp.people(None).await?.is_empty() {}
+        anyhow::Ok(())
+    };
+    timeout(Duration::from_secs(30), asked).await??;
+    let left = stopped(server).await?;
+    let platform = events(&left.store, None).await?;
+    let [event] = of(&platform, "directory")[..] else { anyhow::bail!("{platform:#?}") };
+    assert_eq!([&event["issuer"], &event["through"], &event["outcome"]], ["corp", "graph", "done"]);
+    let changes = json!([
+        {"kind": "user", "name": format!("{TENANT}/{ALICE}"), "became": "created"},
+        {"kind": "user", "name": format!("{TENANT}/{BOB}"), "became": "createdInactive"},
+    ]);
+    assert_eq!((&event["changeCount"], &event["changes"]), (&json!(2), &changes));
+    assert!(of(&events(&left.store, Some("acme")).await?, "directory").is_empty());
     Ok(())
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tenant_store::Level;
 use tokio::sync::Notify;
 
+use crate::audit::{events, of, stopped};
 use crate::support::canary;
 use crate::support::client::Http;
 use crate::support::server::{Setup, TestServer};
@@ -119,6 +120,15 @@ async fn who_calls_too_often_is_told_when_to_come_again_and_nobody_else_waits() 
     assert!(bob.call("acme__whoami", json!({})).await?.get("error").is_none());
     // What does not exist for somebody counts for nothing and says nothing.
     assert_eq!(bob.call("globex__whoami", json!({})).await?["error"]["code"], -32602);
+    // Over the limit nobody learns whether there is something, and that somebody tried is recorded all the same.
+    assert_eq!(alice.call("nobody__knows", json!({})).await?["error"]["code"], -32000);
+    let left = stopped(server).await?;
+    let by_alice = |events: &[Value]| {
+        let calls = of(events, "call").into_iter();
+        calls.filter(|call| call["who"]["subject"] == "alice" && call["outcome"] == "refused").count()
+    };
+    assert_eq!(by_alice(&events(&left.store, Some("acme")).await?), 2, "in either era");
+    assert_eq!(by_alice(&events(&left.store, None).await?), 1, "of what nobody has");
     Ok(())
 }
 

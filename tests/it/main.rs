@@ -13,6 +13,7 @@ mod audit_away;
 mod audit_calls;
 mod audit_content;
 mod audit_pruned;
+mod audit_secrets;
 mod bad_tokens;
 mod bridge;
 mod browser;

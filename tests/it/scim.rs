@@ -2,6 +2,7 @@
 
 mod access;
 mod providers;
+mod recorded;
 
 use std::path::Path;
 use std::sync::Arc;

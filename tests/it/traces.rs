@@ -15,10 +15,11 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags};
 use prost::Message as _;
 use serde_json::{Value, json};
-use tenant_store::Level;
+use tenant_store::{Level, UpstreamAuth};
 use tokio::net::TcpListener;
 use url::Url;
 
+use crate::support::api::Api;
 use crate::support::canary;
 use crate::support::server::{Setup, TestServer, serve};
 use crate::support::upstreams::{ByteUpstream, Say, Seen};
@@ -137,6 +138,45 @@ async fn client_mux_and_upstream_are_one_trace() -> Result<()> {
     assert_eq!(text(refused, "error.type").as_deref(), Some("-32602"));
     let all = format!("{:?}", collector.0.lock().expect("no collector panics"));
     assert!(!all.contains("CANARY") && !all.contains("alice"), "{all}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_api_is_told_of_the_trace_in_its_headers() -> Result<()> {
+    let collector = Collector::default();
+    let operation = json!({"get": {"operationId": "find", "parameters": [
+        {"name": "mark", "in": "query", "schema": {"type": "string"}},
+        {"name": "traceparent", "in": "header", "schema": {"type": "string"}},
+    ]}});
+    let document = json!({"openapi": "3.1.0", "info": {"title": "t", "version": "1"}, "paths": {"/find": operation}});
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&told);
+    let api = Api::serve(&document, move |_, uri, headers, _| {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        let all = ["traceparent", "tracestate", "baggage"].map(text);
+        noted.lock().expect("nobody panics").push((uri.path_and_query().map(ToString::to_string), all));
+        (200, "text/plain", b"fine".to_vec())
+    })
+    .await?;
+    let url = collector.serve().await?;
+    let server = TestServer::start_with("traces_api", &[], |config| {
+        config.telemetry.traces = Some(OtlpConfig::at(url));
+        Ok(())
+    })
+    .await?;
+    let setup = Setup { tenant: "acme", upstream: "desk", url: &api.url, key: None, level: Level::Write };
+    server.add_api(&setup, &api.document(), UpstreamAuth::None, &[]).await?;
+    let mut parameters = parameters("a-mark");
+    // What an argument says of it does not count.
+    parameters["arguments"]["traceparent"] = json!(format!("00-{}-{}-01", "3".repeat(32), "4".repeat(16)));
+    let answer = server.client("alice", &["acme"])?.modern("tools/call", parameters).await?;
+    assert!(answer.text.contains("fine"), "{}", answer.text);
+    assert!(server.app.stop().await, "something was left behind");
+    let clients = collector.spans(SpanKind::Client);
+    let theirs = clients.iter().find(|span| hex(&span.trace_id) == TRACE).context("a span to the upstream")?;
+    let traceparent = format!("00-{TRACE}-{}-01", hex(&theirs.span_id));
+    let told = told.lock().expect("nobody panics").clone();
+    assert_eq!(told, [(Some("/find?mark=a-mark".to_owned()), [Some(traceparent), Some("vendor=1".to_owned()), None])]);
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use tenant_store::{Clock, Follower, Group, ReplicaId, Store, StoreError, SystemC
 use tokio::net::TcpListener;
 
 use crate::allowance::{self, Allowances};
-use crate::audit::{Audit, Retention};
+use crate::audit::{Audit, Retention, SecretUses};
 use crate::auth::{ApiKeys, Authenticator, Directories, GraphDirectory, Login, NamedGroups};
 use crate::caller::{Bounds, Caller, Principal};
 use crate::catalog::{Catalog, Face, Refresher};
@@ -176,11 +176,12 @@ async fn lead(
     store: Store,
     clock: Arc<dyn Clock>,
     refresher: Arc<Refresher>,
-    (directories, retention): (Vec<GraphDirectory>, Retention),
+    (directories, audit, retention): (Vec<GraphDirectory>, Audit, Retention),
 ) {
     let work = || async {
-        let asked = join_all(directories.iter().map(GraphDirectory::keep));
-        let old = async { tokio::join!(allowance::forget_old(&store, &*clock), retention.keep(&store, administration())) };
+        let asked = join_all(directories.iter().map(|directory| directory.keep(&audit)));
+        let old =
+            async { tokio::join!(allowance::forget_old(&store, &*clock), retention.keep(&store, administration())) };
         tokio::join!(refresher.work(), asked, old);
         // Without a directory that is asked, listing is all, and never ends.
     };
@@ -192,7 +193,7 @@ fn go_on_in_background(
     (clock, tasks): (&Arc<dyn Clock>, &Tasks),
     store: &Store,
     (refresher, api_keys): (&Arc<Refresher>, &Arc<ApiKeys>),
-    one_does: (Vec<GraphDirectory>, Retention),
+    one_does: (Vec<GraphDirectory>, Audit, Retention),
 ) {
     let kek = store.key_encryption();
     tasks.spawn(async move { kek.keep_alive().await });
@@ -220,6 +221,17 @@ async fn recording(
     Audit::take_up_spools(store, administration(), config, (keys, tasks));
     audit.sign_for_the_killed(store, administration(), config.checkpoint_every(), (Arc::clone(clock), tasks));
     Ok(audit)
+}
+
+/// What directories push, and where that is kept and recorded.
+fn scim(
+    config: &Config,
+    store: &Store,
+    audit: &Audit,
+    (clock, public_url): (&Arc<dyn Clock>, &PublicUrl),
+) -> Result<Scim, ConfigError> {
+    let (store, audit, clock, public_url) = (store.clone(), audit.clone(), Arc::clone(clock), public_url.clone());
+    Ok(Scim { directories: Directories::new(config)?, store, audit, clock, public_url })
 }
 
 /// Becomes one of the replicas, and reads then what there is.
@@ -305,7 +317,11 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let operations = operations(config, &metrics, (&egress, &tasks));
         let opens = (egress.clone(), config.exchangers());
-        let pool = Pool::new(opens, operations.clone(), (tasks.clone(), Arc::clone(&clock))).bounded(&config.limits);
+        let keys = store.platform_keys().await?;
+        let audit = recording(&store, &keys, &config.audit, (&clock, &tasks)).await?;
+        let uses = SecretUses::start(&audit, &clock, &tasks);
+        let pool = Pool::new(opens, operations.clone(), (tasks.clone(), Arc::clone(&clock)));
+        let pool = pool.bounded(&config.limits).recording(uses);
         let every = config.catalog.refresh_every();
         let refresher =
             Arc::new(Refresher::new(Arc::clone(&catalog), pool.clone(), every, config.catalog.name_chars_max));
@@ -313,14 +329,12 @@ impl App {
         let api_keys = Arc::new(ApiKeys::open(store.clone()).await?);
         let authenticator = authenticator.with_api_keys(Arc::clone(&api_keys));
         let accounts = Accounts::new(store.clone(), pool.clone(), public_url.clone());
-        let keys = store.platform_keys().await?;
         let handles = Handles::new(keys.clone());
-        let audit = recording(&store, &keys, &config.audit, (&clock, &tasks)).await?;
         let retention = Retention::new(audit.clone(), &config.audit, Arc::clone(&clock));
         let (limits, counted) = counting(config, &store, (&clock, &tasks));
         show(&metrics, &pool, (&audit, &counted.1));
         let mux = Mux::new(
-            (Arc::clone(&catalog), pool, store.clone(), audit),
+            (Arc::clone(&catalog), pool, store.clone(), audit.clone()),
             (handles.clone(), Arc::clone(&clock), tasks.clone()),
             (limits, counted.clone()),
             config.http.recheck_every(),
@@ -332,8 +346,7 @@ impl App {
         let connect = Connect::new(login, own, keys.clone(), &public_url, Arc::clone(&clock));
         let gateway = Gateway::new((mux, handles), links, operations, (Arc::clone(&clock), tasks.clone()));
         let resources = ProtectedResources::new(config, &public_url);
-        let directories = Directories::new(config)?;
-        let scim = Scim { directories, store: store.clone(), public_url: public_url.clone() };
+        let scim = scim(config, &store, &audit, (&clock, &public_url))?;
         let server = Server {
             authenticator,
             gateway,
@@ -347,7 +360,7 @@ impl App {
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
         let asked = asked(config, &egress, (&clock, &store), &catalog)?;
-        go_on_in_background((&clock, &tasks), &store, (&refresher, &api_keys), (asked, retention));
+        go_on_in_background((&clock, &tasks), &store, (&refresher, &api_keys), (asked, audit, retention));
         let replica = join_in(&store, &*clock, (&catalog, &api_keys), &tasks).await?;
         let (http, accepting) = (config.http.clone(), tasks.clone());
         tasks.spawn_draining(async move { serve(listener, routes, &http, &accepting).await });

@@ -17,10 +17,12 @@ mod line;
 mod once;
 mod pressure;
 mod prune;
+mod pushed;
 mod reader;
 mod signer;
 mod spool;
 mod spooled;
+mod used;
 mod verify;
 mod whole;
 mod writer;
@@ -49,7 +51,9 @@ pub use self::line::Line;
 pub use self::once::record_once;
 pub use self::pressure::Pressure;
 pub use self::prune::{Pruned, Pruning, Retention, before};
+pub use self::pushed::{Pushed, Pushing, Through, pushed};
 pub use self::signer::{PublicKey, Signer};
+pub use self::used::{Owner, Purpose, SecretUsed, SecretUses, Shown, Used, UsedSecret, Using};
 pub use self::verify::{Found, Verifier};
 pub use self::whole::{Checked, Report, verify_store};
 use self::writer::Writer;
@@ -131,11 +135,18 @@ impl Audit {
     /// Records what needs no more than that it is known, such as lists. Waits for nothing, and leaves half of the queue to calls, so that
     /// nobody who lists again and again takes their room; what finds no room is counted, and the record says so.
     pub fn push(&self, event: Event) {
+        if let Some(room) = self.spare_room() {
+            room.put(event);
+        }
+    }
+
+    /// Room for what needs no more than that it is known, as [`Audit::push`] has it; none, if there is none.
+    pub fn spare_room(&self) -> Option<Room> {
         if self.queue.capacity() < self.queue.max_capacity() / 2 {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            return;
+            return None;
         }
-        self.queue(Queued::Event(Box::new(event)));
+        Some(Room { audit: self.clone(), permit: None })
     }
 
     fn queue(&self, queued: Queued) {

@@ -21,7 +21,7 @@ mod login;
 mod token;
 
 pub use api_keys::ApiKeys;
-pub use directories::{Directories, Proved};
+pub use directories::{Directories, Proved, Unproved};
 pub use error::{AuthError, HeaderFault, Refusal};
 pub use graph::{GraphDirectory, NamedGroups, PullError};
 pub use login::{Begun, Login, LoginError, Returned, SignedIn};
@@ -163,6 +163,11 @@ impl Authenticator {
     #[must_use]
     pub fn with_api_keys(self, keys: Arc<ApiKeys>) -> Self {
         Self { api_keys: Some(keys), ..self }
+    }
+
+    /// Counts something that proved nothing, where others judge it; otherwise for how long nothing more may come from there.
+    pub fn count_attempt(&self, from: Option<IpAddr>) -> Result<(), Duration> {
+        from.map_or(Ok(()), |from| self.attempts.count(from, Instant::now()))
     }
 
     /// Verifies what a request shows. A token must have been issued for one of `audiences`, the identifiers of the route that is

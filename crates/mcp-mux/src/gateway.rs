@@ -37,7 +37,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::account_missing::Missing;
 use self::answer::{Asked, Way};
-use self::cancel::Calls;
+use self::cancel::{Calls, Cancellable};
 use self::envelope::{Message, Notification, Response as Reply, Rpc};
 use self::era::Era;
 use self::lifecycle::{Face, Lifecycle};
@@ -48,7 +48,7 @@ use self::session::{Session, Sessions};
 use self::subscribed::Subscribed;
 use crate::caller::{Caller, Principal};
 use crate::json::{self, Members};
-use crate::lifecycle::Tasks;
+use crate::lifecycle::{Tasks, or_never};
 use crate::mux::{CallError, Endpoint, Handles, Listed, Mux, TaskAct, Wanted};
 use crate::telemetry::{Operation, Operations, Origin, Side};
 use crate::upstream::{ClientCapabilities, UpstreamError};
@@ -337,6 +337,10 @@ impl Gateway {
         (wanted, uris): (Wanted, BTreeSet<String>),
         listener: Listener,
     ) -> Result<Response<Body>, Problem> {
+        for uri in &uris {
+            // What cannot be subscribed to is not acknowledged, and no error.
+            self.mux.check_subscription(caller, endpoint, ("subscriptions/listen", uri)).ok();
+        }
         let changes = self.mux.changes(caller, endpoint, wanted);
         let subscriptions = self.mux.subscriptions(caller, endpoint);
         let topics = Topics { changes, wanted, subscriptions, uris };
@@ -354,10 +358,12 @@ impl Gateway {
         let session = session.ok_or_else(Problem::needs_session)?;
         let uri = ask::uri(rpc)?;
         if begins {
-            self.mux.check_subscription(caller, endpoint, &uri).map_err(|error| match error {
-                CallError::Unknown(what) => Problem::unknown(what, Era::Legacy),
-                error => Problem::invalid_params(error.to_string()),
-            })?;
+            self.mux.check_subscription(caller, endpoint, ("resources/subscribe", &uri)).map_err(
+                |error| match error {
+                    CallError::Unknown(what) => Problem::unknown(what, Era::Legacy),
+                    error => Problem::invalid_params(error.to_string()),
+                },
+            )?;
             if !self.subscribed.add(session, uri.into_owned()) {
                 return Err(Problem::too_many_subscriptions());
             }
@@ -397,12 +403,7 @@ impl Gateway {
         let mut ask = ask::read(method, (era, headers), (can, level), (rpc, find_task))?;
         ask.trace.is_within(operation.context());
         let call = session.as_ref().and_then(|session| self.calls.begin(session, rpc.id));
-        let cancelled = async {
-            match &call {
-                Some(call) => call.cancelled().await,
-                None => std::future::pending().await,
-            }
-        };
+        let cancelled = or_never(call.as_ref().map(Cancellable::cancelled));
         let outcome = tokio::select! {
             () = cancelled => return Ok(answer::accepted()),
             outcome = self.mux.ask(caller, endpoint, &ask, operation.take()) => outcome,

@@ -245,28 +245,29 @@ pub(crate) fn splice(text: &str, mut edits: Vec<(Range<usize>, String)>) -> Stri
     out
 }
 
+/// Whether a text is nested deeper than that, byte by byte and without a short cut: what the fast way is compared with.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn is_too_deep_for_sure(text: &[u8], most: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped, mut deepest) = (0_usize, false, false, 0);
+    for byte in text {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'{' | b'[') => depth += 1,
+            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest > most
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Byte by byte, without a short cut.
-    fn is_too_deep_for_sure(text: &[u8]) -> bool {
-        let (mut depth, mut in_string, mut escaped, mut deepest) = (0_usize, false, false, 0);
-        for byte in text {
-            match (in_string, byte) {
-                (true, _) if escaped => escaped = false,
-                (true, b'\\') => escaped = true,
-                (_, b'"') => in_string = !in_string,
-                (false, b'{' | b'[') => depth += 1,
-                (false, b'}' | b']') => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-            deepest = deepest.max(depth);
-        }
-        deepest > DEPTH_MAX
-    }
 
     #[test]
     fn brackets_in_strings_and_closed_ones_are_not_deep() {
@@ -288,7 +289,7 @@ mod tests {
             pieces in prop::collection::vec("\\[{0,60}|\\{{0,60}|[\\]}]{0,3}|\"|\\\\|a", 0..40),
         ) {
             let text = pieces.concat();
-            prop_assert_eq!(is_too_deep(text.as_bytes()), is_too_deep_for_sure(text.as_bytes()));
+            prop_assert_eq!(is_too_deep(text.as_bytes()), is_too_deep_for_sure(text.as_bytes(), DEPTH_MAX));
         }
     }
 

@@ -117,6 +117,14 @@ impl Tasks {
     }
 }
 
+/// Waits for what may not be there, such as a moment: for ever, if it is not.
+pub async fn or_never<F: Future>(awaited: Option<F>) -> F::Output {
+    match awaited {
+        Some(awaited) => awaited.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Keeps what is in memory, keys and tokens, out of core dumps and out of reach of other processes of the same user. Where the system
 /// has no such switch, there is nothing to do.
 pub fn withhold_memory() -> std::io::Result<()> {

@@ -118,6 +118,8 @@ struct Sight {
     reach: Reach,
     view: Arc<View>,
     face: Face,
+    /// Whether its caller reaches several tenants, be it at another endpoint.
+    reaches_several: bool,
 }
 
 /// How long a cursor is good.
@@ -218,12 +220,13 @@ impl Mux {
     fn sight(&self, caller: &Caller, endpoint: &Endpoint) -> Sight {
         let snapshot = self.catalog.snapshot();
         let reach = snapshot.grants().reach(caller);
+        let reaches_several = reach.accesses().len() > 1;
         let (face, reach) = match endpoint {
             Endpoint::Aggregate => (Face::Aggregate, reach),
             Endpoint::Tenant(slug) => (Face::Tenant, reach.narrowed_to(slug)),
         };
         let view = snapshot.view(face, &reach);
-        Sight { snapshot, reach, view, face }
+        Sight { snapshot, reach, view, face, reaches_several }
     }
 }
 

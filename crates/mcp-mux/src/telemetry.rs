@@ -17,7 +17,7 @@ mod metrics;
 mod operation;
 mod traces;
 
-pub(crate) use context::{Origin, written};
+pub(crate) use context::{Origin, as_headers, written};
 pub use metrics::{EXPOSITION, Metrics, MetricsError};
 pub(crate) use opentelemetry::trace::SpanContext;
 pub(crate) use operation::{Decision, Ending, OTHER, Operation, Operations, Place, Side};

@@ -5,6 +5,7 @@
 //! exactly when somebody begins or ceases to be revoked.
 
 mod groups;
+mod notes;
 mod pull;
 mod users;
 
@@ -20,6 +21,8 @@ use crate::id::{DirectoryGroupId, DirectoryUserId};
 use crate::name::{DirectoryText, Group, IssuerName, Subject};
 use crate::store::Store;
 
+use notes::Notes;
+pub use notes::{DIRECTORY_NAMED_MAX, DirectoryAct, DirectoryChange, DirectoryChanges, DirectoryThing, Moved};
 pub use pull::{Leavers, ListedGroup, Pulled};
 pub(crate) use users::away;
 
@@ -37,6 +40,8 @@ const STATEMENT_ROWS_MAX: usize = 500;
 pub struct Directory {
     store: Store,
     issuer: IssuerName,
+    /// What it has written, with its clones.
+    notes: Notes,
 }
 
 /// A user of a directory.
@@ -210,6 +215,11 @@ impl DirectoryState {
 }
 
 impl<T> Edit<T> {
+    /// What it is set to, of something that was not there.
+    pub fn set(self) -> Option<T> {
+        self.of(None)
+    }
+
     /// What there is afterwards.
     fn of(self, before: Option<T>) -> Option<T> {
         match self {
@@ -223,11 +233,21 @@ impl<T> Edit<T> {
 impl Store {
     /// The directory of an issuer; empty, if it never pushed anything.
     pub fn directory(&self, issuer: &IssuerName) -> Directory {
-        Directory { store: self.clone(), issuer: issuer.clone() }
+        Directory { store: self.clone(), issuer: issuer.clone(), notes: Notes::default() }
     }
 }
 
 impl Directory {
+    /// Whose it is.
+    pub fn issuer(&self) -> &IssuerName {
+        &self.issuer
+    }
+
+    /// What was changed through this and its clones since this was asked last.
+    pub fn take_changes(&self) -> DirectoryChanges {
+        self.notes.take()
+    }
+
     /// When it said something new last; never, if it is empty.
     pub async fn as_of(&self) -> Result<Option<Timestamp>, StoreError> {
         use directory_group::{Column as OfGroup, Entity as Groups};

@@ -56,9 +56,10 @@ pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use credentials::{Account, AccountHeld, CredentialOwner, CredentialSlot, SECRET_BYTES_MAX, SealedCredential};
 pub use data_keys::{DataKey, KekUse, Progress, Stuck};
 pub use directory::{
-    DIRECTORY_GROUPS_MAX, DIRECTORY_MEMBERS_MAX, DIRECTORY_USERS_MAX, Directory, DirectoryFilter, DirectoryGroup,
-    DirectoryUser, Edit, GroupChange, Leavers, ListedGroup, MemberEdit, NewDirectoryGroup, NewDirectoryUser, Page,
-    Pulled, Slice, UserChange,
+    DIRECTORY_GROUPS_MAX, DIRECTORY_MEMBERS_MAX, DIRECTORY_NAMED_MAX, DIRECTORY_USERS_MAX, Directory, DirectoryAct,
+    DirectoryChange, DirectoryChanges, DirectoryFilter, DirectoryGroup, DirectoryThing, DirectoryUser, Edit,
+    GroupChange, Leavers, ListedGroup, MemberEdit, Moved, NewDirectoryGroup, NewDirectoryUser, Page, Pulled, Slice,
+    UserChange,
 };
 pub use egress_hosts::EgressHosts;
 pub use error::{PostgresUrlError, StoreError};

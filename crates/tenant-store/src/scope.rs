@@ -46,7 +46,8 @@ impl TenantStore {
         self.scope.tenant()
     }
 
-    pub(crate) fn scope(&self) -> TenantScope {
+    /// The same as a scope.
+    pub fn scope(&self) -> TenantScope {
         self.scope
     }
 

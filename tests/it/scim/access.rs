@@ -75,6 +75,37 @@ async fn whoever_is_deactivated_loses_what_runs_and_is_let_in_by_no_replica() ->
 }
 
 #[tokio::test]
+async fn who_tries_one_token_after_the_other_is_made_to_wait_and_the_directory_is_not() -> Result<()> {
+    let bed = Bed::with("scim_attempts", &upstream().await?, BY_NAMES, |config| {
+        config.limits = serde_json::from_value(json!({"address_failures_per_minute": 3}))?;
+        config.http.trusted_proxies = vec!["127.0.0.0/8".parse().map_err(anyhow::Error::msg)?];
+        Ok(())
+    })
+    .await?;
+    let from = |client: Http, address: &str| client.with("x-forwarded-for", address);
+    let tries = |number: usize| bed.as_bearer(Some(&format!("guess-{number}")), "/scim/v2/corp/Users");
+    let (here, there) = ("198.51.100.7", "198.51.100.8");
+    // Who shows nothing tries nothing.
+    for _ in 0..5 {
+        let nothing = from(bed.as_bearer(None, "/scim/v2/corp/Users")?, here)?;
+        assert_eq!(nothing.request(Method::GET).await?.status, 401);
+    }
+    for number in 0..3 {
+        assert_eq!(from(tries(number)?, here)?.request(Method::GET).await?.status, 401);
+    }
+    let refused = from(tries(3)?, here)?.request(Method::GET).await?;
+    let seconds: u64 = refused.headers["retry-after"].to_str()?.parse()?;
+    assert!(refused.status == 429 && (1..=20).contains(&seconds), "{refused:?}");
+    assert_eq!(refused.json()?["schemas"], json!([ERROR]));
+    // It is one count with that of sign-ins.
+    let bob = from(bed.server.client("bob", &[])?, here)?;
+    assert_eq!(bob.modern("tools/list", json!({})).await?.status, 429);
+    assert_eq!(from(bed.at("/Users")?, here)?.request(Method::GET).await?.status, 200, "the directory itself");
+    assert_eq!(from(tries(4)?, there)?.request(Method::GET).await?.status, 401);
+    Ok(())
+}
+
+#[tokio::test]
 async fn whoever_was_removed_stays_out_until_created_again() -> Result<()> {
     let bed = Bed::new("scim_removed", &upstream().await?, BY_NAMES).await?;
     let id = bed.add("alice").await?;

@@ -121,6 +121,13 @@ impl Http {
         Ok(Self { client, url: url.to_owned(), headers })
     }
 
+    /// The same over HTTP/2 alone, without TLS.
+    #[expect(clippy::disallowed_methods, reason = "a test's client is not bound by our egress rules")]
+    pub(crate) fn over_http2(self) -> Result<Self> {
+        let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build()?;
+        Ok(Self { client, ..self })
+    }
+
     /// The same with one header more, or another value for one.
     pub(crate) fn with(mut self, name: &'static str, value: &str) -> Result<Self> {
         self.headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value)?);

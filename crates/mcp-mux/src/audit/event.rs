@@ -2,12 +2,15 @@
 //! result that is not sealed.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use tenant_store::{ApiKeyId, AuditChain, GrantId, TenantId, Timestamp, UpstreamSlug};
 
 use super::content::{Held, Recorded};
+use super::pushed::Pushed;
+use super::used::{SecretUsed, Used};
 use crate::caller::Caller;
 use crate::error::Fault;
 use crate::hex;
@@ -58,6 +61,10 @@ pub enum What {
     Flow(Flowed),
     /// Somebody connected an account of their own to an upstream, or ended that.
     Account(Consented),
+    /// A credential was used for something that is nobody's call.
+    Secret(SecretUsed),
+    /// A directory said something new of its users and groups.
+    Directory(Pushed),
     /// An operator did something.
     Administration(Administered),
     /// Events are missing: they found no room, or their calls outlived the server.
@@ -132,6 +139,9 @@ pub struct Call {
     pub fault: Option<&'static str>,
     /// How long it took.
     pub duration_ms: u64,
+    /// What the upstream was shown, if it was asked with something. Lines without it stay what they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Arc<Used>>,
     /// What it brought, where the tenant wants that.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub recorded: Option<Recorded>,

@@ -37,6 +37,15 @@ pub struct Proved<'d> {
     pub places: &'d Semaphore,
 }
 
+/// Why somebody is no directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unproved {
+    /// No token was shown.
+    Missing,
+    /// Not the token of that directory.
+    Wrong,
+}
+
 // By hand: what proves somebody stays out of logs, though it is a digest.
 impl std::fmt::Debug for Known {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -57,13 +66,16 @@ impl Directories {
 
     /// The directory of `issuer`, if a request shows its token. Whether there is such an issuer, or it has a directory, shows neither in
     /// the answer nor in the time that it takes: digests are compared in any case.
-    pub fn proved(&self, issuer: &str, headers: &HeaderMap) -> Option<Proved<'_>> {
+    /// What is wrong is told apart by whether a token was shown at all.
+    pub fn proved(&self, issuer: &str, headers: &HeaderMap) -> Result<Proved<'_>, Unproved> {
         let known = self.0.get_key_value(issuer);
         let digest = known.map_or(&NO_DIGEST, |(_, known)| &known.digest);
-        let shown = super::bearer(headers).ok().flatten().unwrap_or_default();
+        let token = super::bearer(headers).ok().flatten();
+        let unproved = if token.is_some() { Unproved::Wrong } else { Unproved::Missing };
+        let shown = token.unwrap_or_default();
         let shown: [u8; 32] = Sha256::digest(shown).into();
         let is_same: bool = shown.ct_eq(digest).into();
-        let (issuer, Known { names, places, .. }) = known.filter(|_| is_same)?;
-        Some(Proved { issuer, names, places })
+        let (issuer, Known { names, places, .. }) = known.filter(|_| is_same).ok_or(unproved)?;
+        Ok(Proved { issuer, names, places })
     }
 }

@@ -204,7 +204,7 @@ async fn once(
 ) -> Result<(), UpstreamError> {
     let scope = catalog.administration().scope(source.upstream.tenant);
     let (rows, stored) = (catalog.store().tenant(scope), source.stored.iter().collect::<Vec<_>>());
-    let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
+    let proofs = Proofs { caller: None, rows: &rows, stored: &stored, shown: None };
     let link =
         pool.link(scope, &source.upstream, (&proofs, Peer::default()), (&source.tenant, source.hosts.as_ref()))?;
     hear(&link, &proofs, |told| heard.tell(key, told)).await

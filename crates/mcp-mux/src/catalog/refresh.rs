@@ -25,6 +25,7 @@ use super::lookalike::Lookalikes;
 use super::name::{Origin, expose};
 use super::schedule::{Due, HEARD_WAIT, Schedules};
 use super::snapshot::{Catalog, Snapshot};
+use crate::audit::Purpose;
 use crate::upstream::{Link, ListKind, Peer, Pool, Proofs, UpstreamError, list};
 
 /// How often it is looked for what is due, at the least.
@@ -217,13 +218,18 @@ impl Refresher {
         let shelf = snapshot.shelf_in(scope).ok_or(RefreshError::Superseded)?;
         let stored = shelf.credentials(upstream.id);
 
-        let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
+        let using = self.pool.uses().begin(scope, &upstream.slug, Purpose::List);
+        let shown = using.shown().clone();
+        let proofs = Proofs { caller: None, rows: &rows, stored: &stored, shown: Some(&shown) };
         let link = self
             .pool
             .link(scope, upstream, (&proofs, Peer::default()), (shelf.tenant_slug(), shelf.egress_hosts()))
             .map_err(RefreshError::Upstream)?;
         let listing = Listing { rows: &rows, tenant: shelf.tenant_slug(), upstream };
         let changed = self.take_all(&link, &proofs, listing).await;
+        if changed.is_ok() {
+            using.went_well();
+        }
         self.heard.note((upstream.tenant, upstream.id), link.tells_of_lists());
         changed
     }

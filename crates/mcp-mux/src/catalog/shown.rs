@@ -2,16 +2,18 @@
 //!
 //! Texts are what models and people read: titles, descriptions, and whatever else is said. They lose the characters that nobody sees, and
 //! what is too long is cut, with a mark. By names, values and patterns tools are called, so nothing of them is changed, whatever they
-//! hold. What was approved is the upstream's own text, and not this one: a hidden character that changes is a change.
+//! hold. Keys are names too where a schema says so; elsewhere what nobody sees in one is made to be seen, and two that are the same then
+//! are shown to nobody. What was approved is the upstream's own text, and not this one: a hidden character that changes is a change.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::iter;
 use std::ops::Range;
 use std::str::Chars;
 
 use serde_json::value::RawValue;
 
-use super::unseen::seen;
+use super::unseen::{first_unseen, marked, seen};
 use crate::json;
 
 /// Longest description of a tool, a prompt or a resource, in bytes.
@@ -83,12 +85,15 @@ enum Part<'k> {
     Text(usize),
     /// What programs hold on to.
     Contract,
+    /// The same but for keys.
+    Held,
 }
 
 impl Part<'_> {
     /// What the member `key` of an object that is this is.
     fn member(self, key: &str) -> Self {
         match (self, key) {
+            (Self::Held, _) | (Self::Entry(_), "_meta" | "icons") | (Self::Entry("uri"), "resources") => Self::Held,
             _ if self.is_held_on_to(key) => Self::Contract,
             (Self::Schemas, _) => Self::Schema,
             (Self::Dependencies, _) => Self::Dependency,
@@ -105,21 +110,22 @@ impl Part<'_> {
     /// Whether the member `key` stays as it is, with all that is in it.
     fn is_held_on_to(self, key: &str) -> bool {
         match (self, key) {
-            // A skill's files are known by what is under the last one.
-            (Self::Contract, _)
-            | (Self::Argument, "name")
-            | (Self::Entry(_), "_meta" | "icons")
-            | (Self::Entry("uri"), "resources") => true,
+            (Self::Contract, _) | (Self::Argument, "name") => true,
             (Self::Entry(known_by), key) => key == known_by,
             (Self::Schema | Self::Dependency, key) => SCHEMA_CONTRACT.contains(&key),
             _ => false,
         }
     }
 
+    /// Whether keys in it are names that somebody chose, and stay as they are.
+    fn has_names(self) -> bool {
+        matches!(self, Self::Schemas | Self::Dependencies | Self::Contract)
+    }
+
     /// How long it may be as a string; nothing, where it stays as it is.
     fn bytes_max(self) -> Option<usize> {
         match self {
-            Self::Contract | Self::Dependency => None,
+            Self::Contract | Self::Held | Self::Dependency => None,
             Self::Text(bytes_max) => Some(bytes_max),
             _ => Some(TEXT_BYTES_MAX),
         }
@@ -156,13 +162,20 @@ impl Walk<'_> {
 
     fn members(&mut self, part: Part<'_>, depth: usize) -> Option<()> {
         self.at += 1;
+        let (mut keys, mut is_marked) = (Vec::new(), false);
         loop {
             match self.next()? {
                 b'}' => break,
                 b',' => self.at += 1,
                 _ => {
                     let key = self.string()?;
-                    let member = part.member(&key_of(inside(self.text, &key)?));
+                    let name = key_of(inside(self.text, &key)?);
+                    let member = part.member(&name);
+                    if !part.has_names() && first_unseen(&name).is_some() {
+                        self.edits.push((key.clone(), json::quote(&marked(&name))));
+                        is_marked = true;
+                    }
+                    keys.push(name);
                     if self.next()? != b':' {
                         return None;
                     }
@@ -172,7 +185,10 @@ impl Walk<'_> {
             }
         }
         self.at += 1;
-        Some(())
+        let mut seen = HashSet::new();
+        // Two that were told apart by what nobody sees.
+        let is_ambiguous = is_marked && !keys.iter().all(|key| seen.insert(marked(key)));
+        (!is_ambiguous).then_some(())
     }
 
     fn items(&mut self, part: Part<'_>, depth: usize) -> Option<()> {

@@ -5,27 +5,41 @@ use std::iter;
 /// Only what a text means to its readers is left of it. What ends a line in some other way ends it plainly.
 pub(super) fn seen(chars: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
     let mut chars = chars.peekable();
-    let mut before = ' ';
+    let mut before = Before::default();
     iter::from_fn(move || {
         loop {
             let char = match chars.next()? {
                 '\r' if chars.peek() == Some(&'\n') => '\r',
                 '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => '\n',
-                char if is_unseen(char) && !shapes(before, char) => continue,
+                char if is_unseen(char) && !before.is_shaped_by(char) => continue,
                 char => char,
             };
-            before = char;
+            before.goes_on(char);
             return Some(char);
         }
     })
 }
 
+/// The same of a text that must keep its length in characters, such as a key: what nobody sees is there to be seen.
+pub(super) fn marked(text: &str) -> String {
+    let mut before = Before::default();
+    let mark = |char: char| {
+        let is_idle = is_unseen(char) && !before.is_shaped_by(char);
+        // Nothing shapes a mark.
+        before.goes_on(if is_idle { ' ' } else { char });
+        if is_idle { char::REPLACEMENT_CHARACTER } else { char }
+    };
+    text.chars().map(mark).collect()
+}
+
 /// The first character of a text that is not seen, and that no script and no emoji needs where it is.
 pub(crate) fn first_unseen(text: &str) -> Option<char> {
-    let mut before = ' ';
+    let mut before = Before::default();
     text.chars().find(|char| {
-        let is_idle = is_unseen(*char) && !shapes(before, *char);
-        before = if is_idle { before } else { *char };
+        let is_idle = is_unseen(*char) && !before.is_shaped_by(*char);
+        if !is_idle {
+            before.goes_on(*char);
+        }
         is_idle
     })
 }
@@ -45,15 +59,56 @@ pub(crate) fn is_unseen(char: char) -> bool {
         )
 }
 
-/// Whether a character that is not seen shapes the one before it: one joiner behind a letter of a script other than Latin's plain one,
-/// which Persian and the scripts of India need, or behind an emoji; one selector that says whether a sign is an emoji. A row of them
-/// shapes nothing, and could spell something. No text needs another selector to be understood.
-fn shapes(before: char, char: char) -> bool {
-    let is_joiner = |char| matches!(char, '\u{200c}' | '\u{200d}');
-    let is_selector = |char| matches!(char, '\u{fe0e}' | '\u{fe0f}');
-    let is_keycap = before.is_ascii_digit() || matches!(before, '#' | '*');
-    let is_letter = !before.is_ascii() && !is_joiner(before);
-    (is_joiner(char) && is_letter) || (is_selector(char) && !is_selector(before) && (is_letter || is_keycap))
+/// What stands before a character: the last one, and the one before that.
+#[derive(Debug, Default)]
+struct Before {
+    last: char,
+    second_last: char,
+}
+
+impl Before {
+    fn goes_on(&mut self, char: char) {
+        (self.second_last, self.last) = (self.last, char);
+    }
+
+    /// Whether a character that is not seen shapes what is before it: one joiner behind a letter of a script whose letters join, as Persian
+    /// and the scripts of India need it; one selector behind a sign that may be an emoji, and behind that emoji or the selector the one joiner
+    /// that makes it a part of the next. A row of anything else shapes nothing, and could spell something.
+    fn is_shaped_by(&self, char: char) -> bool {
+        let Self { last, second_last } = *self;
+        match char {
+            '\u{200c}' => has_joined_letters(last),
+            '\u{200d}' => has_joined_letters(last) || is_emoji(last) || (is_selector(last) && is_emoji(second_last)),
+            selector if is_selector(selector) => is_emoji(last) || last.is_ascii_digit() || matches!(last, '#' | '*'),
+            _ => false,
+        }
+    }
+}
+
+/// What says whether a sign is an emoji.
+fn is_selector(char: char) -> bool {
+    matches!(char, '\u{fe0e}' | '\u{fe0f}')
+}
+
+/// A sign that may be an emoji (near to Unicode `Extended_Pictographic`, with the colours of skin).
+fn is_emoji(char: char) -> bool {
+    matches!(
+        char,
+        '\u{a9}' | '\u{ae}' | '\u{203c}' | '\u{2049}' | '\u{2122}' | '\u{2139}' | '\u{2190}'..='\u{21ff}'
+            | '\u{2300}'..='\u{27bf}' | '\u{2900}'..='\u{297f}' | '\u{2b00}'..='\u{2bff}' | '\u{3030}' | '\u{303d}'
+            | '\u{3297}' | '\u{3299}' | '\u{1f000}'..='\u{1faff}'
+    )
+}
+
+/// A letter or mark of a script whose letters change with their neighbours: Arabic and its kin, those of India and of the south-east of
+/// Asia, and Mongolian.
+fn has_joined_letters(char: char) -> bool {
+    let is_of_such_a_script = matches!(
+        char,
+        '\u{600}'..='\u{109f}' | '\u{1700}'..='\u{1cff}' | '\u{a800}'..='\u{abff}' | '\u{fb50}'..='\u{fdff}'
+            | '\u{fe70}'..='\u{fefc}' | '\u{10a00}'..='\u{11fff}' | '\u{1e900}'..='\u{1e95f}'
+    );
+    is_of_such_a_script && !is_unseen(char)
 }
 
 #[cfg(test)]
@@ -74,7 +129,9 @@ mod tests {
             "ക\u{d4d}\u{200d}",
             "👩\u{200d}💻",
             "❤\u{fe0f}\u{200d}🔥",
-            "⚠\u{fe0f} 1\u{fe0f}\u{20e3}",
+            "⚠\u{fe0f} 1\u{fe0f}\u{20e3} #\u{fe0f}\u{20e3} ©\u{fe0f}",
+            "👩🏽\u{200d}💻 🏳\u{fe0f}\u{200d}🌈 🏴\u{200d}☠\u{fe0f} ⛹🏻\u{200d}♂\u{fe0f} 👁\u{fe0f}\u{200d}🗨\u{fe0f}",
+            "क\u{94d}\u{200d}ष ක\u{dca}\u{200d}ර",
             "Größe, señor, 課題, 한국어",
         ] {
             assert_eq!((left(text).as_str(), first_unseen(text)), (text, None), "{text:?}");
@@ -90,7 +147,12 @@ mod tests {
             ("a\u{180e}\u{115f}\u{1160}\u{3164}\u{ffa0}b", "ab"),
             ("a\u{0}\u{8}\u{1b}[8m\u{7f}\u{9b}b", "a[8mb"),
             ("😀\u{fe0f}\u{fe0f}\u{fe0e}\u{fe00}\u{fe0b}b", "😀\u{fe0f}b"),
-            ("я\u{200d}\u{200c}\u{200d}\u{fe0f}b", "я\u{200d}b"),
+            ("я\u{200d}\u{200c}\u{fe0f}\u{200d}b", "яb"),
+            ("م\u{200c}\u{200d}\u{fe0f}\u{200c}b", "م\u{200c}b"),
+            ("م\u{fe0f}\u{200d}b", "م\u{200d}b"),
+            ("👩\u{200c}\u{200d}\u{200d}\u{fe0f}b", "👩\u{200d}b"),
+            ("👩\u{fe0f}\u{200d}\u{fe0f}\u{200d}b", "👩\u{fe0f}\u{200d}b"),
+            ("課\u{fe0f}\u{200d}b ü\u{200d}", "課b ü"),
         ] {
             assert_eq!(left(text), plain, "{text:?}");
             assert!(first_unseen(text).is_some(), "{text:?}");
@@ -98,9 +160,21 @@ mod tests {
         assert_eq!(left("a\rb\u{b}c\u{c}d\u{85}e\u{2028}f\u{2029}g"), "a\nb\nc\nd\ne\nf\ng");
     }
 
+    #[test]
+    fn what_nobody_sees_in_a_key_is_there_to_be_seen() {
+        for (text, shown) in [
+            ("com.example/x", "com.example/x"),
+            ("a\u{200b}\u{200d}b", "a��b"),
+            ("می\u{200c}خواهم", "می\u{200c}خواهم"),
+            ("👩\u{200c}\u{200d}", "👩��"),
+        ] {
+            assert_eq!((marked(text).as_str(), marked(&marked(text)).as_str()), (shown, shown));
+        }
+    }
+
     proptest! {
         #[test]
-        fn what_is_left_is_left_alone(text in "([a-zя👩❤]|[\\x{200b}-\\x{200f}]|[\\x{fe00}-\\x{fe0f}]|\r|\n|\\x{e0100}){0,20}") {
+        fn what_is_left_is_left_alone(text in "([a-zяم👩❤1]|[\\x{200b}-\\x{200f}]|[\\x{fe00}-\\x{fe0f}]|\r|\n|\\x{e0100}){0,20}") {
             let once = left(&text);
             prop_assert_eq!(first_unseen(&once), None);
             prop_assert_eq!(left(&once), once);

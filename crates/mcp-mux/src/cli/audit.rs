@@ -259,6 +259,15 @@ fn told(event: &Value) -> String {
         "account" => {
             format!("{} {} an account at {}: {}", who(), text("/action"), text("/upstream"), text("/outcome"))
         }
+        "secret" => format!(
+            "the {}'s credential at {}, to {}: {} times, {} in vain",
+            text("/credential/owner"),
+            text("/upstream"),
+            text("/purpose"),
+            number("/count"),
+            number("/failed")
+        ),
+        "directory" => of_directory(event),
         "administration" => format!(
             "{}: {} {} {} {}",
             text("/operator"),
@@ -272,6 +281,16 @@ fn told(event: &Value) -> String {
         other => format!("{} {other}", text("/writer")),
     };
     format!("{}  {}", text("/at"), said.trim_end())
+}
+
+fn of_directory(event: &Value) -> String {
+    let changes = event.pointer("/changes").and_then(Value::as_array).into_iter().flatten();
+    let named = changes
+        .map(|change| format!("{} {} {}", text(change, "/kind"), text(change, "/name"), text(change, "/became")));
+    let count = event.pointer("/changeCount").and_then(Value::as_u64).unwrap_or(0);
+    let by = [text(event, "/through"), text(event, "/operator")].join(" ");
+    let named = named.collect::<Vec<_>>().join(", ");
+    format!("the directory of {} by {}: {count} changes: {named}", text(event, "/issuer"), by.trim_end())
 }
 
 impl Whose {

@@ -7,13 +7,14 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tenant_store::{Clock, DirectoryUser, Group, IssuerName, Leavers, Pulled, Store, Subject, SystemClock};
 
+use super::recorded::{Done, record, record_pushed};
 use super::replicas::date;
 use super::revoke::Of;
 use super::{Output, Settings, administration, print, print_json, say, spelt_out};
 use crate::app;
 use crate::auth::{GraphDirectory, NamedGroups};
 use crate::catalog::Snapshot;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::egress::Egress;
 
 #[derive(Debug, Args)]
@@ -89,8 +90,9 @@ impl DirectoryCommand {
                 }
                 let count = store.directory(issuer).forget().await?;
                 ensure!(count > 0, "the directory of {issuer} is empty");
+                let recorded = record(&store, Done::to("directory forget", "directory", issuer)).await;
                 say(&format!("forgotten: {count} users, and all groups"));
-                Ok(())
+                recorded
             }
         }
     }
@@ -107,9 +109,14 @@ async fn pull(config: &Config, store: &Store, issuer: &IssuerName, accept: bool)
     let told = |what: &str, Pulled { added, changed, removed }| {
         say(&format!("{what}: {added} added, {changed} changed, {removed} removed"));
     };
-    told("users", directory.pull_users(if accept { Leavers::Any } else { Leavers::Few }).await?);
-    told("groups", directory.pull_groups().await?);
-    Ok(())
+    let users = directory.pull_users(if accept { Leavers::Any } else { Leavers::Few }).await;
+    let recorded = record_pushed(store, directory.pushed_by(config::operator())).await;
+    told("users", users?);
+    recorded?;
+    let groups = directory.pull_groups().await;
+    let recorded = record_pushed(store, directory.pushed_by(config::operator())).await;
+    told("groups", groups?);
+    recorded
 }
 
 async fn people(store: &Store, issuer: &IssuerName, group: Option<&Group>, output: Output) -> Result<()> {

@@ -62,6 +62,12 @@ pub(super) async fn record_each(store: &Store, done: Vec<Done>) -> Result<()> {
     record_all(store, done.into_iter().map(|done| done.event(None, None)).collect()).await.context(UNKNOWN)
 }
 
+/// Records what a directory said, if that was something new.
+pub(super) async fn record_pushed(store: &Store, event: Option<Event>) -> Result<()> {
+    let Some(event) = event else { return Ok(()) };
+    record_all(store, vec![event]).await.context(UNKNOWN)
+}
+
 /// Records that something begins that takes long and may be broken off. Without that it does not begin.
 pub(super) async fn record_begin(store: &Store, done: Done) -> Result<()> {
     let recorded = record_all(store, vec![done.event(Some("begun".to_owned()), None)]).await;

@@ -1,6 +1,7 @@
 //! The accept loop of the clients' listener. It is ours for its bounds: how many connections there are, how long one may take to say what it
 //! wants, and how much it may say before it is known who asks.
 
+mod idle;
 mod opening;
 
 use std::io;
@@ -21,6 +22,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use self::idle::Running;
 use self::opening::Opening;
 use super::address::Peer;
 use crate::config::HttpConfig;
@@ -97,10 +99,11 @@ async fn converse((stream, address): (TcpStream, SocketAddr), routes: Router, te
         .keep_alive_timeout(PING_EVERY)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX);
-    let service = routes.map_request(move |mut request: Request<Incoming>| {
+    let running = Running::none();
+    let service = running.counting(routes.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(address.ip()));
         request.map(Body::new)
-    });
+    }));
     let connection = builder
         .serve_connection(TokioIo::new(Opening::new(stream, terms.header_timeout)), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
@@ -109,6 +112,15 @@ async fn converse((stream, address): (TcpStream, SocketAddr), routes: Router, te
         () = terms.shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        // HTTP/1 has a clock of its own for that; HTTP/2 has none, and whoever only answers pings would keep its place.
+        () = running.none_for(terms.header_timeout) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                // Nor is anybody waited for who does not take leave.
+                () = running.none_for(terms.header_timeout) => return,
+            }
         }
     };
     if let Err(error) = ended {

@@ -23,13 +23,15 @@ use axum::extract::{Path, Request, State};
 use axum::http::{Method, Uri};
 use axum::response::Response;
 use serde_json::{Map, Value};
-use tenant_store::{Directory, IssuerName, Store};
+use tenant_store::{Clock, Directory, IssuerName, Store};
 use tokio::time::timeout;
 
 use self::answer::Refused;
 use self::query::Query;
 use super::Server;
-use crate::auth::{Directories, Proved};
+use crate::audit::{Audit, Pushing, Through};
+use crate::auth::{Directories, Proved, Unproved};
+use crate::caller::RequestId;
 use crate::config::{BODY_BYTES_MAX, DirectoryNames, PublicUrl};
 use crate::json;
 
@@ -43,6 +45,10 @@ pub struct Scim {
     pub directories: Directories,
     /// Where it is kept.
     pub store: Store,
+    /// Where it is recorded what they push.
+    pub audit: Audit,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
     /// Where all of this is.
     pub public_url: PublicUrl,
 }
@@ -98,9 +104,9 @@ pub(super) async fn handle(
     let mut path = path.map(|Path(path)| path).unwrap_or_default();
     let issuer = path.remove("issuer").unwrap_or_default();
     let scim = &server.scim;
-    let Some(Proved { issuer, names, places }) = scim.directories.proved(&issuer, request.headers()) else {
-        tracing::info!("nobody was let in to a directory");
-        return Refused::Unproved.answer();
+    let Proved { issuer, names, places } = match scim.directories.proved(&issuer, request.headers()) {
+        Ok(proved) => proved,
+        Err(unproved) => return server.unproved(unproved, &request).answer(),
     };
     // What one directory sends costs the others nothing.
     let Ok(Ok(_place)) = timeout(PLACE_TIMEOUT, places.acquire()).await else {
@@ -109,7 +115,13 @@ pub(super) async fn handle(
     };
     let id = path.remove("id").or_else(|| path.remove("rest")).unwrap_or_default();
     let answered = match scim.asked(issuer, names, id, request.uri()) {
-        Ok(asked) => asked.dispatch((about, request.method().clone()), request.into_body()).await,
+        Ok(asked) => {
+            let recording = scim.recording(&asked.directory, through(&request)).await;
+            let answered = asked.dispatch((about, request.method().clone()), request.into_body()).await;
+            // Whoever is answered can read it in the record soon.
+            drop(recording);
+            answered
+        }
         Err(refused) => Err(refused),
     };
     answered.unwrap_or_else(|refused| {
@@ -118,7 +130,24 @@ pub(super) async fn handle(
     })
 }
 
+impl Server {
+    /// What somebody is told who is no directory. A directory itself is let in wherever it comes from: to compare its token costs nothing.
+    fn unproved(&self, unproved: Unproved, request: &Request) -> Refused {
+        tracing::info!("nobody was let in to a directory");
+        let counted = match unproved {
+            Unproved::Missing => Ok(()),
+            Unproved::Wrong => self.authenticator.count_attempt(self.address(request)),
+        };
+        counted.map_or_else(Refused::TooMany, |()| Refused::Unproved)
+    }
+}
+
 impl Scim {
+    /// What the request changes is recorded; what only asks changes nothing.
+    async fn recording(&self, directory: &Directory, through: Option<Through>) -> Option<Pushing> {
+        Some(self.audit.pushing(directory, self.clock.now(), through?).await)
+    }
+
     fn asked<'s>(
         &self,
         issuer: &IssuerName,
@@ -158,6 +187,12 @@ impl Asked<'_> {
             _ => Err(Refused::Method(about.methods())),
         }
     }
+}
+
+/// How the record names a request that may change something.
+fn through(request: &Request) -> Option<Through> {
+    let request_id = request.extensions().get::<RequestId>().map(RequestId::to_string).unwrap_or_default();
+    (request.method() != Method::GET).then_some(Through::Scim { request_id })
 }
 
 /// A body, which must be a JSON object.

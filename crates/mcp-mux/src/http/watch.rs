@@ -17,6 +17,7 @@ use super::Server;
 use super::well_known::ProtectedResource;
 use crate::auth::AuthError;
 use crate::caller::Caller;
+use crate::lifecycle::or_never;
 
 /// How many looks in a row may find that the provider cannot be asked, before that counts as an end.
 const UNANSWERED_MAX: u32 = 2;
@@ -72,7 +73,7 @@ impl Watch {
             tokio::select! {
                 () = tokio::time::sleep(self.server.recheck_every) => {}
                 // An API key that was taken back is judged again at once,
-                () = moved(&mut api_keys) => {}
+                () = or_never(api_keys.as_mut().map(news)) => {}
                 // and whoever is revoked is so. Nothing else about a proof changes with the database.
                 () = revoked(&self.server, &self.caller, &mut changes) => {
                     tracing::info!(request.id = %self.caller.request_id, "a running call's caller is revoked");
@@ -97,21 +98,16 @@ impl Watch {
     }
 }
 
-/// Waits until there is news, if there can be any.
-async fn moved(changes: &mut Option<watch::Receiver<Revision>>) {
-    let Some(changes) = changes else { return std::future::pending().await };
-    if changes.changed().await.is_err() {
-        std::future::pending::<()>().await;
-    }
+/// Waits until there is news: for ever, if there will be none.
+async fn news(changes: &mut watch::Receiver<Revision>) {
+    or_never(changes.changed().await.ok().map(std::future::ready)).await;
 }
 
 /// Waits until the caller is revoked.
 async fn revoked(server: &Server, caller: &Caller, changes: &mut watch::Receiver<Revision>) {
     // Also what happened before it was listened to.
     while !server.gateway.is_revoked(&caller.principal) {
-        if changes.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        news(changes).await;
     }
 }
 

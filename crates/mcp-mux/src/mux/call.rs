@@ -129,11 +129,11 @@ impl Mux {
         // Whether or not there is such a thing: nobody guesses names without end.
         let counted = self.limits.count(&caller.principal, Instant::now()).map_err(limited);
         let Some(target) = sight.target_of(&ask.wish, &thing) else {
-            counted?;
-            let unknown = CallError::Unknown(thing.word());
-            measured::end(operation, Err(&unknown), audit::Outcome::Refused);
+            // Whoever is over a limit does not learn whether there is such a thing.
+            let refused = counted.err().unwrap_or(CallError::Unknown(thing.word()));
+            measured::end(operation, Err(&refused), audit::Outcome::Refused);
             self.record_refusal(room, came, sight, (ask.wish.method(), thing));
-            return Err(unknown);
+            return Err(refused);
         };
         measured::leads_to(&mut operation, (&thing, &target));
         let mut recording = self.recording(room, came, (&sight, &ask.wish, &thing), (&target, operation));

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::call::CallError;
 use super::input::Given;
 use super::wish::{Target, Wish};
-use super::{Endpoint, Mux, Sight};
+use super::{Mux, Sight};
 use crate::audit::{Event, Flowed, What, Who};
 use crate::caller::{Bounds, Caller, Principal};
 use crate::flow::{Flow, FlowGuard};
@@ -90,17 +90,11 @@ pub(super) fn answer_in(responses: Option<&RawValue>) -> Option<&RawValue> {
 
 impl Mux {
     /// What will be kept of an answer; nothing, if its reader reads of one tenant only.
-    pub(super) fn reading(
-        &self,
-        caller: &Caller,
-        endpoint: &Endpoint,
-        (sight, tenant): (&Sight, TenantId),
-    ) -> Option<Reading> {
-        let reads_of_several = match (endpoint, &caller.bounds) {
-            (Endpoint::Aggregate, Bounds::Everything) => sight.reach.accesses().len() > 1,
-            (Endpoint::Tenant(_), Bounds::Everything) => sight.snapshot.grants().reach(caller).accesses().len() > 1,
+    pub(super) fn reading(&self, caller: &Caller, (sight, tenant): (&Sight, TenantId)) -> Option<Reading> {
+        let reads_of_several = match &caller.bounds {
+            Bounds::Everything => sight.reaches_several,
             // The same person may hold a key for another tenant.
-            (_, Bounds::Tenants(_)) => true,
+            Bounds::Tenants(_) => true,
         };
         let reading = || Reading { guard: self.flows.clone(), reader: caller.principal.clone(), tenant };
         reads_of_several.then(reading)

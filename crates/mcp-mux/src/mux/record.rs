@@ -16,7 +16,7 @@ use super::input::ResultKind;
 use super::measured;
 use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Listed, Mux, Sight};
-use crate::audit::{self, Call, Content, Decided, Event, List, Named, Room, TENANTS_NAMED_MAX, What, Who};
+use crate::audit::{self, Call, Content, Decided, Event, List, Named, Room, Shown, TENANTS_NAMED_MAX, What, Who};
 use crate::caller::Caller;
 use crate::catalog::{Carried, Entry, Face, ListDigest};
 use crate::hex;
@@ -50,6 +50,8 @@ pub(super) struct Recording {
     used: Option<(Usage, Arc<Entry>)>,
     /// Its place among the calls that run in its tenant.
     running: Running,
+    /// What its upstream was shown.
+    shown: Shown,
 }
 
 /// Whose call it is, and where it came.
@@ -62,7 +64,8 @@ pub(super) struct Came<'c> {
 impl Came<'_> {
     fn call(self, method: &'static str, (named, decided): (Named, Decided), outcome: audit::Outcome) -> Call {
         let (who, request_id) = (Who::of(self.caller), self.caller.request_id.to_string());
-        Call { who, request_id, method, named, decided, outcome, fault: None, duration_ms: 0, recorded: None }
+        let (fault, duration_ms, credential, recorded) = (None, 0, None, None);
+        Call { who, request_id, method, named, decided, outcome, fault, duration_ms, credential, recorded }
     }
 }
 
@@ -116,6 +119,7 @@ impl Recording {
     fn put(&mut self) {
         let Some(room) = self.room.take() else { return };
         self.call.duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.call.credential = self.shown.get();
         self.count();
         if let (Some(content), AuditChain::Tenant(scope), false) = (self.content.take(), self.chain, self.waits) {
             self.call.recorded = Some(room.seal(&content, (scope.tenant(), &self.call.request_id)));
@@ -158,9 +162,9 @@ impl Mux {
         let decided = Decided::by(&sight.decided(thing, target));
         let call = came.call(wish.method(), (sight.named(thing, target), decided), audit::Outcome::Gone);
         let chain = AuditChain::Tenant(target.access.scope());
-        let reading = self.reading(came.caller, came.endpoint, (sight, target.access.tenant()));
+        let reading = self.reading(came.caller, (sight, target.access.tenant()));
         let used = target.tool.map(|entry| (self.usage.clone(), Arc::clone(entry)));
-        let (at, began) = (self.clock.now(), Instant::now());
+        let (at, began, shown) = (self.clock.now(), Instant::now(), target.shown.clone());
         Recording {
             room: Some(room),
             chain,
@@ -173,6 +177,7 @@ impl Mux {
             operation,
             used,
             running: None,
+            shown,
         }
     }
 
@@ -222,6 +227,22 @@ impl Mux {
             let chain = access.map_or(AuditChain::Platform, |access| AuditChain::Tenant(access.scope()));
             Event { at, chain, what: What::Call(Box::new(Call { named, decided, ..call })) }
         });
+    }
+
+    /// Records that somebody subscribes to something, and whether its upstream can tell of it.
+    pub(super) fn record_subscription(
+        &self,
+        came: Came<'_>,
+        method: &'static str,
+        (sight, thing, target): (&Sight, &Thing, &Target<'_>),
+        possible: &Result<(), CallError>,
+    ) {
+        let Some(room) = self.audit.spare_room() else { return };
+        let decided = Decided::by(&sight.decided(thing, target));
+        let (outcome, fault) = possible.as_ref().map_or_else(of_error, |()| (audit::Outcome::Ok, None));
+        let call = Call { fault, ..came.call(method, (sight.named(thing, target), decided), outcome) };
+        let chain = AuditChain::Tenant(target.access.scope());
+        room.put(Event { at: self.clock.now(), chain, what: What::Call(Box::new(call)) });
     }
 
     /// Records that somebody was shown a page. A list of several tenants is the platform's.
@@ -349,7 +370,7 @@ impl Sight {
             return Some((access, named.called(facts.local, Some(facts.exposed)), decided));
         }
         let upstream = upstream.or_else(|| shelf.only_with_resources())?;
-        let target = Target { access, shelf, upstream, local: own.to_owned(), tool: None };
+        let target = Target { access, shelf, upstream, local: own.to_owned(), tool: None, shown: Shown::default() };
         let name_sha256 = Some(audit::name_digest(uri));
         let named = Named { upstream: Some(upstream.slug.clone()), name_sha256, ..named };
         Some((access, named, not_used(&self.decision(&target, own))))

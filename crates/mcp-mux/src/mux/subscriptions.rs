@@ -17,8 +17,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::source::{Source, Told, Who};
 use super::call::{CallError, failed};
+use super::record::Came;
 use super::uris::Uris;
-use super::wish::{Thing, Wish};
+use super::wish::{Target, Thing, Wish};
 use super::{Endpoint, Mux, Sight};
 use crate::caller::{Caller, Share};
 use crate::upstream::{Link, Pause, Peer, UpstreamError, is_part};
@@ -88,11 +89,30 @@ impl Mux {
         }
     }
 
-    /// Whether `caller` may subscribe to a resource, as far as is known by now.
-    pub fn check_subscription(&self, caller: &Caller, endpoint: &Endpoint, uri: &str) -> Result<(), CallError> {
+    /// Whether `caller` may subscribe to a resource by that method, as far as is known by now. It is recorded that it was asked for.
+    pub fn check_subscription(
+        &self,
+        caller: &Caller,
+        endpoint: &Endpoint,
+        (method, uri): (&'static str, &str),
+    ) -> Result<(), CallError> {
         let (sight, thing) = (self.sight(caller, endpoint), Thing::Resource(uri.to_owned()));
-        let target = sight.target(&thing).ok_or(CallError::Unknown(thing.word()))?;
-        let link = self.link(caller, &target, Peer::default()).map_err(|error| failed(target.slugs(), error))?;
+        let came = Came { caller, endpoint };
+        let Some(target) = sight.target(&thing) else {
+            let unknown = CallError::Unknown(thing.word());
+            if let Some(room) = self.audit.spare_room() {
+                self.record_refusal(room, came, sight, (method, thing));
+            }
+            return Err(unknown);
+        };
+        let possible = self.check_telling(caller, &target);
+        self.record_subscription(came, method, (&sight, &thing, &target), &possible);
+        possible
+    }
+
+    /// Whether the upstream of `target` can tell of it.
+    fn check_telling(&self, caller: &Caller, target: &Target<'_>) -> Result<(), CallError> {
+        let link = self.link(caller, target, Peer::default()).map_err(|error| failed(target.slugs(), error))?;
         if self.pool.tells_of_resources(&link) == Some(false) {
             return Err(failed(target.slugs(), UpstreamError::TellsNothing));
         }

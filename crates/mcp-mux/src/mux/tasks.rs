@@ -157,13 +157,14 @@ impl Task {
     /// The same place under what the task is known by there; none, if the upstream has moved.
     pub(super) fn at<'s>(&self, target: &Target<'s>) -> Option<Target<'s>> {
         let Origin { address, own, .. } = &self.origin;
-        let Target { access, shelf, upstream, .. } = *target;
+        let Target { access, shelf, upstream, ref shown, .. } = *target;
         (*address == address_of(&upstream.spec.url)).then(|| Target {
             local: own.clone(),
             tool: None,
             access,
             shelf,
             upstream,
+            shown: shown.clone(),
         })
     }
 

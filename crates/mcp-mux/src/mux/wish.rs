@@ -11,6 +11,7 @@ use tenant_store::{
 
 use super::tasks::{Task, TaskAct};
 use super::{Mux, Sight};
+use crate::audit::Shown;
 use crate::caller::Caller;
 use crate::catalog::{Carried, Entry, Face, Item, Shelf, Unlisted, View, carry, is_ours, is_page};
 use crate::json;
@@ -92,12 +93,15 @@ pub(super) struct Target<'s> {
     pub(super) local: String,
     /// The tool, if it is one.
     pub(super) tool: Option<&'s Arc<Entry>>,
+    /// What the upstream is shown, once it is.
+    pub(super) shown: Shown,
 }
 
 /// What a tenant has stored for one of its upstreams.
 pub(super) struct Stored<'s> {
     rows: TenantStore,
     credentials: Vec<&'s SealedCredential>,
+    shown: Shown,
 }
 
 impl Thing {
@@ -227,7 +231,14 @@ impl Sight {
 
     fn at<'s>(&'s self, tenant: TenantId, upstream: &'s Arc<Upstream>, local: String) -> Option<Target<'s>> {
         let access = self.reach.access(tenant)?;
-        Some(Target { access, shelf: self.snapshot.shelf(access)?, upstream, local, tool: None })
+        Some(Target {
+            access,
+            shelf: self.snapshot.shelf(access)?,
+            upstream,
+            local,
+            tool: None,
+            shown: Shown::default(),
+        })
     }
 
     /// Tools may link to resources that no list has, so what is not listed may be read too, where policy would let one of that URI be
@@ -293,7 +304,8 @@ impl Sight {
             let upstream = shelf.upstreams().find(|known| known.slug.as_str() == upstream)?;
             // Apps work at their tenant's own endpoint only.
             let is_here = self.face == Face::Tenant || !is_page(own);
-            return is_here.then(|| Target { access, shelf, upstream, local: own.to_owned(), tool: None });
+            let (local, shown) = (own.to_owned(), Shown::default());
+            return is_here.then_some(Target { access, shelf, upstream, local, tool: None, shown });
         }
         // On a tenant's own endpoint an upstream's own URI says enough where there is only one that it can be of.
         let [access] = self.reach.accesses() else { return None };
@@ -301,7 +313,8 @@ impl Sight {
             return None;
         }
         let shelf = self.snapshot.shelf(access)?;
-        Some(Target { access, shelf, upstream: shelf.only_with_resources()?, local: uri.to_owned(), tool: None })
+        let (upstream, local, shown) = (shelf.only_with_resources()?, uri.to_owned(), Shown::default());
+        Some(Target { access, shelf, upstream, local, tool: None, shown })
     }
 }
 
@@ -309,14 +322,14 @@ impl<'s> Target<'s> {
     /// What its tenant has stored to prove callers with.
     pub(super) fn stored(&self, mux: &Mux) -> Stored<'s> {
         let credentials = self.shelf.credentials(self.upstream.id);
-        Stored { rows: mux.store.tenant(self.access.scope()), credentials }
+        Stored { rows: mux.store.tenant(self.access.scope()), credentials, shown: self.shown.clone() }
     }
 }
 
 impl Stored<'_> {
     /// With who calls.
     pub(super) fn proofs<'p>(&'p self, caller: &'p Caller) -> Proofs<'p> {
-        Proofs { caller: Some(caller), rows: &self.rows, stored: &self.credentials }
+        Proofs { caller: Some(caller), rows: &self.rows, stored: &self.credentials, shown: Some(&self.shown) }
     }
 }
 

@@ -16,8 +16,8 @@ const OF_RULE_MAX: usize = 10;
 const QUOTE_CHARS_MAX: usize = 80;
 /// Most texts of one definition that are looked at, keys included.
 const TEXTS_MAX: usize = 20_000;
-/// What models read of a tool before all else.
-const READ_FIRST: [&str; 3] = ["name", "title", "description"];
+/// What models read of a tool before all else, and then what it is called by: nothing else uses up what is told of a rule.
+const READ_FIRST: [&str; 6] = ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
 
 /// The rule about names that could be taken for others.
 pub(crate) const HOMOGRAPH: &str = "homograph";

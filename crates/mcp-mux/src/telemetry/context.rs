@@ -1,6 +1,6 @@
 //! Where a request comes from, and where it goes on: W3C Trace Context, in `_meta` and in HTTP headers (SEP-414).
 
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceFlags};
@@ -73,11 +73,26 @@ impl Origin {
     }
 }
 
-/// `,"key":value` for `_meta`.
-pub(crate) fn written(context: &SpanContext) -> String {
+fn parent(context: &SpanContext) -> String {
     let (trace, span) = (context.trace_id(), context.span_id());
     let sampled = (context.trace_flags() & TraceFlags::SAMPLED).to_u8();
-    let mut text = format!(",\"{TRACEPARENT}\":\"00-{trace}-{span}-{sampled:02x}\"");
+    format!("00-{trace}-{span}-{sampled:02x}")
+}
+
+/// What `_meta` says as headers, for an upstream that has no `_meta`. What is no context is none there.
+pub(crate) fn as_headers(meta: &Members<'_>) -> HeaderMap {
+    let Some(context) = Origin::of(Some(meta), &HeaderMap::new()).parent else { return HeaderMap::new() };
+    let said = [(TRACEPARENT, parent(&context)), (TRACESTATE, context.trace_state().header())];
+    let header = |(name, value): (&'static str, String)| {
+        let value = HeaderValue::from_str(&value).ok().filter(|value| !value.is_empty())?;
+        Some((HeaderName::from_static(name), value))
+    };
+    said.into_iter().filter_map(header).collect()
+}
+
+/// `,"key":value` for `_meta`.
+pub(crate) fn written(context: &SpanContext) -> String {
+    let mut text = format!(",\"{TRACEPARENT}\":\"{}\"", parent(context));
     let state = context.trace_state().header();
     if !state.is_empty() {
         text = text + ",\"" + TRACESTATE + "\":" + &json::quote(&state);

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::METER;
 use crate::config::OtlpConfig;
 use crate::egress::{Client, Egress, SendError};
-use crate::lifecycle::Tasks;
+use crate::lifecycle::{Tasks, or_never};
 
 /// How many spans wait to be exported. What finds no room is lost, and counted.
 const QUEUE_SPANS_MAX: usize = 8_192;
@@ -161,12 +161,7 @@ async fn gather(spans: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>,
     let mut until = None;
     while batch.len() < BATCH_SPANS_MAX {
         let room = BATCH_SPANS_MAX - batch.len();
-        let is_due = async {
-            match until {
-                Some(until) => sleep_until(until).await,
-                None => std::future::pending().await,
-            }
-        };
+        let is_due = or_never(until.map(sleep_until));
         tokio::select! {
             biased;
             () = over.cancelled() => return false,

@@ -177,7 +177,7 @@ impl Accounts {
     /// Revokes what was given (RFC 7009). Nothing depends on it here: nobody uses it any more.
     async fn take_back(&self, rows: &TenantStore, place: &AccountPlace, tokens: &Tokens) {
         let stored: Vec<&SealedCredential> = place.stored.iter().collect();
-        let proofs = Proofs { caller: None, rows, stored: &stored };
+        let proofs = Proofs { caller: None, rows, stored: &stored, shown: None };
         let client = client::client(&proofs, &place.upstream, tokens.source.known(), self.http(place)).await;
         client::take_back(client, tokens, (&place.upstream, self.now())).await;
     }

@@ -22,6 +22,7 @@ use super::pem::SigningKey;
 use super::redact::Secrets;
 use super::request::Outgoing;
 use super::secret::check_secret;
+use crate::audit::{Owner, Shown, Used, UsedSecret};
 use crate::caller::{Caller, Principal};
 use crate::egress::Client;
 
@@ -34,6 +35,8 @@ pub struct Proofs<'p> {
     pub rows: &'p TenantStore,
     /// The sealed credentials that were stored for the upstream.
     pub stored: &'p [&'p SealedCredential],
+    /// Where it is noted what is shown.
+    pub shown: Option<&'p Shown>,
 }
 
 /// On whose behalf an upstream is called, where it is called as somebody: a principal, by an account of its own or by this very access
@@ -54,6 +57,8 @@ pub(super) struct Credential {
     signer: Option<Signer>,
     /// Which of the link's access tokens it is.
     pub(super) issue: Option<u64>,
+    /// Its name in the record, and where it is noted that it was shown.
+    record: Option<(Arc<Used>, Shown)>,
     /// Every secret text that a request carries. None of them may reach a caller in the answer.
     pub(super) secrets: Secrets,
 }
@@ -174,6 +179,7 @@ impl Proofs<'_> {
             parameter: None,
             signer: None,
             issue: token.map(|token| token.issue),
+            record: self.shown.cloned().and_then(|shown| Some((Arc::new(self.used(upstream, token)?), shown))),
             secrets: Secrets::default(),
         };
         // A certificate is shown by the client already.
@@ -215,6 +221,40 @@ impl Proofs<'_> {
         Ok(credential)
     }
 
+    /// How the record names what the upstream is shown; nothing, if it is shown nothing.
+    fn used(&self, upstream: &Upstream, token: Option<&AccessToken>) -> Option<Used> {
+        let auth = &upstream.spec.auth;
+        let account = match auth {
+            UpstreamAuth::Account(_) => self.actor(upstream).ok().flatten().filter(|_| token.is_some()),
+            _ => None,
+        };
+        if let Some(Actor { principal, .. }) = account {
+            // Of a call it is known whose it is.
+            let of = if self.caller.is_some() { None } else { Used::account_of(&principal).of };
+            return Some(Used {
+                owner: Owner::Account,
+                secrets: Vec::new(),
+                version: token.map(|token| token.issue),
+                of,
+            });
+        }
+        let is_exchanged = matches!(auth, UpstreamAuth::TokenExchange(_)) && self.caller.is_some();
+        let is_nothing = matches!(auth, UpstreamAuth::TokenExchange(_) | UpstreamAuth::Account(_)) && token.is_none();
+        let secrets = if is_nothing { Vec::new() } else { self.used_secrets(upstream) };
+        let owner = if is_exchanged { Owner::Exchange } else { Owner::Tenant };
+        (!secrets.is_empty()).then_some(Used { owner, secrets, version: None, of: None })
+    }
+
+    /// The tenant's secrets that there are for the upstream.
+    pub(super) fn used_secrets(&self, upstream: &Upstream) -> Vec<UsedSecret> {
+        let names = upstream.spec.auth.secrets().into_iter().map(|(name, _)| name);
+        let sealed = |name| self.stored.iter().find(|sealed| sealed.is_for(upstream) && sealed.name() == name);
+        names
+            .filter_map(sealed)
+            .map(|sealed| UsedSecret { name: sealed.name().to_string(), version: sealed.version() })
+            .collect()
+    }
+
     async fn headers(
         &self,
         upstream: &Upstream,
@@ -248,6 +288,9 @@ impl Proofs<'_> {
 impl Credential {
     /// Puts the proof into a request that is otherwise complete.
     pub(super) fn prove(&self, request: &mut Outgoing, now: Timestamp) -> Result<(), UpstreamError> {
+        if let Some((used, shown)) = &self.record {
+            shown.note(used);
+        }
         request.headers.extend(self.headers.clone());
         if let Some((parameter, value)) = &self.parameter {
             request.url.query_pairs_mut().append_pair(parameter.as_str(), value.expose_secret());

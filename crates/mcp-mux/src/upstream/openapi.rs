@@ -50,7 +50,7 @@ pub(super) async fn answer(
 ) -> Result<Answer, UpstreamError> {
     let redactor = Redactor::new(credential, None, &rpc.params, link.line());
     let result = match rpc.method {
-        "tools/list" => held::fetched(link, credential, deadline).await?.listing(),
+        "tools/list" => held::fetched(link, credential, (&rpc.trace, deadline)).await?.listing(),
         "tools/call" => call(link, credential, (rpc, &redactor), deadline).await?,
         _ => {
             let error = RawValue::from_string(NO_SUCH_METHOD.to_owned());
@@ -72,7 +72,7 @@ async fn call(
     deadline: Instant,
 ) -> Result<String, UpstreamError> {
     let name = rpc.name.ok_or(UpstreamError::OperationGone)?;
-    let api = held::known(link, credential, deadline).await?;
+    let api = held::known(link, credential, (&rpc.trace, deadline)).await?;
     let listed = rpc.definition.and_then(tool::operation_of);
     let is_listed = |operation: &&Operation| listed.as_deref() == Some(operation.mark.as_str());
     let operation = api.operation(name).filter(is_listed).ok_or(UpstreamError::OperationGone)?;
@@ -80,10 +80,12 @@ async fn call(
     let params = Members::parse(&params).map_err(|_| UpstreamError::Setup)?;
     let nothing = RawValue::from_string("{}".to_owned()).map_err(|_| UpstreamError::Setup)?;
     let arguments = params.get("arguments").unwrap_or(&nothing);
-    let outgoing = match request::build(&api, operation, &link.upstream().spec.url, arguments) {
+    let mut outgoing = match request::build(&api, operation, &link.upstream().spec.url, arguments) {
         Ok(outgoing) => outgoing,
         Err(sentence) => return Ok(response::refused(&sentence)),
     };
+    // Whatever an argument of that name says.
+    outgoing.headers.extend(rpc.trace.headers());
     let response = link.line().send(credential, outgoing, deadline).await?;
     response::read(response, redactor, (rpc, deadline)).await
 }

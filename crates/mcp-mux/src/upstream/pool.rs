@@ -16,6 +16,7 @@ use super::error::UpstreamError;
 use super::in_flight::{Load, Rooms};
 use super::link::{Conditions, Line, Link};
 use super::peer::Peer;
+use crate::audit::SecretUses;
 use crate::caller::Principal;
 use crate::config::{Exchangers, LimitsConfig};
 use crate::egress::Egress;
@@ -55,6 +56,8 @@ pub struct Pool {
     pub(super) exchangers: Exchangers,
     /// Told of each request.
     pub(super) operations: Operations,
+    /// Told of what credentials are used for beside calls.
+    uses: SecretUses,
     pub(super) tasks: Tasks,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -79,6 +82,7 @@ impl Pool {
             egress,
             exchangers,
             operations,
+            uses: SecretUses::default(),
             tasks,
             clock,
         }
@@ -92,6 +96,17 @@ impl Pool {
     /// What a request to an upstream is held by.
     pub(crate) fn load(&self, place: (TenantId, UpstreamId)) -> Load {
         self.rooms.load(place)
+    }
+
+    /// The same, and what credentials are used for beside calls is recorded.
+    #[must_use]
+    pub(crate) fn recording(self, uses: SecretUses) -> Self {
+        Self { uses, ..self }
+    }
+
+    /// What credentials are used for beside calls.
+    pub(crate) fn uses(&self) -> &SecretUses {
+        &self.uses
     }
 
     /// Tells of each upstream that was called lately whether it is called, or left alone. Nothing but the links is held for that.

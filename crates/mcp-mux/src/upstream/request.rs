@@ -9,9 +9,9 @@ use url::Url;
 use super::answer::ANSWER_BYTES_MAX;
 use super::in_flight::Load;
 use super::peer::LogLevel;
-use crate::json;
+use crate::json::{self, Members};
 use crate::protocol::{METHOD, MODERN_VERSION, NAME, PARAM_PREFIX, PROTOCOL_VERSION};
-use crate::telemetry::{Origin, SpanContext, written};
+use crate::telemetry::{Origin, SpanContext, as_headers, written};
 
 /// Every version of the legacy era that an upstream may choose.
 pub(super) const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
@@ -35,7 +35,7 @@ pub struct Trace {
 
 impl Trace {
     /// Picks the trace keys out of a caller's `_meta`.
-    pub fn from_meta(meta: Option<&json::Members<'_>>) -> Self {
+    pub fn from_meta(meta: Option<&Members<'_>>) -> Self {
         let mut members = String::new();
         for key in TRACE_KEYS {
             let value = meta.and_then(|meta| meta.get(key));
@@ -61,6 +61,12 @@ impl Trace {
     /// The upstream is told of that span of ours, rather than of what came.
     pub(super) fn goes_on_in(&mut self, span: Option<&SpanContext>) {
         self.ours = span.map(written);
+    }
+
+    /// The same as headers, for an upstream that is no MCP server.
+    pub(super) fn headers(&self) -> HeaderMap {
+        let meta = format!("{{{}}}", self.members().trim_start_matches(','));
+        Members::parse(&meta).map(|meta| as_headers(&meta)).unwrap_or_default()
     }
 
     fn members(&self) -> &str {
@@ -228,7 +234,7 @@ mod tests {
     #[test]
     fn only_trace_keys_of_a_callers_meta_travel_on() {
         let text = r#"{"traceparent":"00-a","baggage":"tenant=globex","secret":"s","progressToken":"mine","io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}}"#;
-        let meta = json::Members::parse(text).unwrap();
+        let meta = Members::parse(text).unwrap();
         let rpc = Rpc { trace: Trace::from_meta(Some(&meta)), progress: true, ..Rpc::new("tools/call") };
         let body: serde_json::Value = serde_json::from_str(&rpc.body(9, true)).unwrap();
         assert_eq!(

@@ -17,6 +17,7 @@ use super::link::{Attempt, Link, Place, Reply, Streaming};
 use super::negotiate::{self, Agreement};
 use super::notices::{Listener, Notice};
 use super::request::{Lane, Rpc};
+use crate::audit::Purpose;
 use crate::json::{self, Members};
 
 /// How long it may take until an upstream is listened to.
@@ -90,6 +91,9 @@ impl Link {
             return Err(UpstreamError::TellsNothing);
         }
         let deadline = Instant::now() + BEGIN_TIMEOUT;
+        let using = self.line().uses().begin(proofs.rows.scope(), &self.upstream().slug, Purpose::Listen);
+        let shown = using.shown().clone();
+        let proofs = &Proofs { shown: Some(&shown), ..*proofs };
         let credential = Arc::new(self.credential(proofs, None, deadline).await?);
         let issue = credential.issue;
         let source = match (self.listen(credential, topics, deadline).await, issue) {
@@ -100,6 +104,9 @@ impl Link {
             (Err(UpstreamError::Unauthorized), None) => Err(UpstreamError::CredentialRefused),
             (source, _) => source,
         };
+        if source.is_ok() {
+            using.went_well();
+        }
         source.map(Subscription)
     }
 

@@ -120,6 +120,9 @@ async fn whom_the_directory_took_away_the_directory_lets_in_again() -> Result<()
     fs::write(&file, fs::read_to_string(&file)?.replace(SETTINGS, ""))?;
     assert!(told(folder, &["revocations"])?.contains("corp/bob"));
     ensure!(run(folder, &["directory", "forget", "corp"])?.status.success());
+    let platform: Vec<Value> = serde_json::from_str(&told(folder, &["audit", "search", "-o", "json"])?)?;
+    let forgotten = platform.iter().filter(|event| event["action"] == "directory forget");
+    assert_eq!(forgotten.map(|event| event["name"].as_str()).collect::<Vec<_>>(), [Some("corp")], "{platform:#?}");
     assert!(run(folder, &["revocations"])?.stdout.is_empty());
     ensure!(!run(folder, &["directory", "forget", "corp"])?.status.success(), "there is nothing left");
     Ok(())

@@ -86,5 +86,11 @@ fn what_was_used_in_a_month_is_printed_for_people_programs_and_spreadsheets() ->
         let output = run(folder, &[&["usage"], &arguments[..]].concat())?;
         assert!(!output.status.success() && said(&output).contains(wanted), "{}", said(&output));
     }
+    // No tenant is ever deleted: one whose keys were destroyed keeps its name, and what it has used.
+    let of_globex = [&november[..], &["--tenant", "globex"]].concat();
+    let before = told(folder, &of_globex)?;
+    let shredded = run(folder, &["keys", "shred", "globex", "--yes"])?;
+    ensure!(shredded.status.success(), "{}", said(&shredded));
+    assert_eq!(told(folder, &of_globex)?, before);
     Ok(())
 }

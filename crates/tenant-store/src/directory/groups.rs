@@ -1,6 +1,6 @@
 //! The groups of a directory, and who is in them. Nobody gains or loses anything by it, so no revision is raised.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::OnConflict;
@@ -11,8 +11,9 @@ use sea_orm::{
 
 use super::users::nobody;
 use super::{
-    DIRECTORY_GROUPS_MAX, DIRECTORY_MEMBERS_MAX, Directory, DirectoryFilter, DirectoryGroup, DirectoryUser,
-    GroupChange, MemberEdit, NewDirectoryGroup, Page, STATEMENT_ROWS_MAX, Slice, key, require_room,
+    DIRECTORY_GROUPS_MAX, DIRECTORY_MEMBERS_MAX, DIRECTORY_NAMED_MAX, Directory, DirectoryAct, DirectoryChange,
+    DirectoryFilter, DirectoryGroup, DirectoryUser, GroupChange, MemberEdit, Moved, NewDirectoryGroup, Page,
+    STATEMENT_ROWS_MAX, Slice, key, require_room,
 };
 use crate::clock::Timestamp;
 use crate::entity::directory_group::{ActiveModel, Column, Entity, Model};
@@ -94,8 +95,12 @@ impl Directory {
         };
         let model = ActiveModel { issuer: Set(self.issuer.clone()), ..model(&group) };
         Entity::insert(model).exec_without_returning(db).await.map_err(StoreError::write(TABLE))?;
-        self.edit_members(db, group.id, MemberEdits::of([MemberEdit::Add(new.members)])).await?;
+        let edits = MemberEdits::of([MemberEdit::Add(new.members)]);
+        let [added, _] = self.moved(db, group.id, &edits).await?;
+        self.edit_members(db, group.id, edits).await?;
+        self.notes.begin_one(DirectoryChange { added, ..DirectoryChange::of_group(DirectoryAct::Created, &group) });
         writing.finish(false).await?;
+        self.notes.settle();
         Ok(group)
     }
 
@@ -108,31 +113,87 @@ impl Directory {
         let writing = self.store.writing().await?;
         let db = writing.executor();
         let Some(old) = one(db, self.groups_of_issuer().filter(Column::Id.eq(id))).await? else { return Ok(None) };
-        let new = DirectoryGroup {
-            name: change.name.unwrap_or(old.name),
-            external_id: change.external_id.of(old.external_id),
-            display_name: change.display_name.unwrap_or(old.display_name),
-            modified_at: self.store.now(),
-            ..old
+        let same = DirectoryGroup {
+            name: change.name.unwrap_or_else(|| old.name.clone()),
+            external_id: change.external_id.of(old.external_id.clone()),
+            display_name: change.display_name.unwrap_or_else(|| old.display_name.clone()),
+            ..old.clone()
         };
+        let is_other = same != old;
+        let new = DirectoryGroup { modified_at: self.store.now(), ..same };
         let update = Entity::update_many().set(model(&new)).filter(Column::Id.eq(id)).exec(db);
         update.await.map_err(StoreError::write(TABLE))?;
-        self.edit_members(db, id, MemberEdits::of(change.members)).await?;
+        let edits = MemberEdits::of(change.members);
+        let [added, removed] = self.moved(db, id, &edits).await?;
+        self.edit_members(db, id, edits).await?;
+        if is_other || added.count > 0 || removed.count > 0 {
+            let was = (new.name != old.name).then(|| old.name.to_string());
+            let change = DirectoryChange::of_group(DirectoryAct::Changed, &new);
+            self.notes.begin_one(DirectoryChange { was, added, removed, ..change });
+        }
         writing.finish(false).await?;
+        self.notes.settle();
         Ok(Some(new))
     }
 
     /// Removes a group; `false`, if there is none.
     pub async fn remove_group(&self, id: DirectoryGroupId) -> Result<bool, StoreError> {
         let writing = self.store.writing().await?;
+        let db = writing.executor();
+        let Some(old) = one(db, self.groups_of_issuer().filter(Column::Id.eq(id))).await? else { return Ok(false) };
         let delete = Entity::delete_many().filter(Column::Issuer.eq(self.issuer.clone())).filter(Column::Id.eq(id));
-        let deleted = delete.exec(writing.executor()).await.map_err(StoreError::write(TABLE))?;
+        delete.exec(db).await.map_err(StoreError::write(TABLE))?;
+        self.notes.begin_one(DirectoryChange::of_group(DirectoryAct::Removed, &old));
         writing.finish(false).await?;
-        Ok(deleted.rows_affected > 0)
+        self.notes.settle();
+        Ok(true)
     }
 
     fn groups_of_issuer(&self) -> Select<Entity> {
         Entity::find().filter(Column::Issuer.eq(self.issuer.clone()))
+    }
+
+    /// Whom these edits bring into a group, and whom they take out of it.
+    async fn moved(
+        &self,
+        db: &DatabaseTransaction,
+        group: DirectoryGroupId,
+        edits: &MemberEdits,
+    ) -> Result<[Moved; 2], StoreError> {
+        let (mut there, mut gone) = (HashSet::new(), Vec::new());
+        if edits.is_replaced {
+            let all = members_among(db, group, None).await?;
+            let stays: HashSet<&DirectoryUserId> = edits.add.iter().collect();
+            for user in all {
+                if stays.contains(&user) {
+                    there.insert(user);
+                } else {
+                    gone.push(user);
+                }
+            }
+        } else {
+            for part in edits.add.chunks(STATEMENT_ROWS_MAX) {
+                there.extend(members_among(db, group, Some(part)).await?);
+            }
+            for part in edits.remove.chunks(STATEMENT_ROWS_MAX) {
+                gone.extend(members_among(db, group, Some(part)).await?);
+            }
+        }
+        let come: Vec<_> = edits.add.iter().copied().filter(|id| !there.contains(id)).collect();
+        Ok([self.named(db, &come).await?, self.named(db, &gone).await?])
+    }
+
+    /// How many those are, and what tokens call the first of them.
+    async fn named(&self, db: &DatabaseTransaction, users: &[DirectoryUserId]) -> Result<Moved, StoreError> {
+        let first = users.iter().copied().take(DIRECTORY_NAMED_MAX);
+        let select = self.of_issuer().filter(directory_user::Column::Id.is_in(first));
+        let select = select.order_by_asc(directory_user::Column::Subject);
+        let names = if users.is_empty() {
+            Vec::new()
+        } else {
+            row::models(db, select, |model| Ok(model.subject.to_string())).await?
+        };
+        Ok(Moved { count: users.len(), names })
     }
 
     async fn edit_members(
@@ -212,6 +273,22 @@ impl MemberEdits {
         }
         Self { is_replaced, add: add.into_iter().collect(), remove: remove.into_iter().collect() }
     }
+}
+
+/// Who is in a group, or which of these.
+async fn members_among(
+    db: &DatabaseTransaction,
+    group: DirectoryGroupId,
+    these: Option<&[DirectoryUserId]>,
+) -> Result<Vec<DirectoryUserId>, StoreError> {
+    let mut select = directory_member::Entity::find()
+        .select_only()
+        .column(directory_member::Column::UserId)
+        .filter(directory_member::Column::GroupId.eq(group));
+    if let Some(these) = these {
+        select = select.filter(directory_member::Column::UserId.is_in(these.iter().copied()));
+    }
+    select.into_tuple::<DirectoryUserId>().all(db).await.map_err(StoreError::read(MEMBERS))
 }
 
 async fn one<C: ConnectionTrait>(db: &C, select: Select<Entity>) -> Result<Option<DirectoryGroup>, StoreError> {

@@ -10,8 +10,9 @@ use sea_orm::{
 
 use super::users::{model, removed, state};
 use super::{
-    DIRECTORY_GROUPS_MAX, DIRECTORY_MEMBERS_MAX, DIRECTORY_USERS_MAX, Directory, DirectoryGroup, DirectoryUser, Edit,
-    GroupChange, MemberEdit, NewDirectoryGroup, NewDirectoryUser, STATEMENT_ROWS_MAX,
+    DIRECTORY_GROUPS_MAX, DIRECTORY_MEMBERS_MAX, DIRECTORY_USERS_MAX, Directory, DirectoryChange, DirectoryChanges,
+    DirectoryGroup, DirectoryUser, Edit, GroupChange, MemberEdit, NewDirectoryGroup, NewDirectoryUser,
+    STATEMENT_ROWS_MAX,
 };
 use crate::choice::DirectoryState;
 use crate::clock::Timestamp;
@@ -73,6 +74,7 @@ struct Plan {
     /// Somebody begins or ceases to be revoked.
     is_told: bool,
     pulled: Pulled,
+    changes: DirectoryChanges,
 }
 
 impl Directory {
@@ -101,7 +103,9 @@ impl Directory {
         for part in plan.rows.chunks(STATEMENT_ROWS_MAX) {
             self.put(db, part).await?;
         }
+        self.notes.begin(plan.changes);
         writing.finish(plan.is_told).await?;
+        self.notes.settle();
         Ok(plan.pulled)
     }
 
@@ -235,6 +239,7 @@ impl Plan {
         self.pulled.added += 1;
         self.count += 1;
         self.is_told |= user.is_away();
+        self.changes.add(DirectoryChange::of_user(None, &user));
         self.rows.push(user);
     }
 
@@ -262,6 +267,7 @@ impl Plan {
     fn change(&mut self, old: &DirectoryUser, new: DirectoryUser) {
         self.away += usize::from(new.is_away() && !old.is_away());
         self.is_told |= new.is_away() != old.is_away();
+        self.changes.add(DirectoryChange::of_user(Some(old), &new));
         self.rows.push(new);
     }
 

@@ -8,8 +8,8 @@ use sea_orm::{
 };
 
 use super::{
-    DIRECTORY_USERS_MAX, Directory, DirectoryFilter, DirectoryUser, NewDirectoryUser, Page, Slice, UserChange, key,
-    require_room,
+    DIRECTORY_USERS_MAX, Directory, DirectoryChange, DirectoryFilter, DirectoryUser, NewDirectoryUser, Page, Slice,
+    UserChange, key, require_room,
 };
 use crate::choice::DirectoryState;
 use crate::clock::Timestamp;
@@ -85,7 +85,9 @@ impl Directory {
         self.require_name(db, new.user_name.as_str(), None).await?;
         let user = new.at(now);
         self.insert(db, &user).await?;
+        self.notes.begin_one(DirectoryChange::of_user(None, &user));
         writing.finish(was_away != user.is_away()).await?;
+        self.notes.settle();
         Ok(user)
     }
 
@@ -132,7 +134,9 @@ impl Directory {
             self.insert(db, &gone).await?;
             is_told = !old.is_away() || was_away != new.is_away();
         }
+        self.notes.begin_one(DirectoryChange::of_user(Some(&old), &new));
         writing.finish(is_told).await?;
+        self.notes.settle();
         Ok(Some(new))
     }
 
@@ -144,8 +148,11 @@ impl Directory {
         let memberships = directory_member::Entity::delete_many().filter(directory_member::Column::UserId.eq(id));
         memberships.exec(db).await.map_err(StoreError::write("directory_member"))?;
         let is_told = !old.is_away();
-        update(db, &removed(old, self.store.now())).await?;
+        let new = removed(old.clone(), self.store.now());
+        update(db, &new).await?;
+        self.notes.begin_one(DirectoryChange::of_user(Some(&old), &new));
         writing.finish(is_told).await?;
+        self.notes.settle();
         Ok(true)
     }
 

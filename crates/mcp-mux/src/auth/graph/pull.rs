@@ -13,6 +13,7 @@ use tenant_store::{
 use uuid::Uuid;
 
 use super::client::GraphClient;
+use crate::audit::{self, Audit, Event, Pushing, Through};
 use crate::auth::fetch::FetchError;
 use crate::config::{Config, ConfigError, IssuerConfig};
 use crate::egress::Egress;
@@ -123,10 +124,13 @@ impl GraphDirectory {
         &self.issuer
     }
 
-    /// Asks now and then, for ever.
-    pub async fn keep(&self) {
+    /// Asks now and then, for ever. What changes is recorded.
+    pub async fn keep(&self, audit: &Audit) {
         loop {
-            match self.pull_users(Leavers::Few).await {
+            let users = self.recording(audit).await;
+            let pulled = self.pull_users(Leavers::Few).await;
+            drop(users);
+            match pulled {
                 Ok(users) => tracing::info!(
                     principal.issuer = %self.issuer, added = users.added, changed = users.changed, removed = users.removed,
                     "a directory was asked for its users"
@@ -134,11 +138,22 @@ impl GraphDirectory {
                 Err(error) => self.log(&error, "users"),
             }
             // Whoever is gone is revoked by now, whatever becomes of the groups.
+            let groups = self.recording(audit).await;
             if let Err(error) = self.pull_groups().await {
                 self.log(&error, "groups");
             }
+            drop(groups);
             tokio::time::sleep(self.every).await;
         }
+    }
+
+    async fn recording(&self, audit: &Audit) -> Pushing {
+        audit.pushing(&self.directory, self.clock.now(), Through::Graph { operator: None }).await
+    }
+
+    /// What was changed since it was asked last, as an operator had it done; nothing, if nothing was.
+    pub fn pushed_by(&self, operator: String) -> Option<Event> {
+        audit::pushed(&self.directory, self.clock.now(), Through::Graph { operator: Some(operator) })
     }
 
     fn log(&self, error: &PullError, what: &str) {

@@ -62,6 +62,28 @@ fn what_a_tool_is_called_by_stays_as_it_is() {
 }
 
 #[test]
+fn what_a_key_hides_is_there_to_be_seen_but_for_names_that_tools_are_called_by() {
+    let (hidden, marked) = ("a\u{e0041}b", "a�b");
+    let definition = json!({
+        "name": "t", hidden: 1, "annotations": {hidden: {hidden: true}}, "icons": [{hidden: "x:y"}],
+        "_meta": {hidden: {"deep": [{hidden: "a\u{200b}b"}]}}, "inputSchema": {hidden: 1, "x-hint": {hidden: 1}},
+    });
+    let expected = definition.to_string().replace(hidden, marked);
+    assert_eq!(tool(&definition).to_string(), expected);
+    let skill = json!({"uri": "x:y", "resources": [{hidden: 1}]}).to_string();
+    assert_eq!(shown_of(&skill, "uri"), skill.replace(hidden, marked));
+    // Whoever could take the two for one is shown neither.
+    for text in
+        [r#"{"name":"t","a\u200bb":1,"a\u200cb":2}"#, r#"{"name":"t","_meta":{"x":{"a\ufffdb":1,"a\u200bb":2}}}"#]
+    {
+        assert!(shown(serde_json::from_str(text).unwrap(), "name").is_none(), "{text}");
+    }
+    // What was there twice is there twice.
+    let twice = r#"{"name":"t","x":{"a":1,"a":2}}"#;
+    assert_eq!(shown_of(twice, "name"), twice);
+}
+
+#[test]
 fn a_long_text_is_cut_behind_a_character_with_a_mark() {
     let long = "é".repeat(10_000);
     let definition = json!({"name": "t", "title": long, "description": long,

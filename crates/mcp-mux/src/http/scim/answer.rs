@@ -1,5 +1,7 @@
 //! What a directory is answered: resources, and refusals as RFC 7644 §3.12 writes them.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse as _, Response};
@@ -7,6 +9,7 @@ use serde_json::{Value, json};
 use tenant_store::{IssuerName, StoreError};
 
 use crate::error::Fault;
+use crate::limits::whole_seconds;
 
 const MEDIA_TYPE: &str = "application/scim+json";
 const ERROR: &str = "urn:ietf:params:scim:api:messages:2.0:Error";
@@ -17,6 +20,8 @@ const LIST: &str = "urn:ietf:params:scim:api:messages:2.0:ListResponse";
 pub(super) enum Refused {
     #[error("show the token of this directory as `Authorization: Bearer`")]
     Unproved,
+    #[error("too many tokens from this address were not those of a directory: wait")]
+    TooMany(Duration),
     #[error("there is no such resource")]
     NotFound,
     #[error("this is not done to such a resource")]
@@ -64,6 +69,7 @@ impl Refused {
     fn status(&self) -> StatusCode {
         match self {
             Self::Unproved => StatusCode::UNAUTHORIZED,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
@@ -105,6 +111,9 @@ impl Refused {
         match self {
             Self::Unproved => {
                 response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::TooMany(wait) => {
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(*wait)));
             }
             Self::Busy => {
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));

@@ -52,7 +52,7 @@ impl Asked<'_> {
         let missing = || Refused::value(format!("`{}` is missing", self.names.group.as_str()));
         let new = NewDirectoryGroup {
             name: change.name.ok_or_else(missing)?,
-            external_id: if let Edit::Set(id) = change.external_id { Some(id) } else { None },
+            external_id: change.external_id.set(),
             display_name: change.display_name.ok_or_else(|| Refused::value("`displayName` is missing"))?,
             members,
         };

@@ -35,9 +35,9 @@ impl Asked<'_> {
         let missing = || Refused::value(format!("`{}` is missing", self.names.user.as_str()));
         let new = NewDirectoryUser {
             subject: change.subject.ok_or_else(missing)?,
-            external_id: set(change.external_id),
+            external_id: change.external_id.set(),
             user_name: change.user_name.ok_or_else(|| Refused::value("`userName` is missing"))?,
-            display_name: set(change.display_name),
+            display_name: change.display_name.set(),
             is_active: change.is_active.unwrap_or(true),
         };
         let shown = self.query.shown()?;
@@ -95,13 +95,6 @@ impl Asked<'_> {
     /// A text that is no id is the id of nobody.
     fn user_id(&self) -> Result<DirectoryUserId, Refused> {
         self.id.parse().map_err(|_| Refused::NotFound)
-    }
-}
-
-fn set<T>(edit: Edit<T>) -> Option<T> {
-    match edit {
-        Edit::Set(value) => Some(value),
-        Edit::Keep | Edit::Clear => None,
     }
 }
 

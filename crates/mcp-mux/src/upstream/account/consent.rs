@@ -145,7 +145,7 @@ impl Accounts {
         }
         let rows = self.rows(place);
         let stored: Vec<&SealedCredential> = place.stored.iter().collect();
-        let proofs = Proofs { caller: None, rows: &rows, stored: &stored };
+        let proofs = Proofs { caller: None, rows: &rows, stored: &stored, shown: None };
         let client = client(&proofs, upstream, flow.source.known(), self.http(place)).await;
         let client = client.map_err(AccountError::Client)?.ok_or(AccountError::Changed)?;
         // A code is spent once: not for what cannot be stored, and not by a page that was loaded twice.

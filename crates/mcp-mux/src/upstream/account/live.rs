@@ -18,6 +18,7 @@ use super::super::oauth::{AccessToken, CodeClient, CodeGrant, Http, NotGranted, 
 use super::client::client;
 use super::save::{SAVE_WITHIN, Saved, Unsaved};
 use super::tokens::{Slot, Tokens, unread};
+use crate::audit::{Purpose, SecretUses, Used};
 use crate::caller::Principal;
 use crate::lifecycle::Tasks;
 
@@ -66,6 +67,8 @@ pub(in crate::upstream) struct Account {
     pub(in crate::upstream) principal: Principal,
     pub(in crate::upstream) http: Http,
     pub(in crate::upstream) clock: Arc<dyn Clock>,
+    /// Where it is counted that the account is used.
+    pub(in crate::upstream) uses: SecretUses,
 }
 
 /// Why a row is looked at.
@@ -274,8 +277,14 @@ impl Account {
         }
         let now = self.clock.now();
         let grant = CodeGrant::Refresh { token: &refresh.0 };
-        let granted = match client.ask(&tokens.source.token_endpoint, grant, tokens.source.resource.as_str(), now).await
-        {
+        let using = self.uses.begin(self.rows.scope(), &self.upstream.slug, Purpose::Token);
+        using.shown().note(&Arc::new(Used::account_of(&self.principal)));
+        let granted = client.ask(&tokens.source.token_endpoint, grant, tokens.source.resource.as_str(), now).await;
+        if granted.is_ok() {
+            using.went_well();
+        }
+        drop(using);
+        let granted = match granted {
             Ok(granted) => granted,
             Err(NotGranted::Dead) => {
                 if self.drop_row(row, "its authorization server took it back").await? {
@@ -295,7 +304,7 @@ impl Account {
 
     pub(super) async fn client(&self, tokens: &Tokens) -> Result<Option<CodeClient>, UpstreamError> {
         let stored: Vec<&SealedCredential> = self.stored.iter().collect();
-        let proofs = Proofs { caller: None, rows: &self.rows, stored: &stored };
+        let proofs = Proofs { caller: None, rows: &self.rows, stored: &stored, shown: None };
         client(&proofs, &self.upstream, tokens.source.known(), self.http.clone()).await
     }
 

@@ -16,6 +16,7 @@ use super::super::oauth::{Http, Server};
 use super::super::openapi::Described;
 use super::super::pool::Pool;
 use super::super::request::{Lane, Rpc};
+use crate::audit::SecretUses;
 use crate::caller::Principal;
 use crate::config::Exchangers;
 use crate::egress::{Client, ClientTls, Egress, EgressError};
@@ -55,6 +56,7 @@ pub(in crate::upstream) struct Line {
     /// What is known of it, if it is an API.
     described: Described,
     operations: Operations,
+    uses: SecretUses,
     tasks: Tasks,
     clock: Arc<dyn Clock>,
     /// Whether the log knows that the upstream repeats its secret.
@@ -86,6 +88,7 @@ impl Line {
             exchangers: Arc::clone(&pool.exchangers),
             described: Described::default(),
             operations: pool.operations.clone(),
+            uses: pool.uses().clone(),
             tasks: pool.tasks.clone(),
             clock: Arc::clone(&pool.clock),
             repeats_secrets: AtomicBool::new(false),
@@ -176,6 +179,11 @@ impl Line {
         let server = self.upstream.spec.auth.authorization_server();
         let trusted = self.exchangers.get(issuer);
         server.zip(trusted).is_some_and(|(server, trusted)| trusted.contains(server))
+    }
+
+    /// Where it is counted what credentials are used for beside calls.
+    pub(in crate::upstream) fn uses(&self) -> &SecretUses {
+        &self.uses
     }
 
     pub(in crate::upstream) fn tasks(&self) -> &Tasks {

@@ -10,6 +10,7 @@ use super::super::credential::{Actor, Credential, Proofs};
 use super::super::error::UpstreamError;
 use super::super::oauth::{AccessToken, AuthorizationGrant, Getting, OAuthError, Occasion, Question};
 use super::Link;
+use crate::audit::{Owner, Purpose, Used};
 
 impl Link {
     /// What the next requests are proved with. `refused` is the access token that the upstream did not take, if that is why.
@@ -55,6 +56,7 @@ impl Link {
             principal: actor.principal.clone(),
             http: self.line.authorization_http(),
             clock: Arc::clone(self.line.clock()),
+            uses: self.line.uses().clone(),
         };
         if let Some(token) = self.account.usable().filter(|_| refused.is_none()) {
             if self.account.claim_renewal(&token) {
@@ -98,12 +100,15 @@ impl Link {
             _ => AuthorizationGrant::ClientCredentials,
         };
         let caller = proofs.caller.map(|caller| (caller.principal.clone(), caller.request_id.clone()));
+        let using = self.line.uses().begin(proofs.rows.scope(), &upstream.slug, Purpose::Token);
+        let secrets = proofs.used_secrets(upstream);
+        let used = Arc::new(Used { owner: Owner::Tenant, secrets, version: None, of: None });
         Ok(Question {
             server: Arc::clone(self.line.server().ok_or(UpstreamError::Setup)?),
             request: request.clone(),
             secret,
             grant,
-            occasion: Occasion { tenant: upstream.tenant, upstream: upstream.id, caller },
+            occasion: Occasion { tenant: upstream.tenant, upstream: upstream.id, caller, using, used },
             clock: Arc::clone(self.line.clock()),
         })
     }

@@ -13,6 +13,7 @@ use super::super::secret::check_secret;
 use super::client::{Client, ClientSecret};
 use super::error::OAuthError;
 use super::server::{Form, Server, Status};
+use crate::audit::{Used, Using};
 use crate::caller::{Principal, RequestId};
 
 /// The life of a token whose authorization server does not say how long it lives.
@@ -44,12 +45,15 @@ pub(in crate::upstream) enum AuthorizationGrant {
     TokenExchange { subject: Arc<SecretString>, requested: RequestedType },
 }
 
-/// Who needs the token, for the log.
+/// Who needs the token, for the log, and what it is asked for with, for the record.
 #[derive(Debug)]
 pub(in crate::upstream) struct Occasion {
     pub(in crate::upstream) tenant: TenantId,
     pub(in crate::upstream) upstream: UpstreamId,
     pub(in crate::upstream) caller: Option<(Principal, RequestId)>,
+    /// Counted as this, once it is asked.
+    pub(in crate::upstream) using: Using,
+    pub(in crate::upstream) used: Arc<Used>,
 }
 
 /// A token as it was given.
@@ -95,7 +99,12 @@ pub(super) struct Failure {
 impl Question {
     /// Asks, and writes into the log that it was asked and what came of it.
     pub(super) async fn ask(&self) -> Result<Given, OAuthError> {
+        let Occasion { using, used, .. } = &self.occasion;
+        using.shown().note(used);
         let answer = self.exchange().await;
+        if answer.is_ok() {
+            using.went_well();
+        }
         let answer =
             if self.is_exchange() { answer.map_err(|(error, code)| (error.of_exchange(), code)) } else { answer };
         self.log(answer.as_ref().map(drop).map_err(|error| *error));
@@ -159,7 +168,7 @@ impl Question {
 
     /// Who asked for what, and never a token or a word of the authorization server.
     fn log(&self, answer: Result<(), (OAuthError, &'static str)>) {
-        let Occasion { tenant, upstream, caller } = &self.occasion;
+        let Occasion { tenant, upstream, caller, .. } = &self.occasion;
         let caller = caller.as_ref().filter(|_| self.is_exchange());
         let issuer = caller.map(|(principal, _)| tracing::field::display(&principal.issuer));
         let subject = caller.map(|(principal, _)| tracing::field::display(&principal.subject));

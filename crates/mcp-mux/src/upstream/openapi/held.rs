@@ -17,7 +17,7 @@ use crate::upstream::answer::{refusal, whole};
 use crate::upstream::credential::Credential;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::link::Link;
-use crate::upstream::request::Outgoing;
+use crate::upstream::request::{Outgoing, Trace};
 
 /// What is known of an upstream's API.
 #[derive(Debug, Default)]
@@ -38,9 +38,9 @@ struct Held {
 pub(super) async fn fetched(
     link: &Link,
     credential: &Credential,
-    deadline: Instant,
+    (trace, deadline): (&Trace, Instant),
 ) -> Result<Arc<Api>, UpstreamError> {
-    let document = fetch(link, credential, deadline).await?;
+    let document = fetch(link, credential, (trace, deadline)).await?;
     let described = link.line().described();
     let digest = Sha256::digest(&document).into();
     if let Some(held) = described.held.load_full().filter(|held| held.digest == digest) {
@@ -62,7 +62,11 @@ pub(super) async fn fetched(
 }
 
 /// The API, as its document described it when tools were last listed.
-pub(super) async fn known(link: &Link, credential: &Credential, deadline: Instant) -> Result<Arc<Api>, UpstreamError> {
+pub(super) async fn known(
+    link: &Link,
+    credential: &Credential,
+    (trace, deadline): (&Trace, Instant),
+) -> Result<Arc<Api>, UpstreamError> {
     let described = link.line().described();
     let held = || described.held.load_full().map(|held| Arc::clone(&held.api));
     if let Some(api) = held() {
@@ -71,19 +75,24 @@ pub(super) async fn known(link: &Link, credential: &Credential, deadline: Instan
     let _turn = timeout_at(deadline, described.turn.lock()).await.map_err(|_| UpstreamError::TimedOut)?;
     match held() {
         Some(api) => Ok(api),
-        None => fetched(link, credential, deadline).await,
+        None => fetched(link, credential, (trace, deadline)).await,
     }
 }
 
-/// The bytes of the document. At another origin than the upstream's, the credential is not shown.
-async fn fetch(link: &Link, credential: &Credential, deadline: Instant) -> Result<Bytes, UpstreamError> {
+/// The bytes of the document. At another origin than the upstream's, neither the credential is shown nor the trace told.
+async fn fetch(
+    link: &Link,
+    credential: &Credential,
+    (trace, deadline): (&Trace, Instant),
+) -> Result<Bytes, UpstreamError> {
     let spec = &link.upstream().spec;
     let document = spec.protocol.document().ok_or(UpstreamError::Setup)?;
     let accept = HeaderValue::from_static("application/json, application/yaml;q=0.9, */*;q=0.8");
     let headers = HeaderMap::from_iter([(ACCEPT, accept)]);
-    let outgoing = Outgoing { method: Method::GET, url: document.clone(), headers, body: String::new() };
+    let mut outgoing = Outgoing { method: Method::GET, url: document.clone(), headers, body: String::new() };
     let is_at_home = document.origin() == spec.url.origin();
     let response = if is_at_home {
+        outgoing.headers.extend(trace.headers());
         link.line().send(credential, outgoing, deadline).await?
     } else {
         let request = link.line().strangers_http().request(outgoing.method, &outgoing.url);

@@ -1,0 +1,128 @@
+//! Whether anything runs over a connection: a request from when its headers are there until the last of its answer is written or given up.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tower::Service;
+
+/// How many requests run over one connection. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Running(watch::Sender<usize>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+struct Share(watch::Sender<usize>);
+
+impl Running {
+    /// None yet.
+    pub(super) fn none() -> Self {
+        Self(watch::Sender::new(0))
+    }
+
+    /// Those that `inner` answers.
+    pub(super) fn counting<S>(&self, inner: S) -> Counting<S> {
+        Counting { inner, running: self.clone() }
+    }
+
+    /// Waits until none has run for so long.
+    pub(super) async fn none_for(&self, time: Duration) {
+        let mut running = self.0.subscribe();
+        loop {
+            // We hold a sender, so it cannot fail.
+            running.wait_for(|count| *count == 0).await.ok();
+            if timeout(time, running.changed()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn begin(&self) -> Share {
+        self.0.send_modify(|count| *count += 1);
+        Share(self.0.clone())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Answers requests and counts those that run.
+#[derive(Debug, Clone)]
+pub(super) struct Counting<S> {
+    inner: S,
+    running: Running,
+}
+
+impl<S, R> Service<Request<R>> for Counting<S>
+where
+    S: Service<Request<R>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<R>) -> Self::Future {
+        let share = self.running.begin();
+        let answered = self.inner.call(request);
+        Box::pin(async move { Ok(answered.await?.map(|body| Body::new(Counted { body, _share: share }))) })
+    }
+}
+
+/// The body of an answer, which runs as long as it is there.
+struct Counted {
+    body: Body,
+    _share: Share,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_runs_is_not_idle_however_long_it_takes() {
+        let (running, time) = (Running::none(), Duration::from_mins(1));
+        let share = running.begin();
+        let mut idle = pin!(running.none_for(time));
+        assert!(timeout(time * 100, &mut idle).await.is_err());
+        drop(share);
+        assert!(timeout(time / 2, &mut idle).await.is_err());
+        drop(running.begin());
+        assert!(timeout(time * 3 / 4, &mut idle).await.is_err(), "it ran in between");
+        assert!(timeout(time, &mut idle).await.is_ok());
+    }
+}
