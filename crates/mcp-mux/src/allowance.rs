@@ -77,13 +77,14 @@ impl Allowances {
         &self,
         principal: &Principal,
         (scope, tenant): (TenantScope, &TenantSlug),
-        used: (UpstreamId, &str),
+        used: (UpstreamId, &'static str, &str),
     ) -> Result<Spent, (Limited, Duration)> {
         let Some(shared) = &self.0 else { return Ok(Spent { of: None, uses: [None; 3], is_sent: false }) };
-        let now = shared.clock.now();
-        let today = Today::at(now);
         let uses = uses(&shared.settings, tenant, (principal, used));
         let mut counts = shared.lock();
+        // Whoever comes later sees no earlier moment.
+        let now = shared.clock.now();
+        let today = Today::at(now);
         // Nothing is counted anywhere before all of it may be.
         for (counter, counted, allowed) in uses.iter().flatten() {
             let Some(count) = counts.find((scope, *counted), today, now) else {
@@ -91,6 +92,10 @@ impl Allowances {
                 return Err((Limited::Uncounted, READ_EVERY));
             };
             if let Some((span, wait)) = count.used_up(*allowed, now) {
+                // Others may have given some of it back.
+                if counts.refuse((scope, *counted), *allowed, now) {
+                    shared.wanted.notify_one();
+                }
                 return Err((Limited::UsedUp(*counter, span), wait));
             }
         }
@@ -121,8 +126,8 @@ impl Spent {
 impl Drop for Spent {
     fn drop(&mut self) {
         let Some((shared, scope, today)) = self.of.take().filter(|_| !self.is_sent) else { return };
-        let now = shared.clock.now();
         let mut counts = shared.lock();
+        let now = shared.clock.now();
         for (_, counted, allowed) in self.uses.iter().flatten() {
             counts.add((scope, *counted), (-1, *allowed), (today, now));
         }
@@ -139,13 +144,13 @@ impl Shared {
 fn uses(
     settings: &Settings,
     tenant: &TenantSlug,
-    (principal, (upstream, local)): (&Principal, (UpstreamId, &str)),
+    (principal, (upstream, kind, local)): (&Principal, (UpstreamId, &'static str, &str)),
 ) -> [Option<Use>; 3] {
     let (issuer, subject) = (principal.issuer.as_str(), principal.subject.as_str());
     let counted = |counter| match counter {
         Counter::Tenant => Counted::Tenant,
         Counter::Principal => Counted::Principal(digest(&[issuer, subject])),
-        Counter::Tool => Counted::Tool(digest(&[issuer, subject, &upstream.to_string(), local])),
+        Counter::Tool => Counted::Tool(digest(&[issuer, subject, &upstream.to_string(), kind, local])),
     };
     [Counter::Tool, Counter::Principal, Counter::Tenant].map(|counter| {
         let allowed = settings.allowed(tenant, counter)?;

@@ -54,6 +54,8 @@ pub(super) struct Count {
     month: Tally,
     used_at: Timestamp,
     is_touched: bool,
+    /// Whether somebody was refused in these periods.
+    is_used_up: bool,
 }
 
 /// What was used in one period.
@@ -67,6 +69,8 @@ struct Tally {
     taken: i64,
     /// What was let through here since the writer came last. Less than nothing, where more was given back.
     fresh: i64,
+    /// Whether the sum is to be read, though nothing is to be added.
+    is_wanted: bool,
 }
 
 impl Counted {
@@ -121,8 +125,26 @@ impl Counts {
             // What belongs to a period that is over decides nothing any more.
             if allowed > 0 && tally.period == period {
                 tally.fresh += calls;
-                is_stale |= tally.read_at.is_none_or(|at| now.since(at) >= READ_EVERY);
+                is_stale |= tally.is_stale(now);
             }
+        }
+        is_stale
+    }
+
+    /// Nothing was left of what is allowed of that. Whether the sum ought to be read soon: it is not by what comes, for nothing does.
+    pub(super) fn refuse(&mut self, (scope, counted): Key, allowed: Allowed, now: Timestamp) -> bool {
+        let Some(count) = self.tenants.get_mut(&scope).and_then(|of_tenant| of_tenant.get_mut(&counted)) else {
+            return false;
+        };
+        (count.used_at, count.is_used_up) = (now, true);
+        let mut is_stale = false;
+        for (tally, allowed) in [(&mut count.day, allowed.day), (&mut count.month, allowed.month)] {
+            if allowed > 0 && tally.is_stale(now) {
+                (tally.is_wanted, is_stale) = (true, true);
+            }
+        }
+        if is_stale && !mem::replace(&mut count.is_touched, true) {
+            self.touched.push((scope, counted));
         }
         is_stale
     }
@@ -141,7 +163,7 @@ impl Counts {
     /// What is to be added to the database of that, by period. It stays taken until the sum is read.
     pub(super) fn take(&mut self, key: Key) -> impl Iterator<Item = (Period, i64)> + use<> {
         let taken = self.count(key).map(|count| [&mut count.day, &mut count.month].map(Tally::take));
-        taken.into_iter().flatten().filter(|(_, calls)| *calls != 0)
+        taken.into_iter().flatten().flatten()
     }
 
     /// What was taken is in the database, and with it the sum comes to that.
@@ -149,12 +171,13 @@ impl Counts {
         let Some(count) = self.count(key) else { return };
         for tally in [&mut count.day, &mut count.month].into_iter().filter(|tally| tally.period == period) {
             (tally.known, tally.taken, tally.read_at) = (sum, 0, Some(now));
+            tally.is_wanted = false;
         }
     }
 
     /// Forgets what nobody used for a while, and sooner where there is not much room left.
     pub(super) fn tidy(&mut self, now: Timestamp) {
-        if self.tidied_at.is_some_and(|at| now.since(at) < READ_EVERY) {
+        if self.tidied_at.is_some_and(|at| at <= now && now.since(at) < READ_EVERY) {
             return;
         }
         self.tidied_at = Some(now);
@@ -164,7 +187,9 @@ impl Counts {
             let is_crowded = is_crowded || of_tenant.len() > COUNTED_OF_TENANT_MAX / 2;
             let idle_max = if is_crowded { READ_EVERY } else { IDLE_MAX };
             let is_kept = |counted: &Counted, count: &mut Count| {
-                *counted == Counted::Tenant || count.is_unsettled() || now.since(count.used_at) < idle_max
+                let is_used_up = count.is_used_up && !is_crowded;
+                let is_of_use = count.is_unsettled() || now.since(count.used_at) < idle_max || is_used_up;
+                *counted == Counted::Tenant || is_of_use
             };
             of_tenant.retain(is_kept);
             self.others += of_tenant.keys().filter(|counted| **counted != Counted::Tenant).count();
@@ -178,14 +203,21 @@ impl Counts {
 
 impl Count {
     fn new(today: Today, now: Timestamp) -> Self {
-        Self { day: Tally::new(today.day), month: Tally::new(today.month), used_at: now, is_touched: false }
+        Self {
+            day: Tally::new(today.day),
+            month: Tally::new(today.month),
+            used_at: now,
+            is_touched: false,
+            is_used_up: false,
+        }
     }
 
-    /// A new day, and a new month, begin with nothing.
+    /// A new day, and a new month, begin with nothing. A clock that was put back begins none anew.
     fn turn_to(&mut self, today: Today) {
         for (tally, period) in [(&mut self.day, today.day), (&mut self.month, today.month)] {
-            if tally.period != period {
+            if tally.period < period {
                 *tally = Tally::new(period);
+                self.is_used_up = false;
             }
         }
     }
@@ -205,7 +237,7 @@ impl Count {
 
 impl Tally {
     fn new(period: Period) -> Self {
-        Self { period, known: 0, read_at: None, taken: 0, fresh: 0 }
+        Self { period, known: 0, read_at: None, taken: 0, fresh: 0, is_wanted: false }
     }
 
     /// Whether all of it is used; of any number never.
@@ -213,8 +245,14 @@ impl Tally {
         allowed > 0 && self.known + self.taken + self.fresh >= i64::from(allowed)
     }
 
-    fn take(&mut self) -> (Period, i64) {
+    /// Whether the sum was not read for a while, or at a moment that has not come.
+    fn is_stale(&self, now: Timestamp) -> bool {
+        self.read_at.is_none_or(|at| at > now || now.since(at) >= READ_EVERY)
+    }
+
+    /// What is to be added, if there is anything, or the sum is wanted.
+    fn take(&mut self) -> Option<(Period, i64)> {
         self.taken += mem::take(&mut self.fresh);
-        (self.period, self.taken)
+        (self.taken != 0 || self.is_wanted).then_some((self.period, self.taken))
     }
 }

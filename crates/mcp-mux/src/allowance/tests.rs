@@ -70,7 +70,7 @@ impl Replica {
     /// One that is not sent yet.
     fn count(&self, who: &str, (scope, slug): &Tenant, tool: &str) -> Result<Spent, (Limited, Duration)> {
         let principal = Principal { issuer: "corp".parse().unwrap(), subject: who.parse().unwrap() };
-        self.allowances.count(&principal, (*scope, slug), (self.upstream, tool))
+        self.allowances.count(&principal, (*scope, slug), (self.upstream, "tool", tool))
     }
 
     /// How many of so many calls were sent.
@@ -156,6 +156,43 @@ async fn what_is_used_in_one_tenant_is_nothing_to_another_and_one_may_have_anoth
         assert!(here.writer.visit().await);
     }
     assert_eq!(here.calls(9, "frank", &acme), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn whoever_is_refused_again_and_again_stays_refused_for_as_long_as_nothing_is_left() -> Result<()> {
+    let bed = Bed::new(json!({"principal_calls_per_day": 3})).await?;
+    let (mut here, acme) = (bed.replica().await?, tenant("acme"));
+    assert_eq!(here.calls(9, "alice", &acme), 3);
+    for _ in 0..20 {
+        bed.clock.advance(Duration::from_mins(4));
+        assert!(here.writer.visit().await);
+        assert_eq!(here.calls(9, "alice", &acme), 0);
+    }
+    // Nor does it help to be silent for a while.
+    bed.clock.advance(Duration::from_hours(1));
+    assert!(here.writer.visit().await);
+    assert_eq!(here.calls(9, "alice", &acme), 0);
+    bed.clock.advance(Duration::from_hours(24));
+    assert!(here.writer.visit().await);
+    assert_eq!(here.calls(9, "alice", &acme), 3, "another day");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_one_replica_gives_back_another_one_that_refuses_hears_of() -> Result<()> {
+    let bed = Bed::new(json!({"tenant_calls_per_month": 5})).await?;
+    let (mut one, mut other, acme) = (bed.replica().await?, bed.replica().await?, tenant("acme"));
+    assert_eq!(other.calls(1, "bob", &acme), 1);
+    let waiting: Vec<_> = (0..4).filter_map(|_| one.count("alice", &acme, "go").ok()).collect();
+    assert!(waiting.len() == 4 && one.writer.visit().await && other.writer.visit().await);
+    assert_eq!(other.calls(9, "bob", &acme), 0);
+    drop(waiting);
+    assert!(one.writer.visit().await);
+    bed.clock.advance(READ_EVERY);
+    assert_eq!(other.calls(9, "bob", &acme), 0, "it does not know yet");
+    assert!(other.writer.visit().await);
+    assert_eq!(other.calls(9, "bob", &acme), 4);
     Ok(())
 }
 

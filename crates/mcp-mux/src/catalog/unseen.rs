@@ -80,6 +80,8 @@ impl Before {
             '\u{200c}' => has_joined_letters(last),
             '\u{200d}' => has_joined_letters(last) || is_emoji(last) || (is_selector(last) && is_emoji(second_last)),
             selector if is_selector(selector) => is_emoji(last) || last.is_ascii_digit() || matches!(last, '#' | '*'),
+            // Variants of Mongolian letters.
+            '\u{180b}'..='\u{180d}' | '\u{180f}' => matches!(last, '\u{1820}'..='\u{18aa}'),
             _ => false,
         }
     }
@@ -132,6 +134,7 @@ mod tests {
             "⚠\u{fe0f} 1\u{fe0f}\u{20e3} #\u{fe0f}\u{20e3} ©\u{fe0f}",
             "👩🏽\u{200d}💻 🏳\u{fe0f}\u{200d}🌈 🏴\u{200d}☠\u{fe0f} ⛹🏻\u{200d}♂\u{fe0f} 👁\u{fe0f}\u{200d}🗨\u{fe0f}",
             "क\u{94d}\u{200d}ष ක\u{dca}\u{200d}ර",
+            "ᠠ\u{180b}ᠮ",
             "Größe, señor, 課題, 한국어",
         ] {
             assert_eq!((left(text).as_str(), first_unseen(text)), (text, None), "{text:?}");

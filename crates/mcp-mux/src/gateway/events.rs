@@ -97,12 +97,19 @@ impl Sink {
     }
 }
 
-/// A response that streams what is sent: of each thing its text, and what holds that until the client asks for the next one.
+/// A response that streams what is sent: of each thing its text, and what holds that until the client asks for the next one. Over HTTP/2 a
+/// piece is taken before there is room for it, and the next one at once: so the end of a text goes by itself, and waits for what is before.
 pub(super) fn stream<T: Send + 'static>(receiver: mpsc::Receiver<T>, held: fn(T) -> (String, Load)) -> Response<Body> {
-    let events = stream::unfold((receiver, Load::default()), move |(mut receiver, before)| async move {
+    let begin = (receiver, Load::default(), None::<Bytes>);
+    let events = stream::unfold(begin, move |(mut receiver, before, end)| async move {
+        if let Some(end) = end {
+            return Some((Ok::<_, std::convert::Infallible>(end), (receiver, before, None)));
+        }
         drop(before);
         let (text, load) = held(receiver.recv().await?);
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), (receiver, load)))
+        let mut text = Bytes::from(text);
+        let end = text.split_off(text.len().saturating_sub(1));
+        Some((Ok(text), (receiver, load, Some(end))))
     });
     response(Body::from_stream(events))
 }
@@ -131,6 +138,7 @@ async fn carry(id: Box<RawValue>, asked: Asked, mut relay: Relay, sink: Sink) {
                 // Its client reads more slowly than it speaks.
                 Err(error) => {
                     is_over = true;
+                    relay.give_up(&error);
                     (unanswered(&id, asked, error), Load::default())
                 }
             }),

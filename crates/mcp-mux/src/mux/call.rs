@@ -221,6 +221,7 @@ impl Mux {
         let sight = mux.sight(caller, endpoint);
         let target = sight.target(thing).filter(|target| target.place() == request.upstream);
         let target = target.ok_or(CallError::Unknown(thing.word()))?;
+        let target = Target { shown: standing.shown.clone(), ..target };
         let deadline = caller.deadline.min(Instant::now() + standing.call_timeout);
         let mut rpc = request.rpc(&target.local, &given);
         let mut spent = mux.spend(&caller.principal, &sight, (thing, &target))?;
@@ -392,6 +393,7 @@ impl Call<'_> {
             log: self.ask.log,
             finish,
             load: self.mux.pool.load(self.target.place()),
+            shown: self.target.shown.clone(),
         }
     }
 

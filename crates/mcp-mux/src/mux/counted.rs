@@ -34,7 +34,12 @@ impl Mux {
         (thing, target): (&Thing, &Target<'_>),
     ) -> Result<Spent, CallError> {
         let tenant = (target.access.scope(), target.access.tenant_slug());
-        let used = (target.upstream.id, sight.counted_as(thing, target));
+        let kind = match thing {
+            Thing::Prompt(_) => "prompt",
+            Thing::Resource(_) | Thing::Skill(_) => "resource",
+            Thing::Tool(_) | Thing::Begun(..) => "tool",
+        };
+        let used = (target.upstream.id, kind, sight.counted_as(thing, target));
         self.allowances.count(principal, tenant, used).map_err(limited)
     }
 }

@@ -26,6 +26,7 @@ use super::round::{self, Round, Then};
 use super::stage::{Happened, Stage};
 use super::wish::Thing;
 use super::{Endpoint, Mux};
+use crate::audit::Shown;
 use crate::caller::Caller;
 use crate::json::{self, Members};
 use crate::upstream::{
@@ -61,6 +62,8 @@ pub(super) struct Standing {
     pub(super) finish: Finish,
     /// In whose room what goes to the client is held. Nothing is held by it.
     pub(super) load: Load,
+    /// What the upstream is shown, as the record will say it.
+    pub(super) shown: Shown,
 }
 
 /// One call.
@@ -207,6 +210,13 @@ impl Relay {
     pub fn hold(&self, bytes: usize) -> Result<Load, CallError> {
         let load = self.standing.load.apart();
         if load.take(bytes) { Ok(load) } else { Err(failed(self.standing.place.clone(), UpstreamError::NoRoomToRead)) }
+    }
+
+    /// Nobody goes on with it, for that reason.
+    pub fn give_up(&mut self, error: &CallError) {
+        if let Some(recording) = self.recording.take() {
+            recording.finish(Err(error));
+        }
     }
 
     /// Reads on to the answer, for a client that takes no stream, and says what holds it.

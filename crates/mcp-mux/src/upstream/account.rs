@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use url::Url;
 
 use self::flow::FLOW_LIFE;
+pub(super) use self::save::version_of;
 use self::tokens::{Slot, Tokens, unread};
 use super::credential::Proofs;
 use super::error::UpstreamError;

@@ -15,6 +15,7 @@ use tenant_store::{
 };
 use url::form_urlencoded::byte_serialize;
 
+use super::account;
 use super::aws::Signer;
 use super::error::UpstreamError;
 use super::oauth::{AccessToken, ClientSecret};
@@ -234,7 +235,7 @@ impl Proofs<'_> {
             return Some(Used {
                 owner: Owner::Account,
                 secrets: Vec::new(),
-                version: token.map(|token| token.issue),
+                version: token.map(|token| account::version_of(token.issue)),
                 of,
             });
         }

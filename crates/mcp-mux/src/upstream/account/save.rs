@@ -19,6 +19,11 @@ pub(super) const SAVE_WITHIN: Duration = Duration::from_secs(45);
 /// Tells a token that is not stored yet from the one whose row it will take.
 const UNSAVED: u64 = 1 << 32;
 
+/// The version of the account of which a token is.
+pub(in crate::upstream) fn version_of(issue: u64) -> u64 {
+    issue & !UNSAVED
+}
+
 /// What was given and could not be stored yet: the refresh token before it is spent, so these are all there is of the account.
 pub(super) struct Unsaved {
     /// The row that it is to take the place of.
