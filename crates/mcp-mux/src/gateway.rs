@@ -358,15 +358,15 @@ impl Gateway {
         let session = session.ok_or_else(Problem::needs_session)?;
         let uri = ask::uri(rpc)?;
         if begins {
-            self.mux.check_subscription(caller, endpoint, ("resources/subscribe", &uri)).map_err(
-                |error| match error {
-                    CallError::Unknown(what) => Problem::unknown(what, Era::Legacy),
-                    error => Problem::invalid_params(error.to_string()),
-                },
-            )?;
-            if !self.subscribed.add(session, uri.into_owned()) {
+            // Before it is recorded that it begins.
+            if !self.subscribed.add(session, uri.clone().into_owned()) {
                 return Err(Problem::too_many_subscriptions());
             }
+            let checked = self.mux.check_subscription(caller, endpoint, ("resources/subscribe", &uri));
+            checked.inspect_err(|_| self.subscribed.remove(session, &uri)).map_err(|error| match error {
+                CallError::Unknown(what) => Problem::unknown(what, Era::Legacy),
+                error => Problem::invalid_params(error.to_string()),
+            })?;
         } else {
             self.subscribed.remove(session, &uri);
         }

@@ -85,17 +85,30 @@ pub struct SecretUsed {
 
 /// Which credential was shown, once one was. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Shown(Arc<OnceLock<Arc<Used>>>);
+pub struct Shown {
+    used: Arc<OnceLock<Arc<Used>>>,
+    says_whose: bool,
+}
 
 impl Shown {
+    /// For what is nobody's call: nothing else says whose it is.
+    fn of_no_call() -> Self {
+        Self { says_whose: true, ..Self::default() }
+    }
+
+    /// Whether it is to be said whose a credential is that is somebody's own.
+    pub fn says_whose(&self) -> bool {
+        self.says_whose
+    }
+
     /// That one was.
     pub fn note(&self, used: &Arc<Used>) {
-        self.0.get_or_init(|| Arc::clone(used));
+        self.used.get_or_init(|| Arc::clone(used));
     }
 
     /// Which was, if one was.
     pub fn get(&self) -> Option<Arc<Used>> {
-        self.0.get().cloned()
+        self.used.get().cloned()
     }
 }
 
@@ -170,7 +183,7 @@ impl SecretUses {
     /// Begins something that a credential of a tenant's is used for.
     pub fn begin(&self, scope: TenantScope, upstream: &UpstreamSlug, purpose: Purpose) -> Using {
         let place = (scope, upstream.clone());
-        Using { uses: self.clone(), place, purpose, shown: Shown::default(), went_well: AtomicBool::new(false) }
+        Using { uses: self.clone(), place, purpose, shown: Shown::of_no_call(), went_well: AtomicBool::new(false) }
     }
 }
 

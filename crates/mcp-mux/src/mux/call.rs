@@ -96,6 +96,8 @@ pub(super) struct Request {
     param_headers: Vec<(String, String)>,
     tool: Option<Arc<Entry>>,
     upstream: (TenantId, UpstreamId),
+    /// What holds its parameters.
+    _load: Load,
 }
 
 /// A request, and where it leads.
@@ -322,6 +324,7 @@ impl Call<'_> {
             param_headers: rpc.param_headers,
             tool: self.target.tool.cloned(),
             upstream: self.target.place(),
+            _load: rpc.load,
         }
     }
 

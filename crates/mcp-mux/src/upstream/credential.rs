@@ -230,8 +230,7 @@ impl Proofs<'_> {
             _ => None,
         };
         if let Some(Actor { principal, .. }) = account {
-            // Of a call it is known whose it is.
-            let of = if self.caller.is_some() { None } else { Used::account_of(&principal).of };
+            let of = if self.says_whose() { Used::account_of(&principal).of } else { None };
             return Some(Used {
                 owner: Owner::Account,
                 secrets: Vec::new(),
@@ -243,7 +242,14 @@ impl Proofs<'_> {
         let is_nothing = matches!(auth, UpstreamAuth::TokenExchange(_) | UpstreamAuth::Account(_)) && token.is_none();
         let secrets = if is_nothing { Vec::new() } else { self.used_secrets(upstream) };
         let owner = if is_exchanged { Owner::Exchange } else { Owner::Tenant };
-        (!secrets.is_empty()).then_some(Used { owner, secrets, version: None, of: None })
+        let exchanged_for = self.caller.filter(|_| is_exchanged && self.says_whose());
+        let of = exchanged_for.and_then(|caller| Used::account_of(&caller.principal).of);
+        (!secrets.is_empty()).then_some(Used { owner, secrets, version: None, of })
+    }
+
+    /// Of a call it is known whose it is.
+    fn says_whose(&self) -> bool {
+        self.caller.is_none() || self.shown.is_some_and(Shown::says_whose)
     }
 
     /// The tenant's secrets that there are for the upstream.

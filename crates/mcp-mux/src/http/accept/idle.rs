@@ -1,4 +1,5 @@
-//! Whether anything runs over a connection: a request from when its headers are there until the last of its answer is written or given up.
+//! Whether anything runs over a connection: a request from when its headers are there until the last of its answer is handed on or given up.
+//! An answer that is there as a whole only waits for its client, and not for ever: who takes nothing of it for long keeps no place.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,18 +12,31 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tower::Service;
 
-/// How many requests run over one connection. Clones share it.
+/// How long a connection stays on which nothing happens but that clients should take whole answers.
+const STALLED_MAX: Duration = Duration::from_mins(15);
+
+/// The requests that run over one connection. Clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Running(watch::Sender<usize>);
+pub(super) struct Running(watch::Sender<Count>);
+
+/// How many run, and of how many the whole answer waits for the client.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    all: usize,
+    answered: usize,
+}
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-struct Share(watch::Sender<usize>);
+struct Share {
+    running: watch::Sender<Count>,
+    is_answered: bool,
+}
 
 impl Running {
     /// None yet.
     pub(super) fn none() -> Self {
-        Self(watch::Sender::new(0))
+        Self(watch::Sender::default())
     }
 
     /// Those that `inner` answers.
@@ -30,27 +44,41 @@ impl Running {
         Counting { inner, running: self.clone() }
     }
 
-    /// Waits until none has run for so long.
+    /// Waits until none has run for so long, or nobody took anything of what is there for long.
     pub(super) async fn none_for(&self, time: Duration) {
         let mut running = self.0.subscribe();
         loop {
+            let Count { all, answered } = *running.borrow_and_update();
+            let patience = if all == 0 { time } else { STALLED_MAX };
             // We hold a sender, so it cannot fail.
-            running.wait_for(|count| *count == 0).await.ok();
-            if timeout(time, running.changed()).await.is_err() {
+            let is_over = timeout(patience, running.changed()).await.is_err();
+            if is_over && all == answered {
                 return;
             }
         }
     }
 
     fn begin(&self) -> Share {
-        self.0.send_modify(|count| *count += 1);
-        Share(self.0.clone())
+        self.0.send_modify(|count| count.all += 1);
+        Share { running: self.0.clone(), is_answered: false }
+    }
+}
+
+impl Share {
+    /// All of the answer is there.
+    fn answered(mut self) -> Self {
+        self.is_answered = true;
+        self.running.send_modify(|count| count.answered += 1);
+        self
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        self.running.send_modify(|count| {
+            count.all -= 1;
+            count.answered -= usize::from(self.is_answered);
+        });
     }
 }
 
@@ -77,7 +105,12 @@ where
     fn call(&mut self, request: Request<R>) -> Self::Future {
         let share = self.running.begin();
         let answered = self.inner.call(request);
-        Box::pin(async move { Ok(answered.await?.map(|body| Body::new(Counted { body, _share: share }))) })
+        Box::pin(async move {
+            Ok(answered.await?.map(|body| {
+                let share = if body.size_hint().exact().is_some() { share.answered() } else { share };
+                Body::new(Counted { body, _share: share })
+            }))
+        })
     }
 }
 
@@ -124,5 +157,17 @@ mod tests {
         drop(running.begin());
         assert!(timeout(time * 3 / 4, &mut idle).await.is_err(), "it ran in between");
         assert!(timeout(time, &mut idle).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_of_a_whole_answer_keeps_no_place_for_ever() {
+        let (running, time) = (Running::none(), Duration::from_mins(1));
+        let _waits = running.begin().answered();
+        let works = running.begin();
+        let mut idle = pin!(running.none_for(time));
+        assert!(timeout(STALLED_MAX * 9, &mut idle).await.is_err(), "another one is not answered yet");
+        drop(works);
+        assert!(timeout(STALLED_MAX - time, &mut idle).await.is_err());
+        assert!(timeout(time * 2, &mut idle).await.is_ok());
     }
 }
