@@ -71,7 +71,7 @@ fn days(events: &[Value]) -> Vec<&str> {
 
 #[tokio::test]
 async fn what_is_too_old_is_deleted_and_the_rest_is_checked_and_exported_as_before() -> Result<()> {
-    let (left, _) = old_record("audit_pruned").await?;
+    let (left, _) = Box::pin(old_record("audit_pruned")).await?;
     let before = events(&left.store, Some("acme")).await?.len();
     let dry = pruned(&left.store, 31, true).await?;
     assert_eq!(events(&left.store, Some("acme")).await?.len(), before, "that was only counted");
@@ -107,7 +107,7 @@ async fn what_is_too_old_is_deleted_and_the_rest_is_checked_and_exported_as_befo
 
 #[tokio::test]
 async fn whoever_deletes_more_or_says_that_it_was_pruned_is_found_out() -> Result<()> {
-    let (left, [acme, _]) = old_record("audit_pruned_tampered").await?;
+    let (left, [acme, _]) = Box::pin(old_record("audit_pruned_tampered")).await?;
     let folder = TempDir::new()?;
     pruned(&left.store, 31, false).await?;
     ensure!(wrong(&left.store).await?.is_empty());
@@ -146,7 +146,7 @@ async fn whoever_deletes_more_or_says_that_it_was_pruned_is_found_out() -> Resul
 
 #[tokio::test]
 async fn what_is_not_as_it_was_written_stays_and_with_it_what_would_prove_it() -> Result<()> {
-    let (left, [acme, _]) = old_record("audit_pruned_wrong").await?;
+    let (left, [acme, _]) = Box::pin(old_record("audit_pruned_wrong")).await?;
     let folder = TempDir::new()?;
     let change = format!(
         "UPDATE audit_event SET line = replace(line, 'somebody', 'nobody') WHERE chain = '{acme}' AND seq = 7 AND \
@@ -168,7 +168,7 @@ async fn what_is_not_as_it_was_written_stays_and_with_it_what_would_prove_it() -
 
 #[tokio::test]
 async fn a_server_deletes_what_is_too_old_by_itself_and_says_so() -> Result<()> {
-    let (left, _) = old_record("audit_pruned_by_server").await?;
+    let (left, _) = Box::pin(old_record("audit_pruned_by_server")).await?;
     let mut config = left.config.clone();
     config.audit.keep_days = Some(31);
     let app = App::start(&config).await?;

@@ -193,11 +193,12 @@ fn go_on_in_background(
     (clock, tasks): (&Arc<dyn Clock>, &Tasks),
     store: &Store,
     (refresher, api_keys): (&Arc<Refresher>, &Arc<ApiKeys>),
-    one_does: (Vec<GraphDirectory>, Audit, Retention),
+    (asked, audit, kept): (Vec<GraphDirectory>, Audit, &AuditConfig),
 ) {
     let kek = store.key_encryption();
     tasks.spawn(async move { kek.keep_alive().await });
-    tasks.spawn(lead(store.clone(), Arc::clone(clock), Arc::clone(refresher), one_does));
+    let retention = Retention::new(audit.clone(), kept, Arc::clone(clock));
+    tasks.spawn(lead(store.clone(), Arc::clone(clock), Arc::clone(refresher), (asked, audit, retention)));
     // What is revoked holds for calls too that are still being finished.
     tasks.spawn_beside(Arc::clone(refresher).follow());
     tasks.spawn_beside(Arc::clone(api_keys).keep_fresh());
@@ -330,7 +331,6 @@ impl App {
         let authenticator = authenticator.with_api_keys(Arc::clone(&api_keys));
         let accounts = Accounts::new(store.clone(), pool.clone(), public_url.clone());
         let handles = Handles::new(keys.clone());
-        let retention = Retention::new(audit.clone(), &config.audit, Arc::clone(&clock));
         let (limits, counted) = counting(config, &store, (&clock, &tasks));
         show(&metrics, &pool, (&audit, &counted.1));
         let mux = Mux::new(
@@ -360,7 +360,7 @@ impl App {
         let routes = router(server, &public_url, &config.http.allowed_hosts, &config.http.allowed_origins);
 
         let asked = asked(config, &egress, (&clock, &store), &catalog)?;
-        go_on_in_background((&clock, &tasks), &store, (&refresher, &api_keys), (asked, audit, retention));
+        go_on_in_background((&clock, &tasks), &store, (&refresher, &api_keys), (asked, audit, &config.audit));
         let replica = join_in(&store, &*clock, (&catalog, &api_keys), &tasks).await?;
         let (http, accepting) = (config.http.clone(), tasks.clone());
         tasks.spawn_draining(async move { serve(listener, routes, &http, &accepting).await });

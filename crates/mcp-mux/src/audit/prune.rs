@@ -394,9 +394,10 @@ mod tests {
     #[tokio::test]
     async fn what_says_that_something_is_missing_stays() -> anyhow::Result<()> {
         let chains = ["audit_event", "audit_checkpoint"];
-        let off = match tenant_store::testing::is_on_postgres() {
-            true => "SET session_replication_role = replica; ".to_owned(),
-            false => chains.map(|table| format!("DROP TRIGGER {table}_kept_on_delete; ")).concat(),
+        let off = if tenant_store::testing::is_on_postgres() {
+            "SET session_replication_role = replica; ".to_owned()
+        } else {
+            chains.map(|table| format!("DROP TRIGGER {table}_kept_on_delete; ")).concat()
         };
         // The end of the tenant's record, with its signature, and all of it.
         for more_than in [1, 0] {
