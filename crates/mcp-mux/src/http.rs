@@ -5,6 +5,7 @@ mod accept;
 mod address;
 mod connect;
 mod cross_origin;
+mod holding;
 mod identified;
 mod origin;
 mod probes;

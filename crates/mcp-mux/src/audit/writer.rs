@@ -27,6 +27,7 @@ use super::event::{Event, Head, What};
 use super::line;
 use super::pressure::Pressure;
 use super::signer::Signer;
+use crate::lifecycle::or_never;
 
 /// How long a line waits for others at most, to be added with them.
 const BATCH_EVERY: Duration = Duration::from_millis(200);
@@ -144,10 +145,10 @@ impl Writer {
                     sign_at = Instant::now() + self.checkpoint_every;
                 }
                 () = sleep_until(add_at), if adding.is_none() && self.backlog.has_next() => adding = Some(self.add()),
-                () = at(late), if !self.backlog.is_on_disk() => {
+                () = or_never(late.map(sleep_until)), if !self.backlog.is_on_disk() => {
                     self.backlog.leave_memory(adding.as_ref().map_or(0, |adding| adding.count));
                 }
-                () = at(self.backlog.due()) => {}
+                () = or_never(self.backlog.due().map(sleep_until)) => {}
                 count = events.recv_many(&mut seen, BATCH_LINES_MAX), if has_room => {
                     if count == 0 {
                         break;
@@ -368,12 +369,4 @@ async fn ended(adding: &mut Adding) -> (usize, Result<(), StoreError>) {
     let (count, outcome) = (now.count, (&mut now.adding).await);
     *adding = None;
     (count, outcome)
-}
-
-/// Waits until then; for ever, if there is no such moment.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
 }

@@ -3,17 +3,16 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::http::{Response, Uri};
-use http_body::{Frame, SizeHint};
 use tenant_store::Revision;
 use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::Server;
+use super::holding::holding;
 use super::well_known::ProtectedResource;
 use crate::auth::AuthError;
 use crate::caller::Caller;
@@ -57,7 +56,7 @@ impl Watch {
                 () = self.look() => {}
             }
         });
-        response.map(|body| Body::new(Watched { body, _guard: guard }))
+        response.map(|body| holding(body, guard))
     }
 
     /// Judges again and again, and returns once the caller was told that its proof ended.
@@ -108,31 +107,5 @@ async fn revoked(server: &Server, caller: &Caller, changes: &mut watch::Receiver
     // Also what happened before it was listened to.
     while !server.gateway.is_revoked(&caller.principal) {
         news(changes).await;
-    }
-}
-
-/// A body that tells its watcher when it is gone.
-struct Watched {
-    body: Body,
-    _guard: DropGuard,
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

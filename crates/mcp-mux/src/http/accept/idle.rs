@@ -5,12 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, HttpBody as _};
 use http::{Request, Response};
-use http_body::{Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tower::Service;
+
+use crate::http::holding::holding;
 
 /// How long a connection stays on which nothing happens but that clients should take whole answers.
 const STALLED_MAX: Duration = Duration::from_mins(15);
@@ -108,35 +109,9 @@ where
         Box::pin(async move {
             Ok(answered.await?.map(|body| {
                 let share = if body.size_hint().exact().is_some() { share.answered() } else { share };
-                Body::new(Counted { body, _share: share })
+                holding(body, share)
             }))
         })
-    }
-}
-
-/// The body of an answer, which runs as long as it is there.
-struct Counted {
-    body: Body,
-    _share: Share,
-}
-
-impl HttpBody for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
