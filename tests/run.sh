@@ -60,7 +60,8 @@ step() {
 closing_line() {
     local status=$?
     if ((status != 0)) && [[ -n $step_name ]]; then
-        printf '\ntests/run.sh: FAILED at "%s", after %s\n' "$step_name" "$(duration $SECONDS)" >&2
+        printf '\ntests/run.sh: FAILED at "%s", after %s, with %s of disk left\n' \
+            "$step_name" "$(duration $SECONDS)" "$(df -h --output=avail . | tail -n 1 | tr -d ' ')" >&2
     fi
 }
 trap closing_line EXIT
@@ -228,8 +229,9 @@ case ${1:-} in
         ;;
 esac
 
-# What a later build would start from is two thirds of the disk that a build takes, and CI builds once.
-if [[ -n ${CI:-} ]]; then export CARGO_INCREMENTAL=0; fi
+# What a later build would start from is two thirds of the disk that a build takes, and CI builds once. Line tables are
+# half of the rest and most of what a linker reads; a test that fails says its line without them.
+if [[ -n ${CI:-} ]]; then export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=false CARGO_PROFILE_TEST_DEBUG=false; fi
 require_languages
 tree_before=$(working_tree)
 step "what the checks need" install
