@@ -61,7 +61,7 @@ closing_line() {
     local status=$?
     if ((status != 0)) && [[ -n $step_name ]]; then
         printf '\ntests/run.sh: FAILED at "%s", after %s, with %s of disk left\n' \
-            "$step_name" "$(duration $SECONDS)" "$(df -h --output=avail . | tail -n 1 | tr -d ' ')" >&2
+            "$step_name" "$(duration $SECONDS)" "$(df -Ph . | awk 'NR == 2 { print $4 }')" >&2
     fi
 }
 trap closing_line EXIT

@@ -58,8 +58,10 @@ async fn old_record(name: &str) -> Result<(Left, [AuditChain; 2])> {
 #[expect(clippy::disallowed_methods, reason = "a test prunes as an operator would")]
 async fn pruned(store: &Store, days: u32, is_dry: bool) -> Result<Pruned> {
     let signer = signer(store).await?;
-    let pruning = Pruning::new(store, &signer, Administration::for_the_platform(), ago(days)).dry(is_dry);
-    Ok(pruning.run().await?)
+    let (mut pruned, administration) = (Pruned::default(), Administration::for_the_platform());
+    Pruning::new((store, &signer), administration, ago(days), &mut pruned).dry(is_dry).run().await;
+    ensure!(pruned.ended_by.is_none(), "{pruned:?}");
+    Ok(pruned)
 }
 
 /// Of which days something is left in a record, each once.

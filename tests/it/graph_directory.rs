@@ -1,5 +1,7 @@
 //! The directory of Entra ID, read from Microsoft Graph: a stub of what of it is asked, by its documentation.
 
+use std::fs;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,16 +13,19 @@ use axum::{Json, Router};
 use mcp_mux::auth::{GraphDirectory, NamedGroups, PullError};
 use mcp_mux::config::{Config, IssuerConfig};
 use mcp_mux::egress::Egress;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
-use tenant_store::{Clock, Group, Leavers, Level, SystemClock};
+use tenant_store::{Clock, GrantSpec, Group, Leavers, Level, SystemClock, TenantSpec};
 use tokio::net::TcpListener;
+use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::audit::{events, of, stopped};
+use crate::audit::{Left, events, of, stopped};
 use crate::support::canary;
 use crate::support::client::Http;
-use crate::support::server::{Setup, TestServer, serve};
+use crate::support::process::program;
+use crate::support::server::{Setup, TestServer, scope, serve};
 use crate::support::upstreams::RealUpstream;
 
 const TENANT: &str = "7f9c1b0e-6d35-4c1e-8a53-0b2f6a4f5d11";
@@ -224,5 +229,75 @@ async fn what_an_answer_of_graphs_changed_is_in_the_platforms_record() -> Result
     ]);
     assert_eq!((&event["changeCount"], &event["changes"]), (&json!(2), &changes));
     assert!(of(&events(&left.store, Some("acme")).await?, "directory").is_empty());
+    Ok(())
+}
+
+/// The settings of what that server left, for which Graph is the one at `url`.
+fn settings(folder: &FilePath, left: &Left, url: &str) -> Result<PathBuf> {
+    let (settings, key) = (folder.join("mcp-mux.toml"), folder.join("key"));
+    fs::write(&key, left.config.keys.primary.as_ref().context("it has a key")?.expose_secret())?;
+    let text = format!(
+        "public_url = \"http://127.0.0.1:1\"\n[database]\nurl = \"{database}\"\n[keys]\nprimary_file = \"{key}\"\n\
+         [egress]\nprivate_networks = [\"127.0.0.0/8\"]\nports = \"any\"\n\
+         [[issuers]]\nname = \"corp\"\nurl = \"http://127.0.0.1:2\"\npreset = \"entra\"\n\
+         audiences = [\"3d2f7c9a-client\"]\nrequired_scopes = [\"mcp.access\"]\n\
+         [issuers.graph]\ntenant_id = \"{TENANT}\"\nclient_id = \"mcp-mux\"\nclient_secret = \"{secret}\"\n\
+         url = \"{url}/v1.0\"\ntoken_url = \"{url}/token\"\ndirectory_every_seconds = 86400\n",
+        database = left.database.url.expose_secret(),
+        key = key.display(),
+        secret = canary("graph-secret"),
+    );
+    fs::write(&settings, text)?;
+    Ok(settings)
+}
+
+#[tokio::test]
+async fn an_operator_asks_now_and_accepts_what_would_shut_out_everybody() -> Result<()> {
+    let graph = Graph::default();
+    let (server, directory) = bed("graph_asked", &graph).await?;
+    drop(directory);
+    let (left, url) = (stopped(server).await?, graph.0.borrow().url.clone());
+    let change = left.store.begin().await?;
+    let (tenant, _) = change.put_tenant(&"acme".parse()?, &TenantSpec::named("acme")).await?;
+    let grant = GrantSpec {
+        issuer: "corp".parse()?,
+        groups: vec![STAFF.parse()?],
+        subjects: Vec::new(),
+        level: Level::Read,
+        allow: vec!["*".parse()?],
+        deny: Vec::new(),
+    };
+    change.tenant(scope(tenant.id)).put_grant(&"staff".parse()?, &grant).await?;
+    change.commit().await?;
+    let folder = tempfile::tempdir()?;
+    let settings = settings(folder.path(), &left, &url)?;
+    let pull = async |more: &[&str]| {
+        let mut command = Command::new(program()?);
+        command.args(["directory", "-c"]).arg(&settings).args(["pull", "corp"]).args(more);
+        let output = command.output().await?;
+        anyhow::Ok((output.status.success(), String::from_utf8(output.stderr)?))
+    };
+    let users = [ALICE, BOB].map(|id| user(id, Some(true)));
+    graph.says(|said| (said.users, said.members) = (users.to_vec(), vec![ALICE]));
+    let (done, said) = pull(&[]).await?;
+    assert!(done && said.contains("users: 2 added, 0 changed, 0 removed"), "{said}");
+    assert!(said.contains("groups: 1 added, 0 changed, 0 removed"), "{said}");
+    let corp = left.store.directory(&"corp".parse()?);
+    let state = async || {
+        let people = corp.people(None).await?;
+        anyhow::Ok(people.iter().filter(|user| user.is_away()).count())
+    };
+    assert_eq!((corp.people(Some(&STAFF.parse()?)).await?.len(), state().await?), (1, 0));
+
+    graph.says(|said| said.users = [ALICE, BOB].map(|id| user(id, Some(false))).to_vec());
+    let (done, said) = pull(&[]).await?;
+    assert!(!done && said.contains("mcp-mux directory pull ISSUER --accept"), "{said}");
+    assert_eq!(state().await?, 0);
+    let (done, said) = pull(&["--accept"]).await?;
+    assert!(done && said.contains("users: 0 added, 2 changed, 0 removed"), "{said}");
+    assert_eq!(state().await?, 2);
+    let platform = events(&left.store, None).await?;
+    let counts = of(&platform, "directory").into_iter().filter(|event| event["operator"].is_string());
+    assert_eq!(counts.map(|event| event["changeCount"].clone()).collect::<Vec<_>>(), [2, 1, 2], "{platform:#?}");
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! How many bytes of an upstream's and a tenant's calls are held at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tenant_store::Level;
+use tenant_store::{FlowPolicy, Level, TenantSpec};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::support::server::{Setup, TestServer};
 use crate::support::upstreams::{ByteUpstream, Say};
@@ -120,5 +122,81 @@ async fn an_answer_is_read_as_far_as_there_is_room_and_nothing_of_it_is_left_beh
         upstream.says("tools/call", Say::Events(vec![log.to_string(), log.to_string(), log.to_string(), event(MIB)]));
         assert_eq!(failure(&alice.call("acme__run", json!({})).await?), "");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_waits_for_a_users_word_is_held_until_that_is_said() -> Result<()> {
+    let letter = json!({"resultType": "complete", "content": [{"type": "text", "text": "Our buyer is Brightwater Analytics, order BW-20417."}]});
+    let upstream = ByteUpstream::with_tools(TOOLS).on("tools/call", Say::Result(letter.to_string()));
+    let (url, _) = upstream.serve().await?;
+    let upstreams = [("acme", "desk", url.as_str()), ("globex", "store", url.as_str())];
+    let server = server("in_flight_asked", &upstreams, json!({"upstream_mib_in_flight": 2})).await?;
+    let change = server.app.store().begin().await?;
+    let spec = TenantSpec { flow_policy: FlowPolicy::Ask, ..TenantSpec::named("acme") };
+    change.put_tenant(&"acme".parse()?, &spec).await?;
+    change.commit().await?;
+    server.app.follow().await?;
+    let carol = server.client("carol", &["acme", "globex"])?;
+    assert_eq!(failure(&carol.call("acme__run", json!({})).await?), "");
+    let session = carol.begin_session_that_can(&json!({"elicitation": {}})).await?;
+    let asked = carol.with("mcp-session-id", &session)?;
+    let mut arguments = big();
+    arguments["note"] = json!("call Brightwater Analytics back");
+    let params = json!({"name": "globex__run", "arguments": arguments});
+    for id in [7, 9] {
+        let mut waiting = asked.legacy_stream(id, "tools/call", &params).await?;
+        let question = waiting.next().await?;
+        assert_eq!(question["method"], "elicitation/create", "{question}");
+        let refused = asked.legacy("tools/call", &params).await?.json()?;
+        assert!(failure(&refused).ends_with(NO_ROOM), "{refused}");
+        let answer = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "decline"}});
+        assert_eq!(asked.post(answer.to_string()).await?.status, 202);
+        assert_eq!(waiting.next().await?["result"]["isError"], true, "it is not sent");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_nobody_takes_is_held_be_it_a_result_or_an_error() -> Result<()> {
+    let upstream = ByteUpstream::with_tools(TOOLS);
+    let (url, _) = upstream.clone().serve().await?;
+    let limits = json!({"upstream_mib_in_flight": 16});
+    let server = server("in_flight_waits", &[("acme", "desk", url.as_str())], limits).await?;
+    let (alice, bob) = (server.client("alice", &["acme"])?, server.client("bob", &["acme"])?);
+    // More than a connection holds by itself.
+    let error = json!({"code": -32099, "message": "no", "data": "x".repeat(12 * MIB)});
+    for say in [Say::Result(result(12 * MIB)), Say::Error(error.to_string())] {
+        upstream.says("tools/call", say);
+        let params = json!({"name": "acme__run", "arguments": {}});
+        let untaken = alice.legacy_stream(7, "tools/call", &params).await?;
+        let refused = bob.call("acme__run", json!({})).await?;
+        assert!(failure(&refused).ends_with(NO_ROOM_TO_READ), "{}", failure(&refused));
+        drop(untaken);
+        upstream.says("tools/call", Say::Result(result(12 * MIB)));
+        let freed = async {
+            while !failure(&bob.call("acme__run", json!({})).await?).is_empty() {}
+            anyhow::Ok(())
+        };
+        timeout(Duration::from_secs(30), freed).await??;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn whoever_takes_no_answers_is_refused_before_their_colleagues_are() -> Result<()> {
+    let upstream = ByteUpstream::with_tools(TOOLS).on("tools/call", Say::Result(result(12 * MIB)));
+    let (url, _) = upstream.serve().await?;
+    let limits = json!({"upstream_mib_in_flight": 64});
+    let server = server("in_flight_shares", &[("acme", "desk", url.as_str())], limits).await?;
+    let (alice, bob) = (server.client("alice", &["acme"])?, server.client("bob", &["acme"])?);
+    let mut untaken = Vec::new();
+    for id in 1..=3 {
+        untaken.push(alice.legacy_stream(id, "tools/call", &json!({"name": "acme__run", "arguments": {}})).await?);
+    }
+    let refused = alice.call("acme__run", json!({})).await?;
+    assert!(failure(&refused).ends_with(NO_ROOM), "{}", failure(&refused));
+    assert_eq!(failure(&bob.call("acme__run", json!({})).await?), "");
+    drop(untaken);
     Ok(())
 }

@@ -93,9 +93,11 @@ async fn who_has_used_up_a_month_reads_when_the_next_one_begins_and_it_is_record
 
 #[tokio::test]
 async fn replicas_use_up_one_share_together_and_nothing_of_another_tenants() -> Result<()> {
-    let limits =
-        json!({"tenants": {"acme": {"tenant_calls_per_month": SHARE}, "globex": {"tenant_calls_per_month": 2}}});
+    let limits = json!({"tenants": {"acme": {"tenant_calls_per_month": SHARE}, "globex": {"tenant_calls_per_month": 2}, "acmee": {}}});
     let (server, _) = limited("quotas_replicas", limits).await?;
+    let logged = server.logged()?;
+    let warned = |slug: &str| logged.lines().any(|line| line.contains("limits.tenants") && line.contains(slug));
+    assert!(warned("acmee") && !warned("globex"), "{logged}");
     let other = server.replica().await?;
     let both: &[&str] = &["acme", "globex"];
     let (here, there) = (server.client("alice", both)?, at(&other, &server, ("bob", both))?);

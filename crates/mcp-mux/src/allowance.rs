@@ -93,7 +93,7 @@ impl Allowances {
             };
             if let Some((span, wait)) = count.used_up(*allowed, now) {
                 // Others may have given some of it back.
-                if counts.refuse((scope, *counted), *allowed, now) {
+                if counts.refuse((scope, *counted), (span, *allowed), now) {
                     shared.wanted.notify_one();
                 }
                 return Err((Limited::UsedUp(*counter, span), wait));
@@ -129,6 +129,8 @@ impl Drop for Spent {
         let mut counts = shared.lock();
         let now = shared.clock.now();
         for (_, counted, allowed) in self.uses.iter().flatten() {
+            // It may have been forgotten meanwhile, but it is in the database.
+            counts.find((scope, *counted), Today::at(now), now);
             counts.add((scope, *counted), (-1, *allowed), (today, now));
         }
     }

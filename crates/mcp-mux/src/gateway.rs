@@ -359,11 +359,15 @@ impl Gateway {
         let uri = ask::uri(rpc)?;
         if begins {
             // Before it is recorded that it begins.
-            if !self.subscribed.add(session, uri.clone().into_owned()) {
-                return Err(Problem::too_many_subscriptions());
-            }
+            let added = self.subscribed.add(session, uri.clone().into_owned());
+            let is_new = added.ok_or_else(Problem::too_many_subscriptions)?;
             let checked = self.mux.check_subscription(caller, endpoint, ("resources/subscribe", &uri));
-            checked.inspect_err(|_| self.subscribed.remove(session, &uri)).map_err(|error| match error {
+            let undo = |_: &CallError| {
+                if is_new {
+                    self.subscribed.remove(session, &uri);
+                }
+            };
+            checked.inspect_err(undo).map_err(|error| match error {
                 CallError::Unknown(what) => Problem::unknown(what, Era::Legacy),
                 error => Problem::invalid_params(error.to_string()),
             })?;

@@ -6,14 +6,15 @@
 
 mod pruned;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crypto::{Key, KeyRing, Place};
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, OnConflict, Query};
 use sea_orm::{
-    ColumnTrait as _, Condition, EntityTrait as _, ExprTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
-    Select,
+    ColumnTrait as _, Condition, EntityTrait as _, ExprTrait as _, QueryFilter as _, QueryOrder as _, QueryResult,
+    QuerySelect as _, Select,
 };
 
 pub use self::pruned::AuditPruned;
@@ -28,8 +29,6 @@ use crate::store::{Still, Store, row};
 
 /// How many rows are read at a time: lines may be long.
 pub const AUDIT_PAGE_ROWS: u64 = 250;
-/// How many of the last signatures are looked at for who has signed.
-const LAST_CHECKPOINTS: u64 = 1_000;
 /// How many rows one statement adds.
 const INSERT_ROWS_MAX: usize = 500;
 /// How long before the last signature of a writer something may have begun that it recorded afterwards.
@@ -117,16 +116,28 @@ impl Store {
     }
 
     /// What every writer of the platform's chain has signed last, the most recent first, at most `count`.
-    pub async fn platform_audit_heads(&self, count: usize) -> Result<Vec<AuditCheckpoint>, StoreError> {
-        let select = checkpoints(AuditChain::Platform).order_by_desc(audit_checkpoint::Column::AtMs);
-        let mut heads: Vec<AuditCheckpoint> = Vec::new();
-        let recent = select.order_by_desc(audit_checkpoint::Column::Seq).limit(LAST_CHECKPOINTS);
-        for checkpoint in row::models(&self.reading().await?.executor(), recent, checkpoint).await? {
-            if heads.len() < count && heads.iter().all(|known| known.writer != checkpoint.writer) {
-                heads.push(checkpoint);
-            }
+    pub async fn platform_audit_heads(&self, count: u64) -> Result<Vec<AuditCheckpoint>, StoreError> {
+        use audit_checkpoint::Column::{AtMs, Chain, Seq, Writer};
+        let reading = self.reading().await?;
+        let last = audit_checkpoint::Entity::find()
+            .select_only()
+            .column(Writer)
+            .column_as(Seq.max(), "seq")
+            .filter(Chain.eq(PLATFORM))
+            .group_by(Writer)
+            .order_by_desc(AtMs.max())
+            .limit(count);
+        let place = |row: &QueryResult| Ok((row.try_get("", "writer")?, row.try_get("", "seq")?));
+        let last = row::each(&reading.executor(), last, place).await?;
+        let last: Vec<(AuditWriterId, i64)> = last.into_iter().collect::<Result<_, _>>()?;
+        if last.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(heads)
+        let is_last = last.into_iter().fold(Condition::any(), |any, (writer, seq)| {
+            any.add(Condition::all().add(Writer.eq(writer)).add(Seq.eq(seq)))
+        });
+        let heads = checkpoints(AuditChain::Platform).filter(is_last).order_by_desc(AtMs);
+        row::models(&reading.executor(), heads, checkpoint).await
     }
 
     /// The last line of each of these writers in that chain behind all that was signed of it, if that is from before then.
@@ -151,16 +162,21 @@ impl Store {
             .to_owned();
         let since = first.as_millis().saturating_sub(LEFT_MS);
         let select = events(chain)
-            .filter(Writer.is_in(writers.iter().map(|head| head.writer)))
             .filter(AtMs.gte(since))
             .filter(Expr::exists(signed).not())
             .order_by_desc(Seq)
             .limit(AUDIT_PAGE_ROWS);
         let reading = Reading::of_its_own(self, chain.whose()).await?;
+        let mut sought: BTreeSet<AuditWriterId> = writers.iter().map(|head| head.writer).collect();
         let mut left: Vec<AuditRow> = Vec::new();
-        for row in row::models(&reading.executor(), select, event).await? {
-            if left.iter().all(|known| known.writer != row.writer) {
-                left.push(row);
+        loop {
+            let of_sought = select.clone().filter(Writer.is_in(sought.iter().copied()));
+            let rows = row::models(&reading.executor(), of_sought, event).await?;
+            let is_end = (rows.len() as u64) < AUDIT_PAGE_ROWS;
+            // A page may be full of one writer's.
+            left.extend(rows.into_iter().filter(|row| sought.remove(&row.writer)));
+            if is_end {
+                break;
             }
         }
         left.retain(|row| row.at < before);

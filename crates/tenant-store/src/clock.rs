@@ -63,6 +63,11 @@ impl ManualClock {
         Self(AtomicI64::new(at.0))
     }
 
+    /// Sets the clock to `at`, perhaps back.
+    pub fn set(&self, at: Timestamp) {
+        self.0.store(at.0, Ordering::SeqCst);
+    }
+
     /// Moves the clock on.
     pub fn advance(&self, duration: Duration) {
         self.0.fetch_add(millis_of(duration), Ordering::SeqCst);

@@ -273,6 +273,8 @@ impl ServerHandler for RealUpstream {
 pub(crate) enum Say {
     /// A result, as raw JSON, under the request's own id.
     Result(String),
+    /// An error, in the same way.
+    Error(String),
     /// A whole HTTP response: status, content type, body.
     Http(u16, &'static str, Bytes),
     /// A result in JSON that says it is encoded so, with what that would be.
@@ -347,6 +349,7 @@ async fn answer(
         Some(Say::Result(result)) => {
             (json, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)).into_response()
         }
+        Some(Say::Error(error)) => (json, format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)).into_response(),
         Some(Say::Http(status, kind, body)) => {
             (StatusCode::from_u16(status).unwrap_or_default(), [("content-type", kind)], body).into_response()
         }

@@ -54,8 +54,8 @@ pub(super) struct Count {
     month: Tally,
     used_at: Timestamp,
     is_touched: bool,
-    /// Whether somebody was refused in these periods.
-    is_used_up: bool,
+    /// Of which of these periods somebody was told that nothing is left.
+    used_up: Option<Span>,
 }
 
 /// What was used in one period.
@@ -132,11 +132,11 @@ impl Counts {
     }
 
     /// Nothing was left of what is allowed of that. Whether the sum ought to be read soon: it is not by what comes, for nothing does.
-    pub(super) fn refuse(&mut self, (scope, counted): Key, allowed: Allowed, now: Timestamp) -> bool {
+    pub(super) fn refuse(&mut self, (scope, counted): Key, (span, allowed): (Span, Allowed), now: Timestamp) -> bool {
         let Some(count) = self.tenants.get_mut(&scope).and_then(|of_tenant| of_tenant.get_mut(&counted)) else {
             return false;
         };
-        (count.used_at, count.is_used_up) = (now, true);
+        (count.used_at, count.used_up) = (now, Some(span));
         let mut is_stale = false;
         for (tally, allowed) in [(&mut count.day, allowed.day), (&mut count.month, allowed.month)] {
             if allowed > 0 && tally.is_stale(now) {
@@ -181,15 +181,18 @@ impl Counts {
             return;
         }
         self.tidied_at = Some(now);
-        let is_crowded = self.others > COUNTED_MAX / 2;
+        let (is_crowded, today) = (self.others > COUNTED_MAX / 2, Today::at(now));
         self.others = 0;
         for of_tenant in self.tenants.values_mut() {
             let is_crowded = is_crowded || of_tenant.len() > COUNTED_OF_TENANT_MAX / 2;
-            let idle_max = if is_crowded { READ_EVERY } else { IDLE_MAX };
             let is_kept = |counted: &Counted, count: &mut Count| {
-                let is_used_up = count.is_used_up && !is_crowded;
-                let is_of_use = count.is_unsettled() || now.since(count.used_at) < idle_max || is_used_up;
-                *counted == Counted::Tenant || is_of_use
+                // Whoever begins anew may make calls before the sum is read: whoever has none left is remembered longer.
+                let idle_max = match (is_crowded, count.is_used_up(today)) {
+                    (false, true) => Duration::MAX,
+                    (false, false) | (true, true) => IDLE_MAX,
+                    (true, false) => READ_EVERY,
+                };
+                *counted == Counted::Tenant || count.is_unsettled() || now.since(count.used_at) < idle_max
             };
             of_tenant.retain(is_kept);
             self.others += of_tenant.keys().filter(|counted| **counted != Counted::Tenant).count();
@@ -208,17 +211,26 @@ impl Count {
             month: Tally::new(today.month),
             used_at: now,
             is_touched: false,
-            is_used_up: false,
+            used_up: None,
         }
     }
 
-    /// A new day, and a new month, begin with nothing. A clock that was put back begins none anew.
+    /// A new day, and a new month, begin with nothing but what the database knows: also one to which a clock was put back.
     fn turn_to(&mut self, today: Today) {
         for (tally, period) in [(&mut self.day, today.day), (&mut self.month, today.month)] {
-            if tally.period < period {
+            if tally.period != period {
                 *tally = Tally::new(period);
-                self.is_used_up = false;
+                self.used_up = None;
             }
+        }
+    }
+
+    /// Whether somebody was told so of a period that is not over.
+    fn is_used_up(&self, today: Today) -> bool {
+        match self.used_up {
+            None => false,
+            Some(Span::Day) => self.day.period == today.day,
+            Some(Span::Month) => self.month.period == today.month,
         }
     }
 

@@ -180,6 +180,54 @@ async fn whoever_is_refused_again_and_again_stays_refused_for_as_long_as_nothing
 }
 
 #[tokio::test]
+async fn whoever_has_nothing_left_is_remembered_where_it_is_crowded_too() -> Result<()> {
+    let bed = Bed::new(json!({"principal_calls_per_day": 1})).await?;
+    let (mut here, acme) = (bed.replica().await?, tenant("acme"));
+    for number in 0..=COUNTED_OF_TENANT_MAX / 2 {
+        assert_eq!(here.call(&format!("robot-{number}"), &acme, "go"), Ok(()));
+    }
+    assert_eq!(here.calls(2, "alice", &acme), 1);
+    for _ in 0..5 {
+        assert!(here.writer.visit().await);
+        bed.clock.advance(READ_EVERY + READ_EVERY);
+        assert_eq!(here.calls(1, "alice", &acme), 0);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_clock_that_is_put_back_counts_for_its_own_day_again() -> Result<()> {
+    let bed = Bed::new(json!({"tenant_calls_per_day": 3})).await?;
+    let (mut here, acme) = (bed.replica().await?, tenant("acme"));
+    assert_eq!(here.calls(2, "alice", &acme), 2);
+    assert!(here.writer.visit().await);
+    bed.clock.advance(Duration::from_hours(24 * 30));
+    assert_eq!(here.calls(9, "alice", &acme), 3);
+    assert!(here.writer.visit().await);
+    bed.clock.set(Timestamp::from_millis(NOON_MS));
+    assert_eq!(here.calls(1, "alice", &acme), 1);
+    assert!(here.writer.visit().await);
+    assert_eq!(here.calls(9, "alice", &acme), 0, "two were made before");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_not_sent_after_all_is_given_back_also_where_it_was_forgotten() -> Result<()> {
+    let bed = Bed::new(json!({"principal_calls_per_day": 2})).await?;
+    let (mut here, mut other, acme) = (bed.replica().await?, bed.replica().await?, tenant("acme"));
+    let late = here.count("alice", &acme, "go");
+    assert!(late.is_ok() && here.writer.visit().await);
+    bed.clock.advance(Duration::from_hours(1));
+    assert!(here.writer.visit().await);
+    drop(late);
+    assert!(here.writer.visit().await);
+    assert_eq!(other.calls(1, "alice", &acme), 1);
+    assert!(other.writer.visit().await);
+    assert_eq!(other.calls(9, "alice", &acme), 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_one_replica_gives_back_another_one_that_refuses_hears_of() -> Result<()> {
     let bed = Bed::new(json!({"tenant_calls_per_month": 5})).await?;
     let (mut one, mut other, acme) = (bed.replica().await?, bed.replica().await?, tenant("acme"));

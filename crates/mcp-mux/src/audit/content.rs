@@ -1,7 +1,7 @@
 //! Arguments and results, where a tenant wants them in its record: sealed before anything else sees them, for the tenant and the request that
 //! they belong to. Each request has a key of its own, derived from the tenant's (HKDF, RFC 5869): however many there are, none seals twice. Long
-//! ones are cut, and say so. What waits for the database is bounded for all tenants together: what
-//! finds no room is left out, and the event says that.
+//! ones are cut, and say so. What waits for the database is bounded for all tenants together, and no tenant has more than a quarter of that:
+//! what finds no room is left out, and the event says that.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,10 +13,14 @@ use serde::{Deserialize, Serialize};
 use tenant_store::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::caller::{Quota, Share};
+
 /// Most of an argument or a result that is recorded, in bytes.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// How much waits in memory at most, in KiB.
 const WAITING_KIBIBYTES_MAX: usize = 64 * 1024;
+/// How much of that one tenant's is at most.
+const TENANT_KIBIBYTES_MAX: usize = WAITING_KIBIBYTES_MAX / 4;
 const KIBIBYTE: usize = 1024;
 const KEY_BYTES: usize = 32;
 /// What keys of requests are derived for.
@@ -24,10 +28,13 @@ const KEY_INFO: &[u8] = b"mcp-mux call content v1\n";
 
 /// Room for what waits.
 #[derive(Debug, Clone)]
-pub(super) struct ContentRoom(Arc<Semaphore>);
+pub(super) struct ContentRoom {
+    all: Arc<Semaphore>,
+    tenants: Quota<TenantId>,
+}
 
 /// Keeps its room for as long as it waits.
-pub(super) type Held = Option<Arc<OwnedSemaphorePermit>>;
+pub(super) type Held = Option<Arc<(Share<TenantId>, OwnedSemaphorePermit)>>;
 
 /// What a call brought, on its way into the record.
 pub struct Content {
@@ -89,11 +96,11 @@ impl Content {
         let Some(keys) = self.key.as_ref().and_then(|key| of_request(key, request_id)) else { return missing("noKey") };
         // A structure of texts and numbers can be written, and is far from too long to be sealed.
         let Ok(plain) = serde_json::to_vec(&self.text) else { return missing("noKey") };
-        let Some(held) = room.hold(plain.len()) else { return missing("noRoom") };
+        let Some(held) = room.hold(tenant, plain.len()) else { return missing("noRoom") };
         match in_place((tenant, request_id), |place| crypto::seal(&keys, place, &plain)) {
             Ok(sealed) => {
                 let content = Some(BASE64_STANDARD.encode(sealed));
-                Recorded { content, content_missing: None, held: Some(Arc::new(held)) }
+                Recorded { content, content_missing: None, held }
             }
             Err(_) => missing("noKey"),
         }
@@ -111,16 +118,22 @@ impl Texts {
 }
 
 impl ContentRoom {
-    /// Room for so many bytes, if there is that much: sealed and as base64 they take a third more.
-    fn hold(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    fn new(kibibytes: usize, of_tenant: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(kibibytes)), tenants: Quota::new(of_tenant) }
+    }
+
+    /// Room for so many bytes of that tenant, if there is that much: sealed and as base64 they take a third more.
+    fn hold(&self, tenant: TenantId, bytes: usize) -> Option<Held> {
         let kibibytes = u32::try_from((bytes + bytes / 3).div_ceil(KIBIBYTE)).ok()?;
-        Arc::clone(&self.0).try_acquire_many_owned(kibibytes).ok()
+        let share = self.tenants.take_many(&tenant, usize::try_from(kibibytes).ok()?)?;
+        let permit = Arc::clone(&self.all).try_acquire_many_owned(kibibytes).ok()?;
+        Some(Some(Arc::new((share, permit))))
     }
 }
 
 impl Default for ContentRoom {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(WAITING_KIBIBYTES_MAX)))
+        Self::new(WAITING_KIBIBYTES_MAX, TENANT_KIBIBYTES_MAX)
     }
 }
 
@@ -229,12 +242,16 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_left_out_until_others_have_been_written() {
-        let (room, tenant) = (ContentRoom(Arc::new(Semaphore::new(40))), TenantId::new(Timestamp::from_millis(1)));
+        let id = |at| TenantId::new(Timestamp::from_millis(at));
+        let (room, tenant) = (ContentRoom::new(80, 40), id(1));
         let content = Content::new(Some(key()), false, &"x".repeat(TEXT_BYTES_MAX));
         let first = content.recorded((tenant, "r1"), &room);
         assert!(first.content.is_some());
         let second = content.recorded((tenant, "r2"), &room);
         assert_eq!((second.content, second.content_missing), (None, Some("noRoom")));
+        let others = [2, 3, 4].map(|at| content.recorded((id(at), "r1"), &room));
+        let missing = others.each_ref().map(|recorded| recorded.content_missing);
+        assert_eq!(missing, [None, None, Some("noRoom")], "each tenant has room of its own, as far as there is any");
         drop(first);
         assert!(content.recorded((tenant, "r3"), &room).content.is_some());
         let keyless = Content::new(None, false, "x").recorded((tenant, "r4"), &room);

@@ -237,7 +237,8 @@ fn check_end(end: &End, (number, hash): (usize, &str), keys: &[PublicKey]) -> Re
     let key = keys.iter().find(|key| key.id == end.key && key.is_sound());
     let key = key.ok_or_else(|| Wrong::Key { id: end.key.clone() })?;
     let signature = BASE64_STANDARD.decode(&end.signature).map_err(|_| Wrong::End)?;
-    let is_good = end.lines + 1 == number && end.hash == hash && key.has_signed(&of_whole(hash), &signature);
+    let is_good =
+        end.lines.checked_add(1) == Some(number) && end.hash == hash && key.has_signed(&of_whole(hash), &signature);
     if is_good { Ok(()) } else { Err(Wrong::End) }
 }
 

@@ -15,11 +15,13 @@ use crate::lifecycle::Tasks;
 use crate::policy::Administration;
 
 /// How many writers are looked at, the most recent.
-const WRITERS_MAX: usize = 64;
+const WRITERS_MAX: u64 = 256;
 /// For how much longer than from one checkpoint to the next a writer is silent that was killed: calls are recorded as of their beginning.
 const SILENCE: Duration = Duration::from_mins(15);
 /// How many heads one event names.
 const HEADS_MAX: usize = 100;
+/// How long to wait after that failed.
+const AGAIN_AFTER: Duration = Duration::from_mins(5);
 
 impl Audit {
     /// Some time after the start, and once: what killed writers left is signed.
@@ -33,9 +35,12 @@ impl Audit {
         let (audit, store, silence) = (self.clone(), store.clone(), every + SILENCE);
         tasks.spawn(async move {
             sleep(silence).await;
-            if let Err(error) = audit.sign_all(&store, administration, (&*clock, silence)).await {
-                let error = &error as &dyn Error;
-                tracing::error!(error, "what killed writers left of the audit record could not be signed");
+            while let Err(error) = audit.sign_all(&store, administration, (&*clock, silence)).await {
+                tracing::error!(
+                    error = &error as &dyn Error,
+                    "what killed writers left of the audit record could not be signed: it is tried again"
+                );
+                sleep(AGAIN_AFTER).await;
             }
         });
     }
@@ -53,8 +58,8 @@ impl Audit {
         let silent: Vec<AuditCheckpoint> = silent.into_iter().filter(|head| head.at < before).collect();
         let mut heads = Vec::new();
         // The platform's last: what it names of the others lies there before.
-        for tenant in store.tenants().await? {
-            let chain = AuditChain::Tenant(administration.scope(tenant.id));
+        for tenant in store.still().await?.tenant_ids().await? {
+            let chain = AuditChain::Tenant(administration.scope(tenant));
             heads.extend(sign_in(store, &self.signer, chain, (&silent, before, now)).await?);
         }
         heads.extend(sign_in(store, &self.signer, AuditChain::Platform, (&silent, before, now)).await?);

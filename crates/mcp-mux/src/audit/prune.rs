@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::error::Error;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub struct Pruned {
     pub wrong: Vec<(AuditChain, Wrong)>,
     /// Which records could not be worked on, and why.
     pub failed: Vec<(AuditChain, StoreError)>,
+    /// What ended the work before all was done.
+    pub ended_by: Option<StoreError>,
 }
 
 /// Deletes old events.
@@ -63,7 +66,9 @@ pub struct Pruning<'s> {
     /// Whether it only counts.
     is_dry: bool,
     seen: BTreeSet<TenantId>,
-    pruned: Pruned,
+    /// Whether the platform's record says what is, or may be, missing from a tenant's.
+    is_proof: bool,
+    pruned: &'s mut Pruned,
 }
 
 /// What ends the work on a part.
@@ -79,10 +84,14 @@ enum PartError {
 }
 
 impl<'s> Pruning<'s> {
-    /// Of all that had been signed by `before`.
-    pub fn new(store: &'s Store, signer: &'s Signer, administration: Administration, before: Timestamp) -> Self {
-        let (seen, pruned) = (BTreeSet::new(), Pruned::default());
-        Self { store, signer, administration, before, is_dry: false, seen, pruned }
+    /// Of all that had been signed by `before`. What is deleted is counted in `pruned`.
+    pub fn new(
+        (store, signer): (&'s Store, &'s Signer),
+        administration: Administration,
+        before: Timestamp,
+        pruned: &'s mut Pruned,
+    ) -> Self {
+        Self { store, signer, administration, before, is_dry: false, seen: BTreeSet::new(), is_proof: false, pruned }
     }
 
     /// Only counts what it would delete.
@@ -92,14 +101,17 @@ impl<'s> Pruning<'s> {
     }
 
     /// Deletes it. What goes wrong with one record stops no other tenant's.
-    pub async fn run(mut self) -> Result<Pruned, StoreError> {
+    pub async fn run(mut self) {
+        self.pruned.ended_by = self.all().await.err();
+    }
+
+    async fn all(&mut self) -> Result<(), StoreError> {
         let tenants = self.store.still().await?.tenants(None).await?;
         // One whose row does not parse has its record pruned when the platform's speaks of it.
         for tenant in tenants.into_iter().flatten() {
             self.tenant(tenant.id).await?;
         }
-        self.chain(AuditChain::Platform).await?;
-        Ok(self.pruned)
+        self.chain(AuditChain::Platform).await
     }
 
     async fn tenant(&mut self, tenant: TenantId) -> Result<(), StoreError> {
@@ -136,6 +148,7 @@ impl<'s> Pruning<'s> {
                 // Somebody else deleted some of it meanwhile.
                 Err(PartError::Wrong(_)) if self.pruned_of(part).await? != begin => {}
                 Err(PartError::Wrong(wrong)) => {
+                    self.is_proof |= part.0 != AuditChain::Platform;
                     if self.pruned.wrong.len() < WRONG_MAX {
                         self.pruned.wrong.push((part.0, wrong));
                     }
@@ -147,6 +160,7 @@ impl<'s> Pruning<'s> {
     }
 
     fn failed(&mut self, chain: AuditChain, error: StoreError) -> Result<(), StoreError> {
+        self.is_proof |= chain != AuditChain::Platform;
         if self.pruned.failed.len() == FAILED_MAX {
             return Err(error);
         }
@@ -216,11 +230,7 @@ impl<'s> Pruning<'s> {
                 return Err(Wrong::CutOff { writer, seq }.into());
             }
         }
-        let is_of_tenant = |chain: &AuditChain| *chain != AuditChain::Platform;
-        let Pruned { wrong, failed, .. } = &self.pruned;
-        let is_proof =
-            wrong.iter().any(|(chain, _)| is_of_tenant(chain)) || failed.iter().any(|(chain, _)| is_of_tenant(chain));
-        if is_proof { Err(PartError::Proof) } else { Ok(()) }
+        if self.is_proof { Err(PartError::Proof) } else { Ok(()) }
     }
 }
 
@@ -271,22 +281,20 @@ impl Retention {
         let Some(kept) = self.kept else { return };
         loop {
             let before = before(self.clock.now(), kept);
-            let next = match Pruning::new(store, &self.audit.signer, administration, before).run().await {
-                Ok(pruned) => {
-                    self.tell_of(pruned, before).await;
-                    PRUNE_EVERY
-                }
-                Err(error) => {
-                    let error = &error as &dyn Error;
-                    tracing::error!(error, "what is old of the audit record could not be deleted: it is tried again");
-                    AGAIN_AFTER
-                }
-            };
+            let mut telling = Telling { retention: self, before, pruned: Pruned::default() };
+            Pruning::new((store, &self.audit.signer), administration, before, &mut telling.pruned).run().await;
+            let next = if telling.pruned.ended_by.is_none() { PRUNE_EVERY } else { AGAIN_AFTER };
+            drop(telling);
             sleep(next).await;
         }
     }
 
-    async fn tell_of(&self, Pruned { events, tenants, wrong, failed }: Pruned, before: Timestamp) {
+    fn tell_of(&self, pruned: Pruned, before: Timestamp) {
+        let Pruned { events, tenants, wrong, failed, ended_by } = pruned;
+        if let Some(error) = ended_by {
+            let error = &error as &dyn Error;
+            tracing::error!(error, "what is old of the audit record could not all be deleted: it is tried again");
+        }
         for (chain, error) in failed {
             let error = &error as &dyn Error;
             tracing::error!(error, audit.chain = %chain, "old events could not be deleted: it is tried again");
@@ -304,7 +312,20 @@ impl Retention {
         let before = civil::rfc3339(before);
         tracing::info!(audit.events = events, audit.before = before, "old events were deleted from the audit record");
         let what = What::Pruned { before, events, tenant_count: tenants };
-        self.audit.room().await.put(Event { at: self.clock.now(), chain: AuditChain::Platform, what });
+        self.audit.push(Event { at: self.clock.now(), chain: AuditChain::Platform, what });
+    }
+}
+
+/// Says what was deleted, also where the work ends before its time: somebody else leads, or the server stops.
+struct Telling<'r> {
+    retention: &'r Retention,
+    before: Timestamp,
+    pruned: Pruned,
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.retention.tell_of(mem::take(&mut self.pruned), self.before);
     }
 }
 
@@ -372,8 +393,14 @@ mod tests {
         Ok((Signer::of(&away.store, &keys).await?, tenant.id))
     }
 
+    async fn prune(away: &ThrowAway, signer: &Signer, old: Timestamp) -> Pruned {
+        let mut pruned = Pruned::default();
+        Pruning::new((&away.store, signer), Administration::of_test(), old, &mut pruned).run().await;
+        pruned
+    }
+
     fn is_nothing(pruned: &Pruned) -> bool {
-        pruned.events == 0 && pruned.wrong.is_empty() && pruned.failed.is_empty()
+        pruned.events == 0 && pruned.wrong.is_empty() && pruned.failed.is_empty() && pruned.ended_by.is_none()
     }
 
     #[tokio::test]
@@ -381,12 +408,12 @@ mod tests {
         let away = ThrowAway::new().await;
         let (signer, _) = quiet_tenant(&away).await?;
         let old = before(SystemClock.now(), DAY * 61);
-        let pruned = Pruning::new(&away.store, &signer, Administration::of_test(), old).run().await?;
+        let pruned = prune(&away, &signer, old).await;
         assert!(pruned.tenants == 1 && pruned.wrong.is_empty() && pruned.failed.is_empty(), "{pruned:?}");
         for checked in verify_store(&away.store, &signer, Administration::of_test()).await? {
             assert!(checked.wrong.is_empty() && checked.found.pruned > 0, "{checked:?}");
         }
-        let again = Pruning::new(&away.store, &signer, Administration::of_test(), old).run().await?;
+        let again = prune(&away, &signer, old).await;
         assert!(is_nothing(&again), "{again:?}");
         Ok(())
     }
@@ -408,7 +435,7 @@ mod tests {
             away.database().alter(&format!("{off}{}", cut.concat())).await?;
             let rows = away.store.still().await?.platform_audit_rows(None).await?.len();
             let old = before(SystemClock.now(), DAY * 31);
-            let pruned = Pruning::new(&away.store, &signer, Administration::of_test(), old).run().await?;
+            let pruned = prune(&away, &signer, old).await;
             assert!(matches!(pruned.wrong[..], [(AuditChain::Platform, Wrong::CutOff { seq: 3, .. })]), "{pruned:?}");
             assert_eq!(away.store.still().await?.platform_audit_rows(None).await?.len(), rows);
             let report = verify_store(&away.store, &signer, Administration::of_test()).await?;
@@ -422,17 +449,15 @@ mod tests {
         let away = ThrowAway::new().await;
         let (signer, writer) = signed(&away).await?;
         let now = SystemClock.now();
-        let prune = async |days: u32| {
-            Pruning::new(&away.store, &signer, Administration::of_test(), before(now, DAY * days)).run().await
-        };
+        let prune = async |days: u32| prune(&away, &signer, before(now, DAY * days)).await;
         let check = async || check_platform(&away.store.still().await?, (&signer, now)).await;
-        assert_eq!(prune(61).await?.events, 3);
+        assert_eq!(prune(61).await.events, 3);
         let checked = check().await?;
         assert_eq!((checked.wrong.len(), checked.found.pruned, checked.found.events), (0, 3, 6));
         let older = away.store.still().await?.platform_audit_pruned(None).await?;
         assert_eq!(older[0].0.seq, 3);
-        assert!(is_nothing(&prune(61).await?));
-        assert_eq!(prune(31).await?.events, 3);
+        assert!(is_nothing(&prune(61).await));
+        assert_eq!(prune(31).await.events, 3);
         let checked = check().await?;
         assert_eq!((checked.wrong.len(), checked.found.pruned, checked.found.events), (0, 6, 3));
 
@@ -453,7 +478,7 @@ mod tests {
         alter.alter(&format!("{role} {back}")).await?;
         let gap = Wrong::Gap { writer: writer.clone(), wanted: 4, found: 7 };
         assert_eq!(check().await?.wrong, [gap]);
-        assert!(matches!(prune(31).await?.wrong[..], []), "nothing else is old");
+        assert!(matches!(prune(31).await.wrong[..], []), "nothing else is old");
         alter.alter(&format!("{role} DELETE FROM audit_pruned")).await?;
         assert_eq!(check().await?.wrong, [Wrong::Gap { writer, wanted: 1, found: 7 }]);
         Ok(())

@@ -170,13 +170,19 @@ async fn what_a_killed_writer_left_is_signed_by_another_as_it_was_found() -> any
     let found = check().await?;
     assert!(matches!(found.wrong[..], [Wrong::Unsigned { seq: 2, .. }]), "{:?}", found.wrong);
 
-    let silent = away.store.platform_audit_heads(1).await?;
+    // One that left more than is read at a time hides no other.
+    let mut other = Writer::new(away.store.clone(), Arc::clone(&signer), Arc::clone(&away.clock) as _, Duration::MAX);
+    for number in 0..300 {
+        other.take(&done(&number.to_string()));
+    }
+    other.add_once().await?;
+    let silent = away.store.platform_audit_heads(2).await?;
     let sign = async |before| sign_in(&away.store, &signer, AuditChain::Platform, (&silent, before, long_after)).await;
     assert_eq!(sign(Timestamp::from_millis(1_780_000_000_000)).await?, [], "it may be alive");
-    assert_eq!(sign(long_after).await?.len(), 1);
+    assert_eq!(sign(long_after).await?.len(), 2);
     assert_eq!(sign(long_after).await?, [], "it is signed");
     let found = check().await?;
-    assert_eq!((found.wrong.len(), found.found.vouched, found.found.unsigned), (0, 2, 0));
+    assert_eq!((found.wrong.len(), found.found.vouched, found.found.unsigned), (0, 301, 0));
     Ok(())
 }
 

@@ -83,9 +83,10 @@ pub struct SecretUsed {
     failed: u64,
 }
 
-/// Which credential was shown, once one was. Clones share it.
+/// What an upstream was shown of a call, once it was: the call itself, and a credential. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Shown {
+    is_sent: Arc<AtomicBool>,
     used: Arc<OnceLock<Arc<Used>>>,
     says_whose: bool,
 }
@@ -101,12 +102,22 @@ impl Shown {
         self.says_whose
     }
 
-    /// That one was.
+    /// The call is sent now, or was.
+    pub fn goes(&self) {
+        self.is_sent.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was, or may have been.
+    pub fn is_sent(&self) -> bool {
+        self.is_sent.load(Ordering::Relaxed)
+    }
+
+    /// That credential was shown.
     pub fn note(&self, used: &Arc<Used>) {
         self.used.get_or_init(|| Arc::clone(used));
     }
 
-    /// Which was, if one was.
+    /// Which credential was, if one was.
     pub fn get(&self) -> Option<Arc<Used>> {
         self.used.get().cloned()
     }

@@ -282,8 +282,8 @@ impl Verifier {
     fn leave(&mut self) {
         let Some(Part { writer, seq, pruned, signed, own, unsigned_at, .. }) = self.part.take() else { return };
         self.found.signed.insert(writer.clone(), signed);
-        self.found.unsigned += seq.saturating_sub(signed);
-        self.found.vouched += signed.saturating_sub(own);
+        self.found.unsigned = self.found.unsigned.saturating_add(seq.saturating_sub(signed));
+        self.found.vouched = self.found.vouched.saturating_add(signed.saturating_sub(own));
         // What said how far it came may be gone with what it spoke of.
         let most = self.required.get(&writer).map_or(0, |known| known.seq).max(pruned);
         let is_recent = self.recently.as_ref().is_some_and(|recently| recently.contains(&unsigned_at));

@@ -38,7 +38,10 @@ pub async fn verify_store(
     // A tenant that is in no list any more may have a record still.
     let named = heads.chains().filter_map(|chain| Some((chain.parse().ok()?, chain.to_owned())));
     let mut chains: BTreeMap<TenantId, String> = named.collect();
-    chains.extend(store.tenants().await?.into_iter().map(|tenant| (tenant.id, tenant.slug.to_string())));
+    chains.extend(still.tenant_ids().await?.into_iter().map(|tenant| (tenant, tenant.to_string())));
+    // One whose row does not parse is called by its id.
+    let tenants = still.tenants(None).await?.into_iter().flatten();
+    chains.extend(tenants.map(|tenant| (tenant.id, tenant.slug.to_string())));
     let mut report = vec![platform];
     for (tenant, name) in chains {
         let whose = (Some(administration.scope(tenant)), name);

@@ -38,7 +38,7 @@ const CHECKPOINT_EVENTS: u64 = 1_000;
 /// How many heads one event names.
 const HEADS_MAX: usize = 100;
 /// How many writers before it a new one names.
-const AFTER_WRITERS_MAX: usize = 64;
+const AFTER_WRITERS_MAX: u64 = 64;
 /// How long the database may take until what waits behind is written to disk.
 const SLOW: Duration = Duration::from_secs(2);
 /// How long the end of a process waits for the database.

@@ -13,11 +13,12 @@ pub struct Quota<K: Eq + Hash = Principal> {
     held: Arc<Mutex<HashMap<K, usize>>>,
 }
 
-/// One of them, until it is dropped.
+/// One of them, or as many as were taken together, until it is dropped.
 #[derive(Debug)]
 pub struct Share<K: Eq + Hash = Principal> {
     quota: Quota<K>,
     holder: K,
+    count: usize,
 }
 
 impl<K: Clone + Eq + Hash> Quota<K> {
@@ -28,13 +29,15 @@ impl<K: Clone + Eq + Hash> Quota<K> {
 
     /// One more for `holder`; none, if it holds all that it may.
     pub fn take(&self, holder: &K) -> Option<Share<K>> {
+        self.take_many(holder, 1)
+    }
+
+    /// So many more for `holder`; none, if those are more than it may hold.
+    pub fn take_many(&self, holder: &K, count: usize) -> Option<Share<K>> {
         let mut held = self.lock();
-        let count = held.get(holder).copied().unwrap_or_default();
-        if count >= self.max {
-            return None;
-        }
-        held.insert(holder.clone(), count + 1);
-        Some(Share { quota: self.clone(), holder: holder.clone() })
+        let all = held.get(holder).copied().unwrap_or_default().checked_add(count).filter(|all| *all <= self.max)?;
+        held.insert(holder.clone(), all);
+        Some(Share { quota: self.clone(), holder: holder.clone(), count })
     }
 }
 
@@ -47,9 +50,9 @@ impl<K: Eq + Hash> Quota<K> {
 impl<K: Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
         let mut held = self.quota.lock();
-        if let Some(count) = held.get_mut(&self.holder) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(all) = held.get_mut(&self.holder) {
+            *all -= self.count;
+            if *all == 0 {
                 held.remove(&self.holder);
             }
         }
@@ -69,7 +72,10 @@ mod tests {
         assert!(quota.take(&bob).is_some(), "what one holds is nothing to another");
         drop(first);
         let third = quota.take(&alice).unwrap();
-        drop((second, third));
+        assert!(quota.take_many(&bob, 3).is_none() && quota.take_many(&bob, usize::MAX).is_none());
+        let both = quota.take_many(&bob, 2).unwrap();
+        assert!(quota.take(&bob).is_none());
+        drop((second, third, both));
         assert!(quota.lock().is_empty());
     }
 }

@@ -2,6 +2,9 @@
 
 use std::iter;
 
+/// What makes an emoji of a key of what stands before it (COMBINING ENCLOSING KEYCAP).
+const KEY: char = '\u{20e3}';
+
 /// Only what a text means to its readers is left of it. What ends a line in some other way ends it plainly.
 pub(super) fn seen(chars: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
     let mut chars = chars.peekable();
@@ -11,7 +14,7 @@ pub(super) fn seen(chars: impl Iterator<Item = char>) -> impl Iterator<Item = ch
             let char = match chars.next()? {
                 '\r' if chars.peek() == Some(&'\n') => '\r',
                 '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => '\n',
-                char if is_unseen(char) && !before.is_shaped_by(char) => continue,
+                char if is_unseen(char) && !before.is_shaped_by(char, chars.peek()) => continue,
                 char => char,
             };
             before.goes_on(char);
@@ -22,26 +25,27 @@ pub(super) fn seen(chars: impl Iterator<Item = char>) -> impl Iterator<Item = ch
 
 /// The same of a text that must keep its length in characters, such as a key: what nobody sees is there to be seen.
 pub(super) fn marked(text: &str) -> String {
-    let mut before = Before::default();
-    let mark = |char: char| {
-        let is_idle = is_unseen(char) && !before.is_shaped_by(char);
+    let (mut chars, mut before) = (text.chars().peekable(), Before::default());
+    let mark = || {
+        let char = chars.next()?;
+        let is_idle = is_unseen(char) && !before.is_shaped_by(char, chars.peek());
         // Nothing shapes a mark.
         before.goes_on(if is_idle { ' ' } else { char });
-        if is_idle { char::REPLACEMENT_CHARACTER } else { char }
+        Some(if is_idle { char::REPLACEMENT_CHARACTER } else { char })
     };
-    text.chars().map(mark).collect()
+    iter::from_fn(mark).collect()
 }
 
 /// The first character of a text that is not seen, and that no script and no emoji needs where it is.
 pub(crate) fn first_unseen(text: &str) -> Option<char> {
-    let mut before = Before::default();
-    text.chars().find(|char| {
-        let is_idle = is_unseen(*char) && !before.is_shaped_by(*char);
-        if !is_idle {
-            before.goes_on(*char);
+    let (mut chars, mut before) = (text.chars().peekable(), Before::default());
+    while let Some(char) = chars.next() {
+        if is_unseen(char) && !before.is_shaped_by(char, chars.peek()) {
+            return Some(char);
         }
-        is_idle
-    })
+        before.goes_on(char);
+    }
+    None
 }
 
 /// Whether a character is not seen or turns what is: controls but for line ends and tabs, marks of direction, what is ignored by default
@@ -72,14 +76,18 @@ impl Before {
     }
 
     /// Whether a character that is not seen shapes what is before it: one joiner behind a letter of a script whose letters join, as Persian
-    /// and the scripts of India need it; one selector behind a sign that may be an emoji, and behind that emoji or the selector the one joiner
-    /// that makes it a part of the next. A row of anything else shapes nothing, and could spell something.
-    fn is_shaped_by(&self, char: char) -> bool {
+    /// and the scripts of India need it; one selector behind a sign that may be an emoji, or between what a key is marked with and the key,
+    /// and behind that emoji or the selector the one joiner that makes it a part of the next. A row of anything else shapes nothing, and
+    /// could spell something.
+    fn is_shaped_by(&self, char: char, next: Option<&char>) -> bool {
         let Self { last, second_last } = *self;
         match char {
             '\u{200c}' => has_joined_letters(last),
             '\u{200d}' => has_joined_letters(last) || is_emoji(last) || (is_selector(last) && is_emoji(second_last)),
-            selector if is_selector(selector) => is_emoji(last) || last.is_ascii_digit() || matches!(last, '#' | '*'),
+            selector if is_selector(selector) => {
+                let is_on_key = matches!(last, '0'..='9' | '#' | '*') && next == Some(&KEY);
+                is_emoji(last) || is_on_key
+            }
             // Variants of Mongolian letters.
             '\u{180b}'..='\u{180d}' | '\u{180f}' => matches!(last, '\u{1820}'..='\u{18aa}'),
             _ => false,
@@ -156,6 +164,7 @@ mod tests {
             ("👩\u{200c}\u{200d}\u{200d}\u{fe0f}b", "👩\u{200d}b"),
             ("👩\u{fe0f}\u{200d}\u{fe0f}\u{200d}b", "👩\u{fe0f}\u{200d}b"),
             ("課\u{fe0f}\u{200d}b ü\u{200d}", "課b ü"),
+            ("1\u{fe0f}2\u{fe0e}#\u{fe0f}b 3\u{fe0f}\u{200b}\u{20e3}", "12#b 3\u{20e3}"),
         ] {
             assert_eq!(left(text), plain, "{text:?}");
             assert!(first_unseen(text).is_some(), "{text:?}");
@@ -177,7 +186,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_left_is_left_alone(text in "([a-zяم👩❤1]|[\\x{200b}-\\x{200f}]|[\\x{fe00}-\\x{fe0f}]|\r|\n|\\x{e0100}){0,20}") {
+        fn what_is_left_is_left_alone(text in "([a-zяم👩❤1]|\\x{20e3}|[\\x{200b}-\\x{200f}]|[\\x{fe00}-\\x{fe0f}]|\r|\n|\\x{e0100}){0,20}") {
             let once = left(&text);
             prop_assert_eq!(first_unseen(&once), None);
             prop_assert_eq!(left(&once), once);

@@ -326,10 +326,14 @@ impl Prune {
         if !self.dry_run {
             record_begin(&store, done()).await?;
         }
-        let pruning = Pruning::new(&store, &signer, administration(), before).dry(self.dry_run);
-        let Pruned { events, tenants, wrong, failed } = pruning.run().await?;
+        let mut pruned = Pruned::default();
+        Pruning::new((&store, &signer), administration(), before, &mut pruned).dry(self.dry_run).run().await;
+        let Pruned { events, tenants, wrong, failed, ended_by } = pruned;
         let said = if self.dry_run { "would be" } else { "were" };
         say(&format!("{events} events {said} deleted, of the platform's record and those of {tenants} tenants"));
+        if let Some(error) = ended_by {
+            return Err(error).context("there may be more: once this is mended, run it again");
+        }
         if !self.dry_run {
             record_end(&store, done()).await?;
         }

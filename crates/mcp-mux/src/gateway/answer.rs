@@ -39,7 +39,7 @@ const LEGACY_RESOURCE_NOT_FOUND: i64 = -32002;
 /// The code of the error that names capabilities which the client has not declared.
 const MISSING_CAPABILITY: i64 = -32021;
 
-/// How long a result is that is rather sent in a piece of its own than copied, in bytes.
+/// How long a message is that is held until its client has it, and a result that is sent in a piece of its own and not copied, in bytes.
 const LONG_BYTES_MIN: usize = 8 * 1024;
 /// What a message has around an id and a value, roughly.
 const FRAME_BYTES: usize = 64;
@@ -141,7 +141,7 @@ fn status(era: Era, answer: &Result<Answer, CallError>) -> StatusCode {
     if lacks { StatusCode::BAD_REQUEST } else { StatusCode::OK }
 }
 
-/// The response message as a body. A long result is not copied into it, and held until the client has it.
+/// The response message as a body. A long one is held until the client has it, and a long result is not copied into it.
 fn body((id, asked): (&RawValue, Asked), answer: Result<Answer, CallError>, load: Load) -> Body {
     match answer {
         Ok(Answer::Result(result)) if result.get().len() >= LONG_BYTES_MIN => {
@@ -153,7 +153,15 @@ fn body((id, asked): (&RawValue, Asked), answer: Result<Answer, CallError>, load
             let head = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":", id.get());
             Body::new(Pieces::new([head.into(), text.into(), Bytes::from_static(b"}")]).held_by(load))
         }
-        answer => Body::from(message(id, asked, answer)),
+        answer => {
+            let mut text = Bytes::from(message(id, asked, answer));
+            if text.len() < LONG_BYTES_MIN {
+                return Body::from(text);
+            }
+            // Over HTTP/2 a piece is taken before there is room for it: the last one goes when there is.
+            let end = text.split_off(text.len() - 1);
+            Body::new(Pieces::new([text, end, Bytes::new()]).held_by(load))
+        }
     }
 }
 

@@ -62,16 +62,16 @@ impl Subscribed {
         SessionStream { subscribed: self.clone(), session, watched, superseded: CancellationToken::new() }
     }
 
-    /// One more; `false`, if there are too many.
-    pub(super) fn add(&self, session: &Session, uri: String) -> bool {
+    /// One more, and whether that is new; none, if there are too many.
+    pub(super) fn add(&self, session: &Session, uri: String) -> Option<bool> {
         let watched = self.of(session);
         let mut has_room = true;
-        watched.uris.send_if_modified(|uris| {
+        let is_new = watched.uris.send_if_modified(|uris| {
             has_room = uris.len() < SUBSCRIPTIONS_MAX || uris.contains(&uri);
             has_room && uris.insert(uri)
         });
         self.weigh_anew(session, watched);
-        has_room
+        has_room.then_some(is_new)
     }
 
     /// One less.

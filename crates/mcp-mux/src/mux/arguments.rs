@@ -4,6 +4,7 @@
 use serde_json::value::RawValue;
 use tenant_store::OnArguments;
 
+use super::call::CallError;
 use super::wish::{Target, Wish};
 use crate::json;
 use crate::upstream::Answer;
@@ -29,4 +30,14 @@ pub(super) fn refused(wish: &Wish<'_>, target: &Target<'_>) -> Option<Answer> {
     let text = json::quote(&text);
     let result = format!("{{\"content\":[{{\"type\":\"text\",\"text\":{text}}}],\"isError\":true}}");
     RawValue::from_string(result).ok().map(Answer::Result)
+}
+
+/// The parameters of a tool that headers repeat. What the client repeated must be the same.
+pub(super) fn repeated_in_headers(wish: &Wish<'_>, target: &Target<'_>) -> Result<Vec<(String, String)>, CallError> {
+    let (Wish::Tool { arguments, param_headers, .. }, Some(tool)) = (wish, target.tool) else { return Ok(Vec::new()) };
+    let found = tool.definition.param_headers(*arguments).ok_or(CallError::ArgumentTwice)?;
+    match param_headers {
+        Some(repeated) if *repeated != found.iter().cloned().collect() => Err(CallError::HeaderMismatch),
+        _ => Ok(found),
+    }
 }

@@ -191,6 +191,9 @@ impl Mux {
         let mut rpc = call.rpc(params)?;
         let deadline = caller.deadline.min(Instant::now() + call.target.upstream.spec.call_timeout);
         let matter = || Matter { endpoint: endpoint.clone(), thing: call.thing.clone(), target: call.target.place() };
+        if caller.ended.is_cancelled() {
+            return Err(CallError::SignedOut);
+        }
         spent.is_sent(true);
         let reply = tokio::select! {
             biased;
@@ -264,10 +267,8 @@ impl Mux {
         target: &Target<'_>,
         (rpc, peer, deadline): (&mut Rpc<'_>, Peer, Instant),
     ) -> Result<Reply, UpstreamError> {
-        rpc.load = self.pool.load(target.place());
-        if !rpc.load.take(rpc.params.len()) {
-            return Err(UpstreamError::NoRoom);
-        }
+        rpc.load = self.hold(&caller.principal, target, rpc.params.len())?;
+        target.shown.goes();
         let stored = target.stored(self);
         let proofs = stored.proofs(caller);
         self.link_by(target, (&proofs, peer))?.ask(&proofs, rpc, deadline).await
@@ -290,7 +291,7 @@ impl Call<'_> {
             capabilities: declared(input.declared(self.peer.can), self.ask.takes_tasks),
             log: self.peer.log,
             progress: progress_token.is_some(),
-            param_headers: param_headers(wish, &self.target)?,
+            param_headers: arguments::repeated_in_headers(wish, &self.target)?,
             definition: self.target.tool.map(|tool| tool.definition.raw()),
             ..Rpc::new(wish.method())
         })
@@ -304,7 +305,13 @@ impl Call<'_> {
             Input::InAnswer { .. } if may_ask(reply) => {
                 Asking::InAnswer(self.peer.can, self.states(rpc.params.get(..own).unwrap_or_default()))
             }
-            Input::InStream(_) if may_ask(reply) => Asking::InStream(self.peer.can, Arc::new(self.request(rpc, own))),
+            Input::InStream(_) if may_ask(reply) => {
+                if matches!(reply, Reply::Whole(_)) {
+                    // The answer is read to its end, and soon gone.
+                    rpc.load.keep(own);
+                }
+                Asking::InStream(self.peer.can, Arc::new(self.request(rpc, own)))
+            }
             _ => Asking::Never,
         }
     }
@@ -362,7 +369,10 @@ impl Call<'_> {
                 Ok(Outcome::Unasked(Answer::Result(request)))
             }
             Input::InStream(_) if can_be_asked => {
-                let request = Arc::new(self.request(self.rpc(params.to_owned())?, params.len()));
+                let load = self.mux.hold(&self.caller.principal, &self.target, params.len());
+                let load = load.map_err(|error| failed(self.target.slugs(), error))?;
+                let rpc = Rpc { load, ..self.rpc(params.to_owned())? };
+                let request = Arc::new(self.request(rpc, params.len()));
                 let finish = self.finish(Asking::InStream(self.peer.can, Arc::clone(&request)));
                 let relay = Relay::sending(self.standing(finish), (found, called), request)?;
                 Ok(Outcome::Stream(Box::new(relay)))
@@ -395,7 +405,7 @@ impl Call<'_> {
             progress_token: self.ask.progress_token.map(ToOwned::to_owned),
             log: self.ask.log,
             finish,
-            load: self.mux.pool.load(self.target.place()),
+            load: self.mux.pool.load(self.target.place(), &self.caller.principal),
             shown: self.target.shown.clone(),
         }
     }
@@ -418,16 +428,6 @@ fn may_ask(reply: &Reply) -> bool {
         Reply::Whole(Answer::Result(result)) => ResultKind::of(result).is_ok_and(|kind| kind == ResultKind::WantsInput),
         Reply::Whole(Answer::Error(error)) => url_elicitations(error).is_some(),
         Reply::Stream(_) => true,
-    }
-}
-
-/// The parameters of a tool that headers repeat. What the client repeated must be the same.
-fn param_headers(wish: &Wish<'_>, target: &Target<'_>) -> Result<Vec<(String, String)>, CallError> {
-    let (Wish::Tool { arguments, param_headers, .. }, Some(tool)) = (wish, target.tool) else { return Ok(Vec::new()) };
-    let found = tool.definition.param_headers(*arguments).ok_or(CallError::ArgumentTwice)?;
-    match param_headers {
-        Some(repeated) if *repeated != found.iter().cloned().collect() => Err(CallError::HeaderMismatch),
-        _ => Ok(found),
     }
 }
 

@@ -10,6 +10,7 @@ use super::{Mux, Sight};
 use crate::allowance::Spent;
 use crate::caller::Principal;
 use crate::limits::{Limited, whole_seconds};
+use crate::upstream::{Load, UpstreamError};
 
 impl Mux {
     /// Counts a use of `thing`, which leads to `target`. What is refused takes nothing of any share; what is not sent after all gives
@@ -41,6 +42,12 @@ impl Mux {
         };
         let used = (target.upstream.id, kind, sight.counted_as(thing, target));
         self.allowances.count(principal, tenant, used).map_err(limited)
+    }
+
+    /// Room for so many bytes of a request.
+    pub(super) fn hold(&self, principal: &Principal, target: &Target<'_>, bytes: usize) -> Result<Load, UpstreamError> {
+        let load = self.pool.load(target.place(), principal);
+        if load.take(bytes) { Ok(load) } else { Err(UpstreamError::NoRoom) }
     }
 }
 

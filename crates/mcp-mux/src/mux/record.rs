@@ -42,8 +42,6 @@ pub(super) struct Recording {
     reading: Option<Reading>,
     /// What it brings, where its tenant wants that recorded.
     content: Option<Content>,
-    /// It is not sent yet.
-    waits: bool,
     /// The same call, as it is measured.
     operation: Operation,
     /// Where it counts, if it is a call of a tool.
@@ -80,11 +78,6 @@ impl Recording {
         self.content = content;
     }
 
-    /// Whether somebody is asked first whether it may be sent.
-    pub(super) fn waits(&mut self, waits: bool) {
-        self.waits = waits;
-    }
-
     /// Nobody was asked.
     pub(super) fn is_not_made(&mut self) {
         (self.used, self.content) = (None, None);
@@ -103,7 +96,6 @@ impl Recording {
             }
             Err(error) => of_error(error),
         };
-        self.waits |= self.call.outcome == audit::Outcome::Refused;
         measured::end(self.operation.take(), answer, self.call.outcome);
     }
 
@@ -121,7 +113,8 @@ impl Recording {
         self.call.duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.call.credential = self.shown.get();
         self.count();
-        if let (Some(content), AuditChain::Tenant(scope), false) = (self.content.take(), self.chain, self.waits) {
+        let was_sent = self.shown.is_sent() && self.call.outcome != audit::Outcome::Refused;
+        if let (Some(content), AuditChain::Tenant(scope), true) = (self.content.take(), self.chain, was_sent) {
             self.call.recorded = Some(room.seal(&content, (scope.tenant(), &self.call.request_id)));
         }
         room.put(Event { at: self.at, chain: self.chain, what: What::Call(self.call.clone()) });
@@ -173,7 +166,6 @@ impl Mux {
             call: Box::new(call),
             reading,
             content: None,
-            waits: false,
             operation,
             used,
             running: None,

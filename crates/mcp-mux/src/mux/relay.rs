@@ -125,6 +125,7 @@ impl Relay {
     /// The client comes back with what a parked call waits for.
     pub(super) fn resuming(standing: Standing, parked: Parked, answer: &RawValue) -> Self {
         let Parked { streaming, asked, questions_left } = parked;
+        standing.shown.goes();
         let deadline = standing.caller.deadline.min(Instant::now() + standing.call_timeout);
         let mut relay = Self::at(standing, Stage::Ended, deadline);
         relay.questions_left = questions_left;
@@ -150,8 +151,7 @@ impl Relay {
     }
 
     /// From here on its end is recorded there.
-    pub(super) fn record(&mut self, mut recording: Recording) {
-        recording.waits(self.stage.is_before_sending());
+    pub(super) fn record(&mut self, recording: Recording) {
         self.recording = Some(recording);
     }
 
@@ -420,7 +420,6 @@ impl Relay {
                     return Err(mux.kept_back(caller, &found, "declined"));
                 }
                 mux.sent(caller, &found, "approved");
-                self.recording.iter_mut().for_each(|recording| recording.waits(false));
                 Stage::Telling(Box::pin(Mux::ask_again(Arc::clone(&self.standing), request, String::new())))
             }
         };

@@ -3,7 +3,7 @@
 use futures::future::BoxFuture;
 
 use super::call::CallError;
-use super::round::{Round, Then};
+use super::round::Round;
 use crate::upstream::{Event, Reply, Streaming, UpstreamError};
 
 /// Where a call is.
@@ -26,11 +26,6 @@ pub(super) enum Happened {
 }
 
 impl Stage {
-    /// Whether somebody is asked first whether anything may be sent.
-    pub(super) fn is_before_sending(&self) -> bool {
-        matches!(self, Self::Asking(round) if matches!(round.then, Then::Send(..)))
-    }
-
     /// What happens next. Nothing is lost when it is not waited for to its end.
     pub(super) async fn next(&mut self) -> Happened {
         match self {

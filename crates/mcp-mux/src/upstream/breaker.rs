@@ -1,6 +1,6 @@
 //! A breaker for each upstream: one that fails again and again is left alone for a while, so that nobody waits for it in vain and it can
 //! come to itself. Then single calls try it, one at a time, until one is answered. What one caller's calls bring about is not enough to
-//! close an upstream to all: others must have failed too, or the upstream cannot be reached.
+//! close an upstream to all: others' must have failed as well, nearly as often, or the upstream cannot be reached.
 //!
 //! | state | a call |
 //! | --- | --- |
@@ -8,7 +8,7 @@
 //! | open | is refused at once, and told when to come again |
 //! | trying | is made if no other tries; otherwise it is refused |
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,7 +78,7 @@ pub(super) enum Blame {
 }
 
 /// Tells callers apart, and nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct CallerMark(u64);
 
 /// What became of a breaker, for the log.
@@ -197,18 +197,26 @@ impl Breaker {
 
 /// Whether so much failed that the upstream is to be left alone.
 fn is_too_bad(ends: &VecDeque<End>) -> bool {
-    let in_a_row: Vec<Blame> = ends.iter().rev().map_while(|end| end.failure).collect();
-    if in_a_row.len() >= FAILURES_IN_A_ROW && is_no_ones_alone(&in_a_row) {
+    if counted(ends.iter().rev().map_while(|end| end.failure)).0 >= FAILURES_IN_A_ROW {
         return true;
     }
-    let failed: Vec<Blame> = ends.iter().filter_map(|end| end.failure).collect();
-    ends.len() >= CALLS_MIN && failed.len() * 2 >= ends.len() && is_no_ones_alone(&failed)
+    let (failed, left_out) = counted(ends.iter().filter_map(|end| end.failure));
+    let all = ends.len() - left_out;
+    all >= CALLS_MIN && failed * 2 >= all
 }
 
-/// Whether no single caller can have brought all of them about.
-fn is_no_ones_alone(failures: &[Blame]) -> bool {
-    let first = failures.first();
-    failures.contains(&Blame::Nobody) || failures.iter().any(|failure| Some(failure) != first)
+/// How many failures count, and how many do not: of the caller with the most, one more counts than of all others together.
+fn counted(failures: impl Iterator<Item = Blame>) -> (usize, usize) {
+    let (mut all, mut of_callers) = (0_usize, HashMap::<CallerMark, usize, RandomState>::default());
+    for failure in failures {
+        all += 1;
+        if let Blame::Caller(caller) = failure {
+            *of_callers.entry(caller).or_default() += 1;
+        }
+    }
+    let most = of_callers.into_values().max().unwrap_or(0);
+    let left_out = most.saturating_sub(all - most + 1);
+    (all - left_out, left_out)
 }
 
 /// A fifth more or less, so that the replicas do not all try at once: `jitter` is from 0 to 1.
@@ -370,7 +378,38 @@ mod tests {
                 assert_eq!(call_of(&breaker, caller, &error, now), None, "{error:?}");
             }
         }
+        assert_eq!(call_of(&breaker, 2, &UpstreamError::Status(502), now), None, "once may be chance");
         assert_eq!(call_of(&breaker, 2, &UpstreamError::Status(502), now), Some(Turned::Open));
+    }
+
+    #[test]
+    fn of_who_fails_most_no_more_counts_than_of_all_others_and_one() {
+        let of = |callers: &[u64]| {
+            counted(callers.iter().map(|caller| match caller {
+                0 => Blame::Nobody,
+                caller => Blame::Caller(CallerMark(*caller)),
+            }))
+        };
+        for (callers, expected) in [
+            (&[][..], (0, 0)),
+            (&[1, 1, 1], (1, 2)),
+            (&[1, 1, 1, 1, 2], (3, 2)),
+            (&[1, 2, 1, 2, 1], (5, 0)),
+            (&[0, 0, 0, 1, 1], (5, 0)),
+            (&[0, 1, 1, 1, 1], (3, 2)),
+        ] {
+            assert_eq!(of(callers), expected, "{callers:?}");
+        }
+    }
+
+    #[test]
+    fn one_caller_who_fails_often_does_not_hide_that_others_are_answered() {
+        let (now, breaker) = (Instant::now(), Breaker::new());
+        for other in 0..100 {
+            let turned: Vec<_> = (0..4).filter_map(|_| call_of(&breaker, 1, &UpstreamError::BrokeOff, now)).collect();
+            assert_eq!((other, turned), (other, Vec::new()));
+            assert_eq!(call(&breaker, other % 10 == 9, now), Ok(None));
+        }
     }
 
     #[test]

@@ -93,9 +93,9 @@ impl Pool {
         Self { rooms: Rooms::new(config), ..self }
     }
 
-    /// What a request to an upstream is held by.
-    pub(crate) fn load(&self, place: (TenantId, UpstreamId)) -> Load {
-        self.rooms.load(place)
+    /// What a request of that principal to an upstream is held by.
+    pub(crate) fn load(&self, place: (TenantId, UpstreamId), principal: &Principal) -> Load {
+        self.rooms.load(place, principal)
     }
 
     /// The same, and what credentials are used for beside calls is recorded.
@@ -185,7 +185,7 @@ impl Pool {
             }
             *looked = Some((revision, now));
         }
-        self.rooms.keep(&is_in_use);
+        self.rooms.tidy();
         let others = |key: &Key| !is_in_use(*key);
         for (key, link) in self.links.iter().filter(|(key, _)| others(key)) {
             link.line().fall_silent();

@@ -92,9 +92,11 @@ impl Store {
         let writing = Writing::beside(self).await?;
         writing.about(chain.whose()).await?;
         let db = writing.executor();
-        // Whoever adds a line of these again at the same time sees that it is gone, and not only that it is not there.
+        // Whoever adds a line of these again at the same time sees that it is gone, and not only that it is not there. Whoever adds any waits
+        // behind us while we wait: so not for long.
         if self.has_roles() {
-            let lock = db.execute_unprepared("LOCK TABLE audit_event IN SHARE ROW EXCLUSIVE MODE");
+            let lock = "SET LOCAL lock_timeout = '1s'; LOCK TABLE audit_event IN SHARE ROW EXCLUSIVE MODE";
+            let lock = db.execute_unprepared(lock);
             answered(lock).await.map_err(StoreError::write("audit_event"))?;
         }
         let insert = audit_pruned::Entity::insert(model).on_conflict(moved).exec_without_returning(db);

@@ -61,6 +61,18 @@ async fn each_chain_is_read_through_its_own_door_and_no_change_of_configuration(
 }
 
 #[tokio::test]
+async fn whoever_signs_much_hides_no_other_writer() -> anyhow::Result<()> {
+    let (bed, writer) = recorded().await?;
+    let busy = AuditWriterId::new(bed.now());
+    let later = |seq| AuditCheckpoint { at: Timestamp::from_millis(6_000), ..checkpoint(busy, seq) };
+    let signed: Vec<AuditCheckpoint> = (1..=1_200).map(later).collect();
+    bed.append_audit(&[part(AuditChain::Platform, &[], &signed)]).await?;
+    assert_eq!(bed.platform_audit_heads(5).await?, [later(1_200), checkpoint(writer, 1)]);
+    assert_eq!(bed.platform_audit_heads(1).await?, [later(1_200)]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_added_twice_is_there_once_and_as_it_was_first() -> anyhow::Result<()> {
     let (bed, writer) = recorded().await?;
     let acme = AuditChain::Tenant(scope(&bed.acme));

@@ -1,5 +1,6 @@
 //! Whether anything runs over a connection: a request from when its headers are there until the last of its answer is handed on or given up.
-//! An answer that is there as a whole only waits for its client, and not for ever: who takes nothing of it for long keeps no place.
+//! An answer that is there as a whole only waits for its client, and not for ever: where such answers have waited for long, the connection
+//! takes no more requests, and ends with the last of those that are still worked on.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,23 +9,24 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody as _};
 use http::{Request, Response};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower::Service;
 
 use crate::http::holding::holding;
 
-/// How long a connection stays on which nothing happens but that clients should take whole answers.
+/// For how long there may be whole answers that their clients should take.
 const STALLED_MAX: Duration = Duration::from_mins(15);
 
 /// The requests that run over one connection. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Running(watch::Sender<Count>);
 
-/// How many run, and of how many the whole answer waits for the client.
+/// How many run, of how many the whole answer waits for the client, and since when that is not none.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     all: usize,
     answered: usize,
+    waits_since: Option<Instant>,
 }
 
 /// One of them, until it is dropped.
@@ -45,15 +47,30 @@ impl Running {
         Counting { inner, running: self.clone() }
     }
 
-    /// Waits until none has run for so long, or nobody took anything of what is there for long.
+    /// Waits until none has run for so long, or whole answers have waited for long.
     pub(super) async fn none_for(&self, time: Duration) {
         let mut running = self.0.subscribe();
         loop {
-            let Count { all, answered } = *running.borrow_and_update();
-            let patience = if all == 0 { time } else { STALLED_MAX };
+            let Count { all, waits_since, .. } = *running.borrow_and_update();
+            let patience = match waits_since {
+                _ if all == 0 => time,
+                Some(since) => (since + STALLED_MAX).duration_since(Instant::now()),
+                None => STALLED_MAX,
+            };
             // We hold a sender, so it cannot fail.
             let is_over = timeout(patience, running.changed()).await.is_err();
-            if is_over && all == answered {
+            if is_over && (all == 0 || waits_since.is_some()) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until for so long there was nothing but whole answers for their clients to take.
+    pub(super) async fn only_waits_for(&self, time: Duration) {
+        let mut running = self.0.subscribe();
+        loop {
+            let Count { all, answered, .. } = *running.borrow_and_update();
+            if timeout(time, running.changed()).await.is_err() && all == answered {
                 return;
             }
         }
@@ -69,7 +86,10 @@ impl Share {
     /// All of the answer is there.
     fn answered(mut self) -> Self {
         self.is_answered = true;
-        self.running.send_modify(|count| count.answered += 1);
+        self.running.send_modify(|count| {
+            count.answered += 1;
+            count.waits_since = count.waits_since.or_else(|| Some(Instant::now()));
+        });
         self
     }
 }
@@ -79,6 +99,7 @@ impl Drop for Share {
         self.running.send_modify(|count| {
             count.all -= 1;
             count.answered -= usize::from(self.is_answered);
+            count.waits_since = count.waits_since.filter(|_| count.answered > 0);
         });
     }
 }
@@ -137,12 +158,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_of_a_whole_answer_keeps_no_place_for_ever() {
         let (running, time) = (Running::none(), Duration::from_mins(1));
-        let _waits = running.begin().answered();
         let works = running.begin();
+        let waits = running.begin().answered();
         let mut idle = pin!(running.none_for(time));
-        assert!(timeout(STALLED_MAX * 9, &mut idle).await.is_err(), "another one is not answered yet");
+        assert!(timeout(STALLED_MAX * 9 / 10, &mut idle).await.is_err());
+        drop(running.begin());
+        assert!(timeout(STALLED_MAX / 5, &mut idle).await.is_ok(), "whatever else goes on");
+        let mut ends = pin!(running.only_waits_for(time));
+        assert!(timeout(time * 99, &mut ends).await.is_err(), "another one is not answered yet");
         drop(works);
-        assert!(timeout(time * 14, &mut idle).await.is_err());
+        assert!(timeout(time * 2, &mut ends).await.is_ok());
+        drop(waits);
+        assert!(timeout(time * 2, running.none_for(time)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_are_taken_keep_their_connection() {
+        let (running, time) = (Running::none(), Duration::from_mins(1));
+        let mut idle = pin!(running.none_for(time));
+        for _ in 0..100 {
+            let waits = running.begin().answered();
+            assert!(timeout(time / 2, &mut idle).await.is_err());
+            drop(waits);
+        }
         assert!(timeout(time * 2, &mut idle).await.is_ok());
     }
 }
