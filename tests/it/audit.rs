@@ -54,11 +54,23 @@ pub(crate) async fn stopped(server: TestServer) -> Result<Left> {
 
 /// A tenant's events, or the platform's.
 pub(crate) async fn events(store: &Store, tenant: Option<&str>) -> Result<Vec<Value>> {
-    let lines = match tenant {
-        Some(tenant) => rows(store, tenant).await?.audit_rows(None).await?,
-        None => store.still().await?.platform_audit_rows(None).await?,
+    let tenant = match tenant {
+        Some(tenant) => Some(rows(store, tenant).await?),
+        None => None,
     };
-    lines.iter().map(|row| Ok(serde_json::from_str(&row.line)?)).collect()
+    let mut events = Vec::new();
+    let mut after = None;
+    loop {
+        let lines = match &tenant {
+            Some(tenant) => tenant.audit_rows(after).await?,
+            None => store.still().await?.platform_audit_rows(after).await?,
+        };
+        let Some(last) = lines.last() else { return Ok(events) };
+        after = Some((last.writer, last.seq));
+        for row in &lines {
+            events.push(serde_json::from_str(&row.line)?);
+        }
+    }
 }
 
 /// The events of a kind.

@@ -166,7 +166,10 @@ async fn what_nobody_takes_is_held_be_it_a_result_or_an_error() -> Result<()> {
     let (alice, bob) = (server.client("alice", &["acme"])?, server.client("bob", &["acme"])?);
     // More than a connection holds by itself.
     let error = json!({"code": -32099, "message": "no", "data": "x".repeat(12 * MIB)});
-    for say in [Say::Result(result(12 * MIB)), Say::Error(error.to_string())] {
+    let elicitation =
+        json!({"mode": "url", "elicitationId": "e1", "url": "https://a.example/", "message": "x".repeat(12 * MIB)});
+    let page = json!({"code": -32042, "message": "sign in", "data": {"elicitations": [elicitation]}});
+    for say in [Say::Result(result(12 * MIB)), Say::Error(error.to_string()), Say::Error(page.to_string())] {
         upstream.says("tools/call", say);
         let params = json!({"name": "acme__run", "arguments": {}});
         let untaken = alice.legacy_stream(7, "tools/call", &params).await?;

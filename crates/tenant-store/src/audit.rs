@@ -6,15 +6,15 @@
 
 mod pruned;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crypto::{Key, KeyRing, Place};
 use sea_orm::ActiveValue::Set;
-use sea_orm::sea_query::{Expr, OnConflict, Query};
+use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ColumnTrait as _, Condition, EntityTrait as _, ExprTrait as _, QueryFilter as _, QueryOrder as _, QueryResult,
-    QuerySelect as _, Select,
+    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QueryResult, QuerySelect as _,
+    Select,
 };
 
 pub use self::pruned::AuditPruned;
@@ -24,6 +24,7 @@ use crate::error::StoreError;
 use crate::id::AuditWriterId;
 use crate::scope::{TenantScope, TenantStore};
 use crate::store::patience::answered;
+use crate::store::row::BoxError;
 use crate::store::transaction::{Reading, Whose, Writing};
 use crate::store::{Still, Store, row};
 
@@ -31,8 +32,6 @@ use crate::store::{Still, Store, row};
 pub const AUDIT_PAGE_ROWS: u64 = 250;
 /// How many rows one statement adds.
 const INSERT_ROWS_MAX: usize = 500;
-/// How long before the last signature of a writer something may have begun that it recorded afterwards.
-const LEFT_MS: i64 = 3_600_000;
 /// What the platform's own chain is called. No tenant's id looks like it.
 const PLATFORM: &str = "platform";
 
@@ -117,18 +116,10 @@ impl Store {
 
     /// What every writer of the platform's chain has signed last, the most recent first, at most `count`.
     pub async fn platform_audit_heads(&self, count: u64) -> Result<Vec<AuditCheckpoint>, StoreError> {
-        use audit_checkpoint::Column::{AtMs, Chain, Seq, Writer};
+        use audit_checkpoint::Column::{AtMs, Seq, Writer};
         let reading = self.reading().await?;
-        let last = audit_checkpoint::Entity::find()
-            .select_only()
-            .column(Writer)
-            .column_as(Seq.max(), "seq")
-            .filter(Chain.eq(PLATFORM))
-            .group_by(Writer)
-            .order_by_desc(AtMs.max())
-            .limit(count);
-        let place = |row: &QueryResult| Ok((row.try_get("", "writer")?, row.try_get("", "seq")?));
-        let last = row::each(&reading.executor(), last, place).await?;
+        let last = last_of_each(AuditChain::Platform).order_by_desc(AtMs.max()).limit(count);
+        let last = row::each(&reading.executor(), last, place_of).await?;
         let last: Vec<(AuditWriterId, i64)> = last.into_iter().collect::<Result<_, _>>()?;
         if last.is_empty() {
             return Ok(Vec::new());
@@ -147,34 +138,20 @@ impl Store {
         writers: &[AuditCheckpoint],
         before: Timestamp,
     ) -> Result<Vec<AuditRow>, StoreError> {
-        use audit_event::Column::{AtMs, Chain, Seq, Writer};
-        let Some(first) = writers.iter().map(|head| head.at).min() else { return Ok(Vec::new()) };
-        let same = |column, other| Expr::col((audit_checkpoint::Entity, column)).equals((audit_event::Entity, other));
-        let signed = Query::select()
-            .expr(Expr::val(1))
-            .from(audit_checkpoint::Entity)
-            .and_where(same(audit_checkpoint::Column::Chain, Chain))
-            .and_where(same(audit_checkpoint::Column::Writer, Writer))
-            .and_where(
-                Expr::col((audit_checkpoint::Entity, audit_checkpoint::Column::Seq))
-                    .gte(Expr::col((audit_event::Entity, Seq))),
-            )
-            .to_owned();
-        let since = first.as_millis().saturating_sub(LEFT_MS);
-        let select = events(chain)
-            .filter(AtMs.gte(since))
-            .filter(Expr::exists(signed).not())
-            .order_by_desc(Seq)
-            .limit(AUDIT_PAGE_ROWS);
+        use audit_event::Column::{Seq, Writer};
         let reading = Reading::of_its_own(self, chain.whose()).await?;
-        let mut sought: BTreeSet<AuditWriterId> = writers.iter().map(|head| head.writer).collect();
+        let mut sought: BTreeMap<AuditWriterId, i64> = writers.iter().map(|head| (head.writer, 0)).collect();
+        sought.extend(last_signed(&reading, chain, sought.keys().copied()).await?);
         let mut left: Vec<AuditRow> = Vec::new();
-        loop {
-            let of_sought = select.clone().filter(Writer.is_in(sought.iter().copied()));
-            let rows = row::models(&reading.executor(), of_sought, event).await?;
+        while !sought.is_empty() {
+            let is_behind = sought.iter().fold(Condition::any(), |any, (writer, seq)| {
+                any.add(Condition::all().add(Writer.eq(*writer)).add(Seq.gt(*seq)))
+            });
+            let select = events(chain).filter(is_behind).order_by_desc(Seq).limit(AUDIT_PAGE_ROWS);
+            let rows = row::models(&reading.executor(), select, event).await?;
             let is_end = (rows.len() as u64) < AUDIT_PAGE_ROWS;
             // A page may be full of one writer's.
-            left.extend(rows.into_iter().filter(|row| sought.remove(&row.writer)));
+            left.extend(rows.into_iter().filter(|row| sought.remove(&row.writer).is_some()));
             if is_end {
                 break;
             }
@@ -226,6 +203,27 @@ impl Store {
         let select = audit_key::Entity::find().order_by_asc(audit_key::Column::CreatedMs);
         row::models(&self.reading().await?.executor(), select, Ok).await
     }
+}
+
+/// The last of what each writer has signed of that chain: its writer and its number.
+fn last_of_each(chain: AuditChain) -> Select<audit_checkpoint::Entity> {
+    use audit_checkpoint::Column::{Chain, Seq, Writer};
+    let select = audit_checkpoint::Entity::find().select_only().column(Writer).column_as(Seq.max(), "seq");
+    select.filter(Chain.eq(chain.to_string())).group_by(Writer)
+}
+
+fn place_of(row: &QueryResult) -> Result<(AuditWriterId, i64), BoxError> {
+    Ok((row.try_get("", "writer")?, row.try_get("", "seq")?))
+}
+
+/// How far each of these writers has signed its part of that chain, if it has signed anything.
+async fn last_signed(
+    reading: &Reading,
+    chain: AuditChain,
+    writers: impl Iterator<Item = AuditWriterId>,
+) -> Result<Vec<(AuditWriterId, i64)>, StoreError> {
+    let select = last_of_each(chain).filter(audit_checkpoint::Column::Writer.is_in(writers));
+    row::each(&reading.executor(), select, place_of).await?.into_iter().collect()
 }
 
 impl AuditPart {
@@ -358,12 +356,12 @@ fn checkpoints(chain: AuditChain) -> Select<audit_checkpoint::Entity> {
     audit_checkpoint::Entity::find().filter(audit_checkpoint::Column::Chain.eq(chain.to_string()))
 }
 
-fn event(model: audit_event::Model) -> Result<AuditRow, row::BoxError> {
+fn event(model: audit_event::Model) -> Result<AuditRow, BoxError> {
     let audit_event::Model { writer, seq, at_ms, line, .. } = model;
     Ok(AuditRow { writer, seq: u64::try_from(seq)?, at: Timestamp::from_millis(at_ms), line })
 }
 
-fn checkpoint(model: audit_checkpoint::Model) -> Result<AuditCheckpoint, row::BoxError> {
+fn checkpoint(model: audit_checkpoint::Model) -> Result<AuditCheckpoint, BoxError> {
     let audit_checkpoint::Model { writer, seq, at_ms, hash, key_id, signature, .. } = model;
     Ok(AuditCheckpoint { writer, seq: u64::try_from(seq)?, at: Timestamp::from_millis(at_ms), hash, key_id, signature })
 }

@@ -20,7 +20,8 @@ const WRITERS_MAX: u64 = 256;
 const SILENCE: Duration = Duration::from_mins(15);
 /// How many heads one event names.
 const HEADS_MAX: usize = 100;
-/// How long to wait after that failed.
+/// How often that is tried, and how long to wait in between.
+const ATTEMPTS_MAX: usize = 12;
 const AGAIN_AFTER: Duration = Duration::from_mins(5);
 
 impl Audit {
@@ -35,10 +36,11 @@ impl Audit {
         let (audit, store, silence) = (self.clone(), store.clone(), every + SILENCE);
         tasks.spawn(async move {
             sleep(silence).await;
-            while let Err(error) = audit.sign_all(&store, administration, (&*clock, silence)).await {
+            for _ in 0..ATTEMPTS_MAX {
+                let Err(error) = audit.sign_all(&store, administration, (&*clock, silence)).await else { return };
                 tracing::error!(
                     error = &error as &dyn Error,
-                    "what killed writers left of the audit record could not be signed: it is tried again"
+                    "what killed writers left of the audit record could not all be signed: it is tried again"
                 );
                 sleep(AGAIN_AFTER).await;
             }
@@ -56,13 +58,16 @@ impl Audit {
         let before = Timestamp::from_millis(now.as_millis().saturating_sub(silence_ms));
         let silent = store.platform_audit_heads(WRITERS_MAX).await?;
         let silent: Vec<AuditCheckpoint> = silent.into_iter().filter(|head| head.at < before).collect();
-        let mut heads = Vec::new();
+        let tenants = store.still().await?.tenant_ids().await?;
+        let tenants = tenants.into_iter().map(|tenant| AuditChain::Tenant(administration.scope(tenant)));
+        let (mut heads, mut failed) = (Vec::new(), None);
         // The platform's last: what it names of the others lies there before.
-        for tenant in store.still().await?.tenant_ids().await? {
-            let chain = AuditChain::Tenant(administration.scope(tenant));
-            heads.extend(sign_in(store, &self.signer, chain, (&silent, before, now)).await?);
+        for chain in tenants.chain([AuditChain::Platform]) {
+            match sign_in(store, &self.signer, chain, (&silent, before, now)).await {
+                Ok(signed) => heads.extend(signed),
+                Err(error) => failed = Some(error),
+            }
         }
-        heads.extend(sign_in(store, &self.signer, AuditChain::Platform, (&silent, before, now)).await?);
         for heads in heads.chunks(HEADS_MAX) {
             tracing::warn!(
                 audit.heads = heads.len(),
@@ -71,7 +76,7 @@ impl Audit {
             let what = What::Checkpoint { heads: heads.to_vec() };
             self.room().await.put(Event { at: now, chain: AuditChain::Platform, what });
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }
 

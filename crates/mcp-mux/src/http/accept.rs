@@ -119,7 +119,7 @@ async fn converse((stream, address): (TcpStream, SocketAddr), routes: Router, te
             tokio::select! {
                 ended = connection => ended,
                 // Nor is anybody waited for who does not take leave.
-                () = running.only_waits_for(terms.header_timeout) => return,
+                () = running.none_to_wait_for(terms.header_timeout) => return,
             }
         }
     };

@@ -167,7 +167,7 @@ impl Mux {
         let call = Call { mux: self, caller, endpoint, ask, thing, sight, target, peer };
 
         if let Wish::Task { act: TaskAct::Update | TaskAct::Cancel, task, .. } = &ask.wish
-            && let Some(refused) = self.check_task(caller, endpoint, (task, ask)).await?
+            && let Some(refused) = self.check_task(caller, endpoint, (task, ask), &call.target.shown).await?
         {
             return Ok(refused);
         }
@@ -305,13 +305,7 @@ impl Call<'_> {
             Input::InAnswer { .. } if may_ask(reply) => {
                 Asking::InAnswer(self.peer.can, self.states(rpc.params.get(..own).unwrap_or_default()))
             }
-            Input::InStream(_) if may_ask(reply) => {
-                if matches!(reply, Reply::Whole(_)) {
-                    // The answer is read to its end, and soon gone.
-                    rpc.load.keep(own);
-                }
-                Asking::InStream(self.peer.can, Arc::new(self.request(rpc, own)))
-            }
+            Input::InStream(_) if may_ask(reply) => Asking::InStream(self.peer.can, Arc::new(self.request(rpc, own))),
             _ => Asking::Never,
         }
     }

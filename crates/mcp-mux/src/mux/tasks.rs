@@ -19,6 +19,7 @@ use super::handle::{Bond, Purpose};
 use super::input;
 use super::wish::{Target, Wish};
 use super::{Endpoint, Handles, Mux};
+use crate::audit::Shown;
 use crate::caller::Caller;
 use crate::hex;
 use crate::json::{self, Members};
@@ -112,6 +113,7 @@ impl Mux {
         caller: &Caller,
         endpoint: &Endpoint,
         (task, ask): (&Task, &Ask<'_>),
+        shown: &Shown,
     ) -> Result<Option<Outcome>, CallError> {
         let wish = Wish::Task { act: TaskAct::Get, task: task.clone(), responses: None };
         let look = Ask {
@@ -125,6 +127,7 @@ impl Mux {
         // The client did not ask for that: what it asks for has its event already.
         let (sight, thing) = (self.sight(caller, endpoint), look.wish.thing());
         let target = sight.target_of(&look.wish, &thing).ok_or(CallError::Unknown(thing.word()))?;
+        let target = Target { shown: shown.clone(), ..target };
         let asked = Box::pin(self.ask_at(caller, endpoint, &look, (&sight, thing.clone(), target))).await?;
         let (state, load) = match asked {
             Outcome::Whole(state, load) => (state, load),

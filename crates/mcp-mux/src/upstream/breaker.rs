@@ -1,6 +1,6 @@
 //! A breaker for each upstream: one that fails again and again is left alone for a while, so that nobody waits for it in vain and it can
 //! come to itself. Then single calls try it, one at a time, until one is answered. What one caller's calls bring about is not enough to
-//! close an upstream to all: others' must have failed as well, nearly as often, or the upstream cannot be reached.
+//! close an upstream to all: others' must have failed as well, nearly as often unless nobody was answered, or the upstream cannot be reached.
 //!
 //! | state | a call |
 //! | --- | --- |
@@ -29,6 +29,8 @@ const CALLS_MIN: usize = 10;
 const FAILURES_IN_A_ROW: usize = 5;
 /// Most that is remembered of a window.
 const ENDS_MAX: usize = 256;
+/// Most failures of one caller that are.
+const FAILURES_OF_CALLER_MAX: usize = 32;
 /// For how long an upstream is left alone first. The time doubles with each trial that does not reach it.
 const REST_FIRST: Duration = Duration::from_secs(5);
 /// The longest such time.
@@ -152,6 +154,7 @@ impl Breaker {
         let mut state = self.state();
         match &mut *state {
             State::Closed(ends) => {
+                make_room(ends, failure);
                 ends.push_back(End { at: now, failure });
                 while ends.len() > ENDS_MAX || ends.front().is_some_and(|end| now.duration_since(end.at) > WINDOW) {
                     ends.pop_front();
@@ -195,9 +198,21 @@ impl Breaker {
     }
 }
 
+/// Nobody's failures are so many that they are all that is remembered: the oldest of that caller's makes room.
+fn make_room(ends: &mut VecDeque<End>, failure: Option<Blame>) {
+    let is_same = |end: &End| matches!(failure, Some(Blame::Caller(_))) && end.failure == failure;
+    if ends.iter().filter(|end| is_same(end)).count() >= FAILURES_OF_CALLER_MAX {
+        ends.iter().position(is_same).map(|oldest| ends.remove(oldest));
+    }
+}
+
 /// Whether so much failed that the upstream is to be left alone.
 fn is_too_bad(ends: &VecDeque<End>) -> bool {
-    if counted(ends.iter().rev().map_while(|end| end.failure)).0 >= FAILURES_IN_A_ROW {
+    let in_a_row = || ends.iter().rev().map_while(|end| end.failure);
+    let (failed, left_out) = counted(in_a_row());
+    // Where nobody was answered at all, two who are not are enough.
+    let is_silent = failed + left_out == ends.len() && failed > 1;
+    if failed >= FAILURES_IN_A_ROW || (is_silent && ends.len() >= FAILURES_IN_A_ROW) {
         return true;
     }
     let (failed, left_out) = counted(ends.iter().filter_map(|end| end.failure));
@@ -378,8 +393,21 @@ mod tests {
                 assert_eq!(call_of(&breaker, caller, &error, now), None, "{error:?}");
             }
         }
+        assert_eq!(call(&breaker, false, now), Ok(None));
+        for _ in 0..300 {
+            assert_eq!(call_of(&breaker, 1, &UpstreamError::BrokeOff, now), None);
+        }
         assert_eq!(call_of(&breaker, 2, &UpstreamError::Status(502), now), None, "once may be chance");
         assert_eq!(call_of(&breaker, 2, &UpstreamError::Status(502), now), Some(Turned::Open));
+    }
+
+    #[test]
+    fn where_nobody_is_answered_it_matters_not_who_called_most() {
+        let (now, breaker) = (Instant::now(), Breaker::new());
+        for _ in 1..FAILURES_IN_A_ROW {
+            assert_eq!(call_of(&breaker, 1, &UpstreamError::Status(503), now), None);
+        }
+        assert_eq!(call_of(&breaker, 2, &UpstreamError::Status(503), now), Some(Turned::Open));
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Load {
     }
 
     /// No more than so many bytes are held any more.
-    pub(crate) fn keep(&self, bytes: usize) {
+    pub(super) fn keep(&self, bytes: usize) {
         let before = self.0.bytes.fetch_min(bytes as u64, Ordering::Relaxed);
         self.0.give_back(before.saturating_sub(bytes as u64));
     }

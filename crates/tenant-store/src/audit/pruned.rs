@@ -93,9 +93,9 @@ impl Store {
         writing.about(chain.whose()).await?;
         let db = writing.executor();
         // Whoever adds a line of these again at the same time sees that it is gone, and not only that it is not there. Whoever adds any waits
-        // behind us while we wait: so not for long.
+        // behind us while we wait: so not for long, but longer than PostgreSQL takes to call off a vacuum of its own (`deadlock_timeout`).
         if self.has_roles() {
-            let lock = "SET LOCAL lock_timeout = '1s'; LOCK TABLE audit_event IN SHARE ROW EXCLUSIVE MODE";
+            let lock = "SET LOCAL lock_timeout = '3s'; LOCK TABLE audit_event IN SHARE ROW EXCLUSIVE MODE";
             let lock = db.execute_unprepared(lock);
             answered(lock).await.map_err(StoreError::write("audit_event"))?;
         }

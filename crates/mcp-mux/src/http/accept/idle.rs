@@ -2,6 +2,7 @@
 //! An answer that is there as a whole only waits for its client, and not for ever: where such answers have waited for long, the connection
 //! takes no more requests, and ends with the last of those that are still worked on.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,19 +22,32 @@ const STALLED_MAX: Duration = Duration::from_mins(15);
 #[derive(Debug, Clone)]
 pub(super) struct Running(watch::Sender<Count>);
 
-/// How many run, of how many the whole answer waits for the client, and since when that is not none.
-#[derive(Debug, Clone, Copy, Default)]
+/// What runs: how many requests, and of those whose whole answer waits for the client, since when, the oldest first.
+#[derive(Debug, Clone, Default)]
 struct Count {
     all: usize,
-    answered: usize,
-    waits_since: Option<Instant>,
+    waiting: BTreeMap<u64, Instant>,
+    number: u64,
 }
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
 struct Share {
     running: watch::Sender<Count>,
-    is_answered: bool,
+    /// Which of those that wait.
+    waits: Option<u64>,
+}
+
+impl Count {
+    fn oldest(&self) -> Option<Instant> {
+        self.waiting.first_key_value().map(|(_, since)| *since)
+    }
+
+    /// If all are answered.
+    fn newest_of_all(&self) -> Option<Instant> {
+        let newest = self.waiting.last_key_value().filter(|_| self.waiting.len() == self.all);
+        newest.map(|(_, since)| *since)
+    }
 }
 
 impl Running {
@@ -47,30 +61,31 @@ impl Running {
         Counting { inner, running: self.clone() }
     }
 
-    /// Waits until none has run for so long, or whole answers have waited for long.
+    /// Waits until none has run for so long, or a whole answer has waited for long.
     pub(super) async fn none_for(&self, time: Duration) {
+        self.until(time, Count::oldest).await;
+    }
+
+    /// The same, but that every one that runs is such an answer.
+    pub(super) async fn none_to_wait_for(&self, time: Duration) {
+        self.until(time, Count::newest_of_all).await;
+    }
+
+    async fn until(&self, time: Duration, waits_since: fn(&Count) -> Option<Instant>) {
         let mut running = self.0.subscribe();
         loop {
-            let Count { all, waits_since, .. } = *running.borrow_and_update();
-            let patience = match waits_since {
+            let (all, since) = {
+                let count = running.borrow_and_update();
+                (count.all, waits_since(&count))
+            };
+            let patience = match since {
                 _ if all == 0 => time,
                 Some(since) => (since + STALLED_MAX).duration_since(Instant::now()),
                 None => STALLED_MAX,
             };
             // We hold a sender, so it cannot fail.
             let is_over = timeout(patience, running.changed()).await.is_err();
-            if is_over && (all == 0 || waits_since.is_some()) {
-                return;
-            }
-        }
-    }
-
-    /// Waits until for so long there was nothing but whole answers for their clients to take.
-    pub(super) async fn only_waits_for(&self, time: Duration) {
-        let mut running = self.0.subscribe();
-        loop {
-            let Count { all, answered, .. } = *running.borrow_and_update();
-            if timeout(time, running.changed()).await.is_err() && all == answered {
+            if is_over && (all == 0 || since.is_some()) {
                 return;
             }
         }
@@ -78,17 +93,17 @@ impl Running {
 
     fn begin(&self) -> Share {
         self.0.send_modify(|count| count.all += 1);
-        Share { running: self.0.clone(), is_answered: false }
+        Share { running: self.0.clone(), waits: None }
     }
 }
 
 impl Share {
     /// All of the answer is there.
     fn answered(mut self) -> Self {
-        self.is_answered = true;
         self.running.send_modify(|count| {
-            count.answered += 1;
-            count.waits_since = count.waits_since.or_else(|| Some(Instant::now()));
+            count.number += 1;
+            count.waiting.insert(count.number, Instant::now());
+            self.waits = Some(count.number);
         });
         self
     }
@@ -98,8 +113,9 @@ impl Drop for Share {
     fn drop(&mut self) {
         self.running.send_modify(|count| {
             count.all -= 1;
-            count.answered -= usize::from(self.is_answered);
-            count.waits_since = count.waits_since.filter(|_| count.answered > 0);
+            if let Some(number) = self.waits {
+                count.waiting.remove(&number);
+            }
         });
     }
 }
@@ -159,28 +175,31 @@ mod tests {
     async fn who_takes_nothing_of_a_whole_answer_keeps_no_place_for_ever() {
         let (running, time) = (Running::none(), Duration::from_mins(1));
         let works = running.begin();
-        let waits = running.begin().answered();
+        let _waits = running.begin().answered();
         let mut idle = pin!(running.none_for(time));
         assert!(timeout(STALLED_MAX * 9 / 10, &mut idle).await.is_err());
-        drop(running.begin());
+        let late = running.begin().answered();
         assert!(timeout(STALLED_MAX / 5, &mut idle).await.is_ok(), "whatever else goes on");
-        let mut ends = pin!(running.only_waits_for(time));
-        assert!(timeout(time * 99, &mut ends).await.is_err(), "another one is not answered yet");
+        let mut end = pin!(running.none_to_wait_for(time));
+        assert!(timeout(STALLED_MAX * 9, &mut end).await.is_err(), "another one is not answered yet");
+        let works = works.answered();
+        drop(late);
+        assert!(timeout(STALLED_MAX * 9 / 10, &mut end).await.is_err(), "nor has it had its time");
+        assert!(timeout(STALLED_MAX / 5, &mut end).await.is_ok());
         drop(works);
-        assert!(timeout(time * 2, &mut ends).await.is_ok());
-        drop(waits);
-        assert!(timeout(time * 2, running.none_for(time)).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn answers_that_are_taken_keep_their_connection() {
         let (running, time) = (Running::none(), Duration::from_mins(1));
         let mut idle = pin!(running.none_for(time));
+        let mut before = running.begin().answered();
         for _ in 0..100 {
             let waits = running.begin().answered();
-            assert!(timeout(time / 2, &mut idle).await.is_err());
-            drop(waits);
+            assert!(timeout(STALLED_MAX / 2, &mut idle).await.is_err());
+            drop(std::mem::replace(&mut before, waits));
         }
+        drop(before);
         assert!(timeout(time * 2, &mut idle).await.is_ok());
     }
 }
