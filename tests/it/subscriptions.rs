@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use rmcp::model::ProtocolVersion;
 use serde_json::{Value, json};
-use tenant_store::{Level, UpstreamAuth};
+use tenant_store::{Level, Revoked, UpstreamAuth};
 
 use crate::support::client::{Events, Http};
 use crate::support::raw_session::RawSession;
@@ -274,5 +274,25 @@ async fn a_session_subscribes_to_a_few_resources_only() -> Result<()> {
     assert_eq!(subscribe("n3".to_owned()).await?.json()?["result"], json!({}), "it is subscribed to already");
     alice.legacy("resources/unsubscribe", &json!({"uri": note("acme", "n3")})).await?;
     assert_eq!(subscribe("one-more".to_owned()).await?.json()?["result"], json!({}));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_refused_when_it_is_repeated_stays() -> Result<()> {
+    let (server, watched) = bed("subscriptions_repeated", MODERN).await?;
+    let alice = in_session(&server, "/mcp", "alice", &["acme"]).await?;
+    let subscribe = async || alice.legacy("resources/subscribe", &json!({"uri": note("acme", "one")})).await;
+    assert_eq!(subscribe().await?.json()?["result"], json!({}));
+    let (store, acme) = (server.app.store(), server.rows("acme").await?);
+    let upstream = acme.upstreams().await?.pop().context("an upstream")?.id;
+    let taken = Revoked::Upstream { tenant: acme.id(), upstream };
+    store.revoke(&taken, "a test").await?;
+    server.app.follow().await?;
+    assert_eq!(subscribe().await?.code()?, Some(-32002));
+    store.reinstate(&taken).await?;
+    server.app.follow().await?;
+    let mut heard = alice.listen().await?;
+    watched.until_heard(1).await;
+    assert_eq!(heard.next().await?["params"]["uri"], note("acme", "one"));
     Ok(())
 }
