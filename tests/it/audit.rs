@@ -358,7 +358,7 @@ async fn a_whole_record_that_is_gone_is_found_by_what_stands_elsewhere() -> Resu
     let everything = "DELETE FROM audit_event; DELETE FROM audit_checkpoint";
     assert!(found_after(&left, folder.path(), (0, everything)).await?.is_empty());
     let log = std::fs::read_to_string(&left.log)?;
-    let heads = left.store.platform_audit_heads(1).await?;
+    let heads = left.store.platform_audit_heads((1, 1_000)).await?;
     let head = heads.first().context("it was signed")?;
     let anchor = log.lines().rev().find(|line| line.contains("audit checkpoint")).context("it is in the log")?;
     assert!(anchor.contains(&format!("audit.seq={}", head.seq)) && anchor.contains(&head.hash), "{anchor}");

@@ -6,15 +6,14 @@
 
 mod pruned;
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::fmt;
 
 use crypto::{Key, KeyRing, Place};
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QueryResult, QuerySelect as _,
-    Select,
+    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select,
 };
 
 pub use self::pruned::AuditPruned;
@@ -24,7 +23,6 @@ use crate::error::StoreError;
 use crate::id::AuditWriterId;
 use crate::scope::{TenantScope, TenantStore};
 use crate::store::patience::answered;
-use crate::store::row::BoxError;
 use crate::store::transaction::{Reading, Whose, Writing};
 use crate::store::{Still, Store, row};
 
@@ -114,49 +112,43 @@ impl Store {
         writing.finish(false).await
     }
 
-    /// What every writer of the platform's chain has signed last, the most recent first, at most `count`.
-    pub async fn platform_audit_heads(&self, count: u64) -> Result<Vec<AuditCheckpoint>, StoreError> {
-        use audit_checkpoint::Column::{AtMs, Seq, Writer};
-        let reading = self.reading().await?;
-        let last = last_of_each(AuditChain::Platform).order_by_desc(AtMs.max()).limit(count);
-        let last = row::each(&reading.executor(), last, place_of).await?;
-        let last: Vec<(AuditWriterId, i64)> = last.into_iter().collect::<Result<_, _>>()?;
-        if last.is_empty() {
-            return Ok(Vec::new());
+    /// What writers of the platform's chain have signed last, the most recent first: at most so many writers, those of so many of the last
+    /// signatures.
+    pub async fn platform_audit_heads(
+        &self,
+        (writers_max, checkpoints_max): (usize, u64),
+    ) -> Result<Vec<AuditCheckpoint>, StoreError> {
+        let select = checkpoints(AuditChain::Platform).order_by_desc(audit_checkpoint::Column::AtMs);
+        let recent = select.order_by_desc(audit_checkpoint::Column::Seq).limit(checkpoints_max);
+        let (mut heads, mut known) = (Vec::new(), HashSet::new());
+        for checkpoint in row::models(&self.reading().await?.executor(), recent, checkpoint).await? {
+            if heads.len() < writers_max && known.insert(checkpoint.writer) {
+                heads.push(checkpoint);
+            }
         }
-        let is_last = last.into_iter().fold(Condition::any(), |any, (writer, seq)| {
-            any.add(Condition::all().add(Writer.eq(writer)).add(Seq.eq(seq)))
-        });
-        let heads = checkpoints(AuditChain::Platform).filter(is_last).order_by_desc(AtMs);
-        row::models(&reading.executor(), heads, checkpoint).await
+        Ok(heads)
     }
 
-    /// The last line of each of these writers in that chain behind all that was signed of it, if that is from before then.
+    /// The last line of each of these writers in that chain, if it is behind all that was signed of its part.
     pub async fn audit_rows_left(
         &self,
         chain: AuditChain,
-        writers: &[AuditCheckpoint],
-        before: Timestamp,
+        writers: &[AuditWriterId],
     ) -> Result<Vec<AuditRow>, StoreError> {
-        use audit_event::Column::{Seq, Writer};
         let reading = Reading::of_its_own(self, chain.whose()).await?;
-        let mut sought: BTreeMap<AuditWriterId, i64> = writers.iter().map(|head| (head.writer, 0)).collect();
-        sought.extend(last_signed(&reading, chain, sought.keys().copied()).await?);
-        let mut left: Vec<AuditRow> = Vec::new();
-        while !sought.is_empty() {
-            let is_behind = sought.iter().fold(Condition::any(), |any, (writer, seq)| {
-                any.add(Condition::all().add(Writer.eq(*writer)).add(Seq.gt(*seq)))
-            });
-            let select = events(chain).filter(is_behind).order_by_desc(Seq).limit(AUDIT_PAGE_ROWS);
-            let rows = row::models(&reading.executor(), select, event).await?;
-            let is_end = (rows.len() as u64) < AUDIT_PAGE_ROWS;
-            // A page may be full of one writer's.
-            left.extend(rows.into_iter().filter(|row| sought.remove(&row.writer).is_some()));
-            if is_end {
-                break;
+        let mut left = Vec::new();
+        for writer in writers {
+            let last = events(chain).filter(audit_event::Column::Writer.eq(*writer));
+            let last = last.order_by_desc(audit_event::Column::Seq).limit(1);
+            let signed = checkpoints(chain).filter(audit_checkpoint::Column::Writer.eq(*writer));
+            let signed = signed.order_by_desc(audit_checkpoint::Column::Seq).limit(1);
+            let last = row::models(&reading.executor(), last, event).await?.pop();
+            let Some(last) = last else { continue };
+            let signed = row::models(&reading.executor(), signed, checkpoint).await?.pop();
+            if signed.is_none_or(|signed| signed.seq < last.seq) {
+                left.push(last);
             }
         }
-        left.retain(|row| row.at < before);
         Ok(left)
     }
 
@@ -203,27 +195,6 @@ impl Store {
         let select = audit_key::Entity::find().order_by_asc(audit_key::Column::CreatedMs);
         row::models(&self.reading().await?.executor(), select, Ok).await
     }
-}
-
-/// The last of what each writer has signed of that chain: its writer and its number.
-fn last_of_each(chain: AuditChain) -> Select<audit_checkpoint::Entity> {
-    use audit_checkpoint::Column::{Chain, Seq, Writer};
-    let select = audit_checkpoint::Entity::find().select_only().column(Writer).column_as(Seq.max(), "seq");
-    select.filter(Chain.eq(chain.to_string())).group_by(Writer)
-}
-
-fn place_of(row: &QueryResult) -> Result<(AuditWriterId, i64), BoxError> {
-    Ok((row.try_get("", "writer")?, row.try_get("", "seq")?))
-}
-
-/// How far each of these writers has signed its part of that chain, if it has signed anything.
-async fn last_signed(
-    reading: &Reading,
-    chain: AuditChain,
-    writers: impl Iterator<Item = AuditWriterId>,
-) -> Result<Vec<(AuditWriterId, i64)>, StoreError> {
-    let select = last_of_each(chain).filter(audit_checkpoint::Column::Writer.is_in(writers));
-    row::each(&reading.executor(), select, place_of).await?.into_iter().collect()
 }
 
 impl AuditPart {
@@ -356,12 +327,12 @@ fn checkpoints(chain: AuditChain) -> Select<audit_checkpoint::Entity> {
     audit_checkpoint::Entity::find().filter(audit_checkpoint::Column::Chain.eq(chain.to_string()))
 }
 
-fn event(model: audit_event::Model) -> Result<AuditRow, BoxError> {
+fn event(model: audit_event::Model) -> Result<AuditRow, row::BoxError> {
     let audit_event::Model { writer, seq, at_ms, line, .. } = model;
     Ok(AuditRow { writer, seq: u64::try_from(seq)?, at: Timestamp::from_millis(at_ms), line })
 }
 
-fn checkpoint(model: audit_checkpoint::Model) -> Result<AuditCheckpoint, BoxError> {
+fn checkpoint(model: audit_checkpoint::Model) -> Result<AuditCheckpoint, row::BoxError> {
     let audit_checkpoint::Model { writer, seq, at_ms, hash, key_id, signature, .. } = model;
     Ok(AuditCheckpoint { writer, seq: u64::try_from(seq)?, at: Timestamp::from_millis(at_ms), hash, key_id, signature })
 }

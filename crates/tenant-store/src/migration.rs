@@ -36,6 +36,7 @@ mod m20261127_000031_upstream_resets;
 mod m20261127_000032_audit_pruned;
 mod m20261127_000033_audit_content;
 mod m20261127_000034_quota_use;
+mod m20261127_000035_audit_checkpoint_at;
 
 use std::collections::HashSet;
 
@@ -85,6 +86,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261127_000032_audit_pruned::Migration),
             Box::new(m20261127_000033_audit_content::Migration),
             Box::new(m20261127_000034_quota_use::Migration),
+            Box::new(m20261127_000035_audit_checkpoint_at::Migration),
         ]
     }
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenant_store::{AuditChain, AuditCheckpoint, AuditPart, Clock, Store, StoreError, Timestamp};
+use tenant_store::{AuditChain, AuditCheckpoint, AuditPart, AuditWriterId, Clock, Store, StoreError, Timestamp};
 use tokio::time::sleep;
 
 use super::event::{Event, Head, What};
@@ -14,15 +14,27 @@ use super::{Audit, line};
 use crate::lifecycle::Tasks;
 use crate::policy::Administration;
 
-/// How many writers are looked at, the most recent.
-const WRITERS_MAX: u64 = 256;
+/// How many writers are looked at, and of how many of the last signatures those are.
+const WRITERS_MAX: usize = 256;
+const CHECKPOINTS_MAX: u64 = 20_000;
 /// For how much longer than from one checkpoint to the next a writer is silent that was killed: calls are recorded as of their beginning.
 const SILENCE: Duration = Duration::from_mins(15);
+/// How far the clocks of hosts may be apart.
+const SKEW_MAX: Duration = Duration::from_mins(5);
 /// How many heads one event names.
 const HEADS_MAX: usize = 100;
 /// How often that is tried, and how long to wait in between.
 const ATTEMPTS_MAX: usize = 12;
 const AGAIN_AFTER: Duration = Duration::from_mins(5);
+/// How the last line of a writer ends that says so.
+const ENDED: &str = r#""event":"ended"}"#;
+
+/// Who was killed, as far as can be known: who has signed nothing since then, and has not said that it ended.
+#[derive(Debug)]
+pub(super) struct Killed {
+    pub(super) writers: Vec<AuditWriterId>,
+    pub(super) before: Timestamp,
+}
 
 impl Audit {
     /// Some time after the start, and once: what killed writers left is signed.
@@ -35,12 +47,17 @@ impl Audit {
     ) {
         let (audit, store, silence) = (self.clone(), store.clone(), every + SILENCE);
         tasks.spawn(async move {
-            sleep(silence).await;
+            sleep(silence + SKEW_MAX).await;
+            let silence_ms = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
+            let before = Timestamp::from_millis(clock.now().as_millis().saturating_sub(silence_ms));
+            // What is signed for a writer is not taken for a sign of life when that is tried again.
+            let mut killed = None;
             for _ in 0..ATTEMPTS_MAX {
-                let Err(error) = audit.sign_all(&store, administration, (&*clock, silence)).await else { return };
+                let signed = audit.sign_all((&store, &mut killed), before, administration, clock.now());
+                let Err(error) = signed.await else { return };
                 tracing::error!(
                     error = &error as &dyn Error,
-                    "what killed writers left of the audit record could not all be signed: it is tried again"
+                    "what killed writers left of the audit record could not all be signed: it is tried for an hour"
                 );
                 sleep(AGAIN_AFTER).await;
             }
@@ -49,21 +66,21 @@ impl Audit {
 
     async fn sign_all(
         &self,
-        store: &Store,
+        (store, killed): (&Store, &mut Option<Killed>),
+        before: Timestamp,
         administration: Administration,
-        (clock, silence): (&dyn Clock, Duration),
+        now: Timestamp,
     ) -> Result<(), StoreError> {
-        let now = clock.now();
-        let silence_ms = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
-        let before = Timestamp::from_millis(now.as_millis().saturating_sub(silence_ms));
-        let silent = store.platform_audit_heads(WRITERS_MAX).await?;
-        let silent: Vec<AuditCheckpoint> = silent.into_iter().filter(|head| head.at < before).collect();
+        let killed = match killed {
+            Some(killed) => killed,
+            None => killed.insert(Killed::before(store, before).await?),
+        };
         let tenants = store.still().await?.tenant_ids().await?;
         let tenants = tenants.into_iter().map(|tenant| AuditChain::Tenant(administration.scope(tenant)));
         let (mut heads, mut failed) = (Vec::new(), None);
         // The platform's last: what it names of the others lies there before.
         for chain in tenants.chain([AuditChain::Platform]) {
-            match sign_in(store, &self.signer, chain, (&silent, before, now)).await {
+            match sign_in(store, &self.signer, chain, (killed, now)).await {
                 Ok(signed) => heads.extend(signed),
                 Err(error) => failed = Some(error),
             }
@@ -80,15 +97,34 @@ impl Audit {
     }
 }
 
-/// Signs what those writers left in one chain that is older than that.
+impl Killed {
+    pub(super) async fn before(store: &Store, before: Timestamp) -> Result<Self, StoreError> {
+        let mut writers = Vec::new();
+        for head in store.platform_audit_heads((WRITERS_MAX, CHECKPOINTS_MAX)).await? {
+            if head.at < before && !has_ended(store, &head).await? {
+                writers.push(head.writer);
+            }
+        }
+        Ok(Self { writers, before })
+    }
+}
+
+/// Whether the last that a writer signed says that nothing more comes.
+async fn has_ended(store: &Store, head: &AuditCheckpoint) -> Result<bool, StoreError> {
+    let rows = store.audit_rows_of((AuditChain::Platform, head.writer), head.seq.saturating_sub(1)).await?;
+    Ok(rows.first().is_some_and(|row| row.seq == head.seq && row.line.ends_with(ENDED)))
+}
+
+/// Signs what those writers left in one chain, if that is old enough.
 pub(super) async fn sign_in(
     store: &Store,
     signer: &Signer,
     chain: AuditChain,
-    (silent, before, now): (&[AuditCheckpoint], Timestamp, Timestamp),
+    (Killed { writers, before }, now): (&Killed, Timestamp),
 ) -> Result<Vec<Head>, StoreError> {
     let (mut heads, mut checkpoints) = (Vec::new(), Vec::new());
-    for row in store.audit_rows_left(chain, silent, before).await? {
+    let left = store.audit_rows_left(chain, writers).await?;
+    for row in left.into_iter().filter(|row| row.at < *before) {
         let hash = line::hash(&row.line);
         heads.push(Head { chain: chain.to_string(), writer: row.writer.to_string(), seq: row.seq, hash });
         checkpoints.push(signer.vouch(chain, &row, now));

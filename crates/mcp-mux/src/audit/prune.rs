@@ -76,6 +76,9 @@ pub struct Pruning<'s> {
 enum PartError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Nothing can be deleted at present.
+    #[error(transparent)]
+    Writing(StoreError),
     #[error(transparent)]
     Wrong(#[from] Wrong),
     /// It says something of another part with which something is wrong.
@@ -145,6 +148,7 @@ impl<'s> Pruning<'s> {
             match self.go_on(part, &mut begin).await {
                 Ok(()) | Err(PartError::Proof) => break,
                 Err(PartError::Store(error)) => return self.failed(part.0, error),
+                Err(PartError::Writing(error)) => return Err(error),
                 // Somebody else deleted some of it meanwhile.
                 Err(PartError::Wrong(_)) if self.pruned_of(part).await? != begin => {}
                 Err(PartError::Wrong(wrong)) => {
@@ -199,7 +203,8 @@ impl<'s> Pruning<'s> {
                 self.prove(verifier.take_told()).await?;
             }
             if !self.is_dry {
-                self.store.prune_audit(part.0, &self.signer.prune(part.0, &up_to, self.store.now())).await?;
+                let word = self.signer.prune(part.0, &up_to, self.store.now());
+                self.store.prune_audit(part.0, &word).await.map_err(PartError::Writing)?;
                 *begin = up_to.seq;
             }
             self.pruned.events += up_to.seq - counted;
@@ -359,7 +364,7 @@ mod tests {
             writer.sign();
         }
         writer.add_once().await?;
-        let heads = away.store.platform_audit_heads(1).await?;
+        let heads = away.store.platform_audit_heads((1, 1_000)).await?;
         let id = heads.first().map(|head| head.writer).ok_or(anyhow::anyhow!("it has signed"))?;
         Ok((Signer::of(&away.store, &away.store.platform_keys().await?).await?, id))
     }

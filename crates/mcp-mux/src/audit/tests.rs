@@ -7,14 +7,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::Value;
 use tenant_store::testing::ThrowAway;
-use tenant_store::{AuditChain, AuditWriterId, Timestamp};
+use tenant_store::{AuditChain, AuditPart, AuditWriterId, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::content::ContentRoom;
 use super::event::{Administered, Event, What};
 use super::heads::Heads;
-use super::killed::sign_in;
+use super::killed::{Killed, sign_in};
 use super::line::{self, NONE_BEFORE};
 use super::once::record_once;
 use super::verify::Verifier;
@@ -170,19 +170,34 @@ async fn what_a_killed_writer_left_is_signed_by_another_as_it_was_found() -> any
     let found = check().await?;
     assert!(matches!(found.wrong[..], [Wrong::Unsigned { seq: 2, .. }]), "{:?}", found.wrong);
 
-    // One that left more than is read at a time hides no other.
+    // What one left that was killed too, however much it is; and one that has ended, behind which somebody added something.
     let mut other = Writer::new(away.store.clone(), Arc::clone(&signer), Arc::clone(&away.clock) as _, Duration::MAX);
     for number in 0..300 {
         other.take(&done(&number.to_string()));
     }
     other.add_once().await?;
-    let silent = away.store.platform_audit_heads(2).await?;
-    let sign = async |before| sign_in(&away.store, &signer, AuditChain::Platform, (&silent, before, long_after)).await;
+    let silent = async |before| Killed::before(&away.store, before).await;
+    let sign =
+        async |before| sign_in(&away.store, &signer, AuditChain::Platform, (&silent(before).await?, long_after)).await;
     assert_eq!(sign(Timestamp::from_millis(1_780_000_000_000)).await?, [], "it may be alive");
     assert_eq!(sign(long_after).await?.len(), 2);
     assert_eq!(sign(long_after).await?, [], "it is signed");
     let found = check().await?;
     assert_eq!((found.wrong.len(), found.found.vouched, found.found.unsigned), (0, 301, 0));
+
+    // One that has ended left nothing: what is behind its end is signed by nobody, and would be found if it were.
+    let mut ended = Writer::new(away.store.clone(), Arc::clone(&signer), Arc::clone(&away.clock) as _, Duration::MAX);
+    ended.take(&done("the first"));
+    ended.sign_last();
+    ended.add_once().await?;
+    ended.take(&done("forged"));
+    ended.add_once().await?;
+    assert_eq!(sign(long_after).await?, []);
+    let forged = away.store.audit_rows_left(AuditChain::Platform, &[ended.id]).await?;
+    let checkpoints = forged.iter().map(|row| signer.vouch(AuditChain::Platform, row, long_after)).collect();
+    let part = AuditPart { chain: AuditChain::Platform, rows: Vec::new(), checkpoints };
+    away.store.append_audit(&[part]).await?;
+    assert!(matches!(check().await?.wrong[..], [Wrong::Added { seq: 3, .. }]), "{:?}", check().await?.wrong);
     Ok(())
 }
 

@@ -107,6 +107,11 @@ impl Shown {
         self.is_sent.store(true, Ordering::Relaxed);
     }
 
+    /// It was not sent after all.
+    pub fn stays(&self) {
+        self.is_sent.store(false, Ordering::Relaxed);
+    }
+
     /// Whether it was, or may have been.
     pub fn is_sent(&self) -> bool {
         self.is_sent.load(Ordering::Relaxed)

@@ -290,6 +290,8 @@ impl Verifier {
         let wrong = match () {
             () if most > seq => Wrong::CutOff { writer, seq: most },
             () if most < seq && self.ended.contains(&writer) => Wrong::Added { writer, seq: most + 1 },
+            // Nothing of it was left that another one might sign.
+            () if own < signed && self.ended.contains(&writer) => Wrong::Added { writer, seq: own + 1 },
             // A writer signs its first event at once.
             () if own == 0 => Wrong::Unsigned { writer, seq: 1 },
             () if seq > signed && !is_recent => Wrong::Unsigned { writer, seq: signed + 1 },

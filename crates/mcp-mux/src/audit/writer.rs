@@ -38,7 +38,9 @@ const CHECKPOINT_EVENTS: u64 = 1_000;
 /// How many heads one event names.
 const HEADS_MAX: usize = 100;
 /// How many writers before it a new one names.
-const AFTER_WRITERS_MAX: u64 = 64;
+const AFTER_WRITERS_MAX: usize = 64;
+/// Of how many of the last signatures those are.
+const AFTER_CHECKPOINTS_MAX: u64 = 1_000;
 /// How long the database may take until what waits behind is written to disk.
 const SLOW: Duration = Duration::from_secs(2);
 /// How long the end of a process waits for the database.
@@ -50,7 +52,7 @@ pub(super) struct Writer {
     store: Store,
     signer: Arc<Signer>,
     clock: Arc<dyn Clock>,
-    id: AuditWriterId,
+    pub(super) id: AuditWriterId,
     checkpoint_every: Duration,
     chains: HashMap<AuditChain, Chain>,
     backlog: Backlog,
@@ -108,7 +110,7 @@ impl Writer {
 
     /// Says in the platform's chain that there is a new writer, and how far others had come.
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
-        let heads = self.store.platform_audit_heads(AFTER_WRITERS_MAX).await?;
+        let heads = self.store.platform_audit_heads((AFTER_WRITERS_MAX, AFTER_CHECKPOINTS_MAX)).await?;
         let chain = AuditChain::Platform;
         let after = heads.into_iter().map(|head| Head {
             chain: chain.to_string(),

@@ -268,10 +268,18 @@ impl Mux {
         (rpc, peer, deadline): (&mut Rpc<'_>, Peer, Instant),
     ) -> Result<Reply, UpstreamError> {
         rpc.load = self.hold(&caller.principal, target, rpc.params.len())?;
+        let went_before = target.shown.is_sent();
         target.shown.goes();
         let stored = target.stored(self);
         let proofs = stored.proofs(caller);
-        self.link_by(target, (&proofs, peer))?.ask(&proofs, rpc, deadline).await
+        let reply = match self.link_by(target, (&proofs, peer)) {
+            Ok(link) => link.ask(&proofs, rpc, deadline).await,
+            Err(error) => Err(error),
+        };
+        if !went_before && reply.as_ref().is_err_and(UpstreamError::is_before_asking) {
+            target.shown.stays();
+        }
+        reply
     }
 }
 

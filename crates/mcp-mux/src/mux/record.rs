@@ -94,7 +94,11 @@ impl Recording {
                 self.reading.iter().for_each(|reading| reading.read(error));
                 (audit::Outcome::Error, None)
             }
-            Err(error) => of_error(error),
+            Err(error) => match of_error(error) {
+                // It was sent, and what it asked could not be passed on, or not what its client answered.
+                (audit::Outcome::Refused, fault) if self.shown.is_sent() => (audit::Outcome::UpstreamFailure, fault),
+                outcome => outcome,
+            },
         };
         measured::end(self.operation.take(), answer, self.call.outcome);
     }
@@ -113,8 +117,8 @@ impl Recording {
         self.call.duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.call.credential = self.shown.get();
         self.count();
-        let was_sent = self.shown.is_sent() && self.call.outcome != audit::Outcome::Refused;
-        if let (Some(content), AuditChain::Tenant(scope), true) = (self.content.take(), self.chain, was_sent) {
+        let is_sent = self.shown.is_sent();
+        if let (Some(content), AuditChain::Tenant(scope), true) = (self.content.take(), self.chain, is_sent) {
             self.call.recorded = Some(room.seal(&content, (scope.tenant(), &self.call.request_id)));
         }
         room.put(Event { at: self.at, chain: self.chain, what: What::Call(self.call.clone()) });

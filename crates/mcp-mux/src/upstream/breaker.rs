@@ -208,20 +208,20 @@ fn make_room(ends: &mut VecDeque<End>, failure: Option<Blame>) {
 
 /// Whether so much failed that the upstream is to be left alone.
 fn is_too_bad(ends: &VecDeque<End>) -> bool {
-    let in_a_row = || ends.iter().rev().map_while(|end| end.failure);
-    let (failed, left_out) = counted(in_a_row());
+    let (failed, left_out, callers) = counted(ends.iter().rev().map_while(|end| end.failure));
     // Where nobody was answered at all, two who are not are enough.
-    let is_silent = failed + left_out == ends.len() && failed > 1;
+    let is_silent = failed + left_out == ends.len() && callers > 1;
     if failed >= FAILURES_IN_A_ROW || (is_silent && ends.len() >= FAILURES_IN_A_ROW) {
         return true;
     }
-    let (failed, left_out) = counted(ends.iter().filter_map(|end| end.failure));
+    let (failed, left_out, _) = counted(ends.iter().filter_map(|end| end.failure));
     let all = ends.len() - left_out;
     all >= CALLS_MIN && failed * 2 >= all
 }
 
-/// How many failures count, and how many do not: of the caller with the most, one more counts than of all others together.
-fn counted(failures: impl Iterator<Item = Blame>) -> (usize, usize) {
+/// How many failures count, how many do not, and of how many callers they are: of the caller with the most, one more counts than of all others
+/// together.
+fn counted(failures: impl Iterator<Item = Blame>) -> (usize, usize, usize) {
     let (mut all, mut of_callers) = (0_usize, HashMap::<CallerMark, usize, RandomState>::default());
     for failure in failures {
         all += 1;
@@ -229,9 +229,9 @@ fn counted(failures: impl Iterator<Item = Blame>) -> (usize, usize) {
             *of_callers.entry(caller).or_default() += 1;
         }
     }
-    let most = of_callers.into_values().max().unwrap_or(0);
+    let most = of_callers.values().max().copied().unwrap_or(0);
     let left_out = most.saturating_sub(all - most + 1);
-    (all - left_out, left_out)
+    (all - left_out, left_out, of_callers.len())
 }
 
 /// A fifth more or less, so that the replicas do not all try at once: `jitter` is from 0 to 1.
@@ -402,12 +402,12 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_is_answered_it_matters_not_who_called_most() {
-        let (now, breaker) = (Instant::now(), Breaker::new());
-        for _ in 1..FAILURES_IN_A_ROW {
-            assert_eq!(call_of(&breaker, 1, &UpstreamError::Status(503), now), None);
-        }
-        assert_eq!(call_of(&breaker, 2, &UpstreamError::Status(503), now), Some(Turned::Open));
+    fn where_nobody_is_answered_two_who_are_not_are_enough() {
+        let (now, error, breaker, alone) = (Instant::now(), UpstreamError::Status(503), Breaker::new(), Breaker::new());
+        let turned = [1, 1, 1, 1, 2].map(|caller| call_of(&breaker, caller, &error, now));
+        assert_eq!(turned, [None, None, None, None, Some(Turned::Open)]);
+        assert_eq!(call(&alone, true, now), Ok(None));
+        assert!((0..9).all(|_| call_of(&alone, 1, &error, now).is_none()), "perhaps its own doing");
     }
 
     #[test]
@@ -419,12 +419,12 @@ mod tests {
             }))
         };
         for (callers, expected) in [
-            (&[][..], (0, 0)),
-            (&[1, 1, 1], (1, 2)),
-            (&[1, 1, 1, 1, 2], (3, 2)),
-            (&[1, 2, 1, 2, 1], (5, 0)),
-            (&[0, 0, 0, 1, 1], (5, 0)),
-            (&[0, 1, 1, 1, 1], (3, 2)),
+            (&[][..], (0, 0, 0)),
+            (&[1, 1, 1], (1, 2, 1)),
+            (&[1, 1, 1, 1, 2], (3, 2, 2)),
+            (&[1, 2, 1, 2, 1], (5, 0, 2)),
+            (&[0, 0, 0, 1, 1], (5, 0, 1)),
+            (&[0, 1, 1, 1, 1], (3, 2, 1)),
         ] {
             assert_eq!(of(callers), expected, "{callers:?}");
         }

@@ -55,7 +55,7 @@ async fn each_chain_is_read_through_its_own_door_and_no_change_of_configuration(
     assert_eq!(lines(&newest), ["more of acme", "of acme"]);
     assert_eq!(lines(&bed.acme().audit_rows_since(Timestamp::from_millis(1_002), 0).await?), ["more of acme"]);
     assert_eq!(lines(&bed.acme().audit_rows_since(Timestamp::from_millis(0), 1).await?), ["of acme"]);
-    assert_eq!(bed.platform_audit_heads(5).await?, [checkpoint(writer, 1)]);
+    assert_eq!(bed.platform_audit_heads((5, 1_000)).await?, [checkpoint(writer, 1)]);
     assert_eq!(bed.revision().await?, before);
     Ok(())
 }
@@ -67,8 +67,8 @@ async fn whoever_signs_much_hides_no_other_writer() -> anyhow::Result<()> {
     let later = |seq| AuditCheckpoint { at: Timestamp::from_millis(6_000), ..checkpoint(busy, seq) };
     let signed: Vec<AuditCheckpoint> = (1..=1_200).map(later).collect();
     bed.append_audit(&[part(AuditChain::Platform, &[], &signed)]).await?;
-    assert_eq!(bed.platform_audit_heads(5).await?, [later(1_200), checkpoint(writer, 1)]);
-    assert_eq!(bed.platform_audit_heads(1).await?, [later(1_200)]);
+    assert_eq!(bed.platform_audit_heads((5, 2_000)).await?, [later(1_200), checkpoint(writer, 1)]);
+    assert_eq!(bed.platform_audit_heads((1, 2_000)).await?, [later(1_200)]);
     Ok(())
 }
 
