@@ -22,14 +22,18 @@ pub(super) struct Known {
     pub(super) hash: String,
     /// Two were named that are not one: no chain is both.
     pub(super) is_two: bool,
+    /// The last that its own writer has named.
+    pub(super) own: u64,
 }
 
 impl Heads {
-    /// Notes one.
-    pub fn add(&mut self, head: Head) {
+    /// Notes one that this writer has named.
+    pub fn add(&mut self, head: Head, by: &str) {
         let Head { chain, writer, seq, hash } = head;
+        let is_own = writer == by;
         let known = self.by_chain.entry(chain).or_default().entry(writer);
-        let known = known.or_insert_with(|| Known { seq, hash: hash.clone(), is_two: false });
+        let known = known.or_insert_with(|| Known { seq, hash: hash.clone(), is_two: false, own: 0 });
+        known.own = known.own.max(if is_own { seq } else { 0 });
         if known.seq == seq {
             known.is_two |= known.hash != hash;
         } else if known.seq < seq {

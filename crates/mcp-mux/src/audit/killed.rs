@@ -5,7 +5,9 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenant_store::{AuditChain, AuditCheckpoint, AuditPart, AuditWriterId, Clock, Store, StoreError, Timestamp};
+use tenant_store::{
+    AuditChain, AuditCheckpoint, AuditPart, AuditPruned, AuditWriterId, Clock, Store, StoreError, Timestamp,
+};
 use tokio::time::sleep;
 
 use super::event::{Event, Head, What};
@@ -73,7 +75,7 @@ impl Audit {
     ) -> Result<(), StoreError> {
         let killed = match killed {
             Some(killed) => killed,
-            None => killed.insert(Killed::before(store, before).await?),
+            None => killed.insert(Killed::before((store, &self.signer), before).await?),
         };
         let tenants = store.still().await?.tenant_ids().await?;
         let tenants = tenants.into_iter().map(|tenant| AuditChain::Tenant(administration.scope(tenant)));
@@ -98,10 +100,11 @@ impl Audit {
 }
 
 impl Killed {
-    pub(super) async fn before(store: &Store, before: Timestamp) -> Result<Self, StoreError> {
-        let mut writers = Vec::new();
+    pub(super) async fn before((store, signer): (&Store, &Signer), before: Timestamp) -> Result<Self, StoreError> {
+        let (mut writers, platform) = (Vec::new(), AuditChain::Platform.to_string());
         for head in store.platform_audit_heads((WRITERS_MAX, CHECKPOINTS_MAX)).await? {
-            if head.at < before && !has_ended(store, &head).await? {
+            // A head that nobody signed is nobody's.
+            if head.at < before && signer.has_signed(&platform, &head) && !has_ended(store, &head).await? {
                 writers.push(head.writer);
             }
         }
@@ -109,9 +112,13 @@ impl Killed {
     }
 }
 
-/// Whether the last that a writer signed says that nothing more comes.
+/// Whether the last that a writer signed says that nothing more comes, or was deleted because its time was over.
 async fn has_ended(store: &Store, head: &AuditCheckpoint) -> Result<bool, StoreError> {
-    let rows = store.audit_rows_of((AuditChain::Platform, head.writer), head.seq.saturating_sub(1)).await?;
+    let part = (AuditChain::Platform, head.writer);
+    if store.audit_pruned_of(part).await?.is_some_and(|AuditPruned(pruned)| pruned.seq >= head.seq) {
+        return Ok(true);
+    }
+    let rows = store.audit_rows_of(part, head.seq.saturating_sub(1)).await?;
     Ok(rows.first().is_some_and(|row| row.seq == head.seq && row.line.ends_with(ENDED)))
 }
 

@@ -37,6 +37,8 @@ const AGAIN_AFTER: Duration = Duration::from_mins(5);
 const ATTEMPTS_MAX: usize = 3;
 /// How many records that cannot be worked on end the work on all.
 const FAILED_MAX: usize = 20;
+/// The same of those of which nothing can be deleted: others wait while that is tried.
+const UNWRITTEN_MAX: usize = 2;
 
 /// A writer's part of a chain.
 type Part = (AuditChain, AuditWriterId);
@@ -68,6 +70,7 @@ pub struct Pruning<'s> {
     seen: BTreeSet<TenantId>,
     /// Whether the platform's record says what is, or may be, missing from a tenant's.
     is_proof: bool,
+    unwritten: usize,
     pruned: &'s mut Pruned,
 }
 
@@ -76,7 +79,7 @@ pub struct Pruning<'s> {
 enum PartError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Nothing can be deleted at present.
+    /// It cannot be deleted.
     #[error(transparent)]
     Writing(StoreError),
     #[error(transparent)]
@@ -94,7 +97,8 @@ impl<'s> Pruning<'s> {
         before: Timestamp,
         pruned: &'s mut Pruned,
     ) -> Self {
-        Self { store, signer, administration, before, is_dry: false, seen: BTreeSet::new(), is_proof: false, pruned }
+        let (seen, is_dry, is_proof, unwritten) = (BTreeSet::new(), false, false, 0);
+        Self { store, signer, administration, before, is_dry, seen, is_proof, unwritten, pruned }
     }
 
     /// Only counts what it would delete.
@@ -148,7 +152,11 @@ impl<'s> Pruning<'s> {
             match self.go_on(part, &mut begin).await {
                 Ok(()) | Err(PartError::Proof) => break,
                 Err(PartError::Store(error)) => return self.failed(part.0, error),
-                Err(PartError::Writing(error)) => return Err(error),
+                Err(PartError::Writing(error)) if self.unwritten == UNWRITTEN_MAX => return Err(error),
+                Err(PartError::Writing(error)) => {
+                    self.unwritten += 1;
+                    return self.failed(part.0, error);
+                }
                 // Somebody else deleted some of it meanwhile.
                 Err(PartError::Wrong(_)) if self.pruned_of(part).await? != begin => {}
                 Err(PartError::Wrong(wrong)) => {
@@ -205,6 +213,7 @@ impl<'s> Pruning<'s> {
             if !self.is_dry {
                 let word = self.signer.prune(part.0, &up_to, self.store.now());
                 self.store.prune_audit(part.0, &word).await.map_err(PartError::Writing)?;
+                self.unwritten = 0;
                 *begin = up_to.seq;
             }
             self.pruned.events += up_to.seq - counted;

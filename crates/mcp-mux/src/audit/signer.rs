@@ -99,6 +99,14 @@ impl Signer {
         AuditPruned(AuditCheckpoint { signature, ..unsigned })
     }
 
+    /// Whether a key of this database has signed that for its writer or another one, in that chain.
+    pub(super) fn has_signed(&self, chain: &str, checkpoint: &AuditCheckpoint) -> bool {
+        let signed = |key: &&PublicKey| {
+            [message, message_of_another].iter().any(|of| key.has_signed(&of(chain, checkpoint), &checkpoint.signature))
+        };
+        self.all.iter().filter(|key| key.id == checkpoint.key_id).any(|key| signed(&key))
+    }
+
     pub(super) fn sign(&self, message: &str) -> Vec<u8> {
         self.pair.sign(message.as_bytes()).as_ref().to_vec()
     }

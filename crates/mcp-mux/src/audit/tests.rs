@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::Value;
 use tenant_store::testing::ThrowAway;
-use tenant_store::{AuditChain, AuditPart, AuditWriterId, Timestamp};
+use tenant_store::{AuditChain, AuditPart, AuditWriterId, TenantSpec, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -18,11 +18,12 @@ use super::killed::{Killed, sign_in};
 use super::line::{self, NONE_BEFORE};
 use super::once::record_once;
 use super::verify::Verifier;
-use super::whole::check_platform;
+use super::whole::{check_platform, verify_store};
 use super::writer::Writer;
 use super::{Audit, Full, Pressure, ROOM_TIMEOUT, Signer, Wrong};
 use crate::config::{AuditConfig, OnFull};
 use crate::lifecycle::Tasks;
+use crate::policy::Administration;
 
 fn done(name: &str) -> Event {
     let (operator, name) = ("somebody (uid 0)".to_owned(), name.to_owned());
@@ -176,7 +177,7 @@ async fn what_a_killed_writer_left_is_signed_by_another_as_it_was_found() -> any
         other.take(&done(&number.to_string()));
     }
     other.add_once().await?;
-    let silent = async |before| Killed::before(&away.store, before).await;
+    let silent = async |before| Killed::before((&away.store, &signer), before).await;
     let sign =
         async |before| sign_in(&away.store, &signer, AuditChain::Platform, (&silent(before).await?, long_after)).await;
     assert_eq!(sign(Timestamp::from_millis(1_780_000_000_000)).await?, [], "it may be alive");
@@ -198,6 +199,52 @@ async fn what_a_killed_writer_left_is_signed_by_another_as_it_was_found() -> any
     let part = AuditPart { chain: AuditChain::Platform, rows: Vec::new(), checkpoints };
     away.store.append_audit(&[part]).await?;
     assert!(matches!(check().await?.wrong[..], [Wrong::Added { seq: 3, .. }]), "{:?}", check().await?.wrong);
+    Ok(())
+}
+
+/// A writer that loses its database and ends without it is taken for killed; then its own word comes after all.
+#[tokio::test]
+async fn whose_end_comes_late_is_sound_and_what_is_forged_behind_it_is_found() -> anyhow::Result<()> {
+    for is_forged in [false, true] {
+        let away = ThrowAway::new().await;
+        let change = away.store.begin().await?;
+        let (tenant, _) = change.put_tenant(&"acme".parse()?, &TenantSpec::named("Acme")).await?;
+        change.commit().await?;
+        let signer = Arc::new(Signer::of(&away.store, &away.store.platform_keys().await?).await?);
+        let new = || Writer::new(away.store.clone(), Arc::clone(&signer), Arc::clone(&away.clock) as _, Duration::MAX);
+        let acme = AuditChain::Tenant(Administration::of_test().scope(tenant.id));
+        let mut late = new();
+        late.begin().await?;
+        late.take(&Event { chain: acme, ..done("first") });
+        late.take(&Event { chain: acme, ..done("second") });
+        late.add_once().await?;
+        let long_after = Timestamp::from_millis(1_780_000_000_000).plus(Duration::from_hours(24));
+        let mut other = new();
+        other.begin().await?;
+        if is_forged {
+            late.sign_last();
+            late.add_once().await?;
+            let rows = away.store.audit_rows_of((acme, late.id), 1).await?;
+            let prev = line::hash(&rows[0].line);
+            let rows = vec![line::row(&Event { chain: acme, ..done("forged") }, late.id, (3, &prev))?];
+            away.store.append_audit(&[AuditPart { chain: acme, rows, checkpoints: Vec::new() }]).await?;
+        }
+        let killed = Killed { writers: vec![late.id], before: long_after };
+        let heads = sign_in(&away.store, &signer, acme, (&killed, long_after)).await?;
+        assert_eq!(heads.len(), 1);
+        other.take(&Event { at: long_after, chain: AuditChain::Platform, what: What::Checkpoint { heads } });
+        other.add_once().await?;
+        if !is_forged {
+            late.sign_last();
+            late.add_once().await?;
+        }
+        other.sign_last();
+        other.add_once().await?;
+        let report = verify_store(&away.store, &signer, Administration::of_test()).await?;
+        let wrong: Vec<_> = report.iter().flat_map(|checked| &checked.wrong).collect();
+        let is_found = matches!(wrong[..], [Wrong::Added { seq: 3, .. }]);
+        assert!(if is_forged { is_found } else { wrong.is_empty() }, "{is_forged}: {wrong:?}");
+    }
     Ok(())
 }
 

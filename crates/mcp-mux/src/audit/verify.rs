@@ -218,7 +218,7 @@ impl Verifier {
         if ["checkpoint", "started", "lost"].contains(&line.event.as_str()) {
             let told: Told = serde_json::from_str(text).map_err(|_| Wrong::NotALine)?;
             self.found.lost = self.found.lost.saturating_add(told.count);
-            told.signed.into_iter().chain(told.after).for_each(|head| self.found.heads.add(head));
+            told.signed.into_iter().chain(told.after).for_each(|head| self.found.heads.add(head, &line.writer));
         }
         Ok(())
     }
@@ -286,12 +286,14 @@ impl Verifier {
         self.found.vouched = self.found.vouched.saturating_add(signed.saturating_sub(own));
         // What said how far it came may be gone with what it spoke of.
         let most = self.required.get(&writer).map_or(0, |known| known.seq).max(pruned);
+        // Where another one signed first, its own signature has no place; but it has said itself how far it came.
+        let own_told = self.required.get(&writer).map_or(0, |known| known.own).max(own);
         let is_recent = self.recently.as_ref().is_some_and(|recently| recently.contains(&unsigned_at));
         let wrong = match () {
             () if most > seq => Wrong::CutOff { writer, seq: most },
             () if most < seq && self.ended.contains(&writer) => Wrong::Added { writer, seq: most + 1 },
             // Nothing of it was left that another one might sign.
-            () if own < signed && self.ended.contains(&writer) => Wrong::Added { writer, seq: own + 1 },
+            () if own_told < signed && self.ended.contains(&writer) => Wrong::Added { writer, seq: own_told + 1 },
             // A writer signs its first event at once.
             () if own == 0 => Wrong::Unsigned { writer, seq: 1 },
             () if seq > signed && !is_recent => Wrong::Unsigned { writer, seq: signed + 1 },

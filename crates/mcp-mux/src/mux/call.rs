@@ -171,6 +171,8 @@ impl Mux {
         {
             return Ok(refused);
         }
+        // Whatever was looked at for that is not the call.
+        call.target.shown.stays();
         let mut params = ask.wish.params(&call.target.local);
         let own = params.len();
         let given = ask.input.given(|| call.states(&params), self.clock.now())?;
@@ -268,18 +270,10 @@ impl Mux {
         (rpc, peer, deadline): (&mut Rpc<'_>, Peer, Instant),
     ) -> Result<Reply, UpstreamError> {
         rpc.load = self.hold(&caller.principal, target, rpc.params.len())?;
-        let went_before = target.shown.is_sent();
-        target.shown.goes();
+        rpc.shown = Some(target.shown.clone());
         let stored = target.stored(self);
         let proofs = stored.proofs(caller);
-        let reply = match self.link_by(target, (&proofs, peer)) {
-            Ok(link) => link.ask(&proofs, rpc, deadline).await,
-            Err(error) => Err(error),
-        };
-        if !went_before && reply.as_ref().is_err_and(UpstreamError::is_before_asking) {
-            target.shown.stays();
-        }
-        reply
+        self.link_by(target, (&proofs, peer))?.ask(&proofs, rpc, deadline).await
     }
 }
 

@@ -273,6 +273,7 @@ impl Link {
         let beside = agreement.join(id);
         let read = async {
             let body = rpc.body(id, agreement.is_modern());
+            rpc.goes();
             if let Some(session) = agreement.old_sse() {
                 return Box::pin(self.read_from(session, (id, body), attempt)).await;
             }

@@ -86,6 +86,7 @@ async fn call(
     };
     // Whatever an argument of that name says.
     outgoing.headers.extend(rpc.trace.headers());
+    rpc.goes();
     let response = link.line().send(credential, outgoing, deadline).await?;
     response::read(response, redactor, (rpc, deadline)).await
 }

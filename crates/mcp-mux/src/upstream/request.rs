@@ -9,6 +9,7 @@ use url::Url;
 use super::answer::ANSWER_BYTES_MAX;
 use super::in_flight::Load;
 use super::peer::LogLevel;
+use crate::audit::Shown;
 use crate::json::{self, Members};
 use crate::protocol::{METHOD, MODERN_VERSION, NAME, PARAM_PREFIX, PROTOCOL_VERSION};
 use crate::telemetry::{Origin, SpanContext, as_headers, written};
@@ -129,6 +130,8 @@ pub struct Rpc<'r> {
     pub lane: Lane,
     /// By what it and its answer are held.
     pub load: Load,
+    /// Where it is noted that it was sent.
+    pub shown: Option<Shown>,
     /// Largest answer that is taken, in bytes, unless it is streamed.
     pub answer_bytes_max: usize,
     /// The called tool's definition, as it was listed.
@@ -150,10 +153,16 @@ impl<'r> Rpc<'r> {
             progress: false,
             lane: Lane::Calls,
             load: Load::default(),
+            shown: None,
             answer_bytes_max: ANSWER_BYTES_MAX,
             definition: None,
             param_headers: Vec::new(),
         }
+    }
+
+    /// It is sent now.
+    pub(super) fn goes(&self) {
+        self.shown.iter().for_each(Shown::goes);
     }
 
     /// The message under request id `id`, with the `_meta` that the modern era demands and the legacy era ignores.
