@@ -11,7 +11,9 @@ use tenant_store::{
 use tokio::time::sleep;
 
 use super::event::{Event, Head, What};
+use super::prune::before;
 use super::signer::Signer;
+use super::verify::SKEW_MAX;
 use super::{Audit, line};
 use crate::lifecycle::Tasks;
 use crate::policy::Administration;
@@ -21,8 +23,6 @@ const WRITERS_MAX: usize = 256;
 const CHECKPOINTS_MAX: u64 = 20_000;
 /// For how much longer than from one checkpoint to the next a writer is silent that was killed: calls are recorded as of their beginning.
 const SILENCE: Duration = Duration::from_mins(15);
-/// How far the clocks of hosts may be apart.
-const SKEW_MAX: Duration = Duration::from_mins(5);
 /// How many heads one event names.
 const HEADS_MAX: usize = 100;
 /// How often that is tried, and how long to wait in between.
@@ -50,8 +50,7 @@ impl Audit {
         let (audit, store, silence) = (self.clone(), store.clone(), every + SILENCE);
         tasks.spawn(async move {
             sleep(silence + SKEW_MAX).await;
-            let silence_ms = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
-            let before = Timestamp::from_millis(clock.now().as_millis().saturating_sub(silence_ms));
+            let before = before(clock.now(), silence);
             // What is signed for a writer is not taken for a sign of life when that is tried again.
             let mut killed = None;
             for _ in 0..ATTEMPTS_MAX {

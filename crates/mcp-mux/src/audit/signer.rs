@@ -101,10 +101,9 @@ impl Signer {
 
     /// Whether a key of this database has signed that for its writer or another one, in that chain.
     pub(super) fn has_signed(&self, chain: &str, checkpoint: &AuditCheckpoint) -> bool {
-        let signed = |key: &&PublicKey| {
-            [message, message_of_another].iter().any(|of| key.has_signed(&of(chain, checkpoint), &checkpoint.signature))
-        };
-        self.all.iter().filter(|key| key.id == checkpoint.key_id).any(|key| signed(&key))
+        let messages = [message(chain, checkpoint), message_of_another(chain, checkpoint)];
+        let mut keys = self.all.iter().filter(|key| key.id == checkpoint.key_id);
+        keys.any(|key| messages.iter().any(|message| key.has_signed(message, &checkpoint.signature)))
     }
 
     pub(super) fn sign(&self, message: &str) -> Vec<u8> {

@@ -25,7 +25,7 @@ const UNSIGNED_MAX: Duration = Duration::from_hours(3);
 /// What the platform's chain is called.
 const PLATFORM: &str = "platform";
 /// How far clocks may differ.
-const SKEW_MAX: Duration = Duration::from_mins(5);
+pub(super) const SKEW_MAX: Duration = Duration::from_mins(5);
 
 /// What was found in a chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
